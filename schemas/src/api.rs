@@ -1,0 +1,399 @@
+//! Operations, views and feeds: the same for the console, the command line and HTTP.
+//!
+//! Over NATS a request is a publish to `api.<ws>.<op>.<noun>.<verb>.<rid>` without a reply subject; its
+//! answers come on `feed.<ws>.<op>.<rid>`. Operations that change something are [`Signed`]
+//! [`Request`]s; those that only read are the bare arguments.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bytes::Base64Url,
+    command::Grant,
+    error::Problem,
+    heartbeat::{Facts, Metrics},
+    id::{CommandId, MachineId, MachineToken, Nonce, Workspace},
+    limit,
+    output::OutputStream,
+    run::{RunError, RunState, StreamSummary},
+    signed::{Message, Signed},
+};
+
+/// An operation that changes something, signed by its author.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Workspace.
+    pub ws: Workspace,
+    /// `<noun>.<verb>`, as in the subject.
+    pub op: String,
+    /// Its arguments.
+    pub args: serde_json::Value,
+    /// Drawn at random: a request counts once.
+    pub nonce: Nonce,
+    /// When, Unix ms; refused when it is more than 5 min off.
+    pub issued_at: u64,
+}
+
+impl Message for Request {
+    const TYPE: &'static str = "request";
+    const MAX_BYTES: usize = limit::BROKER_PAYLOAD_BYTES;
+}
+
+/// Names of the operations: noun and verb.
+pub mod op {
+    /// Lists machines: [`Page`](super::Page) → [`Listed`](super::Listed) of [`MachineView`](super::MachineView).
+    pub const MACHINES_LIST: &str = "machines.list";
+    /// Answers which machines a selector means: [`Preview`](super::Preview) → [`Previewed`](super::Previewed).
+    pub const COMMANDS_PREVIEW: &str = "commands.preview";
+    /// Submits a command (signed): [`Submit`](super::Submit) → [`Accepted`](super::Accepted).
+    pub const COMMANDS_SUBMIT: &str = "commands.submit";
+    /// Grants ahead of a submit above 1,000 targets (signed). Not served yet.
+    pub const COMMANDS_PART: &str = "commands.part";
+    /// Cancels a command (signed): [`Cancel`](super::Cancel) → [`Cancelling`](super::Cancelling).
+    pub const COMMANDS_CANCEL: &str = "commands.cancel";
+    /// Lists commands, newest first: [`Page`](super::Page) → [`Listed`](super::Listed) of
+    /// [`CommandSummary`](super::CommandSummary).
+    pub const COMMANDS_LIST: &str = "commands.list";
+    /// One command with its runs: [`Get`](super::Get) → [`CommandView`](super::CommandView).
+    pub const COMMANDS_GET: &str = "commands.get";
+    /// A range of output: [`ReadOutput`](super::ReadOutput) → one chunk (headers of [`chunk`](super::chunk)).
+    pub const COMMANDS_OUTPUT: &str = "commands.output";
+    /// Opens a feed: [`OpenFeed`](super::OpenFeed) → [`FeedEvent`](super::FeedEvent)s.
+    pub const FEED_OPEN: &str = "feed.open";
+    /// Gives a feed credit: [`Credit`](super::Credit); not answered.
+    pub const FEED_CREDIT: &str = "feed.credit";
+    /// Closes a feed; no arguments, not answered.
+    pub const FEED_CLOSE: &str = "feed.close";
+}
+
+/// Headers of an answer whose body is raw output.
+pub mod chunk {
+    /// Header: the answer's number in its feed.
+    pub const SEQ: &str = "Sb-Seq";
+    /// Header: the bridge that answers.
+    pub const BRIDGE: &str = "Sb-Bridge";
+    /// Header: the machine's id.
+    pub const MACHINE: &str = "Sb-Machine";
+    /// Header: `stdout` or `stderr`.
+    pub const STREAM: &str = "Sb-Stream";
+    /// Header: absolute offset of the first byte.
+    pub const OFFSET: &str = "Sb-Offset";
+    /// Header: position to resume the feed after this chunk.
+    pub const POSITION: &str = "Sb-Position";
+    /// Header on answers to `commands.output`: bytes there are in all.
+    pub const TOTAL: &str = "Sb-Total";
+    /// Header on answers to `commands.output`: `true` when bytes were left out.
+    pub const TRUNCATED: &str = "Sb-Truncated";
+}
+
+/// One answer: number in its feed from 0, who answers, and what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Number of this answer in its feed, from 0, without gaps.
+    pub seq: u64,
+    /// The bridge that answers.
+    pub bridge: String,
+    /// What.
+    #[serde(flatten)]
+    pub body: AnswerBody,
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerBody {
+    /// The operation's result: the only and last answer.
+    Ok(serde_json::Value),
+    /// The operation was refused: the only and last answer.
+    Error(Problem),
+    /// Something happened in an open feed.
+    Event(Box<FeedEvent>),
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Most items, 1 to 1,000; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// Items and where they go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listed<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give it as `after` for the next page; `null` when this was the last.
+    pub next: Option<String>,
+}
+
+/// Whether a machine was heard lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Liveness {
+    /// Heard in the last 25 s.
+    Online,
+    /// Not heard for 25 s.
+    Stale,
+    /// Not heard for 60 s, or never.
+    Offline,
+}
+
+impl Liveness {
+    /// What `age_ms` since the last heartbeat means; `None` = never heard.
+    pub fn of(age_ms: Option<u64>) -> Self {
+        match age_ms {
+            Some(age) if age <= limit::STALE_MS => Self::Online,
+            Some(age) if age <= limit::OFFLINE_MS => Self::Stale,
+            _ => Self::Offline,
+        }
+    }
+
+    /// The spelling on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Stale => "stale",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// A machine as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// What people call it.
+    pub id: MachineId,
+    /// What subjects call it.
+    pub token: MachineToken,
+    /// Whether it was heard lately.
+    pub state: Liveness,
+    /// When it was last heard, Unix ms by the broker's clock; `null` = never.
+    pub last_seen_at: Option<u64>,
+    /// Runs that a relay has and that did not end.
+    pub running: u32,
+    /// Runs that wait.
+    pub pending: u32,
+    /// Version of its relay; `null` = never heard.
+    pub relay: Option<String>,
+    /// What it is.
+    pub facts: Option<Facts>,
+    /// How it is; `null` = not known.
+    pub metrics: Option<Metrics>,
+}
+
+/// Which machines would it be?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// Selector.
+    pub on: String,
+}
+
+/// A machine that a selector means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// What people call it.
+    pub id: MachineId,
+    /// What subjects call it: grants are made out to this.
+    pub token: MachineToken,
+    /// Whether it was heard lately.
+    pub state: Liveness,
+}
+
+/// The frozen list, sorted by token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previewed {
+    /// Sorted by token.
+    pub targets: Vec<Target>,
+}
+
+/// A command with its grants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submit {
+    /// Exact bytes of the spec.
+    pub spec: Base64Url,
+    /// One per target, sorted by token, up to 1,000.
+    pub grants: Vec<Signed<Grant>>,
+}
+
+/// The broker has it; it will reach a terminal state on every target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The command.
+    pub id: CommandId,
+    /// The machines, sorted.
+    pub targets: Vec<MachineId>,
+    /// Give it back to read what you wrote.
+    #[serde(default)]
+    pub cursor: String,
+}
+
+/// Cancel a command wherever it has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The command.
+    pub id: CommandId,
+}
+
+/// The wish to cancel is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelling {
+    /// Runs that had not ended.
+    pub cancelling: u32,
+}
+
+/// One command, please.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Get {
+    /// The command.
+    pub id: CommandId,
+}
+
+/// A range of output, please.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOutput {
+    /// The command.
+    pub id: CommandId,
+    /// The machine, by id or token.
+    pub machine: String,
+    /// Which stream.
+    pub stream: OutputStream,
+    /// Absolute offset of the first byte.
+    #[serde(default)]
+    pub offset: u64,
+    /// Most bytes, up to 512 KiB.
+    pub limit: u32,
+}
+
+/// How many runs are in which state.
+pub type Counts = BTreeMap<RunState, u32>;
+
+/// One line about a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandSummary {
+    /// Its id.
+    pub id: CommandId,
+    /// Its text.
+    pub command: String,
+    /// The selector as it was written.
+    pub on: String,
+    /// Who asked.
+    pub by: String,
+    /// When it was made, Unix ms.
+    pub created_at: u64,
+    /// It does not start from this moment on, Unix ms.
+    pub expires_at: u64,
+    /// How long it may run, ms.
+    pub timeout_ms: u64,
+    /// Whether every run has settled.
+    pub settled: bool,
+    /// Runs by state.
+    pub counts: Counts,
+}
+
+/// A command with its runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandView {
+    /// The line about it.
+    #[serde(flatten)]
+    pub summary: CommandSummary,
+    /// Its runs, sorted by machine.
+    pub runs: Vec<RunView>,
+}
+
+/// One run as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunView {
+    /// The machine's id.
+    pub machine: MachineId,
+    /// Its state.
+    pub state: RunState,
+    /// Exit code of the shell; `null` without one.
+    pub exit_code: Option<i32>,
+    /// Name of the signal that ended it; `null` without one.
+    pub signal: Option<String>,
+    /// What went wrong; `null` when nothing did.
+    pub error: Option<RunError>,
+    /// How long it ran, ms; `null` before it ended.
+    pub duration_ms: Option<u64>,
+    /// Whether its process group was seen empty; `null` before it ended.
+    pub group_dead: Option<bool>,
+    /// Standard output; before the exit what is known so far, without a hash.
+    pub stdout: OutputView,
+    /// Standard error, likewise.
+    pub stderr: OutputView,
+}
+
+/// What is known of one stream of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputView {
+    /// Bytes written by the process; before the exit, bytes received.
+    pub bytes: u64,
+    /// SHA-256 over all of them, hex; `null` before the exit.
+    pub sha256: Option<String>,
+    /// Whether bytes were left out.
+    pub truncated: bool,
+}
+
+impl From<&StreamSummary> for OutputView {
+    fn from(summary: &StreamSummary) -> Self {
+        Self { bytes: summary.bytes, sha256: Some(summary.sha256.to_string()), truncated: summary.truncated }
+    }
+}
+
+/// What a feed shall tell of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// One command: its runs and, if wished, their output.
+    Command {
+        /// The command.
+        id: CommandId,
+        /// Whether output is sent too.
+        output: bool,
+    },
+    /// Every command, as a line each, when it is new or changed; no output.
+    Commands,
+}
+
+/// Opens a feed. It first tells what is, then what changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFeed {
+    /// What it tells of.
+    pub watch: Watch,
+    /// Output after this position only (an [`FeedEvent`]'s or chunk's); absent or 0: from the first byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Output bytes that may be sent before more credit is given.
+    pub credit: u64,
+}
+
+/// More output may come. `feed.credit`, sent with the request id of the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// So many output bytes more.
+    pub bytes: u64,
+}
+
+/// Something in a feed. Output comes as raw messages with [`chunk`] headers instead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum FeedEvent {
+    /// A command: once at the start of its feed, in `commands` feeds whenever it changed.
+    Command(CommandSummary),
+    /// A run: each at the start, then whenever it changed. Its output up to the exit was sent before.
+    Run(RunView),
+    /// Every run has settled and all output was sent. The feed stays open: a lost run may yet end.
+    Settled {
+        /// Runs by state.
+        counts: Counts,
+    },
+    /// Nothing happened for 5 s.
+    Alive,
+    /// The feed was closed by the bridge (it stops, or the command is gone). Open it anew.
+    Closed,
+}

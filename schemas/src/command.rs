@@ -1,0 +1,213 @@
+//! A command: what shall run, on whose word, on which machines.
+//!
+//! In the CMD stream a command is one or more [`Part`]s with a signed [`Grant`] per target, followed by the
+//! [`CommandSpec`] itself. The spec's presence is the commit. A grant names the SHA-256 of the spec's *exact
+//! bytes*, so those bytes travel unchanged from the author to the machine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{CommandId, MachineToken, Sha256, Workspace},
+    limit,
+    signed::{Message, Signed},
+};
+
+/// What shall run. Immutable; its exact bytes are what grants are about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandSpec {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The command's id.
+    pub cid: CommandId,
+    /// Text for `sh -c`, UTF-8 without NUL, 1 byte to 64 KiB.
+    pub command: String,
+    /// How long it may run, ms, 1 to 172,800,000.
+    pub timeout_ms: u64,
+    /// When the author made it, Unix ms.
+    pub created_at: u64,
+    /// It does not start from this moment on, Unix ms; at most 7 d after `created_at`.
+    pub expires_at: u64,
+    /// It does not start before this moment, Unix ms. Absent: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<u64>,
+    /// How it spreads over its targets. Absent: all at once. Not understood yet: refused as `invalid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<serde_json::Value>,
+    /// Why, for people; up to 1 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// Processes that outlive the shell in its group are left alone.
+    #[serde(default)]
+    pub leave_children: bool,
+    /// Output kept per machine, both streams together, bytes, 0 to 4 GiB.
+    pub max_output: u64,
+    /// The selector as it was written, for people; the grants say which machines are meant.
+    pub on: String,
+    /// How many machines are meant: as many grants as there must be in the parts.
+    pub targets: u32,
+    /// Who asked: `operator:<id>` or `token:<id>`.
+    pub by: String,
+    /// Members that a reader must understand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crit: Vec<String>,
+}
+
+/// A member of a spec is out of range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{member}: {rule}")]
+pub struct InvalidSpec {
+    /// Which member.
+    pub member: &'static str,
+    /// What it must be.
+    pub rule: &'static str,
+}
+
+impl CommandSpec {
+    /// Members that `crit` may name.
+    pub const CRIT: &'static [&'static str] = &["not_before", "leave_children", "max_output", "timeout_ms"];
+
+    /// Reads a spec from its exact bytes.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] when the bytes are too many, no spec, or out of range.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidSpec> {
+        if bytes.len() > limit::SPEC_BYTES {
+            return Err(InvalidSpec { member: "spec", rule: "at most 96 KiB encoded" });
+        }
+        let spec: Self = serde_json::from_slice(bytes)
+            .map_err(|_| InvalidSpec { member: "spec", rule: "not a command spec" })?;
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] naming the first member that is out of range.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let rule = |good: bool, member, rule| if good { Ok(()) } else { Err(InvalidSpec { member, rule }) };
+        let text = self.command.as_bytes();
+        rule(
+            !self.command.trim().is_empty() && text.len() <= limit::COMMAND_TEXT_BYTES && !text.contains(&0),
+            "command",
+            "1 byte to 64 KiB of UTF-8 without NUL",
+        )?;
+        rule(limit::TIMEOUT_MS.contains(&self.timeout_ms), "timeout_ms", "1 to 172800000")?;
+        let life = self.expires_at.checked_sub(self.created_at);
+        rule(
+            life.is_some_and(|ms| (1..=limit::MAX_EXPIRES_IN_MS).contains(&ms)),
+            "expires_at",
+            "1 ms to 7 days after created_at",
+        )?;
+        rule(
+            self.not_before.is_none_or(|at| at < self.expires_at),
+            "not_before",
+            "a moment before the command expires",
+        )?;
+        rule(self.rollout.is_none(), "rollout", "waves are not supported by this version")?;
+        rule(
+            self.purpose.as_ref().is_none_or(|text| text.len() <= limit::PURPOSE_BYTES),
+            "purpose",
+            "at most 1 KiB",
+        )?;
+        rule(self.max_output <= limit::MAX_MAX_OUTPUT, "max_output", "0 to 4294967296")?;
+        rule(self.on.len() <= limit::SELECTOR_BYTES, "on", "at most 4 KiB")?;
+        rule(self.targets >= 1 && self.targets as usize <= limit::TARGETS, "targets", "1 to 1000 machines")?;
+        rule(self.by.len() <= 128, "by", "at most 128 bytes")?;
+        rule(
+            self.crit.iter().all(|name| Self::CRIT.contains(&name.as_str())),
+            "crit",
+            "names a member that this version does not know",
+        )
+    }
+}
+
+/// The word of an author that one machine may run one command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The command.
+    pub cid: CommandId,
+    /// The machine.
+    pub mid: MachineToken,
+    /// SHA-256 of the spec's exact bytes.
+    pub spec_sha256: Sha256,
+    /// The spec's `expires_at`, Unix ms.
+    pub expires_at: u64,
+}
+
+impl Message for Grant {
+    const TYPE: &'static str = "grant";
+    const MAX_BYTES: usize = 2048;
+}
+
+/// Grants of one command, up to 1,000 and 512 KiB; `cmd.<ws>.<cid>.p<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The command.
+    pub cid: CommandId,
+    /// Which part, from 1.
+    pub n: u32,
+    /// Of how many.
+    pub of: u32,
+    /// One per target, sorted by machine token.
+    pub grants: Vec<Signed<Grant>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn spec() -> CommandSpec {
+        CommandSpec {
+            ws: Workspace::main(),
+            cid: "0193a2b4-0000-7000-8000-000000000000".parse().unwrap(),
+            command: "uptime".into(),
+            timeout_ms: 30_000,
+            created_at: 1_000,
+            expires_at: 2_000,
+            not_before: None,
+            rollout: None,
+            purpose: None,
+            leave_children: false,
+            max_output: 1,
+            on: "all".into(),
+            targets: 1,
+            by: "operator:local".into(),
+            crit: vec![],
+        }
+    }
+
+    #[rstest]
+    #[case::empty(|s: &mut CommandSpec| s.command = " ".into(), "command")]
+    #[case::nul(|s: &mut CommandSpec| s.command = "a\0b".into(), "command")]
+    #[case::long(|s: &mut CommandSpec| s.command = "x".repeat(65_537), "command")]
+    #[case::no_time(|s: &mut CommandSpec| s.timeout_ms = 0, "timeout_ms")]
+    #[case::too_much_time(|s: &mut CommandSpec| s.timeout_ms = 172_800_001, "timeout_ms")]
+    #[case::born_expired(|s: &mut CommandSpec| s.expires_at = s.created_at, "expires_at")]
+    #[case::far_away(|s: &mut CommandSpec| s.expires_at = s.created_at + 604_800_001, "expires_at")]
+    #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(serde_json::json!({})), "rollout")]
+    #[case::output(|s: &mut CommandSpec| s.max_output = (4 << 30) + 1, "max_output")]
+    #[case::nobody(|s: &mut CommandSpec| s.targets = 0, "targets")]
+    #[case::critical(|s: &mut CommandSpec| s.crit = vec!["sandbox".into()], "crit")]
+    fn refuses(#[case] spoil: fn(&mut CommandSpec), #[case] member: &str) {
+        let mut bad = spec();
+        spoil(&mut bad);
+        assert_eq!(bad.validate().unwrap_err().member, member);
+    }
+
+    #[rstest]
+    #[case(|s: &mut CommandSpec| s.timeout_ms = 1)]
+    #[case(|s: &mut CommandSpec| s.timeout_ms = 172_800_000)]
+    #[case(|s: &mut CommandSpec| s.command = "x".repeat(65_536))]
+    #[case(|s: &mut CommandSpec| s.max_output = 0)]
+    fn accepts_the_limits_themselves(#[case] set: fn(&mut CommandSpec)) {
+        let mut good = spec();
+        set(&mut good);
+        assert_eq!(good.validate(), Ok(()));
+        let bytes = serde_json::to_vec(&good).unwrap();
+        assert_eq!(CommandSpec::from_bytes(&bytes), Ok(good));
+    }
+}

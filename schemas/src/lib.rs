@@ -1,0 +1,45 @@
+//! The contract between the parts of Signalbox: what is said, how it is spelled, and what it means.
+//!
+//! Everything here is a value or a pure function of values. There is no I/O, no async, no clock and no
+//! randomness, so that every rule can be tested on a table and reads the same in the relay, the bridge and
+//! the console.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`id`] | workspaces, machines, operators, commands and other names, with their spelling rules |
+//! | [`subject`] | every NATS subject, built and parsed in one place |
+//! | [`stream`] | the JetStream streams as data |
+//! | [`permission`] | who may publish and subscribe what, and what crosses the accounts |
+//! | [`signed`] | the envelope around everything that must be believed |
+//! | [`command`] | a command, its grants, its parts |
+//! | [`run`] | the facts about one command on one machine, and the fold that turns them into a state |
+//! | [`mailbox`] | what should be true of a machine now |
+//! | [`heartbeat`] | a sign of life, with metrics |
+//! | [`output`] | headers of output chunks |
+//! | [`authors`] | who may author what |
+//! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
+//! | [`selector`] | which machines are meant |
+//! | [`api`] | operations, views and feeds |
+//! | [`layout`] | where things lie in a state directory |
+//! | [`error`], [`limit`] | error codes and sizes |
+
+pub mod api;
+pub mod authors;
+mod bytes;
+pub mod command;
+pub mod error;
+pub mod heartbeat;
+pub mod id;
+pub mod layout;
+pub mod limit;
+pub mod mailbox;
+pub mod output;
+pub mod permission;
+pub mod record;
+pub mod run;
+pub mod selector;
+pub mod signed;
+pub mod stream;
+pub mod subject;
+
+pub use bytes::Base64Url;

@@ -1,0 +1,194 @@
+//! What is stored beside commands and runs: entities, the lease, settled history.
+//!
+//! Records of the `state` bucket stand at `$KV.state.<ws>.<table>.<id>`, signed by a bridge; each is the full
+//! record of one entity. Uniqueness is a record of its own, created in the same atomic batch.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bytes::Base64Url,
+    id::{BridgeId, CommandId, MachineId, MachineToken, OperatorId, Workspace},
+    limit,
+    run::RunState,
+    signed::{Message, PublicKey},
+    subject::FactKind,
+};
+
+/// Names of the tables of the `state` bucket.
+pub mod table {
+    /// [`MachineRecord`](super::MachineRecord) by machine token.
+    pub const MACHINES: &str = "machines";
+    /// [`OperatorRecord`](super::OperatorRecord) by operator id.
+    pub const OPERATORS: &str = "operators";
+    /// [`AssignmentRecord`](super::AssignmentRecord) by assignment id.
+    pub const ASSIGNMENTS: &str = "assignments";
+    /// [`ApiKeyRecord`](super::ApiKeyRecord) by the key's keyed BLAKE2b, hex.
+    pub const API_KEYS: &str = "unique-api-key";
+}
+
+/// A machine that belongs to the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineRecord {
+    /// Workspace.
+    pub ws: Workspace,
+    /// What people call it.
+    pub id: MachineId,
+    /// What subjects call it.
+    pub token: MachineToken,
+    /// Its relay's login key (an nkey of kind user).
+    pub login_key: PublicKey,
+    /// Its relay's signing key.
+    pub signing_key: PublicKey,
+    /// Since when, Unix ms.
+    pub enrolled_at: u64,
+}
+
+impl Message for MachineRecord {
+    const TYPE: &'static str = "machine";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+/// A person who may use the console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// Workspace.
+    pub ws: Workspace,
+    /// Its id.
+    pub id: OperatorId,
+    /// Login key.
+    pub login_key: PublicKey,
+    /// Signing key.
+    pub signing_key: PublicKey,
+    /// Since when, Unix ms.
+    pub created_at: u64,
+}
+
+impl Message for OperatorRecord {
+    const TYPE: &'static str = "operator";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+/// A machine's place in the old contract: an API key stands for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignmentRecord {
+    /// Workspace.
+    pub ws: Workspace,
+    /// Its id, a UUIDv7.
+    pub id: String,
+    /// The machine.
+    pub machine_id: MachineId,
+    /// For people.
+    pub name: String,
+    /// Whether the key counts.
+    pub enabled: bool,
+    /// Keyed BLAKE2b-256 of the API key, hex; also the id of its [`ApiKeyRecord`].
+    pub api_key_hash: String,
+    /// Since when, Unix ms.
+    pub created_at: u64,
+}
+
+impl Message for AssignmentRecord {
+    const TYPE: &'static str = "assignment";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+/// Makes an API key unique and leads to its assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyRecord {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The assignment it stands for.
+    pub assignment: String,
+}
+
+impl Message for ApiKeyRecord {
+    const TYPE: &'static str = "api_key";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+/// Who dispatches; `$KV.lease.<ws>`. It only avoids double work: no write relies on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// When it last renewed, Unix ms by its clock.
+    pub renewed_at: u64,
+}
+
+/// One fact as it stood in RUN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFact {
+    /// `claim`, `start`, `exit` or `lost`.
+    #[serde(with = "fact_kind")]
+    pub kind: FactKind,
+    /// Its sequence in RUN.
+    pub sequence: u64,
+    /// When the broker stored it, Unix ms.
+    pub stored_at: u64,
+    /// The message's body, untouched.
+    pub body: Base64Url,
+}
+
+mod fact_kind {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::subject::FactKind;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(kind: &FactKind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(kind.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FactKind, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let known = FactKind::ALL.into_iter().find(|kind| kind.as_str() == text);
+        known.ok_or_else(|| D::Error::custom("unknown kind of fact"))
+    }
+}
+
+/// A run that has been settled for an hour; `done.<ws>.<mid>`. A second record of the same run is one that
+/// learned of an exit after all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneRun {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The machine.
+    pub mid: MachineToken,
+    /// The command.
+    pub cid: CommandId,
+    /// The state that the facts fold to, for eyes.
+    pub state: RunState,
+    /// All facts, claim included; the reader folds them again.
+    pub facts: Vec<StoredFact>,
+}
+
+impl Message for DoneRun {
+    const TYPE: &'static str = "done_run";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+/// A command that has been settled for an hour; `done.<ws>._`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneCommand {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The command.
+    pub cid: CommandId,
+    /// Exact bytes of its spec.
+    pub spec: Base64Url,
+    /// Sequence of the spec in CMD: the order of commands.
+    pub sequence: u64,
+    /// When it was accepted, Unix ms.
+    pub accepted_at: u64,
+    /// Who granted it.
+    pub author: PublicKey,
+    /// The machines it was for.
+    pub machines: Vec<MachineToken>,
+    /// Runs by state.
+    pub counts: std::collections::BTreeMap<RunState, u32>,
+}
+
+impl Message for DoneCommand {
+    const TYPE: &'static str = "done_command";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}

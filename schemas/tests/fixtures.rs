@@ -1,0 +1,419 @@
+//! One golden fixture per message: what was once written stays readable, byte for byte.
+//!
+//! `fixtures/v1/<name>.json` holds the encoded message (for signed ones the envelope, and its payload spelled
+//! out beside it). Fixtures never change; a message that must change gets a new folder. A missing file is
+//! written by `SIGNALBOX_WRITE_FIXTURES=1 cargo test -p signalbox-schemas --test fixtures`.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall stop")]
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use nkeys::{KeyPair, KeyPairType};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use signalbox_schemas::{
+    Base64Url,
+    api::{
+        Accepted, Answer, AnswerBody, Cancel, Cancelling, CommandSummary, CommandView, Credit, FeedEvent,
+        Get, Listed, Liveness, MachineView, OpenFeed, OutputView, Page, Preview, Previewed, ReadOutput,
+        Request, RunView, Submit, Target, Watch, op,
+    },
+    authors::{Author, Authors, Right, Role},
+    command::{CommandSpec, Grant, Part},
+    error::{ErrorCode, Problem},
+    heartbeat::{Disk, Facts, Heartbeat, Metrics},
+    id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
+    mailbox::{AuthorsRef, Basis, ConfigRef, Mailbox, Offer, Position},
+    output::OutputStream,
+    record::{
+        ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, Lease, MachineRecord, OperatorRecord,
+        StoredFact,
+    },
+    run::{
+        Claim, Exit, ExitState, InlineOutput, Lost, LostReason, RejectReason, Rejection, RunError, RunState,
+        Start, StreamSummary, WithdrawReason, Withdrawal,
+    },
+    signed::{Message, Signed, SigningKey},
+    subject::FactKind,
+};
+
+const NOW: u64 = 1_795_000_000_000;
+
+fn key(byte: u8) -> SigningKey {
+    let pair = KeyPair::new_from_raw(KeyPairType::User, [byte; 32]).unwrap();
+    SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
+}
+
+fn ws() -> Workspace {
+    Workspace::main()
+}
+
+fn mid() -> MachineToken {
+    MachineToken::new("web-1").unwrap()
+}
+
+fn machine() -> MachineId {
+    MachineId::new("web-1").unwrap()
+}
+
+fn cid() -> CommandId {
+    "0193a2b4-0000-7000-8000-00000000c1d1".parse().unwrap()
+}
+
+fn nonce() -> Nonce {
+    Nonce([0xab; 16])
+}
+
+fn spec() -> CommandSpec {
+    CommandSpec {
+        ws: ws(),
+        cid: cid(),
+        command: "uptime; echo \"größe\"\n".into(),
+        timeout_ms: 30_000,
+        created_at: NOW,
+        expires_at: NOW + 86_400_000,
+        not_before: Some(NOW + 1),
+        rollout: None,
+        purpose: Some("fixture".into()),
+        leave_children: true,
+        max_output: 1 << 27,
+        on: "web-*".into(),
+        targets: 1,
+        by: "operator:local".into(),
+        crit: vec!["not_before".into()],
+    }
+}
+
+fn spec_bytes() -> Base64Url {
+    Base64Url(serde_json::to_vec(&spec()).unwrap())
+}
+
+fn grant() -> Grant {
+    let spec_sha256 = Sha256::of(&spec_bytes().0);
+    Grant { ws: ws(), cid: cid(), mid: mid(), spec_sha256, expires_at: NOW + 86_400_000 }
+}
+
+fn signed_grant() -> Signed<Grant> {
+    Signed::sign(&grant(), &key(2)).unwrap()
+}
+
+fn exit() -> Exit {
+    Exit {
+        ws: ws(),
+        mid: mid(),
+        cid: cid(),
+        nonce: nonce(),
+        state: ExitState::Failed,
+        exit_code: None,
+        signal: Some("SIGKILL".into()),
+        error: None,
+        started_at: NOW,
+        duration_ms: 12,
+        group_dead: true,
+        stdout: StreamSummary { bytes: 2, sha256: Sha256::of(b"a\n"), truncated: false },
+        stderr: StreamSummary::empty(),
+        chunks: 0,
+        inline: Some(InlineOutput { stdout: Base64Url(b"a\n".to_vec()), stderr: Base64Url::default() }),
+    }
+}
+
+fn metrics() -> Metrics {
+    Metrics {
+        cpu_percent: 12.5,
+        cpus: 2,
+        memory_used_bytes: 1 << 30,
+        memory_total_bytes: 1 << 32,
+        swap_used_bytes: 0,
+        swap_total_bytes: 0,
+        load: [0.25, 0.5, 1.0],
+        uptime_secs: 3600,
+        disks: vec![Disk { mount: "/".into(), used_bytes: 10, total_bytes: 100 }],
+    }
+}
+
+fn facts() -> Facts {
+    Facts { hostname: "web-1".into(), os: "Debian 12".into(), kernel: "6.1.0".into(), arch: "x86_64".into() }
+}
+
+fn counts() -> BTreeMap<RunState, u32> {
+    BTreeMap::from([(RunState::Completed, 2), (RunState::Lost, 1)])
+}
+
+fn summary() -> CommandSummary {
+    CommandSummary {
+        id: cid(),
+        command: "uptime".into(),
+        on: "web-*".into(),
+        by: "operator:local".into(),
+        created_at: NOW,
+        expires_at: NOW + 1,
+        timeout_ms: 30_000,
+        settled: true,
+        counts: counts(),
+    }
+}
+
+fn run_view() -> RunView {
+    RunView {
+        machine: machine(),
+        state: RunState::Failed,
+        exit_code: Some(3),
+        signal: None,
+        error: Some(RunError { code: "spawn_failed".into(), message: "too long".into() }),
+        duration_ms: Some(12),
+        group_dead: Some(true),
+        stdout: OutputView::from(&StreamSummary::empty()),
+        stderr: OutputView::default(),
+    }
+}
+
+/// Writes a missing fixture when asked to; else compares.
+fn golden(name: &str, found: &Value) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/v1/{name}.json"));
+    if !path.exists() && std::env::var_os("SIGNALBOX_WRITE_FIXTURES").is_some() {
+        fs::write(&path, format!("{}\n", serde_json::to_string_pretty(found).unwrap())).unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
+    let kept: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(&kept, found, "{name} is written differently now");
+}
+
+fn plain<T: Serialize + DeserializeOwned>(name: &str, message: &T) {
+    let value = serde_json::to_value(message).unwrap();
+    golden(name, &value);
+    let read: T = serde_json::from_value(value.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), value, "{name} is read differently");
+}
+
+fn signed<T: Message>(message: &T, by: u8) {
+    let envelope = Signed::sign(message, &key(by)).unwrap();
+    let value: Value = serde_json::from_slice(&envelope.to_json()).unwrap();
+    let payload = serde_json::to_value(message).unwrap();
+    golden(T::TYPE, &json!({"type": T::TYPE, "envelope": value, "payload": payload}));
+    let read = Signed::<T>::from_json(&envelope.to_json()).unwrap().open(|k| k == key(by).public()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), payload, "{} is read differently", T::TYPE);
+}
+
+#[test]
+fn what_relays_sign() {
+    signed(&Claim { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), claimed_at: NOW }, 3);
+    signed(
+        &Rejection {
+            ws: ws(),
+            mid: mid(),
+            cid: cid(),
+            reason: RejectReason::Forbidden,
+            message: "the author may not author commands".into(),
+            rejected_at: NOW,
+        },
+        3,
+    );
+    signed(&Start { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), started_at: NOW }, 3);
+    signed(&exit(), 3);
+    signed(
+        &Lost {
+            ws: ws(),
+            mid: mid(),
+            cid: cid(),
+            nonce: nonce(),
+            reason: LostReason::KeeperGone,
+            lost_at: NOW,
+            known_bytes: [5, 0],
+        },
+        3,
+    );
+}
+
+#[test]
+fn what_bridges_sign() {
+    signed(
+        &Withdrawal { ws: ws(), mid: mid(), cid: cid(), reason: WithdrawReason::Expired, withdrawn_at: NOW },
+        1,
+    );
+    let position = Position { created: NOW, sequence: 7 };
+    signed(
+        &Mailbox {
+            ws: ws(),
+            mid: mid(),
+            epoch: 9,
+            generation: NOW,
+            basis: Basis { cmd: position, kv: position, run: position },
+            composed_at: NOW,
+            authors: AuthorsRef { version: 1, sha256: Sha256::of(b"authors") },
+            jwt: Some("ey".into()),
+            config: Some(ConfigRef { revision: 4, sha256: Sha256::of(b"config") }),
+            offers: vec![Offer { spec: spec_bytes(), grant: signed_grant() }],
+            cancels: vec![cid()],
+            crit: vec![],
+        },
+        1,
+    );
+    signed(
+        &MachineRecord {
+            ws: ws(),
+            id: machine(),
+            token: mid(),
+            login_key: key(4).public().clone(),
+            signing_key: key(3).public().clone(),
+            enrolled_at: NOW,
+        },
+        1,
+    );
+    signed(
+        &OperatorRecord {
+            ws: ws(),
+            id: OperatorId::new("local").unwrap(),
+            login_key: key(5).public().clone(),
+            signing_key: key(2).public().clone(),
+            created_at: NOW,
+        },
+        1,
+    );
+    signed(
+        &AssignmentRecord {
+            ws: ws(),
+            id: "0193a2b4-0000-7000-8000-00000000a551".into(),
+            machine_id: machine(),
+            name: "web".into(),
+            enabled: true,
+            api_key_hash: "00".into(),
+            created_at: NOW,
+        },
+        1,
+    );
+    signed(&ApiKeyRecord { ws: ws(), assignment: "0193a2b4-0000-7000-8000-00000000a551".into() }, 1);
+    let fact =
+        StoredFact { kind: FactKind::Exit, sequence: 3, stored_at: NOW, body: Base64Url(b"{}".to_vec()) };
+    signed(&DoneRun { ws: ws(), mid: mid(), cid: cid(), state: RunState::Failed, facts: vec![fact] }, 1);
+    signed(
+        &DoneCommand {
+            ws: ws(),
+            cid: cid(),
+            spec: spec_bytes(),
+            sequence: 8,
+            accepted_at: NOW,
+            author: key(2).public().clone(),
+            machines: vec![mid()],
+            counts: counts(),
+        },
+        1,
+    );
+}
+
+#[test]
+fn what_authors_sign() {
+    signed(&grant(), 2);
+    signed(
+        &Request {
+            ws: ws(),
+            op: op::COMMANDS_CANCEL.into(),
+            args: serde_json::to_value(Cancel { id: cid() }).unwrap(),
+            nonce: nonce(),
+            issued_at: NOW,
+        },
+        2,
+    );
+    signed(
+        &Authors {
+            ws: ws(),
+            version: 1,
+            issued_at: NOW,
+            not_after: NOW + 1,
+            authors: vec![Author {
+                key: key(2).public().clone(),
+                name: "operator:local".into(),
+                role: Role::Owner,
+                rights: vec![Right::Command, Right::Root, Right::Terminal, Right::Config, Right::Credential],
+            }],
+            issuers: vec![],
+            bridges: vec![key(1).public().clone()],
+            next_fleet_key: None,
+            crit: vec![],
+        },
+        6,
+    );
+}
+
+#[test]
+fn what_is_stored_or_sent_unsigned() {
+    plain("spec", &spec());
+    plain("part", &Part { cid: cid(), n: 1, of: 1, grants: vec![signed_grant()] });
+    plain(
+        "heartbeat",
+        &Heartbeat {
+            ws: ws(),
+            mid: mid(),
+            at: NOW,
+            relay: "0.1.0".into(),
+            generation: NOW,
+            authors: 1,
+            running: 1,
+            outbox: 0,
+            started_at: NOW - 1,
+            counters: BTreeMap::from([("mailbox_older".into(), 2)]),
+            facts: facts(),
+            metrics: Some(metrics()),
+        },
+    );
+    plain("lease", &Lease { bridge: BridgeId::new("b-1").unwrap(), renewed_at: NOW });
+}
+
+#[test]
+fn what_operators_ask() {
+    plain("page", &Page { limit: Some(10), after: Some("x".into()) });
+    plain("preview", &Preview { on: "web-*".into() });
+    plain("submit", &Submit { spec: spec_bytes(), grants: vec![signed_grant()] });
+    plain("get", &Get { id: cid() });
+    plain("cancel", &Cancel { id: cid() });
+    plain(
+        "read_output",
+        &ReadOutput {
+            id: cid(),
+            machine: "web-1".into(),
+            stream: OutputStream::Stdout,
+            offset: 5,
+            limit: 10,
+        },
+    );
+    plain(
+        "open_feed",
+        &OpenFeed { watch: Watch::Command { id: cid(), output: true }, position: Some(3), credit: 1 << 20 },
+    );
+    plain("open_feed_commands", &OpenFeed { watch: Watch::Commands, position: None, credit: 0 });
+    plain("credit", &Credit { bytes: 1024 });
+}
+
+#[test]
+fn what_bridges_answer() {
+    let target = Target { id: machine(), token: mid(), state: Liveness::Online };
+    plain("previewed", &Previewed { targets: vec![target] });
+    plain("accepted", &Accepted { id: cid(), targets: vec![machine()], cursor: "CMD:1".into() });
+    plain("cancelling", &Cancelling { cancelling: 1 });
+    let view = MachineView {
+        id: machine(),
+        token: mid(),
+        state: Liveness::Stale,
+        last_seen_at: Some(NOW),
+        running: 1,
+        pending: 2,
+        relay: Some("0.1.0".into()),
+        facts: Some(facts()),
+        metrics: Some(metrics()),
+    };
+    plain("machines", &Listed { items: vec![view], next: None });
+    plain("command", &CommandView { summary: summary(), runs: vec![run_view()] });
+    let answer = |body| Answer { seq: 1, bridge: "b-1".into(), body };
+    plain("answer_ok", &answer(AnswerBody::Ok(json!({"x": 1}))));
+    plain(
+        "answer_error",
+        &answer(AnswerBody::Error(Problem::new(ErrorCode::NoTargets, "no machine matches `x`"))),
+    );
+    for (name, event) in [
+        ("command", FeedEvent::Command(summary())),
+        ("run", FeedEvent::Run(run_view())),
+        ("settled", FeedEvent::Settled { counts: counts() }),
+        ("alive", FeedEvent::Alive),
+        ("closed", FeedEvent::Closed),
+    ] {
+        plain(&format!("event_{name}"), &answer(AnswerBody::Event(Box::new(event))));
+    }
+}
