@@ -1,0 +1,94 @@
+//! Debian packages that the tests need.
+//!
+//! Installed when this is root on Debian, Ubuntu or a child of theirs; named in one error otherwise.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::broker::find_in_path;
+
+/// Program that must be in `PATH`, and the package that brings it.
+const NEEDED: [(&str, &str); 1] = [("tmux", "tmux")];
+
+/// Another package tool may hold apt's lock; wait that long for it and not for ever.
+const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=120";
+
+/// Sees to it that every needed package is there.
+///
+/// # Errors
+/// When something is missing and cannot be installed from here; the error names all of it.
+pub(crate) fn install_missing() -> Result<()> {
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .filter(|(program, _)| find_in_path(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
+    if !(is_root() && is_debian(&fs::read_to_string("/etc/os-release").unwrap_or_default())) {
+        bail!(
+            "the tests need {}: install what is missing (Debian, Ubuntu: as root, {install})",
+            missing.join(", ")
+        );
+    }
+    eprintln!("      {install}");
+    // A fresh image has no package lists: the first try fails at once, and costs nothing where they are there.
+    if apt_get_install(&missing)? {
+        return Ok(());
+    }
+    apt_get(&["update"])?;
+    if apt_get_install(&missing)? {
+        return Ok(());
+    }
+    bail!("{install} failed; the tests need {}", missing.join(", "))
+}
+
+fn apt_get_install(packages: &[&str]) -> Result<bool> {
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(packages);
+    apt_get(&args)
+}
+
+fn apt_get(args: &[&str]) -> Result<bool> {
+    let status = Command::new("apt-get")
+        .args(["-q", "-o", LOCK_TIMEOUT])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .context("starting apt-get")?;
+    Ok(status.success())
+}
+
+/// Whether this process runs as root: its entry in `/proc` belongs to its effective user.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
+
+/// Whether an `os-release` text names Debian or Ubuntu, itself or as what it is like.
+fn is_debian(os_release: &str) -> bool {
+    os_release.lines().filter_map(|line| line.split_once('=')).any(|(key, value)| {
+        matches!(key, "ID" | "ID_LIKE")
+            && value.trim_matches('"').split_whitespace().any(|id| matches!(id, "debian" | "ubuntu"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_and_its_children_are_known() {
+        assert!(is_debian("PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\n"));
+        assert!(is_debian("ID=ubuntu\nID_LIKE=debian\n"));
+        assert!(is_debian("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"));
+        assert!(!is_debian("ID=fedora\nID_LIKE=\"rhel\"\nHOME_URL=\"https://debian\"\n"));
+        assert!(!is_debian(""));
+    }
+}
