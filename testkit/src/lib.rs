@@ -1,1 +1,12 @@
-//! Not written yet.
+//! What tests need to run against the real things: a nats-server of their own, and patience with a bound.
+
+pub mod broker;
+pub mod eventually;
+pub mod http;
+pub mod process;
+pub mod pty;
+pub mod stack;
+pub mod tmux;
+
+pub use broker::Broker;
+pub use eventually::{eventually, eventually_within};

@@ -1,0 +1,114 @@
+//! A server that chooses what the login key signs gets nothing signed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair;
+use signalbox_link::{ConnectError, Link, Login, Options};
+use signalbox_testkit::eventually;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// What clients said on each connection.
+type Heard = Arc<Mutex<Vec<String>>>;
+
+fn all(heard: &Heard) -> MutexGuard<'_, Vec<String>> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server that greets with this nonce and writes down what it hears. Lives as long as the set.
+async fn liar(nonce: &str, tasks: &mut JoinSet<()>) -> Result<(String, Heard)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("nats://{}", listener.local_addr()?);
+    let heard = Heard::default();
+    let info = serde_json::json!({
+        "server_id": "LIAR", "server_name": "liar", "version": "2.15.1", "proto": 1, "go": "go", "host": "127.0.0.1",
+        "port": 4222, "headers": true, "auth_required": true, "max_payload": 1_048_576, "client_id": 1, "nonce": nonce,
+    });
+    let greeting = format!("INFO {info} \r\n");
+    let write_down = Arc::clone(&heard);
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut said = Vec::new();
+            if stream.write_all(greeting.as_bytes()).await.is_ok() {
+                // Until the client closes, or has had every chance to speak.
+                let listening = stream.read_to_end(&mut said);
+                let _ = tokio::time::timeout(Duration::from_millis(300), listening).await;
+            }
+            all(&write_down).push(String::from_utf8_lossy(&said).into_owned());
+        }
+    });
+    Ok((url, heard))
+}
+
+fn login() -> Result<(Login, KeyPair)> {
+    let key = KeyPair::new_user();
+    let claims = serde_json::json!({ "sub": key.public_key(), "name": "demo-1" }).to_string();
+    let jwt = format!("e30.{}.AAAA", BASE64URL_NOPAD.encode(claims.as_bytes()));
+    Ok((Login::new(&jwt, &key.seed()?)?, key))
+}
+
+/// Connections that a relay makes to such a server, and what it says on them.
+async fn said_to(nonce: &str) -> Result<Vec<String>> {
+    let mut tasks = JoinSet::new();
+    let (url, heard) = liar(nonce, &mut tasks).await?;
+    let (login, _) = login()?;
+    let link = Link::connect(Options::relay(&url, "demo-1", login)).await?;
+    eventually("four attempts", || async {
+        let attempts = all(&heard).len();
+        ensure!(attempts >= 4, "{attempts} attempts");
+        Ok(())
+    })
+    .await?;
+    ensure!(!link.state().borrow().is_connected);
+    let said = all(&heard).clone();
+    Ok(said)
+}
+
+#[tokio::test]
+async fn a_preimage_of_a_signature_gets_no_signature() -> Result<()> {
+    let long = "a".repeat(65);
+    let nonces = [
+        "signalbox.v1\0command\0{\"ws\":\"main\",\"cid\":\"x\"}",
+        "a\u{1}b",
+        "two words",
+        "caf\u{e9}",
+        "",
+        long.as_str(),
+    ];
+    for nonce in nonces {
+        for said in said_to(nonce).await? {
+            assert!(!said.contains("sig") && !said.contains("CONNECT"), "{nonce:?} was answered with {said}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proper_nonce_is_signed_by_the_login_key() -> Result<()> {
+    let nonce = "u7GqIYHJxGbXK3k";
+    let mut tasks = JoinSet::new();
+    let (url, heard) = liar(nonce, &mut tasks).await?;
+    let (login, key) = login()?;
+    let _link = Link::connect(Options::relay(&url, "demo-1", login)).await?;
+    let said =
+        eventually("an attempt", || async { all(&heard).first().cloned().context("none yet") }).await?;
+    let connect = said.strip_prefix("CONNECT ").and_then(|rest| rest.lines().next()).context("no CONNECT")?;
+    let connect: serde_json::Value = serde_json::from_str(connect)?;
+    let signature = BASE64URL_NOPAD.decode(connect["sig"].as_str().context("no signature")?.as_bytes())?;
+    key.verify(nonce.as_bytes(), &signature)?;
+    assert!(connect["jwt"].as_str().is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_is_told_at_once() -> Result<()> {
+    let mut tasks = JoinSet::new();
+    let (url, _) = liar("signalbox.v1\0x", &mut tasks).await?;
+    let refused = Link::connect(Options::operator(&url, login()?.0)).await;
+    assert!(matches!(refused, Err(ConnectError::Refused { .. })), "{refused:?}");
+    Ok(())
+}
