@@ -1,1 +1,39 @@
-//! Not written yet.
+//! The agent on each machine, as a library for its binary and its tests.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `args`, [`config`], [`identity`], [`lock`] | what it is told, who it is, its store |
+//! | `agent` | the loop that owns everything |
+//! | `gate`, `policy`, `reconcile`, `run` | decisions; pure |
+//! | `claim`, `outbox`, `output` | what goes out, until it is acknowledged |
+//! | `journal`, `authors` | what survives a restart |
+//! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
+//! | `nats_link` | the broker |
+//! | `metrics`, `heartbeat` | signs of life |
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("signalbox-relay runs on Linux only");
+
+mod agent;
+pub mod args;
+mod authors;
+mod backoff;
+mod claim;
+mod clock;
+pub mod config;
+mod counters;
+mod gate;
+mod heartbeat;
+pub mod identity;
+mod journal;
+pub mod keeper;
+mod keeper_life;
+pub mod lock;
+mod metrics;
+mod nats_link;
+mod outbox;
+mod output;
+mod policy;
+mod reconcile;
+mod run;
+pub mod serve;

@@ -164,7 +164,7 @@ pub struct StreamSummary {
     pub bytes: u64,
     /// SHA-256 over all of them.
     pub sha256: Sha256,
-    /// Whether bytes between head and tail were left out.
+    /// Whether more was written than `max_output` keeps: bytes between head and tail may be left out.
     pub truncated: bool,
 }
 

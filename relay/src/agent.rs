@@ -1,0 +1,388 @@
+//! The agent: the one loop that owns everything and decides nothing by itself.
+//!
+//! ```text
+//! mailbox, authors ─▶ gate, policy (pure) ─▶ reconcile (pure) ─▶ claim ─▶ keeper ─▶ output ─▶ exit ─▶ outbox
+//!      inbox.rs                                                 claims.rs        runs.rs
+//! ```
+//!
+//! Whatever takes time runs as a job in one of the agent's sets and comes back as a [`Done`]; nothing is awaited
+//! in the loop but frames to the keeper. Everything ends with the agent, except the keeper and its runs.
+
+mod beat;
+mod claims;
+mod inbox;
+mod runs;
+
+use std::{cell::RefCell, collections::HashMap, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, future::LocalBoxFuture, stream::FuturesOrdered};
+use signalbox_link::{Delivery, LinkState, Message, SubscribeError, Subscription};
+use signalbox_schemas::{
+    command::CommandSpec,
+    heartbeat::Metrics,
+    id::{CommandId, Nonce},
+    limit::HOUR_MS,
+};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    authors::Shelf,
+    backoff::Backoff,
+    claim::Answer,
+    clock::unix_ms,
+    counters::Counters,
+    identity::Identity,
+    journal::{Entry, Journal, Report},
+    keeper::{
+        client::{KeeperClient, KeeperEvent, Welcome},
+        protocol::RunStatus,
+    },
+    metrics::Sampler,
+    nats_link::Nats,
+    outbox::Delivered,
+    output::Pumped,
+};
+
+use inbox::Inbox;
+
+/// The mailbox is read this often even when nothing seems to have been missed.
+const READ_EVERY: Duration = Duration::from_mins(1);
+/// What was added to the journal is on the disk this long after, at the latest; coalesces a busy relay's writes.
+const SYNC_AFTER: Duration = Duration::from_millis(200);
+/// Ended runs whose report is not acknowledged yet; above it nothing new is begun. Each holds its report, at most
+/// some 60 KiB, in memory.
+const MAX_UNREPORTED: usize = 64;
+
+/// What became of a job.
+enum Done {
+    /// The keeper is up.
+    Keeper(Box<(KeeperClient, Welcome)>),
+    /// A former keeper is gone, with all it ran.
+    Buried(Nonce),
+    Subscribed(Result<Subscription, SubscribeError>),
+    Mailbox(Option<Message>),
+    Authors(Option<Message>),
+    /// The register of a claim made in a former keeper's life.
+    Ghost(CommandId, Option<Message>),
+    Pumped(CommandId, Option<Box<Pumped>>),
+    Fact(CommandId, Report, Delivered),
+    /// A report was said again.
+    Repeated,
+    Sampled(Box<Sampler>, Option<Metrics>),
+    Synced(io::Result<()>),
+    Published,
+}
+
+/// The keeper, while it is there.
+struct Keeper {
+    client: KeeperClient,
+    nonce: Nonce,
+    instance: Nonce,
+    pid: u32,
+}
+
+/// How far a run has come.
+#[derive(Debug)]
+enum Stage {
+    /// The register is being asked.
+    Claiming,
+    /// It is asked again at this time. `may_stand`: a claim of ours may stand there.
+    Waiting {
+        until: Instant,
+        may_stand: bool,
+    },
+    /// The claim stands; the keeper was asked.
+    Starting,
+    Running,
+    /// Over; its output is being brought out.
+    Ended,
+    /// Its report is on its way.
+    Reporting,
+}
+
+/// A command that this relay has to do with.
+struct Run {
+    stage: Stage,
+    /// The keeper's life it belongs to.
+    nonce: Nonce,
+    instance: Nonce,
+    expires_at: u64,
+    /// Absent for a run that was met in the keeper and is not in the journal.
+    spec: Option<Arc<CommandSpec>>,
+    backoff: Backoff,
+    is_cancelled: bool,
+    /// Its newest status, for the pump; present when there is one.
+    status: Option<watch::Sender<RunStatus>>,
+}
+
+impl Run {
+    /// Whether it takes up one of the parallel runs.
+    fn holds_slot(&self) -> bool {
+        !matches!(self.stage, Stage::Ended | Stage::Reporting)
+    }
+
+    fn is_alive(&self) -> bool {
+        matches!(self.stage, Stage::Starting | Stage::Running)
+    }
+}
+
+/// Where an agent finds its things.
+pub(crate) struct Place {
+    pub(crate) store: PathBuf,
+    /// This program, for the keeper.
+    pub(crate) exe: PathBuf,
+}
+
+/// When which look at the clock is due.
+struct Timers {
+    heartbeat: Option<Instant>,
+    read: Option<Instant>,
+    authors: Option<Instant>,
+    reconcile: Option<Instant>,
+    sync: Option<Instant>,
+    prune: Instant,
+}
+
+impl Timers {
+    fn next(&self) -> Instant {
+        let Self { heartbeat, read, authors, reconcile, sync, prune } = self;
+        [heartbeat, read, authors, reconcile, sync].into_iter().flatten().copied().fold(*prune, Instant::min)
+    }
+
+    /// Takes a timer that is due.
+    fn take(timer: &mut Option<Instant>, now: Instant) -> bool {
+        timer.take_if(|at| *at <= now).is_some()
+    }
+}
+
+/// The loop's state.
+pub(crate) struct Agent {
+    identity: Identity,
+    place: Place,
+    nats: Nats,
+    journal: Rc<RefCell<Journal>>,
+    counters: Counters,
+    shelf: Shelf,
+    inbox: Inbox,
+    subscription: Option<Subscription>,
+    keeper: Option<Keeper>,
+    runs: HashMap<CommandId, Run>,
+    /// Output bytes known of runs whose keeper is gone.
+    ghosts: HashMap<CommandId, [u64; 2]>,
+    /// Keepers whose end is being made sure of.
+    burying: Vec<Nonce>,
+    /// Attempts to claim, answered in the order of the offers.
+    claims: FuturesOrdered<LocalBoxFuture<'static, Answer>>,
+    jobs: JoinSet<Done>,
+    syncing: bool,
+    timers: Timers,
+    beat: beat::Beat,
+    connects: u64,
+    is_announced: bool,
+    /// Something changed that reconciling may act on.
+    look: bool,
+    /// Runs whose start may not have reached the keeper.
+    restart: Vec<CommandId>,
+}
+
+impl Agent {
+    pub(crate) fn new(identity: Identity, place: Place, nats: Nats, journal: Journal) -> Self {
+        let config = &identity.config;
+        let shelf = Shelf::open(&place.store, &config.ws, &config.fleet_key);
+        let counters = Counters::default();
+        if journal.broken_lines > 0 {
+            tracing::warn!(lines = journal.broken_lines, "journal has broken lines");
+            counters.add("journal_broken_lines", journal.broken_lines);
+        }
+        Self {
+            shelf,
+            inbox: Inbox::new(journal.ledger().seen()),
+            identity,
+            place,
+            nats,
+            journal: Rc::new(RefCell::new(journal)),
+            counters,
+            subscription: None,
+            keeper: None,
+            runs: HashMap::new(),
+            ghosts: HashMap::new(),
+            burying: Vec::new(),
+            claims: FuturesOrdered::new(),
+            jobs: JoinSet::new(),
+            syncing: false,
+            timers: Timers {
+                heartbeat: None,
+                read: None,
+                authors: None,
+                reconcile: None,
+                sync: None,
+                prune: Instant::now() + Duration::from_millis(HOUR_MS),
+            },
+            beat: beat::Beat::new(),
+            connects: 0,
+            is_announced: false,
+            look: false,
+            restart: Vec::new(),
+        }
+    }
+
+    /// Runs until `stop` comes.
+    ///
+    /// # Errors
+    /// When a job panicked: then nothing can be relied on, and a new process picks everything up.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), JoinError> {
+        tokio::pin!(stop);
+        let mut link = self.nats.state();
+        self.bring_keeper_up();
+        self.on_link(*link.borrow_and_update());
+        self.deliver_waiting();
+        loop {
+            let timer = self.timers.next();
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                event = next_event(&mut self.keeper) => self.on_keeper(event),
+                Some(answer) = self.claims.next() => self.on_claim(answer).await,
+                delivery = next_delivery(&mut self.subscription) => self.on_delivery(delivery),
+                Some(done) = self.jobs.join_next() => self.on_done(done?).await,
+                changed = link.changed() => if changed.is_ok() {
+                    let state = *link.borrow_and_update();
+                    self.on_link(state);
+                },
+                () = sleep_until(timer) => self.on_time(Instant::now()),
+            }
+            self.reconcile().await;
+            self.sync_later();
+        }
+    }
+
+    async fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Keeper(up) => self.on_keeper_up(*up).await,
+            Done::Buried(instance) => self.on_buried(instance),
+            Done::Subscribed(subscribed) => self.on_subscribed(subscribed),
+            Done::Mailbox(found) => self.on_mailbox_read(found),
+            Done::Authors(found) => self.on_authors_read(found),
+            Done::Ghost(cid, register) => self.on_ghost(cid, register),
+            Done::Pumped(cid, pumped) => self.on_pumped(cid, pumped.map(|pumped| *pumped)),
+            Done::Fact(cid, report, delivered) => self.on_fact(cid, report, delivered).await,
+            Done::Sampled(sampler, metrics) => self.on_sampled(sampler, metrics),
+            Done::Synced(synced) => {
+                self.syncing = false;
+                if let Err(error) = synced
+                    && self.counters.count("journal_sync")
+                {
+                    tracing::warn!(%error, "journal not on disk");
+                }
+            }
+            Done::Repeated | Done::Published => {}
+        }
+    }
+
+    fn on_link(&mut self, state: LinkState) {
+        if !state.is_connected {
+            if self.connects > 0 {
+                tracing::warn!("broker connection lost");
+            }
+            return;
+        }
+        if state.connects > self.connects {
+            tracing::info!(connects = state.connects, "broker connected");
+            self.connects = state.connects;
+            self.timers.heartbeat = Some(Instant::now());
+            if self.subscription.is_none() {
+                self.subscribe();
+            } else {
+                self.read_mailbox();
+            }
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if Timers::take(&mut self.timers.heartbeat, now) {
+            self.sample();
+        }
+        if Timers::take(&mut self.timers.read, now) {
+            self.read_mailbox();
+        }
+        if Timers::take(&mut self.timers.authors, now) {
+            self.read_authors();
+        }
+        if Timers::take(&mut self.timers.reconcile, now) {
+            self.retry_claims(now);
+        }
+        if Timers::take(&mut self.timers.sync, now) {
+            self.sync();
+        }
+        if self.timers.prune <= now {
+            self.timers.prune = now + Duration::from_millis(HOUR_MS);
+            self.journal.borrow_mut().prune(unix_ms());
+        }
+    }
+
+    /// Looks again at this time at the latest.
+    fn wake_at(&mut self, at: Instant) {
+        self.timers.reconcile = Some(self.timers.reconcile.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Adds to the journal. A failure is counted; the caller decides whether it can go on without.
+    fn note(&mut self, entry: Entry) -> bool {
+        let noted = self.journal.borrow_mut().append(entry);
+        if let Err(error) = &noted
+            && self.counters.count("journal_write")
+        {
+            tracing::error!(error = signalbox_schemas::error::report(error), "nothing new is begun");
+        }
+        noted.is_ok()
+    }
+
+    fn sync_later(&mut self) {
+        if self.timers.sync.is_none() && !self.syncing && self.journal.borrow().is_dirty() {
+            self.timers.sync = Some(Instant::now() + SYNC_AFTER);
+        }
+    }
+
+    fn sync(&mut self) {
+        let Some(file) = self.journal.borrow_mut().take_dirty() else { return };
+        self.syncing = true;
+        self.jobs.spawn_blocking(move || Done::Synced(file.and_then(|file| file.sync_data())));
+    }
+
+    /// Says once, on standard output, that work can come.
+    fn announce(&mut self) {
+        let Some(keeper) = self.keeper.as_ref().filter(|_| !self.is_announced && self.inbox.was_read())
+        else {
+            return;
+        };
+        let line = serde_json::json!({
+            "machine": self.identity.config.machine_id.as_str(),
+            "pid": std::process::id(),
+            "keeper_pid": keeper.pid,
+        });
+        self.is_announced = true;
+        // Nobody may be listening, and that is no reason to stop.
+        let written = io::Write::write_all(&mut io::stdout(), format!("{line}\n").as_bytes());
+        if written.and_then(|()| io::Write::flush(&mut io::stdout())).is_err() {
+            tracing::debug!("standard output is closed");
+        }
+        tracing::info!(machine = %self.identity.config.mid, keeper_pid = keeper.pid, "ready");
+    }
+}
+
+async fn next_event(keeper: &mut Option<Keeper>) -> KeeperEvent {
+    match keeper {
+        Some(keeper) => keeper.client.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_delivery(subscription: &mut Option<Subscription>) -> Option<Delivery> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}

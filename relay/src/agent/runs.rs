@@ -1,0 +1,435 @@
+//! From a claim that stands to a report that is acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use signalbox_link::crash::{Part, Point, hit};
+use signalbox_schemas::{
+    Base64Url,
+    id::{CommandId, Nonce},
+    limit::{EXPIRY_GRACE_MS, MAX_EXPIRES_IN_MS},
+    run::{Exit, Lost},
+    signed::{Message as _, Signed},
+    subject::FactKind,
+};
+use tokio::{
+    sync::watch,
+    time::{error::Elapsed, timeout},
+};
+
+use super::{Agent, Done, Keeper, Run, Stage};
+use crate::{
+    backoff::Backoff,
+    clock::unix_ms,
+    journal::{Entry, Progress, RecordState, Report, ledger::ChunkLog},
+    keeper::{
+        KeeperError,
+        client::{KeeperClient, KeeperEvent, Welcome},
+        protocol::{Phase, Refusal, RunStatus, StartRun},
+    },
+    keeper_life::{bring_up, mark},
+    nats_link::FactMessage,
+    outbox::{Delivered, deliver},
+    output::{Pump, Pumped},
+    run::{NotStarted, RunNames, exit, exit_not_started, summary_line},
+};
+
+/// A keeper that does not take a frame for this long hangs; the connection is made anew.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+/// Waits between questions to a register, for runs that are picked up.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+
+impl Agent {
+    pub(super) fn bring_keeper_up(&mut self) {
+        let (store, exe) = (self.place.store.clone(), self.place.exe.clone());
+        self.jobs.spawn_local(async move { Done::Keeper(Box::new(bring_up(store, exe).await)) });
+    }
+
+    pub(super) async fn on_keeper_up(&mut self, (client, welcome): (KeeperClient, Welcome)) {
+        tracing::info!(pid = welcome.pid, instance = %welcome.instance, runs = welcome.runs.len(), "keeper is up");
+        let Welcome { nonce, instance, pid, .. } = welcome;
+        if self.journal.borrow().ledger().keeper(instance).is_none() {
+            self.note(Entry::Keeper { mark: mark(&welcome) });
+            self.journal.borrow_mut().begin_life(instance);
+        }
+        self.leave_former_lives(instance);
+        self.keeper = Some(Keeper { client, nonce, instance, pid });
+        self.pick_up_claims(instance, nonce, &welcome.runs);
+        for status in welcome.runs {
+            self.pick_up(status, instance, nonce).await;
+        }
+        self.restart().await;
+        // A cancel may have been lost with the connection; saying it twice is saying it once.
+        self.runs.values_mut().filter(|run| run.is_alive()).for_each(|run| run.is_cancelled = false);
+        self.look = true;
+        self.announce();
+    }
+
+    /// Runs of another keeper's life are over, except that what had ended is still reported as it ended.
+    fn leave_former_lives(&mut self, instance: Nonce) {
+        let ghosts = &mut self.ghosts;
+        self.runs.retain(|cid, run| {
+            let stays = run.instance == instance || !run.holds_slot();
+            if let Some(status) = run.status.as_ref().filter(|_| !stays) {
+                let status = status.borrow();
+                ghosts.insert(*cid, [status.stdout.bytes, status.stderr.bytes]);
+            }
+            stays
+        });
+        let former: Vec<Nonce> = {
+            let journal = self.journal.borrow();
+            journal
+                .ledger()
+                .claims()
+                .map(|(.., claimed)| claimed.instance)
+                .filter(|life| *life != instance)
+                .collect()
+        };
+        for life in former {
+            self.bury(life);
+        }
+    }
+
+    /// Claims of this keeper's life that an earlier relay process made.
+    fn pick_up_claims(&mut self, instance: Nonce, nonce: Nonce, known: &[RunStatus]) {
+        let claims: Vec<(CommandId, u64, String)> = {
+            let journal = self.journal.borrow();
+            let of_life = journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
+            of_life.map(|(cid, expires_at, claimed)| (cid, expires_at, claimed.spec.clone())).collect()
+        };
+        for (cid, expires_at, spec) in claims {
+            let is_known = known.iter().any(|status| status.cid == cid);
+            match self.runs.get(&cid).map(|run| &run.stage) {
+                // The frame may have been lost with the connection: starting twice is starting once.
+                Some(Stage::Starting | Stage::Running) if !is_known => self.restart.push(cid),
+                Some(_) => {}
+                None => {
+                    let spec = serde_json::from_str(&spec).ok().map(Arc::new);
+                    let stage = if is_known { Stage::Running } else { Stage::Claiming };
+                    let run = Run {
+                        stage,
+                        nonce,
+                        instance,
+                        expires_at,
+                        spec,
+                        backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+                        is_cancelled: false,
+                        status: None,
+                    };
+                    self.runs.insert(cid, run);
+                    if !is_known {
+                        // It was not started. Only a claim that stands may be.
+                        self.ask_register(cid, nonce, false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A run that the keeper has.
+    async fn pick_up(&mut self, status: RunStatus, instance: Nonce, nonce: Nonce) {
+        let cid = status.cid;
+        if !self.runs.contains_key(&cid) {
+            let state = self.journal.borrow().ledger().record(cid).map(|record| record.state.clone());
+            match state {
+                Some(RecordState::Reported(..) | RecordState::Known) => {
+                    if status.phase == Phase::Ended {
+                        self.forget(cid).await;
+                    }
+                    return;
+                }
+                Some(RecordState::Reporting(..) | RecordState::Claimed(_)) => return,
+                None => self.adopt(cid, instance, nonce),
+            }
+        }
+        self.on_status(status);
+    }
+
+    /// Takes on a run that the journal does not know, because it was removed or a power loss took its end. The
+    /// keeper starts only what was claimed with its nonce.
+    fn adopt(&mut self, cid: CommandId, instance: Nonce, nonce: Nonce) {
+        let expires_at = unix_ms().saturating_add(MAX_EXPIRES_IN_MS);
+        self.note(Entry::Claim {
+            cid,
+            instance,
+            expires_at,
+            spec: String::new(),
+            before: Progress::default(),
+        });
+        self.counters.count("run_adopted");
+        let run = Run {
+            stage: Stage::Running,
+            nonce,
+            instance,
+            expires_at,
+            spec: None,
+            backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            is_cancelled: false,
+            status: None,
+        };
+        self.runs.insert(cid, run);
+    }
+
+    pub(super) fn on_keeper(&mut self, event: KeeperEvent) {
+        match event {
+            KeeperEvent::Started { cid } => {
+                if let Some(run) = self.runs.get_mut(&cid).filter(|run| matches!(run.stage, Stage::Starting))
+                {
+                    hit(Part::Relay, Point::Spawned);
+                    run.stage = Stage::Running;
+                }
+            }
+            KeeperEvent::Status(status) => self.on_status(*status),
+            KeeperEvent::Refused { cid, reason } => self.on_refused(cid, reason),
+            KeeperEvent::Gone => {
+                tracing::error!("keeper connection lost");
+                self.counters.count("keeper_gone");
+                self.keeper = None;
+                self.bring_keeper_up();
+            }
+        }
+    }
+
+    fn on_status(&mut self, status: RunStatus) {
+        let cid = status.cid;
+        let ended = status.phase == Phase::Ended;
+        let Some(run) = self.runs.get_mut(&cid).filter(|run| run.is_alive()) else { return };
+        run.stage = if ended { Stage::Ended } else { Stage::Running };
+        self.look |= ended;
+        if let Some(newest) = &run.status {
+            newest.send_replace(status);
+        } else {
+            let (status_tx, status_rx) = watch::channel(status);
+            run.status = Some(status_tx);
+            self.pump(cid, status_rx);
+        }
+    }
+
+    fn pump(&mut self, cid: CommandId, status: watch::Receiver<RunStatus>) {
+        let log: ChunkLog = {
+            let journal = self.journal.borrow();
+            journal.ledger().claimed(cid).map(|claimed| claimed.chunks.clone()).unwrap_or_default()
+        };
+        let pump = Pump {
+            cid,
+            nats: self.nats.clone(),
+            store: self.place.store.clone(),
+            journal: self.journal.clone(),
+            counters: self.counters.clone(),
+            status,
+        };
+        self.jobs.spawn_local(async move { Done::Pumped(cid, pump.run(log).await.map(Box::new)) });
+    }
+
+    fn on_refused(&mut self, cid: CommandId, reason: Refusal) {
+        let starting = self.runs.get(&cid).is_some_and(|run| matches!(run.stage, Stage::Starting));
+        if !starting {
+            return;
+        }
+        tracing::warn!(%cid, ?reason, "keeper refused");
+        match reason {
+            // It ran in this keeper's life and was reported; the journal lost that.
+            Refusal::Forgotten => {
+                self.runs.remove(&cid);
+                self.note(Entry::Decided { cid });
+                self.look = true;
+            }
+            Refusal::JournalFull | Refusal::Busy | Refusal::Invalid => {
+                self.report_not_started(cid, NotStarted::KeeperRefused);
+            }
+            // It ends, and the next one's life begins without this claim.
+            Refusal::ShuttingDown | Refusal::Running => {}
+        }
+    }
+
+    /// Has a claimed run started by the keeper.
+    pub(super) async fn start(&mut self, cid: CommandId) {
+        let Some(run) = self.runs.get(&cid) else { return };
+        let Some(spec) = run.spec.clone() else {
+            return self.report_not_started(cid, NotStarted::Unreadable);
+        };
+        if run.is_cancelled {
+            return self.report_not_started(cid, NotStarted::Cancelled);
+        }
+        // The claim was first in the register, so the command is not expired yet: the bridge would take it back only
+        // this much later. A claim that was answered later still (a long outage) is not started any more.
+        if unix_ms() >= run.expires_at.saturating_add(EXPIRY_GRACE_MS) {
+            return self.report_not_started(cid, NotStarted::Expired);
+        }
+        let start = StartRun {
+            cid,
+            command: spec.command.clone(),
+            timeout_ms: spec.timeout_ms,
+            max_output: spec.max_output,
+            leave_children: spec.leave_children,
+        };
+        // Without a keeper just now: it is picked up or left behind when there is one.
+        let Some(keeper) = &mut self.keeper else { return };
+        let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
+        self.check_told(told);
+    }
+
+    /// Starts again what may not have reached the keeper.
+    async fn restart(&mut self) {
+        for cid in std::mem::take(&mut self.restart) {
+            self.start(cid).await;
+        }
+    }
+
+    pub(super) async fn cancel(&mut self, cid: CommandId) {
+        let Some(run) = self.runs.get_mut(&cid).filter(|run| run.holds_slot()) else { return };
+        if std::mem::replace(&mut run.is_cancelled, true) || !run.is_alive() {
+            return;
+        }
+        tracing::info!(%cid, "cancelling");
+        let Some(keeper) = &mut self.keeper else {
+            // Said again when there is one.
+            run.is_cancelled = false;
+            return;
+        };
+        let told = timeout(KEEPER_PATIENCE, keeper.client.cancel(cid)).await;
+        self.check_told(told);
+    }
+
+    async fn forget(&mut self, cid: CommandId) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let told = timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await;
+        self.check_told(told);
+    }
+
+    fn check_told(&mut self, told: Result<Result<(), KeeperError>, Elapsed>) {
+        let error = match told {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => signalbox_schemas::error::report(&error),
+            Err(_) => "it does not listen".to_owned(),
+        };
+        tracing::error!(error, "keeper was not told");
+        self.counters.count("keeper_not_told");
+        self.keeper = None;
+        self.bring_keeper_up();
+    }
+
+    pub(super) fn on_pumped(&mut self, cid: CommandId, pumped: Option<Pumped>) {
+        let Some(pumped) = pumped else { return };
+        let Some(run) = self.runs.get(&cid) else { return };
+        let (names, expires_at) = (self.names(cid, run.nonce), run.expires_at);
+        self.report_exit(&exit(names, pumped), expires_at);
+    }
+
+    fn report_not_started(&mut self, cid: CommandId, why: NotStarted) {
+        let Some(run) = self.runs.get(&cid) else { return };
+        let (names, expires_at) = (self.names(cid, run.nonce), run.expires_at);
+        self.counters.count("run_not_started");
+        self.report_exit(&exit_not_started(names, why, unix_ms()), expires_at);
+    }
+
+    fn names(&self, cid: CommandId, nonce: Nonce) -> RunNames {
+        let config = &self.identity.config;
+        RunNames { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce }
+    }
+
+    fn report_exit(&mut self, exit: &Exit, expires_at: u64) {
+        let line = summary_line(exit);
+        tracing::info!(cid = %exit.cid, how = line, "run ended");
+        match Signed::sign(exit, &self.identity.key) {
+            Ok(signed) => {
+                let fact = FactMessage::new(exit.cid, FactKind::Exit, &signed, line);
+                self.report(Report::Exit, expires_at, fact);
+            }
+            Err(error) => {
+                // Cannot be: what it carries is bounded far below. The bridge's deadline would speak.
+                tracing::error!(cid = %exit.cid, %error, "exit not signed");
+                self.counters.count("exit_not_signed");
+            }
+        }
+    }
+
+    /// Writes a fact down and sends it until it is acknowledged.
+    pub(super) fn report(&mut self, report: Report, expires_at: u64, fact: FactMessage) {
+        let cid = fact.cid;
+        self.note(Entry::Fact { cid, report, expires_at, body: Base64Url(fact.body.to_vec()) });
+        if report == Report::Exit {
+            hit(Part::Relay, Point::ExitWritten);
+        }
+        let run = self.runs.entry(cid).or_insert_with(|| Run {
+            stage: Stage::Reporting,
+            nonce: Nonce([0; 16]),
+            instance: Nonce([0; 16]),
+            expires_at,
+            spec: None,
+            backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            is_cancelled: false,
+            status: None,
+        });
+        run.stage = Stage::Reporting;
+        self.look = true;
+        self.deliver(report, fact);
+    }
+
+    fn deliver(&mut self, report: Report, fact: FactMessage) {
+        let (nats, counters, cid) = (self.nats.clone(), self.counters.clone(), fact.cid);
+        self.jobs.spawn_local(async move { Done::Fact(cid, report, deliver(nats, fact, counters).await) });
+    }
+
+    /// Says something again that is written down as reported, or that is not to be written down.
+    pub(super) fn repeat(&mut self, fact: FactMessage) {
+        let (nats, counters) = (self.nats.clone(), self.counters.clone());
+        self.jobs.spawn_local(async move {
+            deliver(nats, fact, counters).await;
+            Done::Repeated
+        });
+    }
+
+    /// Sends what an earlier relay process wrote down and did not see acknowledged.
+    pub(super) fn deliver_waiting(&mut self) {
+        let waiting: Vec<_> = self.journal.borrow().ledger().waiting().collect();
+        for fact in waiting {
+            self.deliver(fact.report, fact_from(fact.cid, fact.report, &fact.body.0));
+        }
+    }
+
+    pub(super) async fn on_fact(&mut self, cid: CommandId, report: Report, delivered: Delivered) {
+        match delivered {
+            Delivered::Stored | Delivered::Taken { first_try: false } => {}
+            Delivered::Taken { first_try: true } => {
+                self.counters.count("fact_taken");
+            }
+            Delivered::Impossible => {
+                self.counters.count("fact_impossible");
+            }
+        }
+        let was_written = matches!(
+            self.journal.borrow().ledger().record(cid).map(|record| &record.state),
+            Some(RecordState::Reporting(..))
+        );
+        self.note(if was_written { Entry::Acked { cid } } else { Entry::Decided { cid } });
+        self.runs.remove(&cid);
+        self.look = true;
+        if report != Report::Rejection {
+            self.forget(cid).await;
+        }
+    }
+}
+
+/// A fact made ready again from its written form.
+pub(super) fn fact_from(cid: CommandId, report: Report, body: &[u8]) -> FactMessage {
+    let exit_line = || Some(summary_line(&Signed::<Exit>::from_json(body).ok()?.peek().ok()?));
+    let (kind, type_name, summary) = match report {
+        Report::Rejection => {
+            (FactKind::Claim, signalbox_schemas::run::Rejection::TYPE, Some("rejected".to_owned()))
+        }
+        Report::Exit => (FactKind::Exit, Exit::TYPE, exit_line()),
+        Report::Lost => (FactKind::Lost, Lost::TYPE, Some("lost: keeper_gone".to_owned())),
+    };
+    let summary = summary.unwrap_or_default();
+    FactMessage { cid, kind, type_name, summary, body: body.to_vec().into() }
+}
+
+/// The nonce of the claim that a report of ours belongs to.
+pub(super) fn nonce_of(report: Report, body: &[u8]) -> Option<Nonce> {
+    match report {
+        Report::Rejection => None,
+        Report::Exit => Some(Signed::<Exit>::from_json(body).ok()?.peek().ok()?.nonce),
+        Report::Lost => Some(Signed::<Lost>::from_json(body).ok()?.peek().ok()?.nonce),
+    }
+}

@@ -1,0 +1,155 @@
+//! `relay.toml`, checked before anything is opened.
+//!
+//! ```toml
+//! workspace = "main"
+//! machine_id = "demo-1"
+//! fleet_key = "U…"
+//! max_parallel = 4
+//! require_operator_signature = ["root", "terminal", "config", "credential"]
+//! ```
+
+use std::{fs, io, path::PathBuf};
+
+use serde::Deserialize;
+use signalbox_schemas::{
+    authors::Right,
+    id::{MachineId, MachineToken, Workspace},
+    signed::PublicKey,
+};
+
+/// Runs at once when the file does not say.
+pub const DEFAULT_MAX_PARALLEL: u32 = 4;
+/// Most runs at once: each holds two pipes and, while it prints, up to 1 MiB of output in flight.
+pub const MAX_MAX_PARALLEL: u32 = 64;
+
+/// What a relay is, and what its machine lets others do. The local file wins over anything pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The machine as people call it.
+    pub machine_id: MachineId,
+    /// The machine as it stands in subjects.
+    pub mid: MachineToken,
+    /// The pinned key that signs the authors document.
+    pub fleet_key: PublicKey,
+    /// Runs at once, 1 to 64.
+    pub max_parallel: u32,
+    /// What a bridge may not author on this machine.
+    pub require_operator_signature: Vec<Right>,
+}
+
+/// `relay.toml` cannot be used. Never retryable without help.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("configuration `{}` cannot be read", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("configuration `{}` is not valid", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of range.
+    #[error("configuration `{}`: {key} is {value}, allowed is {allowed}", path.display())]
+    Range {
+        /// The file.
+        path: PathBuf,
+        /// Which key.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        allowed: &'static str,
+    },
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    workspace: Workspace,
+    machine_id: MachineId,
+    fleet_key: PublicKey,
+    #[serde(default = "default_max_parallel")]
+    max_parallel: u32,
+    #[serde(default)]
+    require_operator_signature: Vec<Right>,
+}
+
+fn default_max_parallel() -> u32 {
+    DEFAULT_MAX_PARALLEL
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming file, key and what is allowed.
+    pub fn read(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::File { path: path.to_owned(), source };
+        let text = fs::read_to_string(path).map_err(failed)?;
+        let file: File = toml::from_str(&text)
+            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
+        if !(1..=MAX_MAX_PARALLEL).contains(&file.max_parallel) {
+            return Err(ConfigError::Range {
+                path: path.to_owned(),
+                key: "max_parallel",
+                value: file.max_parallel.to_string(),
+                allowed: "1 to 64",
+            });
+        }
+        Ok(Self {
+            mid: file.machine_id.token(),
+            ws: file.workspace,
+            machine_id: file.machine_id,
+            fleet_key: file.fleet_key,
+            max_parallel: file.max_parallel,
+            require_operator_signature: file.require_operator_signature,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.toml");
+        fs::write(&path, text.replace("KEY", KEY)).unwrap();
+        Config::read(&path)
+    }
+
+    const GOOD: &str = "workspace = \"main\"\nmachine_id = \"Web 1\"\nfleet_key = \"KEY\"\n";
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let config = read(GOOD).unwrap();
+        assert_eq!(config.max_parallel, DEFAULT_MAX_PARALLEL);
+        assert_eq!(config.mid, config.machine_id.token());
+        assert!(config.require_operator_signature.is_empty());
+    }
+
+    #[rstest]
+    #[case::unknown("max_paralel = 4")]
+    #[case::range("max_parallel = 0")]
+    #[case::range("max_parallel = 65")]
+    #[case::right("require_operator_signature = [\"sudo\"]")]
+    fn refuses(#[case] line: &str) {
+        assert!(read(&format!("{GOOD}{line}\n")).is_err(), "accepted {line}");
+    }
+}

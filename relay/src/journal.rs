@@ -1,0 +1,225 @@
+//! The journal: what a relay must still know after it was killed. One append-only file, `STORE/journal`.
+//!
+//! ```text
+//! <8 hex digits: first bytes of the SHA-256 of the rest> <space> <one entry as JSON> <newline>
+//! ```
+//!
+//! Writing goes to the page cache, which survives a killed process; `fdatasync` follows on another thread, off
+//! the way of every command. What a power loss takes from the end is what the register and the bridge's
+//! deadline make good. A torn or broken line is passed over and counted, never fatal.
+//!
+//! When the file has grown well beyond what it says, it is written anew beside the old one and renamed.
+
+pub(crate) mod ledger;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use signalbox_schemas::id::{Nonce, Sha256};
+
+pub(crate) use ledger::{ChunkRecord, Entry, KeeperMark, Ledger, Progress, RecordState, Report};
+
+/// Name of the file in the store.
+const FILE: &str = "journal";
+/// Digits of the checksum in front of each line.
+const CHECKSUM_DIGITS: usize = 8;
+/// Longest line that is read back: an exit with inline output, in base64, with room.
+const MAX_LINE_BYTES: u64 = 512 * 1024;
+/// The file is written anew when it is above this and above twice its size after the last time.
+const COMPACT_BYTES: u64 = 1024 * 1024;
+
+/// The journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be opened or read. Not retryable without help.
+    #[error("journal `{}` cannot be opened", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It takes nothing more, such as on a full disk. Retryable; nothing was written.
+    #[error("journal `{}` cannot be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The file and what it says.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines in the file.
+    length: u64,
+    compacted_length: u64,
+    is_dirty: bool,
+    ledger: Ledger,
+    /// Lines that could not be read back.
+    pub(crate) broken_lines: u64,
+}
+
+impl Journal {
+    /// Reads the journal of a store, making an empty one where there is none.
+    ///
+    /// # Errors
+    /// [`JournalError::Open`]. Broken lines are no error.
+    pub(crate) fn open(store: &Path, now_ms: u64) -> Result<Self, JournalError> {
+        let path = store.join(FILE);
+        let failed = |source| JournalError::Open { path: store.join(FILE), source };
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        let (ledger, length, broken_lines) = replay(&file).map_err(failed)?;
+        // A torn tail goes, so that the next entry begins on a line of its own.
+        file.set_len(length).map_err(failed)?;
+        let mut journal =
+            Self { path, file, length, compacted_length: 0, is_dirty: false, ledger, broken_lines };
+        journal.ledger.prune(now_ms);
+        Ok(journal)
+    }
+
+    /// What it says.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Adds an entry; it survives this process when this returns.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`]: nothing was added.
+    pub(crate) fn append(&mut self, entry: Entry) -> Result<(), JournalError> {
+        let line = encode(&entry);
+        if let Err(source) = (&self.file).write_all(&line) {
+            // Half a line must not stay in front of the next one. If even that fails, the reader passes over it.
+            if let Err(error) = self.file.set_len(self.length) {
+                tracing::warn!(%error, "half a journal line stays");
+            }
+            return Err(JournalError::Write { path: self.path.clone(), source });
+        }
+        self.length += line.len() as u64;
+        self.is_dirty = true;
+        self.ledger.apply(entry);
+        if self.length > COMPACT_BYTES
+            && self.length > 2 * self.compacted_length
+            && let Err(error) = self.compact()
+        {
+            // It only gets longer; tried again with the next entry.
+            tracing::warn!(%error, "journal not written anew");
+        }
+        Ok(())
+    }
+
+    /// Forgets ids that nobody can offer any more.
+    pub(crate) fn prune(&mut self, now_ms: u64) {
+        self.ledger.prune(now_ms);
+    }
+
+    /// Forgets former keepers that no claim needs, and writes the file anew: it may have been removed together
+    /// with the store, which is what ends a keeper.
+    pub(crate) fn begin_life(&mut self, keeper: Nonce) {
+        self.ledger.forget_keepers(keeper);
+        if let Err(error) = self.compact() {
+            tracing::warn!(%error, "journal not written anew");
+        }
+    }
+
+    /// Whether something was added since the last [`take_dirty`](Self::take_dirty).
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.is_dirty
+    }
+
+    /// A handle for `fdatasync` on another thread, when something was added since the last time.
+    pub(crate) fn take_dirty(&mut self) -> Option<io::Result<File>> {
+        std::mem::take(&mut self.is_dirty).then(|| self.file.try_clone())
+    }
+
+    fn compact(&mut self) -> io::Result<()> {
+        let draft = self.path.with_extension("new");
+        // Even when it fails, the next try waits until the file has doubled.
+        self.compacted_length = self.length;
+        let mut options = OpenOptions::new();
+        // Opened for appending too: after the rename this is the journal.
+        let file = options.read(true).append(true).create(true).mode(0o600).open(&draft)?;
+        file.set_len(0)?;
+        let mut writer = io::BufWriter::new(&file);
+        let mut length = 0;
+        for entry in self.ledger.entries() {
+            let line = encode(&entry);
+            writer.write_all(&line)?;
+            length += line.len() as u64;
+        }
+        writer.flush()?;
+        drop(writer);
+        file.sync_data()?;
+        fs::rename(&draft, &self.path)?;
+        self.file = file;
+        self.length = length;
+        self.compacted_length = length;
+        Ok(())
+    }
+}
+
+fn checksum(json: &[u8]) -> String {
+    let mut digits = Sha256::of(json).to_string();
+    digits.truncate(CHECKSUM_DIGITS);
+    digits
+}
+
+fn encode(entry: &Entry) -> Vec<u8> {
+    // Entries are strings, numbers and enums: they always have a JSON form.
+    let json = serde_json::to_vec(entry).unwrap_or_default();
+    let mut line = checksum(&json).into_bytes();
+    line.push(b' ');
+    line.extend_from_slice(&json);
+    line.push(b'\n');
+    line
+}
+
+fn decode(line: &[u8]) -> Option<Entry> {
+    let (digits, json) = line.split_at_checked(CHECKSUM_DIGITS)?;
+    let json = json.strip_prefix(b" ")?;
+    (checksum(json).as_bytes() == digits).then(|| serde_json::from_slice(json).ok()).flatten()
+}
+
+/// Reads all lines: what they say, where the last whole one ends, and how many could not be read.
+fn replay(file: &File) -> io::Result<(Ledger, u64, u64)> {
+    let mut reader = BufReader::new(file);
+    let (mut ledger, mut end, mut position, mut broken) = (Ledger::default(), 0, 0, 0);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok((ledger, end, broken));
+        }
+        position += read as u64;
+        match line.strip_suffix(b"\n") {
+            Some(whole) => {
+                match decode(whole) {
+                    Some(entry) => ledger.apply(entry),
+                    None => broken += 1,
+                }
+                end = position;
+            }
+            None => broken += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+#![expect(clippy::cast_possible_truncation, reason = "numbers of these cases are small")]
+
+use super::*;
+use proptest::prelude::*;
+use signalbox_schemas::{
+    Base64Url,
+    id::{CommandId, Nonce},
+    limit::DAY_MS,
+    output::OutputStream,
+};
+
+fn cid(number: u128) -> CommandId {
+    CommandId::new(uuid::Builder::from_custom_bytes(number.to_be_bytes()).into_uuid()).unwrap()
+}
+
+fn claim(number: u128) -> Entry {
+    let instance = Nonce([number as u8; 16]);
+    Entry::Claim { cid: cid(number), instance, expires_at: 5, spec: "{}".into(), before: Progress::default() }
+}
+
+fn chunk(number: u128, offset: u64, len: u64, is_tail: bool) -> Entry {
+    let chunk = ChunkRecord { stream: OutputStream::Stdout, offset, len, is_tail };
+    Entry::Chunk { cid: cid(number), chunk }
+}
+
+fn fact(number: u128, bytes: usize) -> Entry {
+    let body = Base64Url(vec![number as u8; bytes]);
+    Entry::Fact { cid: cid(number), report: Report::Exit, expires_at: 5, body }
+}
+
+fn mark(number: u8) -> Entry {
+    let mark = KeeperMark {
+        instance: Nonce([number; 16]),
+        pid: 7,
+        started_ticks: 8,
+        boot_id: "b".into(),
+        nonce_sha256: Sha256::of(&[number]),
+    };
+    Entry::Keeper { mark }
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    (0..9_u8, 0..6_u128, 0..40_u64).prop_map(|(kind, number, at)| match kind {
+        0 => Entry::Mailbox { generation: at, sha256: Sha256::of(&[kind]) },
+        1 => mark(number as u8),
+        2 => claim(number),
+        3 => Entry::Unclaimed { cid: cid(number) },
+        4 => Entry::Decided { cid: cid(number) },
+        5 => chunk(number, at, at % 3, at % 5 == 0),
+        6 => fact(number, at as usize),
+        7 => Entry::Acked { cid: cid(number) },
+        _ => Entry::Known { cid: cid(number), expires_at: at },
+    })
+}
+
+fn fold(entries: impl IntoIterator<Item = Entry>) -> Ledger {
+    let mut ledger = Ledger::default();
+    entries.into_iter().for_each(|entry| ledger.apply(entry));
+    ledger
+}
+
+/// A journal with a few entries, its bytes, and where each line ends.
+fn written(entries: &[Entry]) -> (tempfile::TempDir, Vec<u8>, Vec<usize>) {
+    let store = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(store.path(), 0).unwrap();
+    let mut ends = vec![0];
+    for entry in entries {
+        journal.append(entry.clone()).unwrap();
+        ends.push(journal.length as usize);
+    }
+    let bytes = fs::read(store.path().join(FILE)).unwrap();
+    (store, bytes, ends)
+}
+
+#[test]
+fn a_journal_torn_at_any_byte_says_what_was_whole_and_goes_on() {
+    let entries = [mark(1), claim(1), chunk(1, 0, 9, false), fact(1, 30), Entry::Acked { cid: cid(1) }];
+    let (store, bytes, ends) = written(&entries);
+    for cut in 0..=bytes.len() {
+        fs::write(store.path().join(FILE), &bytes[..cut]).unwrap();
+        let whole = ends.iter().filter(|end| **end > 0 && **end <= cut).count();
+        let mut journal = Journal::open(store.path(), 0).unwrap();
+        assert_eq!(journal.ledger, fold(entries[..whole].to_vec()), "cut at {cut}");
+        journal.append(claim(9)).unwrap();
+        drop(journal);
+        let journal = Journal::open(store.path(), 0).unwrap();
+        assert!(journal.ledger.claimed(cid(9)).is_some(), "cut at {cut}");
+        assert_eq!(journal.broken_lines, 0, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_flipped_byte_costs_its_line_only() {
+    let entries = [claim(1), claim(2), claim(3)];
+    let (store, bytes, ends) = written(&entries);
+    for at in ends[1]..ends[2] - 1 {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        fs::write(store.path().join(FILE), &bad).unwrap();
+        let journal = Journal::open(store.path(), 0).unwrap();
+        assert!(journal.ledger.claimed(cid(1)).is_some() && journal.ledger.claimed(cid(3)).is_some());
+        assert!(journal.broken_lines > 0, "flipped {at}");
+    }
+}
+
+#[test]
+fn the_file_stays_small_while_it_says_the_same() {
+    let store = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(store.path(), 0).unwrap();
+    for number in 0..2_000 {
+        journal.append(claim(number)).unwrap();
+        journal.append(fact(number, 3_000)).unwrap();
+        journal.append(Entry::Acked { cid: cid(number) }).unwrap();
+    }
+    let said = journal.ledger.clone();
+    assert!(journal.length < 3 * COMPACT_BYTES, "{} bytes", journal.length);
+    drop(journal);
+    let journal = Journal::open(store.path(), 0).unwrap();
+    assert_eq!(journal.ledger, said);
+    assert!(said.record(cid(0)).is_some(), "an id is remembered when its report is not");
+    assert_eq!(said.record(cid(0)).unwrap().state, RecordState::Known);
+    assert!(matches!(said.record(cid(1_999)).unwrap().state, RecordState::Reported(..)));
+}
+
+#[test]
+fn ids_go_a_day_after_they_expired_unless_something_is_open() {
+    let mut ledger = fold([claim(1), claim(2), fact(3, 1), fact(4, 1)]);
+    ledger.apply(Entry::Decided { cid: cid(2) });
+    ledger.apply(Entry::Acked { cid: cid(4) });
+    ledger.prune(5 + DAY_MS - 1);
+    assert!((1..=4).all(|number| ledger.record(cid(number)).is_some()));
+    ledger.prune(5 + DAY_MS);
+    let left: Vec<_> = (1..=4).filter(|number| ledger.record(cid(*number)).is_some()).collect();
+    assert_eq!(left, [1, 3]);
+}
+
+#[test]
+fn a_keeper_is_remembered_as_long_as_a_claim_of_its_life_is_open() {
+    let mut ledger = fold([mark(1), mark(2), mark(3), claim(2)]);
+    ledger.forget_keepers(Nonce([3; 16]));
+    let known: Vec<_> = (1..=3).filter(|number| ledger.keeper(Nonce([*number; 16])).is_some()).collect();
+    assert_eq!(known, [2, 3]);
+}
+
+proptest! {
+    #[test]
+    fn written_anew_it_says_the_same(entries in prop::collection::vec(any_entry(), 0..60)) {
+        let ledger = fold(entries);
+        prop_assert_eq!(fold(ledger.entries()), ledger);
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written(entry in any_entry()) {
+        let line = encode(&entry);
+        prop_assert_eq!(decode(line.strip_suffix(b"\n").unwrap()), Some(entry));
+    }
+}

@@ -1,0 +1,368 @@
+//! The keeper: a small process that owns the processes of the runs, so that the relay may die.
+//!
+//! One per store, started by the first relay that finds none, outliving it. It holds the pipes, the spool and
+//! the exit statuses, and it alone starts anything: every id it was ever told to start is started once. It
+//! knows nothing of NATS, signatures or policy. It ends when it is told to, or when its lock file is no longer
+//! its own, and then its children end with it.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`protocol`] | what relay and keeper say to each other |
+//! | [`client`] | the relay's side of the connection |
+//! | `connection` | the keeper's side of it |
+//! | `store` | folder, lock, socket address |
+//! | `board` | which runs there are and how they stand |
+//! | `run` | one run from start to recorded end |
+//! | `process` | starting, signalling and reaping processes |
+//! | [`spool`] | output on disk |
+//! | [`reap`] | ending processes of a keeper that is gone |
+//!
+//! Everything runs on one thread; nothing in it is shared with another.
+
+mod board;
+pub mod client;
+mod connection;
+mod error;
+mod process;
+pub mod protocol;
+pub mod reap;
+mod run;
+pub mod spool;
+mod store;
+
+use std::{
+    cell::RefCell,
+    fs::{self, File, Permissions},
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
+
+use signalbox_link::crash::{Part, Point, hit};
+use signalbox_schemas::{
+    id::{CommandId, Nonce},
+    limit,
+    output::OutputStream,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::{JoinError, JoinSet, LocalSet},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+
+pub use error::KeeperError;
+pub use process::{KEEPER_VARIABLE, RUN_VARIABLE};
+
+use board::{Admission, Board};
+use connection::{Asked, Identity};
+use process::{Group, Reaper};
+use protocol::{Cause, End, Phase, Refusal, RunStatus, StartRun, StreamStatus, ToKeeper, ToRelay};
+use run::{Run, Shared, unix_ms};
+use spool::{RunSpool, Spool};
+use store::{Lock, Store};
+
+/// How often the keeper looks whether its lock file is still its own: children end within 1 s of its loss.
+const LOCK_CHECK: Duration = Duration::from_millis(500);
+/// Children have this long between TERM and KILL when the keeper itself is told to end.
+const SHUTDOWN_TERM_GRACE: Duration = Duration::from_secs(1);
+/// Killed children are gone well within this time; the keeper ends anyway after it.
+const SHUTDOWN_KILL_GRACE: Duration = Duration::from_millis(300);
+/// How often ending children are looked at.
+const SHUTDOWN_POLL: Duration = Duration::from_millis(5);
+/// Longest search for processes that left their group, when the keeper ends.
+const SHUTDOWN_SEARCH: Duration = Duration::from_millis(500);
+/// Relays connected at once: one, and its successor while it dies, and people who look.
+const MAX_CONNECTIONS: usize = 8;
+/// Requests waiting to be served, over all connections; more wait in their sockets.
+const WAITING_REQUESTS: usize = 16;
+/// Longest text about a failed start.
+const MAX_MESSAGE_CHARS: usize = 200;
+
+/// Runs the keeper of `store` until it is told to end. Logs to `tracing`; the caller installs the subscriber.
+///
+/// # Errors
+/// [`KeeperError`] when it could not begin, or ended because it had to.
+pub fn main_blocking(store: &Path) -> Result<(), KeeperError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| KeeperError::System { what: "no runtime", source })?;
+    LocalSet::new().block_on(&runtime, async {
+        let mut keeper = Keeper::begin(store)?;
+        let reason = keeper.serve().await;
+        keeper.end(reason).await
+    })
+}
+
+/// Why a keeper ends.
+enum Reason {
+    /// By a signal or a `shutdown`.
+    Told,
+    LockLost,
+    Panicked(JoinError),
+}
+
+/// What the keeper is told by the system.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    child: Signal,
+    /// Listened to only so that a closed terminal does not end the keeper, and its children do not ignore it.
+    _hangup: Signal,
+}
+
+struct Keeper {
+    store: Store,
+    lock: Lock,
+    listener: UnixListener,
+    socket: (u64, u64),
+    signals: Signals,
+    identity: Identity,
+    shared: Rc<Shared>,
+    spool: Rc<Spool>,
+    asked: (mpsc::Sender<Asked>, mpsc::Receiver<Asked>),
+    connections: JoinSet<()>,
+    runs: JoinSet<()>,
+}
+
+impl Keeper {
+    fn begin(store: &Path) -> Result<Self, KeeperError> {
+        // A session of its own, so that no terminal's signals reach it. Fails when somebody already made it the
+        // leader of a group, which serves the same end.
+        let _ = rustix::process::setsid();
+        let store = Store::open(store)?;
+        let identity = Identity { nonce: random()?, instance: random()? };
+        let lock = Lock::acquire(&store, identity.instance, unix_ms())?;
+        let signals =
+            Signals::listen().map_err(|source| KeeperError::System { what: "no signals", source })?;
+        Reaper::adopt_orphans().map_err(|source| KeeperError::System { what: "no subreaper", source })?;
+        let spool = Spool::open(&store.path(""))
+            .map_err(|source| KeeperError::Store { path: store.path("spool"), source })?;
+        let (listener, socket) =
+            listen(&store).map_err(|source| KeeperError::Listen { path: store.socket_path(), source })?;
+        tracing::info!(pid = std::process::id(), instance = %identity.instance, "keeper started");
+        let shared = Shared {
+            board: Board::default(),
+            reaper: Reaper::default(),
+            buffer: RefCell::new(vec![0; run::READ_BYTES]),
+        };
+        Ok(Self {
+            store,
+            lock,
+            listener,
+            socket,
+            signals,
+            identity,
+            shared: Rc::new(shared),
+            spool: Rc::new(spool),
+            asked: mpsc::channel(WAITING_REQUESTS),
+            connections: JoinSet::new(),
+            runs: JoinSet::new(),
+        })
+    }
+
+    async fn serve(&mut self) -> Reason {
+        let mut lock_check = interval(LOCK_CHECK);
+        lock_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = self.signals.terminate.recv() => return Reason::Told,
+                Some(()) = self.signals.interrupt.recv() => return Reason::Told,
+                _ = lock_check.tick() => if !self.lock.is_in_place() { return Reason::LockLost },
+                Some(()) = self.signals.child.recv() => self.shared.reaper.collect(),
+                Some(ended) = self.runs.join_next() => if let Err(error) = ended {
+                    // A run nobody follows would go on for ever: better that all of them are `lost`.
+                    return Reason::Panicked(error);
+                },
+                Some(ended) = self.connections.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "connection task panicked");
+                },
+                Some(asked) = self.asked.1.recv() => if self.answer(asked).is_break() { return Reason::Told },
+                accepted = self.listener.accept() => self.accept(accepted.map(|(stream, _)| stream)),
+            }
+        }
+    }
+
+    fn accept(&mut self, accepted: io::Result<tokio::net::UnixStream>) {
+        match accepted {
+            Ok(stream) if self.connections.len() < MAX_CONNECTIONS => {
+                let (shared, asked_tx) = (Rc::clone(&self.shared), self.asked.0.clone());
+                self.connections.spawn_local(connection::serve(stream, self.identity, shared, asked_tx));
+            }
+            Ok(_) => tracing::warn!("connection above the limit refused"),
+            Err(error) => tracing::warn!(%error, "connection not accepted"),
+        }
+    }
+
+    /// Does what a relay asked for. Breaks when that is to end.
+    fn answer(&mut self, asked: Asked) -> std::ops::ControlFlow<()> {
+        let refused = |cid, reason| ToRelay::Refused { cid, reason };
+        let answer = match asked.message {
+            ToKeeper::Start(start) => {
+                let cid = start.cid;
+                let started = self.start(&start);
+                Some(started.map_or_else(|reason| refused(cid, reason), |()| ToRelay::Started { cid }))
+            }
+            ToKeeper::Forget { cid } => match self.shared.board.forget(cid) {
+                Ok(()) => {
+                    self.spool.forget(cid);
+                    None
+                }
+                Err(reason) => Some(refused(cid, reason)),
+            },
+            ToKeeper::Cancel { cid } => {
+                self.shared.board.cancel(cid);
+                None
+            }
+            ToKeeper::Shutdown => return std::ops::ControlFlow::Break(()),
+            ToKeeper::Hello { .. } => None,
+        };
+        if let Some(answer) = answer {
+            asked.answer.send(answer);
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Starts a run, unless it was started before.
+    fn start(&mut self, start: &StartRun) -> Result<(), Refusal> {
+        if matches!(self.shared.board.admit(start.cid)?, Admission::Known) {
+            return Ok(());
+        }
+        if !limit::TIMEOUT_MS.contains(&start.timeout_ms) {
+            return Err(Refusal::Invalid);
+        }
+        let (started, started_at_ms) = (Instant::now(), unix_ms());
+        let stream = StreamStatus::default();
+        let mut status = RunStatus {
+            cid: start.cid,
+            phase: Phase::Running,
+            started_at_ms,
+            pid: None,
+            stdout: stream,
+            stderr: stream,
+            end: None,
+        };
+        let spool = RunSpool::new(Rc::clone(&self.spool), start.cid, start.max_output);
+        let shell = match self.shared.reaper.spawn(start.cid, &start.command, self.identity.instance) {
+            Ok(shell) => shell,
+            Err(error) => {
+                end_without_a_start(&mut status, spool, &error);
+                self.shared.board.insert(status, None);
+                return Ok(());
+            }
+        };
+        hit(Part::Keeper, Point::Spawned);
+        status.pid = Some(shell.group.pid());
+        tracing::debug!(cid = %start.cid, pid = shell.group.pid(), "run started");
+        let cancel = self.shared.board.insert(status.clone(), Some(shell.group));
+        let run = Run {
+            shared: Rc::clone(&self.shared),
+            status,
+            started,
+            timeout: Duration::from_millis(start.timeout_ms),
+            leave_children: start.leave_children,
+            group: shell.group,
+            exit: shell.exit,
+            cancel,
+            spool,
+            pipes: shell.pipes.map(Some),
+        };
+        self.runs.spawn_local(run.follow());
+        Ok(())
+    }
+
+    /// Ends all children, removes what is this keeper's own, and says why.
+    async fn end(self, reason: Reason) -> Result<(), KeeperError> {
+        let runs = self.shared.board.close();
+        if matches!(reason, Reason::Told) {
+            for (_, group) in &runs {
+                group.terminate();
+            }
+            self.wait_until_empty(&runs, SHUTDOWN_TERM_GRACE).await;
+        }
+        for (_, group) in runs.iter().filter(|(_, group)| !group.is_empty()) {
+            group.kill();
+        }
+        self.wait_until_empty(&runs, SHUTDOWN_KILL_GRACE).await;
+        let cids: Vec<_> = runs.iter().map(|(cid, _)| *cid).collect();
+        if !cids.is_empty() {
+            let search = reap::end_marked(self.identity.instance, Some(&cids));
+            if timeout(SHUTDOWN_SEARCH, search).await.is_err() {
+                tracing::warn!("processes that left their group may be left");
+            }
+        }
+        let lost = KeeperError::LockLost { path: self.store.lock_path() };
+        if fs::symlink_metadata(self.store.socket_path()).is_ok_and(|it| store::identity(&it) == self.socket)
+        {
+            drop(fs::remove_file(self.store.socket_path()));
+        }
+        let path = self.store.lock_path();
+        self.lock.release().map_err(|source| KeeperError::Lock { path, source })?;
+        tracing::info!(runs = runs.len(), "keeper ended");
+        match reason {
+            Reason::Told => Ok(()),
+            Reason::LockLost => Err(lost),
+            Reason::Panicked(error) => Err(KeeperError::Panicked(error)),
+        }
+    }
+
+    async fn wait_until_empty(&self, runs: &[(CommandId, Group)], limit: Duration) {
+        let until = Instant::now() + limit;
+        loop {
+            self.shared.reaper.collect();
+            if Instant::now() >= until || runs.iter().all(|(_, group)| group.is_empty()) {
+                return;
+            }
+            sleep(SHUTDOWN_POLL).await;
+        }
+    }
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            child: signal(SignalKind::child())?,
+            _hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Ends a run as it began: its shell could not be started.
+fn end_without_a_start(status: &mut RunStatus, mut spool: RunSpool, error: &io::Error) {
+    tracing::info!(cid = %status.cid, %error, "run not started");
+    spool.finish();
+    status.phase = Phase::Ended;
+    status.stdout = spool.status(OutputStream::Stdout);
+    status.stderr = spool.status(OutputStream::Stderr);
+    status.end = Some(End {
+        ended_at_ms: unix_ms(),
+        duration_ms: 0,
+        cause: Cause::SpawnFailed { message: error.to_string().chars().take(MAX_MESSAGE_CHARS).collect() },
+        group_dead: true,
+    });
+}
+
+/// Binds the socket in place of one that a former keeper left. Only the holder of the lock may.
+fn listen(store: &Store) -> io::Result<(UnixListener, (u64, u64))> {
+    let path = store.socket_path();
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(store.socket_address())?;
+    // Nobody else comes as far as the socket before this: the folder is 0700.
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok((listener, store::identity(&fs::symlink_metadata(&path)?)))
+}
+
+/// 16 bytes from the system's random source.
+fn random() -> Result<Nonce, KeeperError> {
+    let mut bytes = [0; 16];
+    let read = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+    read.map(|()| Nonce(bytes)).map_err(|source| KeeperError::System { what: "no randomness", source })
+}

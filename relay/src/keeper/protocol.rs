@@ -1,0 +1,393 @@
+//! What relay and keeper say to each other over `STORE/keeper.sock`.
+//!
+//! A frame is a big-endian `u32` length and that many bytes of JSON. Both ends are the same user on the same
+//! machine (checked by `SO_PEERCRED`), so there is no signature; output bytes never travel here, they are read
+//! from the spool.
+//!
+//! ```text
+//! relay                         keeper
+//! hello{version}           ─▶
+//!                          ◀─  welcome{version, nonce, instance, pid, runs: n}, then n × status
+//! start{cid, …}            ─▶
+//!                          ◀─  started{cid} | refused{cid, reason}, then status … status(ended)
+//! forget{cid}              ─▶
+//! ```
+
+use std::{fmt, io};
+
+use bytes::{Buf as _, BytesMut};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use signalbox_schemas::id::{CommandId, Nonce, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// Version of this protocol. A relay that meets another one leaves the keeper's runs alone.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest frame: an encoded command is at most 96 KiB, a status is below 1 KiB.
+pub(crate) const MAX_FRAME_BYTES: usize = 256 * 1024;
+
+/// Bytes of the length before a frame.
+const LENGTH_BYTES: usize = 4;
+
+/// A run to be started.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRun {
+    /// The command.
+    pub cid: CommandId,
+    /// Text for `sh -c`.
+    pub command: String,
+    /// The run is ended this long after its start, ms, 1 to 172,800,000.
+    pub timeout_ms: u64,
+    /// Output kept from the beginning, both streams together, bytes.
+    pub max_output: u64,
+    /// What is left in the process group when the run is over by itself is left alone.
+    pub leave_children: bool,
+}
+
+impl fmt::Debug for StartRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The command text stays out of logs.
+        write!(f, "StartRun({}, {} bytes)", self.cid, self.command.len())
+    }
+}
+
+/// From the relay to the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum ToKeeper {
+    /// The first frame of a connection.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the relay.
+        version: u32,
+    },
+    /// Starts a run, once; a repeat answers `started` and changes nothing.
+    Start(StartRun),
+    /// Ends a run with TERM and KILL. Unknown and ended runs are left as they are.
+    Cancel {
+        /// The command.
+        cid: CommandId,
+    },
+    /// The relay needs this run's output no more.
+    Forget {
+        /// The command.
+        cid: CommandId,
+    },
+    /// Ends all children and the keeper.
+    Shutdown,
+}
+
+/// From the keeper to the relay.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum ToRelay {
+    /// The answer to `hello`; `runs` status frames follow.
+    Welcome(Greeting),
+    /// The run was started by this keeper, now or earlier.
+    Started {
+        /// The command.
+        cid: CommandId,
+    },
+    /// A `start` or `forget` was refused.
+    Refused {
+        /// The command.
+        cid: CommandId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The newest state of a run.
+    Status(Box<RunStatus>),
+}
+
+/// Who the keeper is.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Greeting {
+    /// [`PROTOCOL_VERSION`] of the keeper.
+    pub(crate) version: u32,
+    /// The claim nonce of this keeper's life.
+    pub(crate) nonce: Nonce,
+    /// The public name of this keeper's life; stands in the environment of its processes.
+    pub(crate) instance: Nonce,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// How many status frames follow.
+    pub(crate) runs: u32,
+}
+
+impl fmt::Debug for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The claim nonce stays out of logs.
+        f.debug_struct("Greeting")
+            .field("instance", &self.instance)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the keeper did not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// `start`: it ran in this keeper's life and was forgotten since. It is never started again.
+    Forgotten,
+    /// `start`: the keeper remembers as many ids as it can. Only a new keeper starts anything again.
+    JournalFull,
+    /// `start`: too many runs are going on or wait to be forgotten. May be tried again.
+    Busy,
+    /// `start`: `timeout_ms` is out of range.
+    Invalid,
+    /// `forget`: it is still going on.
+    Running,
+    /// The keeper is about to end.
+    ShuttingDown,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its processes may still be there.
+    Running,
+    /// It is over and `end` says how.
+    Ended,
+}
+
+/// What is known of one run. Byte counts only grow; an ended run changes no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// The command.
+    pub cid: CommandId,
+    /// Running or ended.
+    pub phase: Phase,
+    /// When the shell was started, Unix ms by this machine's clock.
+    pub started_at_ms: u64,
+    /// Process id of the shell and id of its group. Absent when it could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Standard output.
+    pub stdout: StreamStatus,
+    /// Standard error.
+    pub stderr: StreamStatus,
+    /// How it ended. Present exactly when `phase` is `ended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+}
+
+/// One output stream of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Bytes the processes wrote.
+    pub bytes: u64,
+    /// Bytes from the beginning that can be read from the spool.
+    pub kept: u64,
+    /// SHA-256 of all `bytes`, kept or not. Present when the run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+    /// Whether `kept` stops short of `bytes`, and will not grow.
+    pub truncated: bool,
+    /// The last bytes of a truncated stream. Present at the earliest when the run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Tail>,
+}
+
+/// The end of a truncated stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Where it begins in the stream, bytes; at least `kept`.
+    pub offset: u64,
+    /// Its length, bytes; `offset + len` is `bytes` of the stream.
+    pub len: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// When it was over, Unix ms by this machine's clock.
+    pub ended_at_ms: u64,
+    /// From start to over, ms, by the monotonic clock.
+    pub duration_ms: u64,
+    /// Why it ended.
+    pub cause: Cause,
+    /// Whether its process group was seen empty. `false` also for children that were left on request.
+    pub group_dead: bool,
+}
+
+/// Why a run ended: by itself, or what the keeper did first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Cause {
+    /// The shell ended by itself with this exit code.
+    Exited {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// The shell was ended by a signal that the keeper did not send.
+    Signalled {
+        /// `SIGKILL`, `SIGRTMIN+1`, ...
+        name: String,
+    },
+    /// `timeout_ms` passed.
+    Timeout {
+        /// How the shell ended then. Absent when it did not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shell: Option<ShellEnd>,
+    },
+    /// The relay asked.
+    Cancelled {
+        /// How the shell ended then. Absent when it did not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shell: Option<ShellEnd>,
+    },
+    /// No process came into being.
+    SpawnFailed {
+        /// What the system said, at most 200 characters.
+        message: String,
+    },
+}
+
+/// How a shell ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShellEnd {
+    /// With this exit code, 0 to 255.
+    Exited(u8),
+    /// By this signal: `SIGKILL`, `SIGRTMIN+1`, ...
+    Signalled(String),
+}
+
+impl From<ShellEnd> for Cause {
+    fn from(end: ShellEnd) -> Self {
+        match end {
+            ShellEnd::Exited(code) => Self::Exited { code },
+            ShellEnd::Signalled(name) => Self::Signalled { name },
+        }
+    }
+}
+
+/// A frame could not be read or written. Never retryable on the same connection.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The connection broke.
+    #[error("the keeper connection broke")]
+    Io(#[source] io::Error),
+    /// The connection ended inside a frame.
+    #[error("the keeper connection ended inside a frame")]
+    Cut,
+    /// A length above the limit was announced or asked for.
+    #[error("a frame of {bytes} bytes is above the limit of {MAX_FRAME_BYTES}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The bytes are no message of this protocol.
+    #[error("a frame is no message of this protocol")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// Appends one frame to `buffer`.
+pub(crate) fn encode<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
+    let json = serde_json::to_vec(message).map_err(FrameError::Malformed)?;
+    let too_large = FrameError::TooLarge { bytes: json.len() };
+    if json.len() > MAX_FRAME_BYTES {
+        return Err(too_large);
+    }
+    let length = u32::try_from(json.len()).map_err(|_| too_large)?;
+    buffer.extend_from_slice(&length.to_be_bytes());
+    buffer.extend_from_slice(&json);
+    Ok(())
+}
+
+/// Cuts a byte stream into frames.
+pub(crate) struct FrameReader<R> {
+    io: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(crate) fn new(io: R) -> Self {
+        Self { io, buffer: BytesMut::new() }
+    }
+
+    /// The next message, or `None` at a clean end.
+    ///
+    /// Cancel-safe: what was read stays in the buffer, which holds at most one frame and one read.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        loop {
+            if let Some(frame) = self.take_frame()? {
+                return serde_json::from_slice(&frame).map(Some).map_err(FrameError::Malformed);
+            }
+            if self.io.read_buf(&mut self.buffer).await.map_err(FrameError::Io)? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Cut) };
+            }
+        }
+    }
+
+    fn take_frame(&mut self) -> Result<Option<BytesMut>, FrameError> {
+        let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let bytes = u32::from_be_bytes(*length) as usize;
+        if bytes > MAX_FRAME_BYTES {
+            return Err(FrameError::TooLarge { bytes });
+        }
+        if self.buffer.len() < LENGTH_BYTES + bytes {
+            self.buffer.reserve(LENGTH_BYTES + bytes - self.buffer.len());
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_BYTES);
+        Ok(Some(self.buffer.split_to(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cid() -> CommandId {
+        "0193a2b4-0000-7000-8000-000000000000".parse().unwrap()
+    }
+
+    async fn read_all(mut bytes: &[u8]) -> Result<Vec<ToKeeper>, FrameError> {
+        let mut reader = FrameReader::new(&mut bytes);
+        let mut messages = Vec::new();
+        while let Some(message) = reader.next().await? {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    #[tokio::test]
+    async fn frames_are_read_as_they_were_written() {
+        let mut bytes = Vec::new();
+        encode(&ToKeeper::Hello { version: 1 }, &mut bytes).unwrap();
+        encode(&ToKeeper::Cancel { cid: cid() }, &mut bytes).unwrap();
+        let read = read_all(&bytes).await.unwrap();
+        assert!(
+            matches!(read[..], [ToKeeper::Hello { version: 1 }, ToKeeper::Cancel { cid: c }] if c == cid())
+        );
+    }
+
+    #[tokio::test]
+    async fn bad_frames_are_refused() {
+        let mut whole = Vec::new();
+        encode(&ToKeeper::Shutdown, &mut whole).unwrap();
+        assert!(matches!(read_all(&whole[..whole.len() - 1]).await, Err(FrameError::Cut)));
+        assert!(matches!(read_all(&[0xff; 8]).await, Err(FrameError::TooLarge { .. })));
+        assert!(matches!(read_all(b"\0\0\0\x02{}").await, Err(FrameError::Malformed(_))));
+        let long = "x".repeat(MAX_FRAME_BYTES);
+        assert!(matches!(encode(&long, &mut Vec::new()), Err(FrameError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn debug_output_shows_neither_command_nor_nonce() {
+        let start = StartRun {
+            cid: cid(),
+            command: "secret".into(),
+            timeout_ms: 1,
+            max_output: 1,
+            leave_children: false,
+        };
+        assert!(!format!("{:?}", ToKeeper::Start(start)).contains("secret"));
+        let greeting =
+            Greeting { version: 1, nonce: Nonce([0xab; 16]), instance: Nonce([1; 16]), pid: 1, runs: 0 };
+        let text = format!("{:?}", ToRelay::Welcome(greeting));
+        assert!(!text.contains("171") && !text.contains("abab"), "{text}");
+    }
+}

@@ -1,0 +1,98 @@
+//! One relay per store.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, create_dir_all},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+/// Name of the file in the store.
+const FILE: &str = "relay.lock";
+
+/// The store cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another relay has it.
+    #[error("store `{}` is in use by another relay{}", store.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    InUse {
+        /// The store.
+        store: PathBuf,
+        /// The holder, where the file says so.
+        pid: Option<u32>,
+    },
+    /// The folder or the file cannot be made or locked.
+    #[error("store `{}` cannot be used", store.display())]
+    Store {
+        /// The store.
+        store: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The right to be the only relay of a store; ends with the process.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the store, making it (0700) where it is missing.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn acquire(store: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Store { store: store.to_owned(), source };
+        make_private(store).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(store.join(FILE)).map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let read = file.read_to_string(&mut text).ok();
+                let pid = read.and_then(|_| text.trim().parse().ok());
+                return Err(LockError::InUse { store: store.to_owned(), pid });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        let written = file.set_len(0).and_then(|()| file.rewind());
+        let written = written.and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn make_private(store: &Path) -> io::Result<()> {
+    if let Some(parent) = store.parent() {
+        create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(store) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && store.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_has_one_relay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("a/store");
+        let lock = Lock::acquire(&store).unwrap();
+        let refused = Lock::acquire(&store).unwrap_err();
+        assert!(refused.to_string().contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(lock);
+        Lock::acquire(&store).unwrap();
+    }
+}

@@ -1,0 +1,112 @@
+//! Running a relay from its files until it is told to stop.
+
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use signalbox_link::{ConnectError, Link, Options};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::{JoinError, LocalSet},
+};
+
+use crate::{
+    agent::{Agent, Place},
+    clock::unix_ms,
+    identity::{Identity, IdentityError},
+    journal::{Journal, JournalError},
+    lock::{Lock, LockError},
+    nats_link::Nats,
+};
+
+/// Threads for what blocks: one look at the machine, one `fdatasync`, and the keeper's former processes.
+const MAX_BLOCKING_THREADS: usize = 4;
+/// How long the connection may take to send what waits when the relay stops.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// A relay cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its files are not in order.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its store cannot be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Its journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The broker's URL is none.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The system refused something that a relay cannot be without.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A part of it panicked. A new process picks everything up.
+    #[error("a job of the relay panicked")]
+    Panicked(#[source] JoinError),
+}
+
+/// Runs a relay until SIGTERM or SIGINT. Its runs go on in the keeper.
+///
+/// # Errors
+/// [`ServeError`]; everything that is wrong with the files is found before anything is opened.
+pub fn run_blocking(store: &Path, creds: &Path, url: &str) -> Result<(), ServeError> {
+    let identity = Identity::read(creds)?;
+    let _lock = Lock::acquire(store)?;
+    let system = |what| move |source| ServeError::System { what, source };
+    let store = store.canonicalize().map_err(system("the store has no path"))?;
+    let exe = env::current_exe().map_err(system("this program has no path"))?;
+    let journal = Journal::open(&store, unix_ms())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(system("no runtime"))?;
+    let served =
+        LocalSet::new().block_on(&runtime, serve(identity, Place { store, exe }, journal, url.to_owned()));
+    // A look at a hanging file system must not hold the end.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(identity: Identity, place: Place, journal: Journal, url: String) -> Result<(), ServeError> {
+    let config = &identity.config;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        machine = %config.mid,
+        store = %PathBuf::from(&place.store).display(),
+        url,
+        key = %identity.public_key(),
+        max_parallel = config.max_parallel,
+        "relay starts"
+    );
+    let stop = stop_signal().map_err(|source| ServeError::System { what: "no signals", source })?;
+    let link = Link::connect(Options::relay(&url, config.mid.as_str(), identity.login.clone())).await?;
+    let nats = Nats::new(link, config.ws.clone(), config.mid.clone(), identity.public_key().clone());
+    let agent = Agent::new(identity, place, nats.clone(), journal);
+    let ended = agent.run(stop).await.map_err(ServeError::Panicked);
+    nats.close(CLOSE_WAIT).await;
+    tracing::info!("relay stopped");
+    ended
+}
+
+/// Comes with the first SIGTERM or SIGINT.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,106 @@
+//! A relay or a keeper that kills itself at a named point: one start, one end, and never a false one.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use rstest::rstest;
+use signalbox_schemas::{
+    output::OutputStream,
+    run::{Claim, Exit, ExitState},
+    subject::FactKind,
+};
+use signalbox_testkit::eventually_within;
+
+use crate::{
+    harness::{Fleet, Machine, RUN_BOUND},
+    lines,
+};
+
+/// A command that shows how often it was started, and prints enough for several chunks.
+fn script(log: &Path) -> String {
+    format!("echo started >> {}; head -c 400000 /dev/zero; echo end", log.display())
+}
+
+async fn assert_output(fleet: &Fleet, machine: &Machine, exit: &Exit) -> Result<()> {
+    let output = fleet.output(machine, exit.cid, OutputStream::Stdout).await?;
+    let whole = output.whole()?;
+    assert_eq!(whole.len(), 400_004);
+    assert!(whole.ends_with(b"\0end\n"));
+    Ok(())
+}
+
+#[rstest]
+#[case("relay:claim.sent")]
+#[case("relay:claim.acked")]
+#[case("relay:spawned")]
+#[case("relay:output.half")]
+#[case("relay:output.half:3")]
+#[case("relay:exit.written")]
+#[case("relay:exit.unacked")]
+#[tokio::test]
+async fn a_relay_killed_at_a_point_is_followed_by_one_that_completes(#[case] point: &str) -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start_in(&fleet, &machine.store(), &[("SIGNALBOX_CRASH_AT", point)]).await?;
+    let log = machine.file("log");
+    let (cid, offer) = fleet.command(&machine, &script(&log))?;
+    fleet.offer(&machine, &[offer]).await?;
+    let status = relay.daemon.wait(RUN_BOUND).await?;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+    let next = machine.start(&fleet).await?;
+    assert_eq!(next.keeper_pid, relay.keeper_pid);
+    let exit = fleet.exit(&machine, cid).await?;
+    assert_eq!(exit.state, ExitState::Completed);
+    assert_output(&fleet, &machine, &exit).await?;
+    assert_eq!(lines(&log), ["started"]);
+    Ok(())
+}
+
+#[rstest]
+#[case("keeper:spawned")]
+#[case("keeper:output.half")]
+#[case("keeper:exit.written")]
+#[tokio::test]
+async fn a_keeper_killed_at_a_point_leaves_a_lost_run(#[case] point: &str) -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start_in(&fleet, &machine.store(), &[("SIGNALBOX_CRASH_AT", point)]).await?;
+    let log = machine.file("log");
+    let (cid, offer) = fleet.command(&machine, &script(&log))?;
+    fleet.offer(&machine, &[offer]).await?;
+    let lost = fleet.lost(&machine, cid).await?;
+    let claim: Claim = fleet.fact(&machine, cid, FactKind::Claim).await?.context("no claim")?;
+    assert_eq!(lost.nonce, claim.nonce);
+    let exit: Option<Exit> = fleet.fact(&machine, cid, FactKind::Exit).await?;
+    assert_eq!(exit, None);
+    assert!(lines(&log).len() <= 1);
+    Ok(())
+}
+
+#[rstest]
+#[case("broker:claim.sent")]
+#[case("broker:claim.acked")]
+#[case("broker:exit.unacked")]
+#[tokio::test]
+async fn a_broker_killed_at_a_point_comes_back_to_one_end(#[case] point: &str) -> Result<()> {
+    let mut fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start_in(&fleet, &machine.store(), &[("SIGNALBOX_CRASH_AT", point)]).await?;
+    let log = machine.file("log");
+    let (cid, offer) = fleet.command(&machine, &script(&log))?;
+    fleet.offer(&machine, &[offer]).await?;
+    let stat = format!("/proc/{}/stat", relay.daemon.pid());
+    eventually_within("the stop at the point", RUN_BOUND, || async {
+        let stat = fs::read_to_string(&stat)?;
+        stat.contains(") T ").then_some(()).context("still going")
+    })
+    .await?;
+    fleet.broker.kill()?;
+    fleet.broker.restart().await?;
+    relay.daemon.resume()?;
+    let exit = fleet.exit_within(&machine, cid, RUN_BOUND * 3).await?;
+    assert_eq!(exit.state, ExitState::Completed);
+    assert_output(&fleet, &machine, &exit).await?;
+    assert_eq!(lines(&log), ["started"]);
+    Ok(())
+}

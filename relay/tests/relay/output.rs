@@ -1,0 +1,97 @@
+//! Output: at once, byte-exact, bounded.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Result, ensure};
+use signalbox_schemas::{id::Sha256, limit::INLINE_OUTPUT_BYTES, output::OutputStream, run::ExitState};
+use signalbox_testkit::eventually;
+
+use crate::harness::{Fleet, Machine};
+
+#[tokio::test]
+async fn output_that_flows_is_shown_at_once() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start(&fleet).await?;
+    let gate = machine.file("gate");
+    let script = format!("echo a; until [ -e {} ]; do sleep 0.02; done; echo b", gate.display());
+    let (cid, offer) = fleet.command(&machine, &script)?;
+    fleet.offer(&machine, &[offer]).await?;
+    eventually("the first line while it runs", || async {
+        let output = fleet.output(&machine, cid, OutputStream::Stdout).await?;
+        ensure!(output.whole()? == b"a\n");
+        Ok(())
+    })
+    .await?;
+    fs::write(&gate, "")?;
+    let exit = fleet.exit(&machine, cid).await?;
+    assert_eq!((exit.state, exit.chunks, exit.inline), (ExitState::Completed, 2, None));
+    let output = fleet.output(&machine, cid, OutputStream::Stdout).await?;
+    assert_eq!(output.whole()?, b"a\nb\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn output_beyond_its_limit_is_cut_and_its_tail_is_there() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start(&fleet).await?;
+    let log = machine.file("log");
+    let script = format!("head -c 6000000 /dev/urandom | tee {}", log.display());
+    let (cid, offer) = fleet.command_with(&machine, &script, |spec| spec.max_output = 1_000_000)?;
+    fleet.offer(&machine, &[offer]).await?;
+    let exit = fleet.exit(&machine, cid).await?;
+    let written = fs::read(&log)?;
+    assert!(exit.stdout.truncated);
+    assert_eq!((exit.stdout.bytes, exit.stdout.sha256), (6_000_000, Sha256::of(&written)));
+    let output = fleet.output(&machine, cid, OutputStream::Stdout).await?;
+    assert_eq!(output.cut_at, Some(1_000_000));
+    assert!(output.whole()? == written[..1_000_000]);
+    let (mut end, mut tail) = (6_000_000_u64, 0);
+    for (offset, body, sha256) in output.chunks.iter().rev().take_while(|(offset, ..)| *offset > 1_000_000) {
+        assert_eq!(offset + body.len() as u64, end);
+        assert!(sha256.is_none() && written[usize::try_from(*offset)?..usize::try_from(end)?] == body[..]);
+        end = *offset;
+        tail += body.len();
+    }
+    assert!(tail >= 512 * 1024, "a tail of {tail} bytes");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hundred_mebibytes_arrive_byte_exact_in_little_memory() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let log = machine.file("log");
+    let script = format!("head -c 104857600 /dev/urandom | tee {}", log.display());
+    let (cid, offer) = fleet.command(&machine, &script)?;
+    fleet.offer(&machine, &[offer]).await?;
+    let exit = fleet.exit_within(&machine, cid, Duration::from_secs(90)).await?;
+    assert_eq!((exit.state, exit.stdout.truncated), (ExitState::Completed, false));
+    let written = fs::read(&log)?;
+    assert_eq!((exit.stdout.bytes, exit.stdout.sha256), (100 << 20, Sha256::of(&written)));
+    let output = fleet.output(&machine, cid, OutputStream::Stdout).await?;
+    let whole: Vec<u8> = output.chunks.iter().flat_map(|(_, body, _)| body.iter().copied()).collect();
+    assert!(whole == written, "{} chunks of other bytes", output.chunks.len());
+    let peak = relay.peak_bytes()?;
+    assert!(peak <= 32 << 20, "the relay took {} KiB", peak / 1024);
+    Ok(())
+}
+
+#[tokio::test]
+async fn small_output_travels_in_the_exit_and_more_does_not() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start(&fleet).await?;
+    let (much, offer) = fleet.command(&machine, &format!("head -c {} /dev/zero", INLINE_OUTPUT_BYTES + 1))?;
+    let (binary, other) = fleet.command(&machine, "printf '\\000\\377\\376'")?;
+    fleet.offer(&machine, &[offer, other]).await?;
+    let exit = fleet.exit(&machine, much).await?;
+    assert_eq!((exit.inline, exit.chunks), (None, 1));
+    let exit = fleet.exit(&machine, binary).await?;
+    let sent = fleet.output(&machine, binary, OutputStream::Stdout).await?.whole()?;
+    let inline = exit.inline.map(|inline| inline.stdout.0).unwrap_or_default();
+    assert_eq!([sent, inline].concat(), b"\0\xff\xfe");
+    Ok(())
+}
