@@ -1,1 +1,33 @@
-//! Not written yet.
+//! The bridge between the broker's streams, the store and HTTP.
+//!
+//! | rooms | hold |
+//! |---|---|
+//! | `main` `args` `config` `serve` | the program: what is wanted, checked, wired, ended |
+//! | `identity` | keys, accounts, logins and documents of a state directory |
+//! | `broker` | the embedded nats-server |
+//! | `broker_link` `submit` | what the bridge writes to the streams |
+//! | `ingest` `projection` `store` `view` | what it reads from them, folded, and kept in sled |
+//! | `lease` `mailbox` `dispatcher` `deadline` `done` | what it decides while it holds the lease |
+//! | `api` `rpc` `feed` `http` | the operations and their fronts |
+
+pub mod api;
+pub mod args;
+pub mod broker;
+pub mod broker_link;
+pub mod config;
+pub mod core;
+mod deadline;
+mod dispatcher;
+mod done;
+mod feed;
+pub mod http;
+pub mod identity;
+mod ingest;
+mod lease;
+mod mailbox;
+mod projection;
+pub mod rpc;
+pub mod serve;
+pub mod store;
+pub mod submit;
+pub mod view;

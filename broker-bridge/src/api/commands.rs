@@ -1,0 +1,186 @@
+//! `commands.*`: previewing, submitting, cancelling and reading commands.
+
+mod submit;
+mod wish;
+
+use orion::util::secure_rand_bytes;
+use signalbox_schemas::{
+    api::{
+        Cancel, Cancelling, CommandSummary, CommandView, Listed, Page, Preview, Previewed, Request, Target,
+        op,
+    },
+    authors::Role,
+    error::{ErrorCode, Problem, report},
+    id::{CommandId, Nonce},
+    limit::TARGETS,
+    run::RunState,
+    selector::Selector,
+    signed::{Signed, SigningKey},
+    stream,
+};
+use tracing::warn;
+
+pub use self::{
+    submit::{run, submit},
+    wish::NewCommand,
+};
+use super::{Api, Caller, now_ms, page, store_problem};
+use crate::{submit as storing, view::Cursors};
+
+/// Which machines a selector means now: the frozen list that grants are made out for.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid` for a malformed selector or one that means more than 1,000
+/// machines, `no_targets` when it means none.
+pub fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, Problem> {
+    caller.require(Role::Viewer, "preview a command")?;
+    api.ready()?;
+    let selector = Selector::parse(&args.on)
+        .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot resolve `on`: {error}")))?;
+    let targets = api.view().select(&selector, now_ms());
+    check_targets(&targets, &args.on)?;
+    Ok(Previewed { targets })
+}
+
+fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {
+    let on: String = on.chars().take(64).collect();
+    if targets.is_empty() {
+        let message = format!("no machine is called or matches `{on}`; list them to see their names");
+        return Err(Problem::new(ErrorCode::NoTargets, message));
+    }
+    if targets.len() > TARGETS {
+        let message = format!(
+            "`{on}` means {} machines, and commands on more than {TARGETS} are not supported yet; narrow it",
+            targets.len()
+        );
+        return Err(Problem::new(ErrorCode::Invalid, message));
+    }
+    Ok(())
+}
+
+/// A page of commands, newest first.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, or `invalid` for a limit out of range.
+pub async fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<CommandSummary>, Problem> {
+    caller.require(Role::Viewer, "list commands")?;
+    api.ready()?;
+    let limit = page::limit(args)?;
+    let after = args.after.clone();
+    api.read(move |view| {
+        let mut limit = limit;
+        loop {
+            let asked = Page { limit: u32::try_from(limit).ok(), after: after.clone() };
+            let listed = view.commands(&asked)?;
+            let fit = page::fitting(&listed.items);
+            if fit >= listed.items.len() {
+                return Ok(listed);
+            }
+            // `after` is the view's own: a shorter page is read, not cut.
+            limit = fit;
+        }
+    })
+    .await
+}
+
+/// One command with its runs.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`.
+pub async fn get(api: &Api, caller: &Caller, id: CommandId) -> Result<CommandView, Problem> {
+    caller.require(Role::Viewer, "show a command")?;
+    known(api, id).await?;
+    api.read(move |view| view.command(id)).await?.ok_or_else(|| not_found(id))
+}
+
+/// Waits until a command is known here, or surely nowhere.
+///
+/// # Errors
+/// `not_caught_up`, `not_found`.
+pub(crate) async fn known(api: &Api, id: CommandId) -> Result<CommandSummary, Problem> {
+    api.ready()?;
+    if let Some(summary) = summary(api, id)? {
+        return Ok(summary);
+    }
+    api.read_through(stream::CMD).await?;
+    summary(api, id)?.ok_or_else(|| not_found(id))
+}
+
+fn summary(api: &Api, id: CommandId) -> Result<Option<CommandSummary>, Problem> {
+    api.view().summary(id).map_err(|error| store_problem(&error))
+}
+
+fn not_found(id: CommandId) -> Problem {
+    let message =
+        format!("there is no command {id}; it may have been forgotten, list them to see those kept");
+    Problem::new(ErrorCode::NotFound, message)
+}
+
+/// Stores an operator's wish to cancel. `signed` is its verified request.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`, `not_accepted`.
+pub async fn cancel_signed(
+    api: &Api,
+    caller: &Caller,
+    args: Cancel,
+    signed: &Signed<Request>,
+) -> Result<(Cancelling, Cursors), Problem> {
+    let cancelling = cancellable(api, caller, args.id).await?;
+    store_cancel(api, args.id, cancelling, || Ok(signed.clone())).await
+}
+
+/// Cancels in the name of a caller who signs nothing: the bridge does.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`, `not_accepted`.
+pub async fn cancel(api: &Api, caller: &Caller, id: CommandId) -> Result<(Cancelling, Cursors), Problem> {
+    let cancelling = cancellable(api, caller, id).await?;
+    store_cancel(api, id, cancelling, || sign_cancel(api, id, &api.settings.key)).await
+}
+
+/// How many runs of the command have not ended.
+async fn cancellable(api: &Api, caller: &Caller, id: CommandId) -> Result<u32, Problem> {
+    caller.require(Role::Member, "cancel a command")?;
+    let summary = known(api, id).await?;
+    Ok(summary
+        .counts
+        .iter()
+        .filter(|(state, _)| !RunState::is_settled(**state))
+        .map(|(_, count)| count)
+        .sum())
+}
+
+async fn store_cancel(
+    api: &Api,
+    id: CommandId,
+    cancelling: u32,
+    signed: impl FnOnce() -> Result<Signed<Request>, Problem>,
+) -> Result<(Cancelling, Cursors), Problem> {
+    if cancelling == 0 {
+        // Nothing to take back: the state says so already.
+        return Ok((Cancelling { cancelling }, api.view().cursors()));
+    }
+    let cursors = storing::store_cancel(api.link(), api.ws(), id, &signed()?)
+        .await
+        .map_err(|error| submit::storing_problem("cancel", id, &error))?;
+    api.settle_write(&cursors).await;
+    Ok((Cancelling { cancelling }, cursors))
+}
+
+fn sign_cancel(api: &Api, id: CommandId, key: &SigningKey) -> Result<Signed<Request>, Problem> {
+    let failed = |error: &dyn std::error::Error| {
+        warn!(error = report(error), "cannot sign a cancel");
+        Problem::new(ErrorCode::NotAccepted, format!("cannot cancel {id}: the bridge cannot sign; try again"))
+    };
+    let mut nonce = [0; 16];
+    secure_rand_bytes(&mut nonce).map_err(|error| failed(&error))?;
+    let request = Request {
+        ws: api.ws().clone(),
+        op: op::COMMANDS_CANCEL.to_owned(),
+        args: serde_json::json!({ "id": id }),
+        nonce: Nonce(nonce),
+        issued_at: now_ms(),
+    };
+    Signed::sign(&request, key).map_err(|error| failed(&error))
+}

@@ -1,0 +1,327 @@
+//! Submitting: from a console with the operator's grants, from an application with the bridge's.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash as _, Hasher as _},
+    time::Duration,
+};
+
+use signalbox_schemas::{
+    api::{Accepted, Submit},
+    authors::{Right, Role},
+    command::{CommandSpec, Grant},
+    error::{ErrorCode, Problem, report},
+    id::{CommandId, MachineId, MachineToken, Sha256},
+    limit::{REQUEST_SKEW_MS, SPEC_BYTES, TARGETS},
+    signed::{PublicKey, Signed, SigningKey},
+};
+use tokio::sync::MutexGuard;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{
+    super::{Api, Author, Caller, now_ms, store_problem},
+    check_targets,
+    wish::{Meant, NewCommand, Wish},
+};
+use crate::{
+    submit::{SubmitError, store_command},
+    view::{Cursors, StoredCommand},
+};
+
+/// How long to wait to see who else took an idempotency key: it is stored already, only not read here yet.
+const OTHERS_WRITE: Duration = Duration::from_secs(2);
+/// Above so many grants signing them (50 µs each) leaves the event loop.
+const SIGNED_INLINE: usize = 16;
+
+/// Stores an operator's command with its grants.
+///
+/// The request around it is verified already; the grants are not checked one by one. Each relay checks its own,
+/// and a wrong one harms its author only.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid`, `too_large`, `id_conflict`, `not_accepted`.
+pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepted, Cursors), Problem> {
+    caller.require(Role::Member, "submit a command")?;
+    api.ready()?;
+    let spec = read_spec(&args.spec.0)?;
+    let Author::Operator(key) = &caller.author else {
+        return Err(refuse(ErrorCode::Forbidden, "only operators submit commands with grants of their own"));
+    };
+    check_author(api, key)?;
+    if let Some(stored) = stored(api, spec.cid)? {
+        // The answer got lost, and the console asks again; or the id is somebody else's.
+        if stored.spec_bytes[..] != args.spec.0[..] {
+            return Err(storing_problem("submit", spec.cid, &SubmitError::IdConflict));
+        }
+        let targets = known_machines(api, &stored.machines)?;
+        let cursors = api.view().cursors();
+        return Ok((accepted(spec.cid, targets, &cursors), cursors));
+    }
+    check_spec(&spec, api, caller, now_ms())?;
+    let machines = granted_machines(&spec, &Sha256::of(&args.spec.0), key, &args.grants)?;
+    let targets = known_machines(api, &machines)?;
+    let id = spec.cid;
+    let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, args.grants)
+        .await
+        .map_err(|error| storing_problem("submit", id, &error))?;
+    api.settle_write(&cursors).await;
+    Ok((accepted(id, targets, &cursors), cursors))
+}
+
+fn refuse(code: ErrorCode, why: impl std::fmt::Display) -> Problem {
+    Problem::new(code, format!("cannot submit the command: {why}"))
+}
+
+fn read_spec(bytes: &[u8]) -> Result<CommandSpec, Problem> {
+    if bytes.len() > SPEC_BYTES {
+        let why = format!("its spec is {} bytes, at most {SPEC_BYTES} are allowed", bytes.len());
+        return Err(refuse(ErrorCode::TooLarge, why));
+    }
+    CommandSpec::from_bytes(bytes).map_err(|error| refuse(ErrorCode::Invalid, error))
+}
+
+fn check_author(api: &Api, key: &PublicKey) -> Result<(), Problem> {
+    if api.view().authors().is_some_and(|authors| authors.may_author(key, Right::Command)) {
+        return Ok(());
+    }
+    Err(refuse(
+        ErrorCode::Forbidden,
+        "the authors document does not give you the right `command`; ask an owner",
+    ))
+}
+
+fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Result<(), Problem> {
+    let wrong = |why: &str| Err(refuse(ErrorCode::Invalid, why));
+    if spec.ws != *api.ws() {
+        return wrong("its spec is for another workspace");
+    }
+    if spec.by != caller.principal {
+        return wrong("`by` in its spec must name you; submit it under your own name");
+    }
+    if spec.expires_at <= now_ms {
+        return wrong("it has expired already; make it anew");
+    }
+    if spec.created_at > now_ms.saturating_add(REQUEST_SKEW_MS) {
+        return wrong("`created_at` lies ahead by more than 5 minutes; set the clock right");
+    }
+    Ok(())
+}
+
+/// The machines that the grants are for, when they are exactly one per target, sorted, by `key`, and speak of
+/// this very spec.
+fn granted_machines(
+    spec: &CommandSpec,
+    spec_sha256: &Sha256,
+    key: &PublicKey,
+    grants: &[Signed<Grant>],
+) -> Result<Vec<MachineToken>, Problem> {
+    let wrong = |why: String| refuse(ErrorCode::Invalid, why);
+    if grants.len() != spec.targets as usize || grants.len() > TARGETS {
+        return Err(wrong(format!("it has {} grants for {} targets", grants.len(), spec.targets)));
+    }
+    let mut machines: Vec<MachineToken> = Vec::with_capacity(grants.len());
+    for signed in grants {
+        let grant = signed.peek().map_err(|error| wrong(format!("a grant cannot be read: {error}")))?;
+        let fits = grant.ws == spec.ws
+            && grant.cid == spec.cid
+            && grant.spec_sha256 == *spec_sha256
+            && grant.expires_at == spec.expires_at;
+        if !fits {
+            return Err(wrong(format!("the grant for {} speaks of another command", grant.mid)));
+        }
+        if signed.key() != key {
+            return Err(wrong(format!("the grant for {} is not signed with your key", grant.mid)));
+        }
+        if machines.last().is_some_and(|last| *last >= grant.mid) {
+            return Err(wrong("the grants are not sorted by machine, or name one twice".to_owned()));
+        }
+        machines.push(grant.mid);
+    }
+    Ok(machines)
+}
+
+fn known_machines(api: &Api, tokens: &[MachineToken]) -> Result<Vec<MachineId>, Problem> {
+    let known = tokens.iter().map(|token| {
+        let record = api.view().machine(token.as_str()).filter(|record| record.token == *token);
+        let why = || format!("there is no machine {token}; preview the selector again");
+        record.map(|record| record.id).ok_or_else(|| refuse(ErrorCode::Invalid, why()))
+    });
+    known.collect()
+}
+
+fn accepted(id: CommandId, mut targets: Vec<MachineId>, cursors: &Cursors) -> Accepted {
+    targets.sort();
+    Accepted { id, targets, cursor: cursors.to_string() }
+}
+
+/// What clients see when something about a command could not be stored.
+pub(super) fn storing_problem(doing: &str, id: CommandId, error: &SubmitError) -> Problem {
+    let (code, why) = match error {
+        SubmitError::IdConflict => {
+            (ErrorCode::IdConflict, "the id is taken by another command; draw a new one")
+        }
+        SubmitError::TooLarge => {
+            (ErrorCode::TooLarge, "with its grants it is too large for one message; name fewer machines")
+        }
+        SubmitError::NotAccepted { .. } => {
+            warn!(command = %id, error = report(error), doing, "the broker did not accept");
+            let why =
+                "the broker did not acknowledge it, and nothing is promised; try again with the same id";
+            (ErrorCode::NotAccepted, why)
+        }
+    };
+    Problem::new(code, format!("cannot {doing} command {id}: {why}"))
+}
+
+/// Stores an application's command, granted by the bridge's own key in the caller's name.
+///
+/// With an idempotency key the id is made of it: repeating the same request answers the same and does nothing.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid`, `too_large`, `no_targets`, `id_conflict` when the key was used for
+/// another request, `not_accepted`.
+pub async fn run(
+    api: &Api,
+    caller: &Caller,
+    asked: NewCommand,
+    idempotency_key: Option<&str>,
+) -> Result<(Accepted, Cursors), Problem> {
+    caller.require(Role::Member, "submit a command")?;
+    api.ready()?;
+    check_author(api, api.settings.key.public())?;
+    let wish = Wish::try_new(asked)?;
+    let Some(key) = idempotency_key else {
+        let id = CommandId::new(Uuid::now_v7()).map_err(|error| refuse(ErrorCode::Invalid, error))?;
+        return match store_wish(api, caller, &wish, id).await? {
+            Some(done) => Ok(done),
+            None => Err(storing_problem("submit", id, &SubmitError::IdConflict)),
+        };
+    };
+    let id = CommandId::from_idempotency_key(&caller.principal, key);
+    let _turn = turn(api, id).await;
+    if let Some(stored) = stored(api, id)? {
+        return repeated(api, &wish, &stored);
+    }
+    if let Some(done) = store_wish(api, caller, &wish, id).await? {
+        return Ok(done);
+    }
+    // Somebody else stored it first, through another bridge or before this one had read it.
+    match stored_by_others(api, id).await? {
+        Some(stored) => repeated(api, &wish, &stored),
+        None => Err(storing_problem("submit", id, &SubmitError::IdConflict)),
+    }
+}
+
+/// Requests under one key take turns: two at once would store two lists of grants under one id.
+async fn turn(api: &Api, id: CommandId) -> Option<MutexGuard<'_, ()>> {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    let index = hasher.finish().checked_rem(api.turns.len() as u64)?;
+    Some(api.turns.get(usize::try_from(index).ok()?)?.lock().await)
+}
+
+fn stored(api: &Api, id: CommandId) -> Result<Option<StoredCommand>, Problem> {
+    api.view().command_spec(id).map_err(|error| store_problem(&error))
+}
+
+async fn stored_by_others(api: &Api, id: CommandId) -> Result<Option<StoredCommand>, Problem> {
+    let mut changes = api.view().changes();
+    let wait = async {
+        loop {
+            if let Some(found) = stored(api, id)? {
+                return Ok(Some(found));
+            }
+            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = changes.recv().await {
+                return Ok(None);
+            }
+        }
+    };
+    tokio::time::timeout(OTHERS_WRITE, wait).await.unwrap_or(Ok(None))
+}
+
+/// The same answer for the same request under the same key.
+fn repeated(api: &Api, wish: &Wish, stored: &StoredCommand) -> Result<(Accepted, Cursors), Problem> {
+    if !wish.is_of(&stored.spec) {
+        let why = "this Idempotency-Key was used for another request; use a new one";
+        return Err(refuse(ErrorCode::IdConflict, why));
+    }
+    let targets = known_machines(api, &stored.machines)?;
+    let cursors = api.view().cursors();
+    Ok((accepted(stored.spec.cid, targets, &cursors), cursors))
+}
+
+/// Signs and stores; `None` when the id is taken.
+async fn store_wish(
+    api: &Api,
+    caller: &Caller,
+    wish: &Wish,
+    id: CommandId,
+) -> Result<Option<(Accepted, Cursors)>, Problem> {
+    let (machines, targets) = resolve(api, wish)?;
+    let spec = wish.spec(api.ws(), id, &caller.principal, now_ms(), machines.len())?;
+    let bytes = serde_json::to_vec(&spec).map_err(|error| refuse(ErrorCode::Invalid, error))?;
+    if bytes.len() > SPEC_BYTES {
+        let why = format!(
+            "it is {} bytes as JSON, at most {SPEC_BYTES} are allowed; put it into a file",
+            bytes.len()
+        );
+        return Err(refuse(ErrorCode::TooLarge, why));
+    }
+    let grants = sign_grants(api, &spec, Sha256::of(&bytes), machines).await?;
+    match store_command(api.link(), api.ws(), bytes.into(), &spec, grants).await {
+        Ok(cursors) => {
+            api.settle_write(&cursors).await;
+            Ok(Some((accepted(id, targets, &cursors), cursors)))
+        }
+        Err(SubmitError::IdConflict) => Ok(None),
+        Err(error) => Err(storing_problem("submit", id, &error)),
+    }
+}
+
+/// Tokens sorted, and the ids in the same order.
+fn resolve(api: &Api, wish: &Wish) -> Result<(Vec<MachineToken>, Vec<MachineId>), Problem> {
+    match &wish.meant {
+        Meant::Selected(selector) => {
+            let targets = api.view().select(selector, now_ms());
+            check_targets(&targets, &wish.on)?;
+            Ok(targets.into_iter().map(|target| (target.token, target.id)).unzip())
+        }
+        Meant::Machine => {
+            let machine = api.view().machine(&wish.on);
+            let found = machine.map(|machine| (vec![machine.token], vec![machine.id]));
+            found.map_or_else(|| check_targets(&[], &wish.on).map(|()| (vec![], vec![])), Ok)
+        }
+    }
+}
+
+async fn sign_grants(
+    api: &Api,
+    spec: &CommandSpec,
+    spec_sha256: Sha256,
+    machines: Vec<MachineToken>,
+) -> Result<Vec<Signed<Grant>>, Problem> {
+    let grants: Vec<Grant> = machines
+        .into_iter()
+        .map(|mid| Grant {
+            ws: spec.ws.clone(),
+            cid: spec.cid,
+            mid,
+            spec_sha256,
+            expires_at: spec.expires_at,
+        })
+        .collect();
+    let sign = |grants: Vec<Grant>, key: &SigningKey| -> Result<Vec<_>, _> {
+        grants.iter().map(|grant| Signed::sign(grant, key)).collect()
+    };
+    let failed = |error: &dyn std::error::Error| {
+        warn!(error = report(error), "cannot sign grants");
+        refuse(ErrorCode::NotAccepted, "the bridge cannot sign it; try again")
+    };
+    if grants.len() <= SIGNED_INLINE {
+        return sign(grants, &api.settings.key).map_err(|error| failed(&error));
+    }
+    let key = std::sync::Arc::clone(&api.settings.key);
+    let signed = tokio::task::spawn_blocking(move || sign(grants, &key)).await;
+    signed.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}

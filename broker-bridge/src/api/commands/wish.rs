@@ -1,0 +1,190 @@
+//! What an application asks for over HTTP, and the spec that the bridge makes of it.
+
+use serde::Deserialize;
+use signalbox_schemas::{
+    command::CommandSpec,
+    error::{ErrorCode, Problem},
+    id::{CommandId, Workspace},
+    limit::{
+        COMMAND_TEXT_BYTES, DEFAULT_EXPIRES_IN_MS, DEFAULT_MAX_OUTPUT, DEFAULT_TIMEOUT_MS, MAX_EXPIRES_IN_MS,
+    },
+    selector::Selector,
+};
+
+/// A command as an application asks for it. A member that is not known is refused: a mistyped `timeout_ms`
+/// must not run with the default.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCommand {
+    /// Selector; this or `machine_id`.
+    pub on: Option<String>,
+    /// One machine by id or token; this or `on`.
+    pub machine_id: Option<String>,
+    /// Text for `sh -c`.
+    pub command: String,
+    /// How long it may run, ms; 30,000 when absent.
+    pub timeout_ms: Option<u64>,
+    /// How long it may wait to start, ms; a day when absent.
+    pub expires_in_ms: Option<u64>,
+    /// Output kept per machine, bytes; 128 MiB when absent.
+    pub max_output: Option<u64>,
+}
+
+/// The same with every default in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    /// As it was written.
+    pub(super) on: String,
+    pub(super) meant: Meant,
+    command: String,
+    timeout_ms: u64,
+    expires_in_ms: u64,
+    max_output: u64,
+}
+
+/// Which machines.
+#[derive(Debug, Clone)]
+pub(super) enum Meant {
+    /// Those that a selector matches.
+    Selected(Selector),
+    /// One, by id or token, also when its id reads like a glob.
+    Machine,
+}
+
+fn invalid(message: impl Into<String>) -> Problem {
+    Problem::new(ErrorCode::Invalid, message)
+}
+
+impl Wish {
+    /// Puts defaults in place and checks what needs no machine and no clock.
+    pub(super) fn try_new(asked: NewCommand) -> Result<Self, Problem> {
+        let (on, meant) = match (asked.on, asked.machine_id) {
+            (Some(on), None) => {
+                let selector = Selector::parse(&on)
+                    .map_err(|error| invalid(format!("cannot submit the command: `on` is {error}")))?;
+                (on, Meant::Selected(selector))
+            }
+            (None, Some(id)) => (id, Meant::Machine),
+            _ => return Err(invalid("cannot submit the command: give either `on` or `machine_id`")),
+        };
+        if asked.command.len() > COMMAND_TEXT_BYTES {
+            let message = format!(
+                "cannot submit a command of {} bytes: at most {COMMAND_TEXT_BYTES} are allowed; put the rest into a file",
+                asked.command.len()
+            );
+            return Err(Problem::new(ErrorCode::TooLarge, message));
+        }
+        let expires_in_ms = asked.expires_in_ms.unwrap_or(DEFAULT_EXPIRES_IN_MS);
+        if !(1..=MAX_EXPIRES_IN_MS).contains(&expires_in_ms) {
+            let message = format!(
+                "cannot submit the command: expires_in_ms must be 1 to {MAX_EXPIRES_IN_MS}, not {expires_in_ms}"
+            );
+            return Err(invalid(message));
+        }
+        Ok(Self {
+            on,
+            meant,
+            command: asked.command,
+            timeout_ms: asked.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
+            expires_in_ms,
+            max_output: asked.max_output.unwrap_or(DEFAULT_MAX_OUTPUT),
+        })
+    }
+
+    /// The spec, made at `now_ms` for so many targets.
+    pub(super) fn spec(
+        &self,
+        ws: &Workspace,
+        cid: CommandId,
+        by: &str,
+        now_ms: u64,
+        targets: usize,
+    ) -> Result<CommandSpec, Problem> {
+        let spec = CommandSpec {
+            ws: ws.clone(),
+            cid,
+            command: self.command.clone(),
+            timeout_ms: self.timeout_ms,
+            created_at: now_ms,
+            expires_at: now_ms.saturating_add(self.expires_in_ms),
+            not_before: None,
+            rollout: None,
+            purpose: None,
+            leave_children: false,
+            max_output: self.max_output,
+            on: self.on.clone(),
+            targets: u32::try_from(targets).unwrap_or(u32::MAX),
+            by: by.to_owned(),
+            crit: Vec::new(),
+        };
+        spec.validate().map_err(|error| invalid(format!("cannot submit the command: {error}")))?;
+        Ok(spec)
+    }
+
+    /// Whether a stored spec is this very wish: what a repeated idempotency key must say again.
+    pub(super) fn is_of(&self, spec: &CommandSpec) -> bool {
+        self.on == spec.on
+            && self.command == spec.command
+            && self.timeout_ms == spec.timeout_ms
+            && self.max_output == spec.max_output
+            && spec.expires_at.checked_sub(spec.created_at) == Some(self.expires_in_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn wish(body: Value) -> Result<Wish, ErrorCode> {
+        let asked = serde_json::from_value(body).map_err(|_| ErrorCode::Invalid)?;
+        Wish::try_new(asked).map_err(|problem| problem.code)
+    }
+
+    fn spec_of(wish: &Wish) -> Result<CommandSpec, ErrorCode> {
+        let id = CommandId::from_idempotency_key("token:admin", "k");
+        wish.spec(&Workspace::main(), id, "token:admin", 1_000, 1).map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn absent_members_have_their_defaults() {
+        let spec = spec_of(&wish(json!({"on": "all", "command": "true"})).unwrap()).unwrap();
+        assert_eq!((spec.timeout_ms, spec.max_output), (30_000, 128 << 20));
+        assert_eq!((spec.created_at, spec.expires_at), (1_000, 1_000 + 86_400_000));
+    }
+
+    #[rstest]
+    #[case(json!({"command": "true"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "machine_id": "a", "command": "true"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "[", "command": "true"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "timout_ms": 1}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "timeout_ms": "1"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "timeout_ms": -1}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "timeout_ms": 0}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "timeout_ms": 172_800_001}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "expires_in_ms": 0}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "expires_in_ms": 604_800_001}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "true", "max_output": 4_294_967_297_u64}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "a\u{0}b"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": ""}), ErrorCode::Invalid)]
+    #[case(json!({"on": "all", "command": "x".repeat(65_537)}), ErrorCode::TooLarge)]
+    fn refuses(#[case] body: Value, #[case] code: ErrorCode) {
+        let refused = wish(body).and_then(|wish| spec_of(&wish)).unwrap_err();
+        assert_eq!(refused, code);
+    }
+
+    #[rstest]
+    #[case(json!({"on": "all", "command": "true"}), true)]
+    #[case(json!({"on": "all", "command": "true", "timeout_ms": 30_000}), true)]
+    #[case(json!({"on": "a*", "command": "true"}), false)]
+    #[case(json!({"on": "all", "command": "false"}), false)]
+    #[case(json!({"on": "all", "command": "true", "timeout_ms": 30_001}), false)]
+    #[case(json!({"on": "all", "command": "true", "expires_in_ms": 1}), false)]
+    #[case(json!({"on": "all", "command": "true", "max_output": 0}), false)]
+    fn a_repeated_key_must_ask_for_the_same(#[case] body: Value, #[case] same: bool) {
+        let first = spec_of(&wish(json!({"on": "all", "command": "true"})).unwrap()).unwrap();
+        assert_eq!(wish(body).unwrap().is_of(&first), same);
+    }
+}

@@ -1,0 +1,31 @@
+//! `machines.list`.
+
+use signalbox_schemas::{
+    api::{Listed, MachineView, Page},
+    authors::Role,
+    error::Problem,
+};
+
+use super::{Api, Caller, now_ms, page};
+
+/// A page of machines, sorted by token; `after` is the last token of the page before.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, or `invalid` for a limit out of range.
+pub fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<MachineView>, Problem> {
+    caller.require(Role::Viewer, "list machines")?;
+    api.ready()?;
+    let limit = page::limit(args)?;
+    let machines = api.view().machines(now_ms());
+    let from = match &args.after {
+        Some(after) => machines.partition_point(|machine| machine.token.as_str() <= after.as_str()),
+        None => 0,
+    };
+    let rest = machines.len() - from;
+    let mut items: Vec<_> = machines.into_iter().skip(from).take(limit).collect();
+    let fit = page::fitting(&items);
+    items.truncate(fit);
+    let more = rest > items.len();
+    let next = items.last().filter(|_| more).map(|machine| machine.token.to_string());
+    Ok(Listed { items, next })
+}

@@ -1,0 +1,215 @@
+//! Ranges of output: which stored pieces make up the bytes that were asked for.
+//!
+//! Offsets are true ones, also behind a cut: a range ends where bytes were left out, and one that begins there
+//! is empty and says where bytes go on.
+
+use bytes::Bytes;
+use signalbox_schemas::{
+    api::ReadOutput,
+    authors::Role,
+    error::{ErrorCode, Problem, report},
+    id::{CommandId, MachineId, MachineToken},
+    output::OutputStream,
+    stream::OUT,
+};
+use tracing::warn;
+
+use super::{Api, Caller, commands};
+use crate::{
+    store::StoreError,
+    view::{BodyError, ChunkRef, View},
+};
+
+/// Most pieces of one range. A command that prints a byte at a time has many: its range is then shorter than
+/// was asked for, and the reader goes on behind it.
+const PIECES: usize = 4096;
+
+/// Some bytes of one stream of one run, not read yet.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// The machine.
+    pub machine: MachineId,
+    /// Absolute offset of the first byte.
+    pub offset: u64,
+    /// Bytes in the range.
+    pub len: u64,
+    /// The bytes at `offset` were left out: they go on here.
+    pub next_offset: Option<u64>,
+    /// Bytes of the whole stream, as far as it is known.
+    pub total: u64,
+    /// Whether bytes of the stream were left out.
+    pub truncated: bool,
+    /// The run has ended, and bytes of this range that it did not cut are not there (yet).
+    lacks_bytes: bool,
+    pieces: Vec<Piece>,
+}
+
+/// Part of a stored chunk, or of what the exit carried.
+#[derive(Debug, Clone)]
+struct Piece {
+    stored: Stored,
+    skip: usize,
+    take: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Stored {
+    Chunk(Box<ChunkRef>),
+    Inline(Bytes),
+}
+
+/// Finds the range; nothing is read from the broker.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found` for a command or a machine that it is not for.
+pub async fn range(api: &Api, caller: &Caller, args: &ReadOutput) -> Result<Range, Problem> {
+    caller.require(Role::Viewer, "read output")?;
+    commands::known(api, args.id).await?;
+    let not_found = || {
+        let name: String = args.machine.chars().take(64).collect();
+        let message = format!("command {} has no run on `{name}`; show it to see its machines", args.id);
+        Problem::new(ErrorCode::NotFound, message)
+    };
+    let machine = api.view().machine(&args.machine).ok_or_else(not_found)?;
+    let (id, stream, offset, limit) = (args.id, args.stream, args.offset, args.limit);
+    let find = move |view: &View| find(view, id, machine.id.clone(), &machine.token, stream, offset, limit);
+    let found = api.read(find.clone()).await?.ok_or_else(not_found)?;
+    if !found.lacks_bytes {
+        return Ok(found);
+    }
+    // The exit may have been read before the last chunks: two streams, two cursors. What is still missing once
+    // OUT was read to its end is gone.
+    api.read_through(OUT).await?;
+    api.read(find).await?.ok_or_else(not_found)
+}
+
+fn find(
+    view: &View,
+    id: CommandId,
+    machine: MachineId,
+    token: &MachineToken,
+    stream: OutputStream,
+    offset: u64,
+    limit: u32,
+) -> Result<Option<Range>, StoreError> {
+    let Some(run) = view.run(id, token)? else { return Ok(None) };
+    let known = match stream {
+        OutputStream::Stdout => &run.stdout,
+        OutputStream::Stderr => &run.stderr,
+    };
+    let mut range = Range {
+        machine,
+        offset,
+        len: 0,
+        next_offset: None,
+        total: known.bytes,
+        truncated: known.truncated,
+        lacks_bytes: false,
+        pieces: Vec::new(),
+    };
+    if let Some(inline) = view.inline(id, token)? {
+        let bytes = match stream {
+            OutputStream::Stdout => inline.stdout,
+            OutputStream::Stderr => inline.stderr,
+        };
+        range.push(Stored::Inline(bytes.0.into()), 0, limit);
+        return Ok(Some(range));
+    }
+    while range.len < u64::from(limit) && range.pieces.len() < PIECES {
+        let at = range.end();
+        match view.chunk_covering(id, token, stream, at)? {
+            Some(chunk) if chunk.offset <= at && at < chunk.offset + u64::from(chunk.len) => {
+                let start = chunk.offset;
+                range.push(Stored::Chunk(Box::new(chunk)), start, limit);
+            }
+            Some(chunk) if chunk.offset > at => {
+                range.lacks_bytes = run.state.is_settled() && !known.truncated;
+                range.next_offset = range.pieces.is_empty().then_some(chunk.offset);
+                break;
+            }
+            _ => {
+                // Behind the last byte that is kept. When the run has ended, no more comes.
+                let lost = run.state.is_settled() && at < known.bytes;
+                range.lacks_bytes = lost;
+                range.next_offset = (lost && range.pieces.is_empty()).then_some(known.bytes);
+                break;
+            }
+        }
+    }
+    Ok(Some(range))
+}
+
+impl Range {
+    /// Offset behind its last byte.
+    pub fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+
+    fn push(&mut self, stored: Stored, start: u64, limit: u32) {
+        let size = match &stored {
+            Stored::Chunk(chunk) => u64::from(chunk.len),
+            Stored::Inline(bytes) => bytes.len() as u64,
+        };
+        let skip = self.end().saturating_sub(start).min(size);
+        let take = (size - skip).min(u64::from(limit).saturating_sub(self.len));
+        if take > 0 {
+            self.len += take;
+            let to_usize = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            self.pieces.push(Piece { stored, skip: to_usize(skip), take: to_usize(take) });
+        }
+    }
+
+    /// Takes the pieces, to be read one after the other with [`Pieces::next`].
+    pub fn take_pieces(&mut self) -> Pieces {
+        Pieces { pieces: std::mem::take(&mut self.pieces).into_iter() }
+    }
+}
+
+/// The bytes of a range, piece by piece, so that only one of them is in memory.
+#[derive(Debug)]
+pub struct Pieces {
+    pieces: std::vec::IntoIter<Piece>,
+}
+
+impl Pieces {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// [`PieceError`].
+    pub async fn next(&mut self, view: &View) -> Option<Result<Bytes, PieceError>> {
+        let piece = self.pieces.next()?;
+        let bytes = match piece.stored {
+            Stored::Inline(bytes) => Some(bytes),
+            Stored::Chunk(chunk) => match view.chunk_body(&chunk).await {
+                Ok(bytes) => bytes,
+                Err(error) => return Some(Err(PieceError::Unanswered(error))),
+            },
+        };
+        let bytes = bytes.filter(|bytes| bytes.len() >= piece.skip + piece.take);
+        let bytes = bytes.map(|bytes| bytes.slice(piece.skip..piece.skip + piece.take));
+        Some(bytes.ok_or(PieceError::Gone { len: piece.take as u64 }))
+    }
+}
+
+/// A piece of output cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PieceError {
+    /// The broker dropped it to make room. Not retryable.
+    #[error("{len} bytes of output are no longer kept")]
+    Gone {
+        /// How many bytes of the range are missing.
+        len: u64,
+    },
+    /// The broker did not answer. Retryable.
+    #[error("the broker did not answer for output")]
+    Unanswered(#[source] BodyError),
+}
+
+impl PieceError {
+    /// What clients see.
+    pub fn problem(&self) -> Problem {
+        warn!(error = report(self), "output cannot be read");
+        let message = "cannot read this range of output from the broker now; try again";
+        Problem::new(ErrorCode::NotCaughtUp, message)
+    }
+}

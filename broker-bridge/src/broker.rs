@@ -1,0 +1,290 @@
+//! The embedded broker: a `nats-server` that the bridge starts, watches, and ends.
+//!
+//! The broker outlives a bridge that is killed: it is found again by the configuration on its command line, and
+//! taken over on the port it has. A broker that dies is started again on its port; clients reconnect, and nothing
+//! acknowledged is lost.
+
+mod find;
+mod process;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    time::Duration,
+};
+
+use signalbox_schemas::layout::Layout;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::identity::write_private;
+use process::Process;
+
+/// Pause before a broker that died is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for a broker to accept: it reads its whole store first.
+const ACCEPT_WAIT: Duration = Duration::from_mins(2);
+/// Pause between two looks at a broker that does not accept yet.
+const ACCEPT_STEP: Duration = Duration::from_millis(10);
+/// Longest wait for the first bytes of a connection.
+const GREETING_WAIT: Duration = Duration::from_secs(5);
+/// What a broker says first.
+const GREETING: &[u8] = b"INFO ";
+/// A broker that is asked to end is killed after this. It takes some 50 ms; a bridge has 4 s for its whole end.
+const END_WAIT: Duration = Duration::from_secs(2);
+/// Tries when any free port will do: between looking and binding, somebody else may take it.
+const PORT_TRIES: u32 = 3;
+
+/// What kind of embedded broker is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where it shall listen; port 0 = any free one.
+    pub listen: SocketAddr,
+    /// The binary; none = look for it.
+    pub server: Option<PathBuf>,
+    /// Where it is looked for, best first.
+    pub search: Vec<PathBuf>,
+    /// Whether a broker that died is started again.
+    pub restart: bool,
+}
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// There is no binary.
+    #[error(
+        "no nats-server beside this program or on PATH; install nats-server {needed} or newer, or name it with --nats-server"
+    )]
+    NotFound {
+        /// The oldest version that will do.
+        needed: String,
+    },
+    /// The binary is too old.
+    #[error("{} is nats-server {found}, and {needed} or newer is needed", .path.display())]
+    TooOld {
+        /// The binary.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// The oldest version that will do.
+        needed: String,
+    },
+    /// The binary is none.
+    #[error("{} does not answer like a nats-server", .path.display())]
+    NoServer {
+        /// The binary.
+        path: PathBuf,
+    },
+    /// Somebody else listens there.
+    #[error("the broker's address {listen} is taken; choose another with --nats-listen")]
+    Taken {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("the broker cannot listen on {listen}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The operating system refused to start, find or watch it.
+    #[error("cannot {doing} the broker")]
+    Process {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It ended before it accepted. Its last words say why.
+    #[error("the broker ended at its start: {last_words}")]
+    Ended {
+        /// The last line of its log.
+        last_words: String,
+    },
+    /// It does not accept.
+    #[error("the broker does not accept connections at {listen}")]
+    Silent {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// It died, and nobody wants it started again.
+    #[error("the broker died")]
+    Died,
+    /// The pid file could not be written.
+    #[error(transparent)]
+    PidFile(#[from] crate::identity::StateDirError),
+}
+
+/// A broker that accepts connections.
+pub struct Broker {
+    layout: Layout,
+    server: PathBuf,
+    listen: SocketAddr,
+    restart: bool,
+    process: Process,
+}
+
+impl Broker {
+    /// Takes over the broker of this state directory, or starts one, and waits until it accepts.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; no process of ours is left then.
+    pub async fn start(layout: &Layout, wanted: &Wanted) -> Result<Self, BrokerError> {
+        let server = find::server(wanted.server.as_deref(), &wanted.search).await?;
+        let taken_over = take_over(layout, wanted.listen).await?;
+        let (process, listen) = match taken_over {
+            Some(running) => running,
+            None => start_new(layout, &server, wanted.listen).await?,
+        };
+        write_private(&layout.pid("broker"), format!("{}\n", process.pid()).as_bytes())?;
+        info!(pid = process.pid(), %listen, "broker ready");
+        Ok(Self { layout: layout.clone(), server, listen, restart: wanted.restart, process })
+    }
+
+    /// Where clients find it.
+    pub fn url(&self) -> String {
+        let mut address = self.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("nats://{address}")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Watches it until `stop`, starting it again when it dies; ends it then.
+    ///
+    /// # Errors
+    /// [`BrokerError::Died`] when it shall not be started again; [`BrokerError::Process`] when it cannot be watched.
+    pub async fn supervise(mut self, stop: CancellationToken) -> Result<(), BrokerError> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self.end().await,
+                ended = self.process.ended() => ended?,
+            }
+            if !self.restart {
+                return Err(BrokerError::Died);
+            }
+            warn!(pid = self.pid(), "broker died; starting it again");
+            if stop.run_until_cancelled(self.start_again()).await.is_none() {
+                return self.end().await;
+            }
+        }
+    }
+
+    /// Tries until it runs: without a broker nothing else makes sense.
+    async fn start_again(&mut self) {
+        loop {
+            sleep(RESTART_PAUSE).await;
+            match self.start_once().await {
+                Ok(()) => return info!(pid = self.pid(), "broker ready"),
+                Err(error) => warn!(%error, "broker did not start; trying again"),
+            }
+        }
+    }
+
+    async fn start_once(&mut self) -> Result<(), BrokerError> {
+        // Kept before it accepts, so that whoever interrupts this still ends the right process.
+        self.process = process::spawn(&self.layout, &self.server, self.listen)?;
+        write_private(&self.layout.pid("broker"), format!("{}\n", self.pid()).as_bytes())?;
+        accepting(&self.layout, &mut self.process, self.listen).await
+    }
+
+    async fn end(mut self) -> Result<(), BrokerError> {
+        let ended = self.process.end(END_WAIT).await;
+        // Best effort: a stale pid file is recognised by whoever reads it.
+        let _ = std::fs::remove_file(self.layout.pid("broker"));
+        info!("broker ended");
+        ended
+    }
+}
+
+/// The broker that a former bridge left running, when it listens where it is wanted; ended otherwise.
+async fn take_over(
+    layout: &Layout,
+    wanted: SocketAddr,
+) -> Result<Option<(Process, SocketAddr)>, BrokerError> {
+    let Some((mut process, listen)) = process::find(layout)? else { return Ok(None) };
+    let fits = listen.ip() == wanted.ip() && [0, listen.port()].contains(&wanted.port());
+    if !fits {
+        info!(pid = process.pid(), %listen, "ending the broker of a former bridge: it listens elsewhere");
+        process.end(END_WAIT).await?;
+        return Ok(None);
+    }
+    info!(pid = process.pid(), %listen, "taking over the broker of a former bridge");
+    match accepting(layout, &mut process, listen).await {
+        Ok(()) => Ok(Some((process, listen))),
+        // It died just now; a new one follows.
+        Err(BrokerError::Ended { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn start_new(
+    layout: &Layout,
+    server: &std::path::Path,
+    wanted: SocketAddr,
+) -> Result<(Process, SocketAddr), BrokerError> {
+    let mut tries = if wanted.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let listen = free_address(wanted)?;
+        let mut process = process::spawn(layout, server, listen)?;
+        match accepting(layout, &mut process, listen).await {
+            Ok(()) => return Ok((process, listen)),
+            Err(error) => {
+                process.end(END_WAIT).await?;
+                if tries == 0 || !matches!(error, BrokerError::Ended { .. }) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// `wanted` with a port that was free a moment ago.
+fn free_address(wanted: SocketAddr) -> Result<SocketAddr, BrokerError> {
+    let bound = TcpListener::bind(wanted).and_then(|listener| listener.local_addr());
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BrokerError::Taken { listen: wanted },
+        _ => BrokerError::Listen { listen: wanted, source },
+    })
+}
+
+/// Waits until the broker greets a connection.
+async fn accepting(layout: &Layout, process: &mut Process, listen: SocketAddr) -> Result<(), BrokerError> {
+    let greeted = async {
+        while !greets(listen).await {
+            sleep(ACCEPT_STEP).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = process.ended() => {
+            ended?;
+            Err(BrokerError::Ended { last_words: process::last_words(layout) })
+        }
+        greeted = timeout(ACCEPT_WAIT, greeted) => greeted.map_err(|_| BrokerError::Silent { listen }),
+    }
+}
+
+async fn greets(listen: SocketAddr) -> bool {
+    let greeting = async {
+        let mut connection = TcpStream::connect(listen).await?;
+        let mut first = [0; GREETING.len()];
+        connection.read_exact(&mut first).await?;
+        io::Result::Ok(first == GREETING)
+    };
+    matches!(timeout(GREETING_WAIT, greeting).await, Ok(Ok(true)))
+}

@@ -1,0 +1,255 @@
+//! What the bridge writes to the broker, and how: streams, records, documents, signed facts.
+//!
+//! The broker's acknowledgement is the only promise. Writes that must not overwrite name the sequence they
+//! expect; a lost acknowledgement is followed by reading back, never by guessing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use signalbox_link::{Headers, Link, ReadError, Store, StoreError, Stored, StreamError};
+use signalbox_schemas::{
+    authors::Authors,
+    id::{BridgeId, CommandId, MachineToken, Workspace},
+    mailbox::Position,
+    output::eyes,
+    signed::{Message, PublicKey, Signed, SignedError, SigningKey},
+    stream,
+    subject::{FactKind, Subject},
+};
+
+use crate::view::Cursors;
+
+/// Tries for one record against writers of the same record.
+const RECORD_TRIES: u32 = 5;
+
+/// Something could not be written to, or read from, the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// A stream is missing, differs or cannot be asked about.
+    #[error("stream {name} is not usable")]
+    Stream {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: StreamError,
+    },
+    /// A write was not acknowledged; retryable if the cause is.
+    #[error("cannot store {what}")]
+    Store {
+        /// What was written.
+        what: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// A read failed; retryable.
+    #[error("cannot read {what}")]
+    Read {
+        /// What was read.
+        what: String,
+        /// Why.
+        #[source]
+        source: ReadError,
+    },
+    /// Somebody else writes the same record all the time; retryable.
+    #[error("record {0} is written by somebody else at the same time")]
+    Contended(String),
+    /// The payload is above its limit. Not retryable.
+    #[error("cannot sign {what}")]
+    Sign {
+        /// What was to be signed.
+        what: String,
+        /// Why.
+        #[source]
+        source: SignedError,
+    },
+}
+
+/// A record ready to be written: signed, with its subject.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    subject: String,
+    body: Bytes,
+    headers: Headers,
+}
+
+/// The write side. Clones share the connection.
+#[derive(Debug, Clone)]
+pub struct BrokerLink {
+    link: Link,
+    ws: Workspace,
+    bridge: BridgeId,
+    key: Arc<SigningKey>,
+}
+
+impl BrokerLink {
+    /// Writes for `bridge`, signed with `key`.
+    pub fn new(link: Link, ws: Workspace, bridge: BridgeId, key: Arc<SigningKey>) -> Self {
+        Self { link, ws, bridge, key }
+    }
+
+    /// The connection.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The workspace.
+    pub fn ws(&self) -> &Workspace {
+        &self.ws
+    }
+
+    /// This bridge.
+    pub fn bridge(&self) -> &BridgeId {
+        &self.bridge
+    }
+
+    /// This bridge's public key.
+    pub fn public(&self) -> &PublicKey {
+        self.key.public()
+    }
+
+    /// Makes every stream that is missing. One that exists keeps the administrator's sizes and ages.
+    ///
+    /// # Errors
+    /// [`BrokerError::Stream`], naming the first that is not usable.
+    pub async fn ensure_streams(&self) -> Result<(), BrokerError> {
+        for def in stream::all() {
+            let made = self.link.ensure_stream(&def).await;
+            made.map_err(|source| BrokerError::Stream { name: def.name.to_owned(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Signs a payload of ours and encodes it.
+    pub(crate) fn signed<T: Message>(&self, payload: &T) -> Result<Bytes, BrokerError> {
+        let failed = |source| BrokerError::Sign { what: T::TYPE.to_owned(), source };
+        Ok(Signed::sign(payload, &self.key).map_err(failed)?.to_json().into())
+    }
+
+    /// Headers for eyes.
+    pub(crate) fn headers<T: Message>(&self, summary: &str) -> Headers {
+        Headers::new()
+            .with(eyes::TYPE, T::TYPE)
+            .with(eyes::BY, &format!("bridge:{}", self.bridge))
+            .with(eyes::SUMMARY, summary)
+    }
+
+    /// Publishes the authors document, if none or an older one stands there. The caller has checked it.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn publish_authors(&self, envelope: &[u8], doc: &Authors) -> Result<(), BrokerError> {
+        let subject = Subject::Authors(self.ws.clone()).to_string();
+        for _ in 0..RECORD_TRIES {
+            let known = self.last(stream::DOC, &subject).await?;
+            let known_doc =
+                known.as_ref().and_then(|message| Signed::<Authors>::from_json(&message.payload).ok());
+            let version = known_doc.and_then(|signed| signed.peek().ok()).map(|doc| doc.version);
+            if version.is_some_and(|version| version >= doc.version) {
+                return Ok(());
+            }
+            let message = Store::new(subject.clone(), envelope.to_vec())
+                .with_headers(self.headers::<Authors>(&format!("version {}", doc.version)))
+                .only_after(known.map_or(0, |message| message.sequence));
+            match self.link.store(message).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Taken { .. }) => {}
+                Err(source) => return Err(BrokerError::Store { what: subject, source }),
+            }
+        }
+        Err(BrokerError::Contended(subject))
+    }
+
+    /// Signs a record of the `state` bucket.
+    ///
+    /// # Errors
+    /// [`BrokerError::Sign`], when it is too large.
+    pub fn record<T: Message>(&self, table: &str, id: &str, record: &T) -> Result<NewRecord, BrokerError> {
+        let subject = Subject::State(self.ws.clone(), table.to_owned(), id.to_owned()).to_string();
+        Ok(NewRecord { subject, body: self.signed(record)?, headers: self.headers::<T>(id) })
+    }
+
+    /// Writes one record over whatever stands there; nothing is written if the same stands there already.
+    /// The answer is where to read it.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn put_record<T: Message>(
+        &self,
+        table: &str,
+        id: &str,
+        record: &T,
+    ) -> Result<Cursors, BrokerError> {
+        let new = self.record(table, id, record)?;
+        for _ in 0..RECORD_TRIES {
+            let known = self.last(stream::STATE, &new.subject).await?;
+            if let Some(same) = known.as_ref().filter(|message| message.payload == new.body) {
+                return self.state_cursor(same.sequence).await;
+            }
+            let message = Store::new(new.subject.clone(), new.body.clone())
+                .with_headers(new.headers.clone())
+                .only_after(known.map_or(0, |message| message.sequence));
+            match self.link.store(message).await {
+                Ok(stored) => return self.state_cursor(stored.sequence).await,
+                // An earlier attempt of ours, or another bridge: look again.
+                Err(StoreError::Taken { .. } | StoreError::Unanswered { .. }) => {}
+                Err(source) => return Err(BrokerError::Store { what: new.subject, source }),
+            }
+        }
+        Err(BrokerError::Contended(new.subject))
+    }
+
+    /// Writes new records, all or none; each must be the first of its subject. The answer is where to read them.
+    ///
+    /// # Errors
+    /// [`BrokerError::Store`] with [`StoreError::Taken`] as cause when one of them exists.
+    pub async fn put_records_atomic(&self, records: Vec<NewRecord>) -> Result<Cursors, BrokerError> {
+        let what = records.first().map(|record| record.subject.clone()).unwrap_or_default();
+        let messages = records
+            .into_iter()
+            .map(|record| Store::new(record.subject, record.body).with_headers(record.headers).only_first());
+        let stored = self.link.store_batch(messages.collect()).await;
+        let stored = stored.map_err(|source| BrokerError::Store { what, source })?;
+        self.state_cursor(stored.sequence).await
+    }
+
+    async fn state_cursor(&self, sequence: u64) -> Result<Cursors, BrokerError> {
+        self.cursor(stream::STATE, sequence).await
+    }
+
+    /// The cursor that says that a stream was read up to `sequence`.
+    pub(crate) async fn cursor(&self, name: &str, sequence: u64) -> Result<Cursors, BrokerError> {
+        let state = self.link.stream_state(name).await;
+        let state = state.map_err(|source| BrokerError::Stream { name: name.to_owned(), source })?;
+        Ok(Cursors::of(name, Position { created: state.created_ms, sequence }))
+    }
+
+    /// The last message of a subject, from the leader.
+    pub(crate) async fn last(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<signalbox_link::Message>, BrokerError> {
+        let read = self.link.last_from_leader(stream, subject).await;
+        read.map_err(|source| BrokerError::Read { what: subject.to_owned(), source })
+    }
+
+    /// Writes a fact of ours as the first message of its subject.
+    ///
+    /// # Errors
+    /// The link's [`StoreError`]: [`StoreError::Taken`] when somebody was first.
+    pub(crate) async fn store_fact<T: Message>(
+        &self,
+        mid: &MachineToken,
+        cid: CommandId,
+        kind: FactKind,
+        fact: &T,
+        summary: &str,
+    ) -> Result<Stored, StoreError> {
+        let subject = Subject::Run(self.ws.clone(), mid.clone(), cid, kind).to_string();
+        let refused = |error: &BrokerError| StoreError::Refused { code: 0, description: error.to_string() };
+        let body = self.signed(fact).map_err(|error| refused(&error))?;
+        self.link.store(Store::new(subject, body).with_headers(self.headers::<T>(summary)).only_first()).await
+    }
+}

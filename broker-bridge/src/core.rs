@@ -1,0 +1,315 @@
+//! The parts of the bridge that keep and change state, put together: projection, lease, dispatcher, deadlines,
+//! history. Fronts use [`Core::view`] to read and [`Core::broker`] to write.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use signalbox_link::Link;
+use signalbox_schemas::{
+    error::report,
+    id::{BridgeId, Workspace},
+    limit,
+    mailbox::Position,
+    signed::{PublicKey, SigningKey},
+    stream,
+};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    broker_link::{BrokerError, BrokerLink},
+    deadline, dispatcher, done, ingest,
+    ingest::decode::Decoder,
+    lease::{self, Lease},
+    projection::memory::Memory,
+    store::{Store, StoreError},
+    view::{Change, Cursors, View},
+};
+
+/// Changes that a slow reader may fall behind before it is told to read everything again. A command to 1,000
+/// machines makes 2,000.
+const CHANGES: usize = 4_096;
+/// Bodies of young output chunks kept in memory, bytes: live output is read from here and not from the broker.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// What the core needs to know.
+#[derive(Debug)]
+pub struct CoreConfig {
+    /// The workspace.
+    pub ws: Workspace,
+    /// This bridge.
+    pub bridge: BridgeId,
+    /// This bridge's signing key.
+    pub key: Arc<SigningKey>,
+    /// The pinned fleet key: who signs authors documents.
+    pub fleet_key: PublicKey,
+    /// Where the view is kept; may be deleted while the bridge is stopped.
+    pub data: PathBuf,
+    /// How long a run must have been settled before it is written to DONE, and how long RUN and CMD are kept
+    /// beyond that. An hour; tests make it shorter.
+    pub history_after: Duration,
+    /// How long after claim time and `timeout_ms` a run without an exit is `lost`. What the contract says; tests
+    /// make it shorter.
+    pub lost_grace: Duration,
+}
+
+impl CoreConfig {
+    /// With the times that the contract names.
+    pub fn new(
+        ws: Workspace,
+        bridge: BridgeId,
+        key: Arc<SigningKey>,
+        fleet_key: PublicKey,
+        data: PathBuf,
+    ) -> Self {
+        let history_after = Duration::from_millis(limit::HOUR_MS);
+        let lost_grace = Duration::from_millis(limit::LOST_GRACE_MS);
+        Self { ws, bridge, key, fleet_key, data, history_after, lost_grace }
+    }
+}
+
+/// The core cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// The store failed.
+    #[error("the store of the view failed")]
+    Store(#[from] StoreError),
+    /// The broker refused something that must be.
+    #[error("the broker is not as it must be")]
+    Broker(#[from] BrokerError),
+    /// A task ended by itself.
+    #[error("task `{0}` ended")]
+    Ended(&'static str),
+}
+
+/// Whether this bridge dispatches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+/// The running core.
+#[derive(Debug)]
+pub struct Core {
+    /// The read side.
+    pub view: View,
+    /// The write side.
+    pub broker: BrokerLink,
+    /// Since which epoch this bridge dispatches; `None` = another one does, or nobody.
+    pub lease: watch::Receiver<Option<Epoch>>,
+    tasks: JoinSet<Result<(), CoreError>>,
+}
+
+impl Core {
+    /// Makes the streams that are missing, opens the store and starts every task. All of them end with `stop`.
+    ///
+    /// # Errors
+    /// [`CoreError`], when the store cannot be opened or a stream is not as it must be.
+    pub async fn start(link: Link, config: CoreConfig, stop: CancellationToken) -> Result<Self, CoreError> {
+        let broker =
+            BrokerLink::new(link.clone(), config.ws.clone(), config.bridge.clone(), config.key.clone());
+        broker.ensure_streams().await?;
+        let decoder = Decoder { ws: config.ws.clone(), fleet_key: config.fleet_key.clone() };
+        let identity = format!("{} {}", config.ws, config.fleet_key);
+        let data = config.data.clone();
+        let lost_grace = config.lost_grace;
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = Store::open(&data, &identity)?;
+            let memory = Memory::load(&store, lost_grace)?;
+            Ok::<_, StoreError>((store, memory))
+        });
+        let (store, memory) = opened.await.map_err(|_| CoreError::Ended("open"))??;
+        let shared = Arc::new(Shared::new(link, decoder, store, memory)?);
+        let (lease, held) = Lease::new(broker.clone());
+        let mut tasks = JoinSet::new();
+        ingest::spawn(&shared, &broker, &stop, &mut tasks);
+        tasks.spawn(lease::run(lease, stop.clone()));
+        let context = Context { shared: shared.clone(), broker: broker.clone(), lease: held.clone(), stop };
+        tasks.spawn(dispatcher::run(context.clone()));
+        tasks.spawn(deadline::run(context.clone()));
+        tasks.spawn(done::run(context, config.history_after));
+        Ok(Self { view: View::new(shared), broker, lease: held, tasks })
+    }
+
+    /// Waits until every task has ended, as they do when they are told to stop, then writes out the store. If
+    /// one ends before, the others are stopped and its error is answered.
+    ///
+    /// # Errors
+    /// [`CoreError`]: of the first task that failed.
+    pub async fn join(mut self, stop: &CancellationToken) -> Result<(), CoreError> {
+        let mut result = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.unwrap_or(Err(CoreError::Ended("panicked")));
+            if let (Err(cause), true) = (ended, result.is_ok()) {
+                error!(error = report(&cause), "core failed");
+                result = Err(cause);
+                stop.cancel();
+            }
+        }
+        let store = self.view.shared().store.clone();
+        if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || store.flush()).await {
+            result = result.and(Err(cause.into()));
+        }
+        info!("core stopped");
+        result
+    }
+}
+
+/// What the tasks that act need.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) broker: BrokerLink,
+    pub(crate) lease: watch::Receiver<Option<Epoch>>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Context {
+    /// The epoch in which this bridge dispatches.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        *self.lease.borrow()
+    }
+}
+
+/// State that all tasks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) link: Link,
+    pub(crate) decoder: Decoder,
+    pub(crate) store: Store,
+    memory: RwLock<Memory>,
+    pub(crate) cursors: watch::Sender<Cursors>,
+    pub(crate) caught_up: watch::Sender<bool>,
+    pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) cache: Mutex<ChunkCache>,
+    pub(crate) counters: Counters,
+    /// The dispatcher has something to look at.
+    pub(crate) dispatch: Notify,
+    /// The deadline keeper has something to look at.
+    pub(crate) deadline: Notify,
+}
+
+impl Shared {
+    fn new(link: Link, decoder: Decoder, store: Store, memory: Memory) -> Result<Self, StoreError> {
+        let mut cursors = Cursors::default();
+        for name in ingest::FOLLOWED {
+            cursors.set(name, store.cursor(name)?);
+        }
+        Ok(Self {
+            link,
+            decoder,
+            store,
+            memory: RwLock::new(memory),
+            cursors: watch::Sender::new(cursors),
+            caught_up: watch::Sender::new(false),
+            changes: broadcast::Sender::new(CHANGES),
+            cache: Mutex::default(),
+            counters: Counters::default(),
+            dispatch: Notify::new(),
+            deadline: Notify::new(),
+        })
+    }
+
+    /// Memory for reading. Held for microseconds; never across an await.
+    pub(crate) fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory for writing.
+    pub(crate) fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a stream was read to.
+    pub(crate) fn cursor(&self, name: &str) -> Position {
+        self.cursors.borrow().get(name)
+    }
+
+    /// What a mailbox composed now is based on.
+    pub(crate) fn basis(&self) -> signalbox_schemas::mailbox::Basis {
+        let cursors = self.cursors.borrow();
+        signalbox_schemas::mailbox::Basis {
+            cmd: cursors.get(stream::CMD),
+            kv: cursors.get(stream::STATE),
+            run: cursors.get(stream::RUN),
+        }
+    }
+}
+
+/// Young output, by sequence in OUT.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkCache {
+    bodies: BTreeMap<u64, Bytes>,
+    bytes: usize,
+}
+
+impl ChunkCache {
+    pub(crate) fn put(&mut self, sequence: u64, body: &Bytes) {
+        // A copy: the original is a slice of a larger read buffer, which it would keep alive.
+        let body = Bytes::copy_from_slice(body);
+        self.bytes += body.len();
+        if let Some(replaced) = self.bodies.insert(sequence, body) {
+            self.bytes -= replaced.len();
+        }
+        while self.bytes > CACHE_BYTES {
+            let Some((_, oldest)) = self.bodies.pop_first() else { break };
+            self.bytes -= oldest.len();
+        }
+    }
+
+    pub(crate) fn get(&self, sequence: u64) -> Option<Bytes> {
+        self.bodies.get(&sequence).cloned()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What was refused, dropped or doubled, by reason. Names come from constants, so there are few.
+#[derive(Debug, Default)]
+pub(crate) struct Counters(Mutex<BTreeMap<String, u64>>);
+
+impl Counters {
+    /// Counts one; answers how many there are now.
+    pub(crate) fn add(&self, name: &str) -> u64 {
+        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counters.entry(name.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Now, Unix ms by this machine's clock.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_forgets_the_oldest_first() {
+        let mut cache = ChunkCache::default();
+        let body = Bytes::from(vec![0; 1024 * 1024]);
+        for sequence in 1..=40 {
+            cache.put(sequence, &body);
+        }
+        assert_eq!(cache.get(8), None);
+        assert_eq!(cache.get(9).map(|body| body.len()), Some(1024 * 1024));
+        assert!(cache.bytes <= CACHE_BYTES);
+    }
+}

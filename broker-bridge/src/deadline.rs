@@ -1,0 +1,176 @@
+//! Decides what nobody else decides in time: offers that expire or were cancelled, claims without an exit.
+//!
+//! The register decides as everywhere: a withdrawal is written only as the first message there, and a claim
+//! that was faster wins. Only the holder of the lease does this, once it has read the streams.
+
+use std::time::Duration;
+
+use signalbox_link::StoreError;
+use signalbox_schemas::{
+    error::report,
+    id::{CommandId, MachineToken, Nonce},
+    limit,
+    run::{Lost, LostReason, WithdrawReason, Withdrawal},
+    stream::RUN,
+    subject::{FactKind, Subject},
+};
+use tokio::{task::JoinSet, time::sleep};
+use tracing::{debug, info, warn};
+
+use crate::{
+    core::{Context, CoreError, Epoch, now_ms},
+    ingest::{FOLLOWED, apply_fact, read_to_end},
+    projection::output::Received,
+    store::key,
+};
+
+/// Decisions under way at once: a command to 1,000 machines that expires takes some tens of milliseconds.
+const IN_FLIGHT: usize = 64;
+/// When a decision is tried again, if nothing has come of it, ms.
+const AGAIN_MS: u64 = 5_000;
+/// Longest sleep: clocks are set, and machines sleep.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What is due about one run.
+struct Due {
+    cid: CommandId,
+    mid: MachineToken,
+    decision: Decision,
+}
+
+enum Decision {
+    Withdraw(WithdrawReason),
+    Lose(Nonce),
+}
+
+/// Keeps deadlines whenever this bridge holds the lease, until told to stop.
+pub(crate) async fn run(context: Context) -> Result<(), CoreError> {
+    let mut lease = context.lease.clone();
+    let mut caught_up = context.shared.caught_up.subscribe();
+    let stop = context.stop.clone();
+    let work = async {
+        loop {
+            let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return };
+            let Some(epoch) = epoch else { continue };
+            if caught_up.wait_for(|is| *is).await.is_err() {
+                return;
+            }
+            read_to_end(&context.shared, &FOLLOWED).await;
+            tokio::select! {
+                () = keep(&context, epoch) => {}
+                _ = lease.wait_for(|held| *held != Some(epoch)) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+    Ok(())
+}
+
+async fn keep(context: &Context, epoch: Epoch) {
+    info!(epoch = epoch.0, "keeping deadlines");
+    let mut decisions = JoinSet::new();
+    loop {
+        while decisions.len() < IN_FLIGHT {
+            let Some(due) = take_due(context) else { break };
+            let context = context.clone();
+            decisions.spawn(async move { decide(&context, due).await });
+        }
+        let next = context.shared.memory().deadlines.first().map(|(at, _, _)| *at);
+        let wait = next.map_or(LONGEST, |at| Duration::from_millis(at.saturating_sub(now_ms())).min(LONGEST));
+        tokio::select! {
+            () = context.shared.deadline.notified() => {}
+            Some(_) = decisions.join_next() => {}
+            () = sleep(wait), if decisions.len() < IN_FLIGHT => {}
+        }
+    }
+}
+
+/// Takes the earliest run that is due, and puts it off until its decision should have been read.
+fn take_due(context: &Context) -> Option<Due> {
+    let now = now_ms();
+    let mut memory = context.shared.memory_mut();
+    let (at, cid, mid) = memory.deadlines.first().cloned()?;
+    if at > now {
+        return None;
+    }
+    let decision = memory.open.get(&cid).and_then(|command| {
+        let run = command.runs.get(&mid)?;
+        Some(match run.claim {
+            Some((nonce, _)) => Decision::Lose(nonce),
+            None if command.cancelled => Decision::Withdraw(WithdrawReason::Cancelled),
+            None => Decision::Withdraw(WithdrawReason::Expired),
+        })
+    });
+    memory.put_off(cid, &mid, now + AGAIN_MS);
+    let Some(decision) = decision else {
+        memory.deadlines.remove(&(at, cid, mid));
+        return None;
+    };
+    Some(Due { cid, mid, decision })
+}
+
+async fn decide(context: &Context, due: Due) {
+    let Due { cid, mid, decision } = due;
+    let ws = context.broker.ws().clone();
+    let (kind, stored) = match decision {
+        Decision::Withdraw(reason) => {
+            let fact = Withdrawal { ws, mid: mid.clone(), cid, reason, withdrawn_at: now_ms() };
+            let summary = match reason {
+                WithdrawReason::Expired => "expired",
+                WithdrawReason::Cancelled => "cancelled",
+            };
+            (FactKind::Claim, context.broker.store_fact(&mid, cid, FactKind::Claim, &fact, summary).await)
+        }
+        Decision::Lose(nonce) => {
+            let known_bytes = known_bytes(context, cid, &mid);
+            let (reason, lost_at) = (LostReason::Deadline, now_ms());
+            let fact = Lost { ws, mid: mid.clone(), cid, nonce, reason, lost_at, known_bytes };
+            (FactKind::Lost, context.broker.store_fact(&mid, cid, FactKind::Lost, &fact, "deadline").await)
+        }
+    };
+    match stored {
+        Ok(_) => info!(command = %cid, machine = %mid, kind = kind.as_str(), "decided what was due"),
+        Err(StoreError::Taken { .. }) => read_on(context, cid, &mid, kind).await,
+        // It stays due, and is tried again.
+        Err(error) => {
+            warn!(command = %cid, machine = %mid, error = report(&error), "deadline was not written");
+        }
+    }
+}
+
+/// Somebody was first. Usually that is on its way to the projection, or was applied already; but it is made
+/// sure, for nothing else would ever end this run.
+async fn read_on(context: &Context, cid: CommandId, mid: &MachineToken, kind: FactKind) {
+    debug!(command = %cid, machine = %mid, kind = kind.as_str(), "somebody was first");
+    let subject = Subject::Run(context.broker.ws().clone(), mid.clone(), cid, kind).to_string();
+    match context.broker.last(RUN, &subject).await {
+        Ok(Some(message)) => apply_fact(&context.shared, message).await,
+        Ok(None) => return,
+        Err(error) => {
+            warn!(command = %cid, machine = %mid, error = report(&error), "register cannot be read");
+            return;
+        }
+    }
+    let still_claimed = {
+        let memory = context.shared.memory();
+        let run = memory.open.get(&cid).and_then(|command| command.runs.get(mid));
+        run.is_some_and(|run| run.state.is_running())
+    };
+    if kind == FactKind::Lost && still_claimed {
+        // What stands there is not the claimer's: it says nothing, and must not keep the run open for ever.
+        context.shared.counters.add("lost.foreign");
+        let purged = context.broker.link().purge_subject(RUN, &subject).await;
+        warn!(command = %cid, machine = %mid, purged = purged.is_ok(), "foreign `lost` removed");
+    }
+}
+
+fn known_bytes(context: &Context, cid: CommandId, mid: &MachineToken) -> [u64; 2] {
+    let row = context.shared.store.get(&key::received(cid, mid)).ok().flatten();
+    row.and_then(|row| Received::parse(&row)).unwrap_or_default().bytes
+}
+
+/// The bridge withdraws an offer this long after `expires_at`, when relays have long been silent.
+const _: () = assert!(limit::EXPIRY_GRACE_MS < AGAIN_MS);

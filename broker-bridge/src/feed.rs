@@ -1,0 +1,309 @@
+//! Feeds: what a console asked to be told of, for as long as it listens.
+//!
+//! A feed is one task. It tells what is, then what changes, in messages numbered from 0 without gaps. Output
+//! flows against credit, so that a slow console hurts itself only: its feed waits, everybody else's goes on.
+//!
+//! | a feed ends | and says |
+//! |---|---|
+//! | when the console closes it | nothing |
+//! | when the bridge stops | `closed` |
+//! | when output waited [`STALL`] for credit | `closed` |
+//! | when the console gave no sign of life for [`UNATTENDED`] | `closed` |
+//! | when the connection does not take its messages | nothing: the console misses a number or hears silence |
+
+mod answer;
+mod command;
+mod commands;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use signalbox_schemas::{
+    api::{FeedEvent, OpenFeed, Watch},
+    error::{ErrorCode, Problem},
+    id::{OperatorId, RequestId},
+    limit::FEED_ALIVE_MS,
+};
+use tokio::{
+    sync::{
+        Notify,
+        broadcast::{
+            Receiver,
+            error::{RecvError, TryRecvError},
+        },
+    },
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+pub(crate) use self::answer::Answers;
+use crate::{
+    api::{Api, Caller},
+    view::Change,
+};
+
+/// Open feeds of one operator. A console needs one per window.
+const PER_OPERATOR: usize = 64;
+/// Open feeds in all: each is a task of some 10 KB, and 4 chunks of output while it reads.
+const IN_ALL: usize = 1024;
+/// Output that waits longer than this for credit waits for nobody.
+const STALL: Duration = Duration::from_secs(30);
+/// A console that was killed closes nothing, and a quiet feed never runs out of credit: without any sign of
+/// life its feed ends after this, and a console that lives opens it anew.
+const UNATTENDED: Duration = Duration::from_mins(10);
+/// Changes looked at before a feed turns to something else.
+const BATCH: usize = 1024;
+/// An open feed speaks this often.
+const ALIVE: Duration = Duration::from_millis(FEED_ALIVE_MS);
+
+/// All open feeds of this bridge.
+pub(crate) struct Feeds {
+    api: Arc<Api>,
+    open: Arc<Open>,
+    stop: CancellationToken,
+}
+
+type Key = (OperatorId, RequestId);
+
+#[derive(Default)]
+struct Open(Mutex<HashMap<Key, Arc<Control>>>);
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Control>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a console has told its feed.
+struct Control {
+    /// Output bytes that may be sent, since the feed was opened.
+    credited: AtomicU64,
+    /// Grows with each sign of life.
+    signs: AtomicU64,
+    /// Woken when one of them grew.
+    wake: Notify,
+    closed: CancellationToken,
+}
+
+impl Feeds {
+    pub(crate) fn new(api: Arc<Api>, stop: CancellationToken) -> Self {
+        Self { api, open: Arc::default(), stop }
+    }
+
+    /// Registers a feed; the caller runs it. `None` when this very feed is open already.
+    ///
+    /// # Errors
+    /// `not_caught_up`, or `rate_limited` when there are too many.
+    pub(crate) fn open(
+        &self,
+        caller: &Caller,
+        operator: OperatorId,
+        rid: RequestId,
+        args: OpenFeed,
+    ) -> Result<Option<Feed>, Problem> {
+        caller.may_watch()?;
+        let mut open = self.open.lock();
+        let key = (operator, rid);
+        if open.contains_key(&key) {
+            return Ok(None);
+        }
+        let own = open.keys().filter(|(operator, _)| *operator == key.0).count();
+        if own >= PER_OPERATOR || open.len() >= IN_ALL {
+            let message =
+                format!("cannot open a feed: {own} of yours are open; close one, or try again later");
+            return Err(Problem::new(ErrorCode::RateLimited, message));
+        }
+        let control = Arc::new(Control {
+            credited: AtomicU64::new(args.credit),
+            signs: AtomicU64::new(0),
+            wake: Notify::new(),
+            closed: self.stop.child_token(),
+        });
+        open.insert(key.clone(), Arc::clone(&control));
+        let registration = Registration { open: Arc::clone(&self.open), key };
+        Ok(Some(Feed { api: Arc::clone(&self.api), control, stop: self.stop.clone(), registration, args }))
+    }
+
+    /// More output may come.
+    pub(crate) fn credit(&self, operator: &OperatorId, rid: &RequestId, bytes: u64) {
+        if let Some(control) = self.control(operator, rid) {
+            let add = |credited: u64| Some(credited.saturating_add(bytes));
+            // Always `Some`, hence always set.
+            let _ = control.credited.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+            control.signs.fetch_add(1, Ordering::AcqRel);
+            control.wake.notify_one();
+        }
+    }
+
+    /// Nobody listens any more.
+    pub(crate) fn close(&self, operator: &OperatorId, rid: &RequestId) {
+        if let Some(control) = self.control(operator, rid) {
+            control.closed.cancel();
+        }
+    }
+
+    fn control(&self, operator: &OperatorId, rid: &RequestId) -> Option<Arc<Control>> {
+        self.open.lock().get(&(operator.clone(), rid.clone())).cloned()
+    }
+}
+
+/// Takes the feed off the list when it ends, however it ends.
+struct Registration {
+    open: Arc<Open>,
+    key: Key,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.key);
+    }
+}
+
+/// A registered feed, to be run.
+pub(crate) struct Feed {
+    api: Arc<Api>,
+    control: Arc<Control>,
+    stop: CancellationToken,
+    registration: Registration,
+    args: OpenFeed,
+}
+
+/// Why a feed ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The console closed it, or it was refused with its only answer.
+    Closed,
+    /// The bridge stops.
+    Stopped,
+    /// Output waited too long for credit.
+    Stalled,
+    /// No sign of life for too long.
+    Unattended,
+    /// The store or the broker could not be read.
+    Unreadable,
+    /// The connection took no message.
+    Unsent,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Stopped => "stopped",
+            Self::Stalled => "stalled",
+            Self::Unattended => "unattended",
+            Self::Unreadable => "unreadable",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+impl Feed {
+    /// Runs until it ends.
+    pub(crate) async fn run(self) {
+        let Self { api, control, stop, registration, args } = self;
+        let (operator, rid) = &registration.key;
+        let mut answers = Answers::new(&api, operator, rid);
+        let listener = Listener::new(control, stop);
+        let end = match args.watch {
+            Watch::Command { id, output } => {
+                let position = args.position.unwrap_or(0);
+                let output = output.then_some(position);
+                command::run(&api, &mut answers, listener, id, output).await
+            }
+            Watch::Commands => commands::run(&api, &mut answers, listener).await,
+        };
+        if matches!(end, End::Stopped | End::Stalled | End::Unattended | End::Unreadable) {
+            // If this is not taken either, the console hears silence and opens it anew.
+            let _ = answers.event(&FeedEvent::Closed).await;
+        }
+        api.count("feed", end.name());
+        debug!(%operator, end = end.name(), "feed ended");
+    }
+}
+
+/// The console's side of a feed, as the feed sees it.
+struct Listener {
+    control: Arc<Control>,
+    stop: CancellationToken,
+    signs: u64,
+    signed_at: Instant,
+}
+
+impl Listener {
+    fn new(control: Arc<Control>, stop: CancellationToken) -> Self {
+        Self { control, stop, signs: 0, signed_at: Instant::now() }
+    }
+
+    /// Output bytes that may be sent since the feed was opened.
+    fn credited(&self) -> u64 {
+        self.control.credited.load(Ordering::Acquire)
+    }
+
+    /// Whether the feed must end now.
+    fn end(&mut self) -> Option<End> {
+        let signs = self.control.signs.load(Ordering::Acquire);
+        if signs != self.signs {
+            (self.signs, self.signed_at) = (signs, Instant::now());
+        }
+        if self.stop.is_cancelled() {
+            Some(End::Stopped)
+        } else if self.control.closed.is_cancelled() {
+            Some(End::Closed)
+        } else {
+            (self.signed_at.elapsed() >= UNATTENDED).then_some(End::Unattended)
+        }
+    }
+
+    /// When it was last heard of.
+    fn signed_at(&self) -> Instant {
+        self.signed_at
+    }
+
+    /// Returns when the console has told something or the bridge stops. Cancel safe.
+    async fn told(&self) {
+        tokio::select! {
+            // Stopping cancels this one too.
+            () = self.control.closed.cancelled() => {}
+            () = self.control.wake.notified() => {}
+        }
+    }
+}
+
+/// Changes that came together.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    /// Some were missed: read everything again.
+    lagged: bool,
+}
+
+/// Waits for a change and takes those that are there already; `None` when the view is gone. Cancel safe.
+async fn changed(changes: &mut Receiver<Change>) -> Option<Batch> {
+    let mut batch = Batch::default();
+    match changes.recv().await {
+        Ok(change) => batch.changes.push(change),
+        Err(RecvError::Lagged(_)) => batch.lagged = true,
+        Err(RecvError::Closed) => return None,
+    }
+    take_ready(changes, &mut batch);
+    Some(batch)
+}
+
+/// Takes changes that are there already.
+fn take_ready(changes: &mut Receiver<Change>, batch: &mut Batch) {
+    while batch.changes.len() < BATCH {
+        match changes.try_recv() {
+            Ok(change) => batch.changes.push(change),
+            Err(TryRecvError::Lagged(_)) => batch.lagged = true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The feed of one command: its runs, and their output in the order in which it was stored.
+//!
+//! The promise: **a run is told as settled only after its output**. An exit and the chunks before it are in two
+//! streams, so an exit may be read first. A settled run is therefore held back until one of these holds:
+//!
+//! 1. there is no output, or the exit carries it itself (then it is sent from there);
+//! 2. the chunk with the last byte of each stream is stored, and everything up to it was sent;
+//! 3. this bridge has read the output stream up to the end it had when the exit was seen, and all of it was
+//!    sent: what is still missing was cut, lost or dropped.
+
+mod barrier;
+mod pump;
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+
+use signalbox_schemas::{
+    api::{Counts, FeedEvent, RunView},
+    error::report,
+    id::{CommandId, MachineToken},
+    stream::OUT,
+};
+use tokio::{
+    sync::broadcast::Receiver,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::warn;
+
+use self::{barrier::Barrier, pump::Pump};
+use super::{ALIVE, Answers, Batch, End, Listener, STALL, UNATTENDED, changed, take_ready};
+use crate::{
+    api::{Api, commands},
+    store::StoreError,
+    view::Change,
+};
+
+/// Pause before a read of the broker that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Runs a feed of command `id`, with output after a position when there is one.
+pub(super) async fn run(
+    api: &Arc<Api>,
+    answers: &mut Answers,
+    listener: Listener,
+    id: CommandId,
+    output: Option<u64>,
+) -> End {
+    // Subscribed before the first read, so that nothing falls between.
+    let changes = api.view().changes();
+    let summary = match commands::known(api, id).await {
+        Ok(summary) => summary,
+        Err(problem) => {
+            api.count("rpc", problem.code.as_str());
+            answers.refuse(problem).await;
+            return End::Closed;
+        }
+    };
+    let mut feed = CommandFeed {
+        api: Arc::clone(api),
+        answers,
+        listener,
+        id,
+        pump: output.map(Pump::after),
+        told: BTreeMap::new(),
+        settling: BTreeMap::new(),
+        settled: None,
+        read_through: None,
+        blocked_since: None,
+    };
+    let first = FeedEvent::Command(summary);
+    match feed.answers.event(&first).await {
+        Ok(()) => feed.go_on(changes).await.err().unwrap_or(End::Closed),
+        Err(end) => end,
+    }
+}
+
+/// A wait for this bridge to have read the output stream up to its end of now.
+type ReadThrough = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct CommandFeed<'a> {
+    api: Arc<Api>,
+    answers: &'a mut Answers,
+    listener: Listener,
+    id: CommandId,
+    /// Absent when no output is wished.
+    pump: Option<Pump>,
+    /// Runs as they were last told.
+    told: BTreeMap<MachineToken, RunView>,
+    /// Settled runs that wait for their output.
+    settling: BTreeMap<MachineToken, (RunView, Barrier)>,
+    /// The counts that were last told as settled.
+    settled: Option<Counts>,
+    read_through: Option<ReadThrough>,
+    /// Since when output waits for credit.
+    blocked_since: Option<Instant>,
+}
+
+impl CommandFeed<'_> {
+    async fn go_on(&mut self, mut changes: Receiver<Change>) -> Result<(), End> {
+        self.read_all().await?;
+        loop {
+            if let Some(end) = self.end() {
+                return Err(end);
+            }
+            let flow = self.advance().await?;
+            let mut batch = Batch::default();
+            if flow == Flow::More {
+                // Between two rounds of output, states that changed meanwhile may pass.
+                take_ready(&mut changes, &mut batch);
+            } else {
+                batch = self.wait(&mut changes, flow).await?;
+            }
+            self.apply(batch).await?;
+        }
+    }
+
+    fn end(&mut self) -> Option<End> {
+        let blocked = self.blocked_since.is_some_and(|since| since.elapsed() >= STALL);
+        self.listener.end().or_else(|| blocked.then_some(End::Stalled))
+    }
+
+    /// Sends what can be sent now: output, then runs that waited for it, then the end of all.
+    async fn advance(&mut self) -> Result<Flow, End> {
+        let credited = self.listener.credited();
+        let mut flow = match &mut self.pump {
+            Some(pump) => pump.flow(&self.api, self.answers, self.id, credited).await?,
+            None => Flow::Drained,
+        };
+        let blocked = self.settle(flow == Flow::Drained, credited).await?;
+        if blocked {
+            flow = Flow::Blocked;
+        }
+        match flow {
+            Flow::Blocked => self.blocked_since = self.blocked_since.or_else(|| Some(Instant::now())),
+            Flow::More | Flow::Drained | Flow::Retry => self.blocked_since = None,
+        }
+        if flow == Flow::Drained {
+            self.tell_end().await?;
+        }
+        Ok(flow)
+    }
+
+    /// Tells the settled runs whose output was sent. Answers whether one waits for credit.
+    async fn settle(&mut self, drained: bool, credited: u64) -> Result<bool, End> {
+        let Some(pump) = &mut self.pump else { return Ok(false) };
+        let mut blocked = false;
+        let waiting: Vec<MachineToken> = self.settling.keys().cloned().collect();
+        for token in waiting {
+            let Some((run, barrier)) = self.settling.get_mut(&token) else { continue };
+            barrier.look(&self.api, self.id, &token, run).map_err(|error| unreadable(&error))?;
+            let passes = match &*barrier {
+                Barrier::At(position) => pump.position() >= *position,
+                Barrier::Drained => drained,
+                Barrier::Inline(inline) if pump.sent() < credited => {
+                    pump.send_inline(self.answers, &run.machine, inline).await?;
+                    true
+                }
+                Barrier::Inline(_) => {
+                    blocked = true;
+                    false
+                }
+                Barrier::Unknown | Barrier::Asked => false,
+            };
+            if passes && let Some((run, _)) = self.settling.remove(&token) {
+                self.answers.event(&FeedEvent::Run(run.clone())).await?;
+                self.told.insert(token, run);
+            }
+        }
+        self.ask();
+        Ok(blocked)
+    }
+
+    /// Asks how far the output stream goes, when a run needs to know and nobody is asking yet.
+    fn ask(&mut self) {
+        let mut unknown = self.settling.values_mut().filter(|(_, barrier)| *barrier == Barrier::Unknown);
+        if self.read_through.is_some() || unknown.next().is_none() {
+            return;
+        }
+        for (_, barrier) in self.settling.values_mut() {
+            if *barrier == Barrier::Unknown {
+                *barrier = Barrier::Asked;
+            }
+        }
+        let api = Arc::clone(&self.api);
+        self.read_through = Some(Box::pin(async move {
+            // When it cannot be told in time, what is there is all that is sent: an exit is not held back for
+            // output that may never come.
+            if api.read_through(OUT).await.is_err() {
+                api.count("feed", "output_unsure");
+            }
+        }));
+    }
+
+    /// The output stream was read up to the end it had when it was asked for.
+    fn was_read_through(&mut self) {
+        self.read_through = None;
+        for (_, barrier) in self.settling.values_mut() {
+            if *barrier == Barrier::Asked {
+                *barrier = Barrier::Drained;
+            }
+        }
+    }
+
+    /// Tells that everything has settled, once per set of counts.
+    async fn tell_end(&mut self) -> Result<(), End> {
+        let all_settled = self.told.values().all(|run| run.state.is_settled());
+        if !self.settling.is_empty() || self.told.is_empty() || !all_settled {
+            return Ok(());
+        }
+        let mut counts = Counts::new();
+        for run in self.told.values() {
+            *counts.entry(run.state).or_default() += 1;
+        }
+        if self.settled.as_ref() != Some(&counts) {
+            self.answers.event(&FeedEvent::Settled { counts: counts.clone() }).await?;
+            self.settled = Some(counts);
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be something to do.
+    async fn wait(&mut self, changes: &mut Receiver<Change>, flow: Flow) -> Result<Batch, End> {
+        let alive = self.answers.spoke_at() + ALIVE;
+        let unattended = self.listener.signed_at() + UNATTENDED;
+        let stalled = self.blocked_since.map(|since| since + STALL);
+        let read_through = async {
+            match &mut self.read_through {
+                Some(wait) => wait.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            batch = changed(changes) => return batch.ok_or(End::Stopped),
+            () = self.listener.told() => {}
+            () = read_through => self.was_read_through(),
+            () = sleep(RETRY), if flow == Flow::Retry => {}
+            () = sleep_until(stalled.unwrap_or(unattended)) => {}
+            () = sleep_until(unattended) => {}
+            () = sleep_until(alive) => self.answers.event(&FeedEvent::Alive).await?,
+        }
+        Ok(Batch::default())
+    }
+
+    /// Reads the runs that changed; output that arrived is found by the pump.
+    async fn apply(&mut self, batch: Batch) -> Result<(), End> {
+        if batch.lagged {
+            return self.read_all().await;
+        }
+        for change in batch.changes {
+            match change {
+                Change::Run { cid, mid } if cid == self.id => {
+                    let run = self.api.view().run(cid, &mid).map_err(|error| unreadable(&error))?;
+                    if let Some(run) = run {
+                        self.observe(mid, run).await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_all(&mut self) -> Result<(), End> {
+        let id = self.id;
+        let command = self.api.read(move |view| view.command(id)).await.map_err(|_| End::Unreadable)?;
+        // A command that was forgotten meanwhile has nothing more to tell.
+        let Some(command) = command else { return Err(End::Unreadable) };
+        for run in command.runs {
+            self.observe(run.machine.token(), run).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells a run that changed, or holds it back until its output was sent.
+    async fn observe(&mut self, token: MachineToken, run: RunView) -> Result<(), End> {
+        if self.told.get(&token) == Some(&run) {
+            self.settling.remove(&token);
+            return Ok(());
+        }
+        if self.pump.is_some() && run.state.is_settled() {
+            if self.settling.get(&token).is_none_or(|(waiting, _)| *waiting != run) {
+                self.settling.insert(token, (run, Barrier::Unknown));
+            }
+            return Ok(());
+        }
+        self.answers.event(&FeedEvent::Run(run.clone())).await?;
+        self.told.insert(token, run);
+        Ok(())
+    }
+}
+
+/// How output stands after a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// There is more, and it may be sent.
+    More,
+    /// All that is there was sent.
+    Drained,
+    /// There is more, and no credit.
+    Blocked,
+    /// The broker did not answer.
+    Retry,
+}
+
+fn unreadable(error: &StoreError) -> End {
+    warn!(error = report(error), "the store cannot be read");
+    End::Unreadable
+}

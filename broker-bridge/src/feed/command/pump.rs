@@ -1,0 +1,177 @@
+//! Output of a command, in the order in which it was stored, against credit.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use signalbox_schemas::{
+    error::report,
+    id::{CommandId, MachineId},
+    limit::CHUNK_BYTES,
+    output::OutputStream,
+    run::InlineOutput,
+};
+use tracing::warn;
+
+use super::{
+    super::{Answers, End, answer::ChunkHead},
+    Flow, unreadable,
+};
+use crate::{api::Api, view::ChunkRef};
+
+/// Chunks looked up at once: a lookup is one range scan.
+const LOOKED_UP: usize = 64;
+/// Chunks sent before the feed turns to other things: at 128 KiB 1 MiB, some milliseconds.
+const ROUND: usize = 8;
+/// Chunks read from the broker ahead of the one that is sent.
+const READ_AHEAD: usize = 4;
+
+/// Where output stands.
+pub(super) struct Pump {
+    /// Everything up to here was sent.
+    position: u64,
+    /// Output bytes sent.
+    sent: u64,
+    queue: VecDeque<ChunkRef>,
+}
+
+impl Pump {
+    pub(super) fn after(position: u64) -> Self {
+        Self { position, sent: 0, queue: VecDeque::new() }
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Sends one round of output, until `credited` bytes were sent in all.
+    pub(super) async fn flow(
+        &mut self,
+        api: &Api,
+        answers: &mut Answers,
+        id: CommandId,
+        credited: u64,
+    ) -> Result<Flow, End> {
+        if self.queue.is_empty() {
+            let found = api.view().chunks_after(id, self.position, LOOKED_UP);
+            self.queue = found.map_err(|error| unreadable(&error))?.into();
+        }
+        if self.queue.is_empty() {
+            return Ok(Flow::Drained);
+        }
+        let round = self.affordable(credited);
+        if round == 0 {
+            return Ok(Flow::Blocked);
+        }
+        let chunks: Vec<ChunkRef> = self.queue.drain(..round).collect();
+        let read = |chunk: ChunkRef| {
+            let view = api.view().clone();
+            async move {
+                let body = view.chunk_body(&chunk).await;
+                (chunk, body)
+            }
+        };
+        let mut bodies = stream::iter(chunks).map(read).buffered(READ_AHEAD);
+        while let Some((chunk, body)) = bodies.next().await {
+            match body {
+                Ok(Some(body)) => self.send(answers, &chunk, body).await?,
+                Ok(None) => api.count("feed", "chunk_gone"),
+                Err(error) => {
+                    warn!(error = report(&error), "a chunk of output cannot be read");
+                    // What was not sent is looked up again.
+                    self.queue.clear();
+                    return Ok(Flow::Retry);
+                }
+            }
+            self.position = chunk.position;
+        }
+        Ok(Flow::More)
+    }
+
+    /// How many of the next chunks may go: as long as credit is left, the next one goes whole.
+    fn affordable(&self, credited: u64) -> usize {
+        let mut sent = self.sent;
+        let affordable = self.queue.iter().take(ROUND).take_while(|chunk| {
+            let goes = sent < credited || chunk.len == 0;
+            sent += u64::from(chunk.len);
+            goes
+        });
+        affordable.count()
+    }
+
+    async fn send(&mut self, answers: &mut Answers, chunk: &ChunkRef, body: Bytes) -> Result<(), End> {
+        let mut rest = body;
+        let mut offset = chunk.offset;
+        while !rest.is_empty() {
+            let bytes = rest.split_to(rest.len().min(CHUNK_BYTES));
+            // Only behind its last byte is the chunk done with.
+            let position = if rest.is_empty() { chunk.position } else { self.position };
+            let len = bytes.len() as u64;
+            let head = ChunkHead { machine: &chunk.machine, stream: chunk.stream, offset, position };
+            answers.chunk(head, bytes).await?;
+            self.sent += len;
+            offset += len;
+        }
+        Ok(())
+    }
+
+    /// Sends what an exit carries itself.
+    pub(super) async fn send_inline(
+        &mut self,
+        answers: &mut Answers,
+        machine: &MachineId,
+        inline: &InlineOutput,
+    ) -> Result<(), End> {
+        for (stream, bytes) in
+            [(OutputStream::Stdout, &inline.stdout), (OutputStream::Stderr, &inline.stderr)]
+        {
+            if bytes.0.is_empty() {
+                continue;
+            }
+            let head = ChunkHead { machine, stream, offset: 0, position: self.position };
+            answers.chunk(head, Bytes::copy_from_slice(&bytes.0)).await?;
+            self.sent += bytes.0.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn pump(sent: u64, lens: &[u32]) -> Pump {
+        let machine = MachineId::new("web-1").unwrap();
+        let chunk = |len: &u32| ChunkRef {
+            position: 1,
+            token: machine.token(),
+            machine: machine.clone(),
+            stream: OutputStream::Stdout,
+            offset: 0,
+            len: *len,
+            skip: 0,
+        };
+        Pump { position: 0, sent, queue: lens.iter().map(chunk).collect() }
+    }
+
+    #[rstest]
+    #[case::nothing_given(0, 0, &[10, 10], 0)]
+    #[case::one_byte_lets_a_chunk_go(0, 1, &[10, 10], 1)]
+    #[case::until_it_is_used_up(0, 11, &[10, 10, 10], 2)]
+    #[case::exactly_used_up(10, 10, &[10], 0)]
+    #[case::empty_ones_are_free(10, 10, &[0, 0, 10], 2)]
+    #[case::a_round_at_most(0, 1_000, &[1; 20], ROUND)]
+    fn output_goes_as_far_as_its_credit(
+        #[case] sent: u64,
+        #[case] credited: u64,
+        #[case] lens: &[u32],
+        #[case] go: usize,
+    ) {
+        assert_eq!(pump(sent, lens).affordable(credited), go);
+    }
+}

@@ -1,0 +1,124 @@
+//! The HTTP front: the same operations as over NATS, for applications.
+//!
+//! Binding is the caller's business. Every request has bounds: connections, the time for its head and its
+//! body, the size of its body, the time of a long poll.
+
+mod auth;
+mod connection;
+mod health;
+mod problem;
+mod v1;
+
+use std::{future::IntoFuture as _, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::Response,
+    routing::{get, post},
+};
+use signalbox_schemas::error::ErrorCode;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::{
+    connection::{Bounded, Pace, Patience},
+    problem::Refusal,
+};
+use crate::api::Api;
+
+/// After a stop, connections that are not done by then are dropped.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+/// Longest path that is logged, characters.
+const LOGGED_PATH: usize = 128;
+
+/// The front is broken.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The listener failed for good. Not retryable.
+    #[error("cannot serve HTTP")]
+    Serve(#[source] std::io::Error),
+}
+
+/// What the front needs.
+pub struct Front {
+    /// The operations.
+    pub api: Arc<Api>,
+    /// The administrators' bearer token.
+    pub admin_token: String,
+    /// Whether this bridge dispatches now.
+    pub holds_lease: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Shared by all requests.
+struct Shared {
+    front: Front,
+    stop: CancellationToken,
+}
+
+/// Serves until `stop`, then ends within a second. Long polls are answered at once when it stops.
+///
+/// # Errors
+/// [`HttpError`] when the listener fails.
+pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken) -> Result<(), HttpError> {
+    let shared = Arc::new(Shared { front, stop: stop.clone() });
+    let service = router(shared).into_make_service_with_connect_info::<Pace>();
+    let serving = axum::serve(Bounded::new(listener, Patience::default()), service)
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    tokio::select! {
+        served = serving => served.map_err(HttpError::Serve),
+        () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Ok(()),
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let v1 = Router::new()
+        .route("/machines", get(v1::machines))
+        .route("/assignments", post(v1::assign))
+        .route("/commands", get(v1::list).post(v1::submit))
+        .route("/commands/{id}", get(v1::show))
+        .route("/commands/{id}/wait", get(v1::wait))
+        .route("/commands/{id}/output", get(v1::output))
+        .route("/commands/{id}/cancel", post(v1::cancel))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&shared), v1::after_cursor))
+        .layer(from_fn_with_state(Arc::clone(&shared), auth::require));
+    Router::new()
+        .route("/health", get(health::health))
+        .nest("/api/v1", v1)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&shared), account))
+        .layer(from_fn(in_progress))
+        .with_state(shared)
+}
+
+async fn no_such_path() -> Refusal {
+    Refusal::no_such_path()
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::method_not_allowed()
+}
+
+/// Tells the connection that it is not idle.
+async fn in_progress(ConnectInfo(pace): ConnectInfo<Pace>, request: Request, next: Next) -> Response {
+    let _guard = pace.begin();
+    next.run(request).await
+}
+
+/// Counts and logs refusals.
+async fn account(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
+    let response = next.run(request).await;
+    if let Some(code) = response.extensions().get::<ErrorCode>() {
+        shared.front.api.count("http", code.as_str());
+        info!(%method, path, status = response.status().as_u16(), %code, "request refused");
+    }
+    response
+}

@@ -1,0 +1,68 @@
+//! `/health`: whether this bridge can be asked, and what it has counted. Needs no token.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde::Serialize;
+
+use super::Shared;
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    bridge: String,
+    caught_up: bool,
+    broker: &'static str,
+    lease: &'static str,
+    counters: BTreeMap<String, u64>,
+}
+
+/// What the whole amounts to: `degraded` without a broker, `starting` while streams are read, else `ok`.
+fn status(connected: bool, caught_up: bool) -> &'static str {
+    match (connected, caught_up) {
+        (false, _) => "degraded",
+        (true, false) => "starting",
+        (true, true) => "ok",
+    }
+}
+
+/// 200 when all is well, else 503, with the same body.
+pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let api = &shared.front.api;
+    let connected = api.link().state().borrow().is_connected;
+    let caught_up = api.view().is_caught_up();
+    let status = status(connected, caught_up);
+    let health = Health {
+        status,
+        bridge: api.bridge().to_string(),
+        caught_up,
+        broker: if connected { "connected" } else { "disconnected" },
+        lease: if (shared.front.holds_lease)() { "held" } else { "standby" },
+        counters: api.counters(),
+    };
+    let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, axum::Json(health)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(true, true, "ok")]
+    #[case(true, false, "starting")]
+    #[case(false, true, "degraded")]
+    #[case(false, false, "degraded")]
+    fn a_bridge_without_broker_is_degraded(
+        #[case] connected: bool,
+        #[case] caught_up: bool,
+        #[case] word: &str,
+    ) {
+        assert_eq!(status(connected, caught_up), word);
+    }
+}

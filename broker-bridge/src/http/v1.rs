@@ -1,0 +1,334 @@
+//! `/api/v1`: requests are read, handed to an operation, and its answer is written. No rule lives here.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use signalbox_schemas::{
+    api::{Accepted, MachineView, Page, ReadOutput},
+    error::{ErrorCode, Problem},
+    id::{CommandId, MachineId},
+    output::OutputStream,
+};
+use tokio::time::{Instant, timeout};
+
+use super::{Shared, problem::Refusal};
+use crate::{
+    api::{Caller, assignments, commands, machines, output as ranges, output::PieceError},
+    view::{Change, Cursors},
+};
+
+type Answer = Result<Response, Refusal>;
+type At = State<Arc<Shared>>;
+type Who = axum::Extension<Caller>;
+
+/// How far the streams must have been read: on answers to writes, and on reads that want to see them.
+const CURSOR: HeaderName = HeaderName::from_static("signalbox-cursor");
+/// Bytes of the whole stream, as far as it is known.
+const TOTAL: HeaderName = HeaderName::from_static("signalbox-total");
+/// Whether bytes of the stream were left out.
+const TRUNCATED: HeaderName = HeaderName::from_static("signalbox-truncated");
+/// The bytes that were asked for were left out: the stream goes on here.
+const NEXT_OFFSET: HeaderName = HeaderName::from_static("signalbox-next-offset");
+/// Makes a submit repeatable.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Largest request body. The largest command is 64 KiB of text, at most 6 bytes each as JSON.
+const BODY_BYTES: usize = 1024 * 1024;
+/// Longest time for a request's body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait of a read for its cursor.
+const CURSOR_WAIT: Duration = Duration::from_secs(5);
+/// Longest long poll, and the one when none is given.
+const WAIT_MS: std::ops::RangeInclusive<u64> = 0..=60_000;
+const DEFAULT_WAIT_MS: u64 = 30_000;
+/// Bytes of output of one answer: most, and when no limit is given.
+const MOST_OUTPUT: u32 = 16 * 1024 * 1024;
+const DEFAULT_OUTPUT: u32 = 1024 * 1024;
+/// Longest idempotency key.
+const KEY_BYTES: usize = 255;
+/// Machines of a page when no limit is given: fleets up to this size need no paging.
+const DEFAULT_MACHINES: u32 = 1000;
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Problem::new(ErrorCode::Invalid, message).into()
+}
+
+/// Lets a request wait until its cursor was read.
+pub(super) async fn after_cursor(State(shared): At, request: Request, next: Next) -> Answer {
+    if let Some(value) = request.headers().get(CURSOR) {
+        let cursors: Option<Cursors> = value.to_str().ok().and_then(|text| text.parse().ok());
+        let cursors = cursors.ok_or_else(|| invalid("Signalbox-Cursor is not one that was answered here"))?;
+        if !shared.front.api.view().reached(&cursors, CURSOR_WAIT).await {
+            let message = "this bridge has not read as far as Signalbox-Cursor; try again in a moment";
+            return Err(Problem::new(ErrorCode::NotCaughtUp, message).into());
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+/// `GET /machines`
+pub(super) async fn machines(State(shared): At, axum::Extension(caller): Who, uri: Uri) -> Answer {
+    let mut page: Page = query::<Paging>(&uri)?.into();
+    page.limit = page.limit.or(Some(DEFAULT_MACHINES));
+    let listed: signalbox_schemas::api::Listed<MachineView> =
+        machines::list(&shared.front.api, &caller, &page)?;
+    Ok(json(StatusCode::OK, &listed, None))
+}
+
+/// `POST /assignments`
+pub(super) async fn assign(State(shared): At, axum::Extension(caller): Who, request: Request) -> Answer {
+    let asked = body(request).await?;
+    let (assigned, cursors) = assignments::create(&shared.front.api, &caller, asked).await?;
+    Ok(json(StatusCode::CREATED, &assigned, Some(&cursors)))
+}
+
+/// `GET /commands`
+pub(super) async fn list(State(shared): At, axum::Extension(caller): Who, uri: Uri) -> Answer {
+    let page = query::<Paging>(&uri)?.into();
+    let listed = commands::list(&shared.front.api, &caller, &page).await?;
+    Ok(json(StatusCode::OK, &listed, None))
+}
+
+#[derive(Serialize)]
+struct Submitted {
+    id: CommandId,
+    targets: Vec<MachineId>,
+}
+
+/// `POST /commands`
+pub(super) async fn submit(State(shared): At, axum::Extension(caller): Who, request: Request) -> Answer {
+    let key = idempotency_key(request.headers())?;
+    let asked = body(request).await?;
+    let (Accepted { id, targets, .. }, cursors) =
+        commands::run(&shared.front.api, &caller, asked, key.as_deref()).await?;
+    Ok(json(StatusCode::ACCEPTED, &Submitted { id, targets }, Some(&cursors)))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=KEY_BYTES).contains(&text.len()));
+    match (text, values.next()) {
+        (Some(text), None) => Ok(Some(text.to_owned())),
+        _ => Err(invalid(format!("Idempotency-Key must be one value of 1 to {KEY_BYTES} ASCII characters"))),
+    }
+}
+
+/// `GET /commands/{id}`
+pub(super) async fn show(
+    State(shared): At,
+    axum::Extension(caller): Who,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Answer {
+    query::<Nothing>(&uri)?;
+    let command = commands::get(&shared.front.api, &caller, command_id(&id)?).await?;
+    Ok(json(StatusCode::OK, &command, None))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Waiting {
+    timeout_ms: Option<u64>,
+}
+
+/// `GET /commands/{id}/wait`
+pub(super) async fn wait(
+    State(shared): At,
+    axum::Extension(caller): Who,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Answer {
+    let id = command_id(&id)?;
+    let wait_ms = query::<Waiting>(&uri)?.timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
+    if !WAIT_MS.contains(&wait_ms) {
+        return Err(invalid(format!(
+            "timeout_ms must be 0 to {}; ask again for longer waits",
+            WAIT_MS.end()
+        )));
+    }
+    let api = &shared.front.api;
+    let deadline = Instant::now() + Duration::from_millis(wait_ms);
+    let mut changes = api.view().changes();
+    let settled = loop {
+        if commands::known(api, id).await?.settled {
+            break true;
+        }
+        tokio::select! {
+            () = changed(&mut changes, id) => {}
+            () = tokio::time::sleep_until(deadline) => break false,
+            () = shared.stop.cancelled() => break false,
+        }
+    };
+    let command = commands::get(api, &caller, id).await?;
+    let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(json(status, &command, None))
+}
+
+/// Returns when something about a command may have changed.
+async fn changed(changes: &mut tokio::sync::broadcast::Receiver<Change>, id: CommandId) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match changes.recv().await {
+            Ok(Change::Run { cid, .. } | Change::Command { cid }) if cid == id => return,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return,
+            // The view is gone, and so is the bridge: the stop token ends the wait.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutputQuery {
+    machine: String,
+    stream: OutputStream,
+    #[serde(default)]
+    offset: u64,
+    limit: Option<u32>,
+}
+
+/// `GET /commands/{id}/output`
+pub(super) async fn output(
+    State(shared): At,
+    axum::Extension(caller): Who,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Answer {
+    let id = command_id(&id)?;
+    let OutputQuery { machine, stream, offset, limit } = query(&uri)?;
+    let limit = limit.unwrap_or(DEFAULT_OUTPUT);
+    if !(1..=MOST_OUTPUT).contains(&limit) {
+        return Err(invalid(format!("limit must be 1 to {MOST_OUTPUT}; read on at the offset behind it")));
+    }
+    let api = &shared.front.api;
+    let mut range = ranges::range(api, &caller, &ReadOutput { id, machine, stream, offset, limit }).await?;
+    let (mut len, total) = (range.len, range.total);
+    let (mut next, mut truncated) = (range.next_offset, range.truncated);
+    let mut pieces = range.take_pieces();
+    // The first piece is read before the head is sent: only then can its loss be told.
+    let first = match pieces.next(api.view()).await {
+        None => Bytes::new(),
+        Some(Ok(bytes)) => bytes,
+        Some(Err(PieceError::Gone { len: gone })) => {
+            (len, next, truncated) = (0, Some(offset.saturating_add(gone)), true);
+            Bytes::new()
+        }
+        Some(Err(error)) => return Err(error.problem().into()),
+    };
+    let body = if len == 0 { Body::empty() } else { piecewise(&shared, first, pieces) };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_LENGTH, len.into());
+    headers.insert(TOTAL, total.into());
+    headers.insert(TRUNCATED, HeaderValue::from_static(if truncated { "true" } else { "false" }));
+    headers.extend(next.map(|next| (NEXT_OFFSET, next.into())));
+    Ok(response)
+}
+
+/// A body that reads a piece when the one before was taken. A piece that cannot be had breaks the connection:
+/// the length was promised, and nobody may take less for the whole.
+fn piecewise(shared: &Arc<Shared>, first: Bytes, rest: ranges::Pieces) -> Body {
+    let shared = Arc::clone(shared);
+    let rest = stream::unfold((shared, rest), |(shared, mut rest)| async move {
+        let next = rest.next(shared.front.api.view()).await?;
+        Some((next, (shared, rest)))
+    });
+    Body::from_stream(stream::once(async { Ok(first) }).chain(rest))
+}
+
+/// `POST /commands/{id}/cancel`
+pub(super) async fn cancel(
+    State(shared): At,
+    axum::Extension(caller): Who,
+    Path(id): Path<String>,
+) -> Answer {
+    let (cancelling, cursors) = commands::cancel(&shared.front.api, &caller, command_id(&id)?).await?;
+    Ok(json(StatusCode::ACCEPTED, &cancelling, Some(&cursors)))
+}
+
+fn command_id(text: &str) -> Result<CommandId, Refusal> {
+    let no_such = |_| Problem::new(ErrorCode::NotFound, "there is no such command; its id would be a UUID");
+    Ok(text.parse().map_err(no_such)?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paging {
+    limit: Option<u32>,
+    after: Option<String>,
+}
+
+impl From<Paging> for Page {
+    fn from(paging: Paging) -> Self {
+        Self { limit: paging.limit, after: paging.after }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// The query, every member of which must be known.
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+    let parsed = Query::<T>::try_from_uri(uri);
+    parsed.map(|Query(query)| query).map_err(|error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        invalid(format!("cannot read the query: {}", cut(&source.unwrap_or_default())))
+    })
+}
+
+/// The body as JSON, every member of which must be known.
+async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    let too_large = || {
+        let message = format!("the body is above {BODY_BYTES} bytes; send less");
+        Refusal::from(Problem::new(ErrorCode::TooLarge, message))
+    };
+    let promised = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if promised.and_then(|text| text.parse().ok()).is_some_and(|len: u64| len > BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut body = BytesMut::new();
+        let mut data = request.into_body().into_data_stream();
+        while let Some(bytes) = data.next().await {
+            let bytes = bytes.map_err(|_| invalid("the body ended early; send it again"))?;
+            if body.len() + bytes.len() > BODY_BYTES {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&bytes);
+        }
+        Ok(body)
+    };
+    let late =
+        |_| invalid(format!("the body did not arrive within {} s; send it again", BODY_TIMEOUT.as_secs()));
+    let body = timeout(BODY_TIMEOUT, read).await.map_err(late)??;
+    serde_json::from_slice(&body)
+        .map_err(|error| invalid(format!("cannot read the body as JSON: {}", cut(&error.to_string()))))
+}
+
+/// Text of a parser, which quotes what it read: short, and without control characters.
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T, cursors: Option<&Cursors>) -> Response {
+    let mut response = (status, axum::Json(value)).into_response();
+    if let Some(cursors) = cursors
+        && let Ok(value) = HeaderValue::from_str(&cursors.to_string())
+    {
+        response.headers_mut().insert(CURSOR, value);
+    }
+    response
+}

@@ -1,0 +1,97 @@
+//! NATS login files: a user's token and the seed of its login key, in the format of the broker's own tools.
+
+use std::path::Path;
+
+use nkeys::{KeyPair, KeyPairType};
+
+use super::{
+    InitError,
+    accounts::{AccountKeys, UserKind},
+    jwt,
+    keys::{self, Secret},
+    state_dir,
+};
+
+const TOKEN_BEGIN: &str = "-----BEGIN NATS USER JWT-----";
+const TOKEN_END: &str = "------END NATS USER JWT------";
+const SEED_BEGIN: &str = "-----BEGIN USER NKEY SEED-----";
+const SEED_END: &str = "------END USER NKEY SEED------";
+
+/// Sees that `path` logs `name` in, and answers its public login key.
+///
+/// The login key is made once; the token is minted anew when it differs or is past half of its life.
+pub(crate) fn ensure(
+    path: &Path,
+    accounts: &AccountKeys,
+    kind: UserKind,
+    name: &str,
+    now_secs: u64,
+) -> Result<String, InitError> {
+    let old = state_dir::read_private(path)?.map(Secret::new);
+    let login = match &old {
+        Some(old) => {
+            let unreadable = || InitError::Key { what: path.display().to_string() };
+            let seed = between(old.text(), SEED_BEGIN, SEED_END).ok_or_else(unreadable)?;
+            keys::pair_from(&Secret::new(seed.into()), &KeyPairType::User, path)?
+        }
+        None => KeyPair::new_user(),
+    };
+    let key = login.public_key();
+    let token = old.as_ref().and_then(|old| between(old.text(), TOKEN_BEGIN, TOKEN_END));
+    let is_current = token.is_some_and(|token| {
+        jwt::read(token).is_some_and(|claims| claims.sub == key)
+            && accounts.is_current(token, kind, name, now_secs)
+    });
+    if !is_current {
+        let token = accounts.user(kind, name, &key, now_secs)?;
+        let text = Secret::new(render(&token, keys::seed_of(&login)?.text()).into_bytes());
+        state_dir::write_private(path, text.bytes())?;
+    }
+    Ok(key)
+}
+
+/// The public login key in a login file.
+pub(crate) fn login_key(path: &Path) -> Result<String, InitError> {
+    let text = Secret::new(state_dir::require_private(path)?);
+    let claims = between(text.text(), TOKEN_BEGIN, TOKEN_END).and_then(jwt::read);
+    claims.map(|claims| claims.sub).ok_or_else(|| InitError::Key { what: path.display().to_string() })
+}
+
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(begin)?;
+    rest.split_once(end).map(|(inner, _)| inner.trim())
+}
+
+fn render(token: &str, seed: &str) -> String {
+    format!(
+        "{TOKEN_BEGIN}\n{token}\n{TOKEN_END}\n\n\
+         ************************* IMPORTANT *************************\n\
+         The seed below proves who you are to the broker. Keep it secret.\n\n\
+         {SEED_BEGIN}\n{seed}\n{SEED_END}\n\n\
+         *************************************************************\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signalbox_schemas::{layout::Layout, limit::DAY_MS};
+
+    #[test]
+    fn a_login_keeps_its_key_and_renews_its_token() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("keys")).unwrap();
+        let accounts = AccountKeys::at(&Layout::new(dir.path())).unwrap();
+        let path = dir.path().join("a.creds");
+        let ensure = |now| ensure(&path, &accounts, UserKind::Relay, "web-1", now).unwrap();
+        let read = || std::fs::read_to_string(&path).unwrap();
+
+        let key = ensure(1_000);
+        let first = read();
+        assert_eq!(ensure(1_001), key);
+        assert_eq!(read(), first, "written without need");
+        assert_eq!(ensure(1_000 + 201 * DAY_MS / 1000), key);
+        assert_ne!(read(), first, "not renewed");
+        assert_eq!(login_key(&path).unwrap(), key);
+    }
+}

@@ -1,0 +1,365 @@
+//! Reading the streams: one task each, from its cursor on, in batches of what is ready, never by a timer.
+//!
+//! Decoding and applying overlap. A batch is applied in one go: memory, rows and cursor change together, then
+//! readers are told. An event that speaks of something unknown makes its stream wait until the streams it
+//! depends on were read up to the ends they have *now*; the dependencies have no cycle
+//! (DOC ← state ← CMD, DONE ← RUN, OUT), so this ends. Nothing a stream holds can stop the reading: what cannot
+//! be believed is counted and skipped.
+
+pub(crate) mod decode;
+
+use std::{sync::Arc, time::Duration};
+
+use signalbox_link::{FollowError, Message, StreamError};
+use signalbox_schemas::{
+    error::report,
+    mailbox::Position,
+    output::ChunkHead,
+    stream::{CMD, DOC, DONE, HB, MBOX, OUT, RUN, STATE},
+};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    broker_link::BrokerLink,
+    core::{CoreError, Shared},
+    projection::{Applied, ApplyError, Projection},
+    store::StoreError,
+};
+use decode::{Event, Raw};
+
+/// Streams with a cursor.
+pub(crate) const FOLLOWED: [&str; 7] = [DOC, STATE, CMD, DONE, RUN, OUT, MBOX];
+/// Messages of one batch: a batch holds the lock of memory for a few milliseconds.
+const BATCH: usize = 512;
+/// Batches that are decoded ahead of the one being applied.
+const AHEAD: usize = 2;
+/// Batches up to this size are decoded in place; handing over costs more.
+const INLINE: usize = 8;
+/// Pause between attempts while the broker does not answer.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long to wait for a stream to be read on before asking again what it still holds.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// What a stream's events may speak of.
+fn depends_on(stream: &str) -> &'static [&'static str] {
+    match stream {
+        STATE => &[DOC],
+        CMD | DONE | MBOX => &[DOC, STATE],
+        HB => &[STATE],
+        RUN | OUT => &[DOC, STATE, CMD, DONE],
+        _ => &[],
+    }
+}
+
+/// A message, read.
+struct Decoded {
+    sequence: u64,
+    stored_at: u64,
+    event: Result<Event, &'static str>,
+}
+
+/// Starts a reader for each stream, and the one that says when all were read.
+pub(crate) fn spawn(
+    shared: &Arc<Shared>,
+    broker: &BrokerLink,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), CoreError>>,
+) {
+    for stream in FOLLOWED.into_iter().chain([HB]) {
+        let reader = Reader { shared: shared.clone(), broker: broker.clone(), stream };
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                ended = reader.run() => ended,
+            }
+        });
+    }
+    let (shared, stop) = (shared.clone(), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = read_to_end(&shared, &FOLLOWED) => {
+                shared.caught_up.send_replace(true);
+                info!("every stream was read up to its end at start");
+                shared.dispatch.notify_one();
+                shared.deadline.notify_one();
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Waits until these streams were read up to the ends they have now. Waits for the broker however long.
+pub(crate) async fn read_to_end(shared: &Shared, streams: &[&str]) {
+    for stream in streams {
+        while !read_one_to_end(shared, stream).await {
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Answers whether it was done; if not, the broker did not answer, or it takes long and has to be looked at anew:
+/// the stream may have been made anew, or its messages purged.
+async fn read_one_to_end(shared: &Shared, stream: &str) -> bool {
+    let Ok(state) = shared.link.stream_state(stream).await else { return false };
+    let end = Position { created: state.created_ms, sequence: state.last };
+    let is_read = |at: Position| at.created == end.created && at.sequence >= end.sequence;
+    let at = shared.cursor(stream);
+    if !is_read(at) && at.created == end.created {
+        // What lies between may have been purged or be too old: then nothing will ever come.
+        let Ok(next) = shared.link.next_from_leader(stream, at.sequence + 1, ">").await else { return false };
+        if next.is_none_or(|next| next.sequence > end.sequence) {
+            // Not written to the store: after a start it is found again.
+            shared.cursors.send_modify(|cursors| {
+                if cursors.get(stream).sequence < end.sequence {
+                    cursors.set(stream, end);
+                }
+            });
+        }
+    }
+    let mut cursors = shared.cursors.subscribe();
+    let reading = cursors.wait_for(|cursors| is_read(cursors.get(stream)));
+    tokio::time::timeout(RECHECK, reading).await.is_ok_and(|read| read.is_ok())
+}
+
+/// Reads one stream.
+struct Reader {
+    shared: Arc<Shared>,
+    broker: BrokerLink,
+    stream: &'static str,
+}
+
+impl Reader {
+    fn has_cursor(&self) -> bool {
+        self.stream != HB
+    }
+
+    async fn run(self) -> Result<(), CoreError> {
+        loop {
+            let start = match self.start().await {
+                Ok(start) => start,
+                Err(Retry::Store(error)) => return Err(error.into()),
+                Err(Retry::Broker) => {
+                    sleep(RETRY).await;
+                    continue;
+                }
+            };
+            let ended = match self.follow(start).await {
+                Ok(()) | Err(Ended::Follow(FollowError::Closed)) => return Ok(()),
+                Err(Ended::Store(error)) => return Err(error.into()),
+                Err(Ended::Panicked) => return Err(CoreError::Ended("projection")),
+                Err(Ended::Follow(error)) => error,
+            };
+            self.shared.counters.add(&format!("restarted.{}", self.stream));
+            warn!(stream = self.stream, error = report(&ended), "reading starts again");
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Where to read on from. A stream that was made anew, or has lost its end, is read from its beginning.
+    async fn start(&self) -> Result<Position, Retry> {
+        let state = match self.shared.link.stream_state(self.stream).await {
+            Ok(state) => state,
+            Err(StreamError::Missing { .. }) => {
+                self.broker.ensure_streams().await.map_err(|_| Retry::Broker)?;
+                return Err(Retry::Broker);
+            }
+            Err(error) => {
+                debug!(stream = self.stream, error = report(&error), "stream cannot be asked");
+                return Err(Retry::Broker);
+            }
+        };
+        let beginning = Position { created: state.created_ms, sequence: 0 };
+        if !self.has_cursor() {
+            return Ok(beginning);
+        }
+        let at = self.shared.cursor(self.stream);
+        if at.created == state.created_ms && at.sequence <= state.last {
+            return Ok(at);
+        }
+        if at.created != 0 {
+            self.shared.counters.add(&format!("recreated.{}", self.stream));
+            warn!(
+                stream = self.stream,
+                sequence = at.sequence,
+                "stream was made anew, reading from its beginning"
+            );
+            if self.stream == OUT {
+                self.shared.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+            }
+        }
+        let (shared, stream) = (self.shared.clone(), self.stream);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut memory = shared.memory_mut();
+            Projection::new(&mut memory, &shared.store, &shared.decoder).commit(Some((stream, beginning)))
+        });
+        written.await.map_err(|_| Retry::Broker)?.map_err(Retry::Store)?;
+        self.shared.cursors.send_modify(|cursors| cursors.set(self.stream, beginning));
+        Ok(beginning)
+    }
+
+    /// Fetches, decodes and applies until the stream cannot be followed any more.
+    async fn follow(&self, start: Position) -> Result<(), Ended> {
+        let (tx, mut rx) = mpsc::channel::<Vec<Decoded>>(AHEAD);
+        let fetch = async {
+            let mut follow = self.shared.link.follow(self.stream, start.sequence + 1, None);
+            loop {
+                let messages = follow.next_batch(BATCH).await.map_err(Ended::Follow)?;
+                if follow.created_ms().is_some_and(|created| created != start.created) {
+                    let stream = self.stream.to_owned();
+                    let created_ms = follow.created_ms().unwrap_or_default();
+                    return Err(Ended::Follow(FollowError::Recreated { stream, created_ms }));
+                }
+                if tx.send(self.decode(messages).await?).await.is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        let apply = async {
+            while let Some(batch) = rx.recv().await {
+                self.apply(start.created, batch).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(fetch, apply).map(|_: ((), ())| ())
+    }
+
+    /// Decodes a batch, a large one on two threads: signatures are what costs.
+    async fn decode(&self, mut messages: Vec<Message>) -> Result<Vec<Decoded>, Ended> {
+        if messages.len() <= INLINE {
+            return Ok(decode_all(&self.shared, &messages));
+        }
+        let behind = messages.split_off(messages.len() / 2);
+        let half = |messages: Vec<Message>| {
+            let shared = self.shared.clone();
+            tokio::task::spawn_blocking(move || decode_all(&shared, &messages))
+        };
+        let (first, second) = tokio::join!(half(messages), half(behind));
+        let mut decoded = first.map_err(|_| Ended::Panicked)?;
+        decoded.extend(second.map_err(|_| Ended::Panicked)?);
+        Ok(decoded)
+    }
+
+    async fn apply(&self, created: u64, batch: Vec<Decoded>) -> Result<(), Ended> {
+        let mut rest: Arc<[Decoded]> = batch.into();
+        let (mut done, mut last_chance) = (0, false);
+        while done < rest.len() {
+            let (shared, stream) = (self.shared.clone(), self.stream);
+            let cursor = self.has_cursor().then_some(created);
+            let job = tokio::task::spawn_blocking(move || {
+                let applied =
+                    apply_some(&shared, stream, cursor, rest.get(done..).unwrap_or_default(), last_chance);
+                applied.map(|count| (rest, count))
+            });
+            let (back, count) = match job.await {
+                Ok(applied) => applied.map_err(Ended::Store)?,
+                Err(_) => return Err(Ended::Panicked),
+            };
+            rest = back;
+            done += count;
+            if done < rest.len() {
+                read_to_end(&self.shared, depends_on(self.stream)).await;
+                last_chance = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Retry {
+    Broker,
+    Store(StoreError),
+}
+
+enum Ended {
+    Follow(FollowError),
+    Store(StoreError),
+    Panicked,
+}
+
+fn decode_all(shared: &Shared, messages: &[Message]) -> Vec<Decoded> {
+    let decode = |message: &Message| {
+        let head = ChunkHead::from_headers(|name| message.headers.get(name)).map_err(|error| error.0);
+        let raw = Raw { subject: &message.subject, payload: &message.payload, head };
+        let event = shared.decoder.decode(message.sequence, message.time_ms, &raw);
+        if let Err(reason) = event {
+            refuse(shared, &message.stream, message.sequence, reason);
+        }
+        Decoded { sequence: message.sequence, stored_at: message.time_ms, event }
+    };
+    messages.iter().map(decode).collect()
+}
+
+/// Counts a refusal, and logs it when the count is a power of two: a flood must not flood the log.
+fn refuse(shared: &Shared, stream: &str, sequence: u64, reason: &str) {
+    let count = shared.counters.add(&format!("refused.{stream}.{reason}"));
+    if count.is_power_of_two() {
+        warn!(stream, sequence, reason, count, "message refused");
+    }
+}
+
+/// Applies events up to the first that has to wait; answers how many. Blocks.
+fn apply_some(
+    shared: &Shared,
+    stream: &'static str,
+    created: Option<u64>,
+    batch: &[Decoded],
+    last_chance: bool,
+) -> Result<usize, StoreError> {
+    let mut memory = shared.memory_mut();
+    let mut projection = Projection::new(&mut memory, &shared.store, &shared.decoder);
+    let (mut count, mut at) = (0, None);
+    for decoded in batch {
+        if let Ok(event) = &decoded.event {
+            match projection.apply(decoded.sequence, decoded.stored_at, event, last_chance) {
+                Ok(Applied::Yes) => {}
+                Ok(Applied::NotYet) => break,
+                Err(ApplyError::Refused(reason)) => refuse(shared, stream, decoded.sequence, reason),
+                Err(ApplyError::Store(error)) => return Err(error),
+            }
+        }
+        at = Some(decoded.sequence);
+        count += 1;
+    }
+    let cursor = created.zip(at).map(|(created, sequence)| Position { created, sequence });
+    let effects = projection.commit(cursor.map(|at| (stream, at)))?;
+    drop(memory);
+    if !effects.bodies.is_empty() {
+        let mut cache = shared.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        effects.bodies.iter().for_each(|(sequence, body)| cache.put(*sequence, body));
+    }
+    effects.notes.iter().for_each(|name| {
+        shared.counters.add(name);
+    });
+    if let Some(at) = cursor {
+        shared.cursors.send_modify(|cursors| {
+            if cursors.get(stream).sequence < at.sequence {
+                cursors.set(stream, at);
+            }
+        });
+    }
+    for change in effects.changes {
+        // Nobody listening is no error.
+        let _ = shared.changes.send(change);
+    }
+    if stream != OUT {
+        shared.dispatch.notify_one();
+        shared.deadline.notify_one();
+    }
+    Ok(count)
+}
+
+/// Applies one fact that was read alone, beside the reader of RUN. Its place in the stream makes that harmless.
+pub(crate) async fn apply_fact(shared: &Arc<Shared>, message: Message) {
+    let shared = shared.clone();
+    let job = tokio::task::spawn_blocking(move || {
+        let batch = decode_all(&shared, std::slice::from_ref(&message));
+        apply_some(&shared, RUN, None, &batch, true)
+    });
+    if let Ok(Err(error)) = job.await {
+        warn!(error = report(&error), "fact read alone was not applied");
+    }
+}

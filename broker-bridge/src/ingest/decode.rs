@@ -1,0 +1,378 @@
+//! From a stored message to an event. Pure and strict: what is not exactly as the contract says is refused with
+//! a reason, and nothing here decides whether a key may speak: that needs state, see
+//! [`projection`](crate::projection).
+//!
+//! A signature is checked here against the key that the envelope names, so that this costly part needs no state
+//! and runs beside everything else.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use signalbox_schemas::{
+    api::{Cancel, Request, op},
+    authors::Authors,
+    command::{CommandSpec, Part},
+    heartbeat::Heartbeat,
+    id::{CommandId, MachineToken, Sha256, Workspace},
+    limit,
+    mailbox::Mailbox,
+    output::ChunkHead,
+    record::{
+        ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord, StoredFact,
+        table,
+    },
+    run::{Claim, Exit, Lost, Rejection, RunState, Start, Withdrawal},
+    signed::{Message as Body, PublicKey, Signed},
+    subject::{CommandPiece, FactKind, Subject},
+};
+
+use crate::projection::MailboxRow;
+
+/// Whose streams these are.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoder {
+    pub(crate) ws: Workspace,
+    pub(crate) fleet_key: PublicKey,
+}
+
+/// A message as the broker gave it.
+#[derive(Debug)]
+pub(crate) struct Raw<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) payload: &'a Bytes,
+    pub(crate) head: Result<ChunkHead, &'static str>,
+}
+
+/// A signed fact whose signature fits the key that it names.
+#[derive(Debug, Clone)]
+pub(crate) enum SignedFact {
+    Claim(Claim),
+    Rejection(Rejection),
+    Withdrawal(Withdrawal),
+    Start(Start),
+    Exit(Box<Exit>),
+    Lost(Lost),
+}
+
+/// A message on a fact's subject.
+#[derive(Debug, Clone)]
+pub(crate) struct FactEvent {
+    pub(crate) cid: CommandId,
+    pub(crate) mid: MachineToken,
+    pub(crate) kind: FactKind,
+    /// Its sequence in RUN.
+    pub(crate) sequence: u64,
+    /// When the broker stored it, Unix ms.
+    pub(crate) stored_at: u64,
+    /// What it says and who says so, or why it is not to be believed.
+    pub(crate) fact: Result<(SignedFact, PublicKey), &'static str>,
+    /// The message as it stood there.
+    pub(crate) body: Bytes,
+}
+
+/// A record of the `state` bucket.
+#[derive(Debug)]
+pub(crate) enum Record {
+    Machine(MachineRecord),
+    Operator(OperatorRecord),
+    Assignment(AssignmentRecord),
+    ApiKey(String, ApiKeyRecord),
+}
+
+/// What a message says.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Authors {
+        doc: Authors,
+        sha256: Sha256,
+        envelope: Bytes,
+    },
+    Record(Record, PublicKey),
+    Part {
+        cid: CommandId,
+        body: Bytes,
+    },
+    Spec {
+        cid: CommandId,
+        spec: Box<CommandSpec>,
+        bytes: Bytes,
+    },
+    Cancel {
+        cid: CommandId,
+        key: PublicKey,
+    },
+    /// `None`: what stands there is to be replaced.
+    Mailbox {
+        mid: MachineToken,
+        row: Option<(MailboxRow, PublicKey)>,
+    },
+    Fact(FactEvent),
+    Chunk {
+        cid: CommandId,
+        mid: MachineToken,
+        head: ChunkHead,
+        body: Bytes,
+    },
+    DoneRun {
+        cid: CommandId,
+        mid: MachineToken,
+        state: RunState,
+        facts: Vec<FactEvent>,
+        key: PublicKey,
+    },
+    DoneCommand {
+        done: Box<DoneCommand>,
+        spec: Box<CommandSpec>,
+        key: PublicKey,
+    },
+    Heartbeat(Box<Heartbeat>),
+}
+
+/// Checks signature, type and size; who the key is, is not asked.
+fn open<T: Body>(bytes: &[u8]) -> Result<(T, PublicKey), &'static str> {
+    let signed = Signed::<T>::from_json(bytes).map_err(|error| error.reason())?;
+    let payload = signed.open(|_| true).map_err(|error| error.reason())?;
+    Ok((payload, signed.key().clone()))
+}
+
+fn agree(agrees: bool) -> Result<(), &'static str> {
+    if agrees { Ok(()) } else { Err("misplaced") }
+}
+
+impl Decoder {
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// The reason, a short constant for counters.
+    pub(crate) fn decode(&self, sequence: u64, stored_at: u64, raw: &Raw<'_>) -> Result<Event, &'static str> {
+        let subject = Subject::parse(raw.subject).map_err(|_| "subject")?;
+        let body = raw.payload;
+        match subject {
+            Subject::Authors(ws) => {
+                self.own(&ws)?;
+                self.authors(body)
+            }
+            Subject::State(ws, table, id) => {
+                self.own(&ws)?;
+                self.record(&table, &id, body)
+            }
+            Subject::Command(ws, cid, piece) => {
+                self.own(&ws)?;
+                self.command(cid, piece, body)
+            }
+            Subject::Mailbox(ws, mid) => {
+                self.own(&ws)?;
+                let row = self.mailbox(&mid, sequence, body).ok();
+                Ok(Event::Mailbox { mid, row })
+            }
+            Subject::Run(ws, mid, cid, kind) => {
+                self.own(&ws)?;
+                let stored = FactMessage { kind, sequence, stored_at, body: body.clone() };
+                self.fact(cid, mid, stored).map(Event::Fact)
+            }
+            Subject::Output(ws, mid, cid) => {
+                self.own(&ws)?;
+                let head = raw.head?;
+                if body.len() > limit::CHUNK_BYTES {
+                    return Err("too_large");
+                }
+                Ok(Event::Chunk { cid, mid, head, body: body.clone() })
+            }
+            Subject::DoneRuns(ws, mid) => {
+                self.own(&ws)?;
+                self.done_run(mid, body)
+            }
+            Subject::DoneCommands(ws) => {
+                self.own(&ws)?;
+                self.done_command(body)
+            }
+            Subject::Heartbeat(ws, mid) => {
+                self.own(&ws)?;
+                self.heartbeat(&mid, body)
+            }
+            _ => Err("subject"),
+        }
+    }
+
+    fn own(&self, ws: &Workspace) -> Result<(), &'static str> {
+        if *ws == self.ws { Ok(()) } else { Err("workspace") }
+    }
+
+    fn authors(&self, body: &Bytes) -> Result<Event, &'static str> {
+        let (doc, key) = open::<Authors>(body)?;
+        if key != self.fleet_key {
+            return Err("untrusted");
+        }
+        agree(doc.ws == self.ws)?;
+        Ok(Event::Authors { doc, sha256: Sha256::of(body), envelope: body.clone() })
+    }
+
+    fn record(&self, table: &str, id: &str, body: &[u8]) -> Result<Event, &'static str> {
+        let (record, key) = match table {
+            table::MACHINES => {
+                let (record, key) = open::<MachineRecord>(body)?;
+                let token = record.id.token() == record.token && record.token.as_str() == id;
+                agree(record.ws == self.ws && token)?;
+                (Record::Machine(record), key)
+            }
+            table::OPERATORS => {
+                let (record, key) = open::<OperatorRecord>(body)?;
+                agree(record.ws == self.ws && record.id.as_str() == id)?;
+                (Record::Operator(record), key)
+            }
+            table::ASSIGNMENTS => {
+                let (record, key) = open::<AssignmentRecord>(body)?;
+                agree(record.ws == self.ws && record.id == id)?;
+                (Record::Assignment(record), key)
+            }
+            table::API_KEYS => {
+                let (record, key) = open::<ApiKeyRecord>(body)?;
+                agree(record.ws == self.ws)?;
+                (Record::ApiKey(id.to_owned(), record), key)
+            }
+            _ => return Err("table"),
+        };
+        Ok(Event::Record(record, key))
+    }
+
+    fn command(&self, cid: CommandId, piece: CommandPiece, body: &Bytes) -> Result<Event, &'static str> {
+        match piece {
+            CommandPiece::Part(1) => {
+                if body.len() > limit::BROKER_PAYLOAD_BYTES {
+                    return Err("too_large");
+                }
+                let part: Part = serde_json::from_slice(body).map_err(|_| "payload")?;
+                agree(part.cid == cid && part.n == 1)?;
+                if part.of != 1 || part.grants.len() > limit::TARGETS {
+                    return Err("parts");
+                }
+                Ok(Event::Part { cid, body: body.clone() })
+            }
+            CommandPiece::Spec => {
+                let spec = CommandSpec::from_bytes(body).map_err(|error| error.member)?;
+                agree(spec.cid == cid && spec.ws == self.ws)?;
+                Ok(Event::Spec { cid, spec: Box::new(spec), bytes: body.clone() })
+            }
+            CommandPiece::Cancel => {
+                let (request, key) = open::<Request>(body)?;
+                let args: Cancel = serde_json::from_value(request.args).map_err(|_| "payload")?;
+                agree(request.ws == self.ws && request.op == op::COMMANDS_CANCEL && args.id == cid)?;
+                Ok(Event::Cancel { cid, key })
+            }
+            // Above 1,000 targets, and waves: not understood by this version.
+            CommandPiece::Part(_) | CommandPiece::Wave(_) => Err("parts"),
+        }
+    }
+
+    fn mailbox(
+        &self,
+        mid: &MachineToken,
+        sequence: u64,
+        body: &[u8],
+    ) -> Result<(MailboxRow, PublicKey), &'static str> {
+        let (mailbox, key) = open::<Mailbox>(body)?;
+        agree(mailbox.ws == self.ws && mailbox.mid == *mid)?;
+        Ok((MailboxRow::of(&mailbox, sequence, Sha256::of(body)), key))
+    }
+
+    /// Reads a message that stands, or once stood, on a fact's subject.
+    ///
+    /// # Errors
+    /// Never for a register: the first message there decides, also when it says nothing.
+    pub(crate) fn fact(
+        &self,
+        cid: CommandId,
+        mid: MachineToken,
+        stored: FactMessage,
+    ) -> Result<FactEvent, &'static str> {
+        let FactMessage { kind, sequence, stored_at, body } = stored;
+        let fact = self.signed_fact(cid, &mid, kind, &body);
+        if let (Err(reason), true) = (&fact, kind != FactKind::Claim) {
+            return Err(reason);
+        }
+        Ok(FactEvent { cid, mid, kind, sequence, stored_at, fact, body })
+    }
+
+    fn signed_fact(
+        &self,
+        cid: CommandId,
+        mid: &MachineToken,
+        kind: FactKind,
+        body: &[u8],
+    ) -> Result<(SignedFact, PublicKey), &'static str> {
+        // (workspace, machine, command, fact, key) of whatever it is.
+        macro_rules! take {
+            ($kind:ty, $make:expr) => {{
+                let (fact, key) = open::<$kind>(body)?;
+                agree(fact.ws == self.ws && fact.mid == *mid && fact.cid == cid)?;
+                Ok(($make(fact), key))
+            }};
+        }
+        match kind {
+            // The envelope does not name its type; the members of the payload tell which of the three it can
+            // be, and the signature, which covers the type, then decides.
+            FactKind::Claim => match member(body) {
+                Some("rejected_at") => take!(Rejection, SignedFact::Rejection),
+                Some("withdrawn_at") => take!(Withdrawal, SignedFact::Withdrawal),
+                _ => take!(Claim, SignedFact::Claim),
+            },
+            FactKind::Start => take!(Start, SignedFact::Start),
+            FactKind::Exit => take!(Exit, |exit| SignedFact::Exit(Box::new(exit))),
+            FactKind::Lost => take!(Lost, SignedFact::Lost),
+        }
+    }
+
+    fn done_run(&self, mid: MachineToken, body: &[u8]) -> Result<Event, &'static str> {
+        let (done, key) = open::<DoneRun>(body)?;
+        agree(done.ws == self.ws && done.mid == mid)?;
+        let state = done.state;
+        let facts = done.facts.into_iter().map(|fact| self.fact(done.cid, mid.clone(), fact.into()));
+        // The bridge that wrote it had believed each of them.
+        let facts = facts.collect::<Result<Vec<_>, _>>()?;
+        Ok(Event::DoneRun { cid: done.cid, mid, state, facts, key })
+    }
+
+    fn done_command(&self, body: &[u8]) -> Result<Event, &'static str> {
+        let (done, key) = open::<DoneCommand>(body)?;
+        let spec = CommandSpec::from_bytes(&done.spec.0).map_err(|error| error.member)?;
+        agree(done.ws == self.ws && spec.ws == self.ws && spec.cid == done.cid)?;
+        Ok(Event::DoneCommand { done: Box::new(done), spec: Box::new(spec), key })
+    }
+
+    fn heartbeat(&self, mid: &MachineToken, body: &[u8]) -> Result<Event, &'static str> {
+        if body.len() > limit::HEARTBEAT_BYTES {
+            return Err("too_large");
+        }
+        let beat: Heartbeat = serde_json::from_slice(body).map_err(|_| "payload")?;
+        agree(beat.ws == self.ws && beat.mid == *mid)?;
+        Ok(Event::Heartbeat(Box::new(beat)))
+    }
+}
+
+/// A fact's message with its place.
+#[derive(Debug, Clone)]
+pub(crate) struct FactMessage {
+    pub(crate) kind: FactKind,
+    pub(crate) sequence: u64,
+    pub(crate) stored_at: u64,
+    pub(crate) body: Bytes,
+}
+
+impl From<StoredFact> for FactMessage {
+    fn from(fact: StoredFact) -> Self {
+        let StoredFact { kind, sequence, stored_at, body } = fact;
+        Self { kind, sequence, stored_at, body: body.0.into() }
+    }
+}
+
+/// Which time a register's message speaks of; unchecked.
+fn member(body: &[u8]) -> Option<&'static str> {
+    #[derive(Deserialize)]
+    struct Times {
+        rejected_at: Option<u64>,
+        withdrawn_at: Option<u64>,
+    }
+    let signed = Signed::<Claim>::from_json(body).ok()?;
+    let times: Times = serde_json::from_slice(signed.payload()).ok()?;
+    let rejected = times.rejected_at.map(|_| "rejected_at");
+    rejected.or(times.withdrawn_at.map(|_| "withdrawn_at"))
+}

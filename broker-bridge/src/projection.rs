@@ -1,0 +1,258 @@
+//! What the streams say, folded into rows and into the small part that is kept in memory.
+//!
+//! [`Projection`] applies the events of one batch to memory and to a transaction of the store. It neither waits
+//! nor talks to anybody. Applying is idempotent, and where streams depend on each other (a fact needs its
+//! command, a record needs the authors document that names its signer) an event that comes too early is handed
+//! back as [`Applied::NotYet`]; the caller reads the other streams up to their present ends and tries again,
+//! once. So the order in which streams are read changes nothing.
+//!
+//! | room | applies |
+//! |---|---|
+//! | `entity` | authors document, records, heartbeats, mailboxes |
+//! | `command` | parts, specs, cancels |
+//! | `run` | facts |
+//! | `output` | chunks |
+//! | `history` | settled runs and commands of DONE |
+//! | [`memory`] | what is kept in memory |
+
+mod command;
+mod entity;
+mod history;
+pub(crate) mod memory;
+pub(crate) mod output;
+mod run;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use signalbox_schemas::{
+    authors::Role,
+    id::{CommandId, MachineToken, Sha256},
+    mailbox::{AuthorsRef, Basis, Mailbox, Position},
+    run::{RunFacts, RunKind, RunState},
+    signed::PublicKey,
+    subject::FactKind,
+};
+
+use crate::{
+    ingest::decode::{Decoder, Event, FactMessage},
+    store::{Store, StoreError, Txn, key},
+    view::Change,
+};
+use memory::Memory;
+
+/// Facts of runs that are not known, kept until the lease holder has purged them. A hostile relay writes them;
+/// beyond this they are counted only, and go with the stream's age.
+pub(crate) const MAX_UNKNOWN_FACTS: u64 = 10_000;
+/// Parts that wait for one spec: a submit that is tried again writes its part again.
+const MAX_WAITING_PARTS: usize = 8;
+
+/// A command as it was accepted. Its spec and its grants are rows of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CommandRow {
+    /// Sequence of the spec in CMD.
+    pub(crate) sequence: u64,
+    /// When the broker stored the spec, Unix ms.
+    pub(crate) accepted_at: u64,
+    /// Whose grants it came with.
+    pub(crate) author: PublicKey,
+    /// The machines, sorted.
+    pub(crate) machines: Vec<MachineToken>,
+    /// Its `expires_at`, Unix ms.
+    pub(crate) expires_at: u64,
+    /// Whether it stands in DONE.
+    pub(crate) done: bool,
+}
+
+/// One run. Absent = nothing is known, it is pending.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunRow {
+    /// Facts, without output that an exit carries: that stays in the fact's own row.
+    pub(crate) facts: RunFacts,
+    /// When it settled as it is, Unix ms of the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settled_at: Option<u64>,
+    /// The state that stands in DONE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) done: Option<RunState>,
+}
+
+impl RunRow {
+    pub(crate) fn state(&self) -> RunState {
+        // Commands are not held and run on the relay's own machine, as long as this version knows nothing else.
+        self.facts.state(RunKind::default())
+    }
+}
+
+/// The mailbox that stands in MBOX.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MailboxRow {
+    /// Its sequence in MBOX.
+    pub(crate) sequence: u64,
+    pub(crate) epoch: u64,
+    pub(crate) generation: u64,
+    pub(crate) basis: Basis,
+    pub(crate) authors: Option<AuthorsRef>,
+    pub(crate) offers: Vec<CommandId>,
+    pub(crate) cancels: Vec<CommandId>,
+    /// SHA-256 of the whole message.
+    pub(crate) sha256: Sha256,
+}
+
+impl MailboxRow {
+    pub(crate) fn of(mailbox: &Mailbox, sequence: u64, sha256: Sha256) -> Self {
+        let cid = |offer: &signalbox_schemas::mailbox::Offer| offer.grant.peek().ok().map(|grant| grant.cid);
+        Self {
+            sequence,
+            epoch: mailbox.epoch,
+            generation: mailbox.generation,
+            basis: mailbox.basis,
+            authors: Some(mailbox.authors),
+            offers: mailbox.offers.iter().filter_map(cid).collect(),
+            cancels: mailbox.cancels.clone(),
+            sha256,
+        }
+    }
+
+    /// What stands for a message that no bridge wrote: it is to be replaced.
+    pub(crate) fn foreign(sequence: u64) -> Self {
+        Self {
+            sequence,
+            epoch: 0,
+            generation: 0,
+            basis: Basis::default(),
+            authors: None,
+            offers: Vec::new(),
+            cancels: Vec::new(),
+            sha256: Sha256::of(b""),
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It changed something, or there was nothing to change.
+    Yes,
+    /// It speaks of something that is not known (yet). Nothing was changed.
+    NotYet,
+}
+
+/// Why an event could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// It says something that does not count; the rest goes on.
+    #[error("refused: {0}")]
+    Refused(&'static str),
+    /// The store failed; nothing goes on.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+type Outcome = Result<Applied, ApplyError>;
+
+/// Applies events to memory and to one transaction.
+pub(crate) struct Projection<'a> {
+    memory: &'a mut Memory,
+    txn: Txn<'a>,
+    decoder: &'a Decoder,
+    changes: BTreeSet<Change>,
+    /// Bodies of chunks that are new, by sequence.
+    bodies: Vec<(u64, Bytes)>,
+    /// Things to be counted that were no refusal of a whole message.
+    notes: Vec<&'static str>,
+}
+
+/// What a batch did, once it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) changes: BTreeSet<Change>,
+    pub(crate) bodies: Vec<(u64, Bytes)>,
+    pub(crate) notes: Vec<&'static str>,
+}
+
+impl<'a> Projection<'a> {
+    pub(crate) fn new(memory: &'a mut Memory, store: &'a Store, decoder: &'a Decoder) -> Self {
+        let (changes, bodies, notes) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Self { memory, txn: Txn::new(store), decoder, changes, bodies, notes }
+    }
+
+    /// Applies one event. With `last_chance` nothing is [`Applied::NotYet`]: what is still not known is refused
+    /// or put aside.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub(crate) fn apply(
+        &mut self,
+        sequence: u64,
+        stored_at: u64,
+        event: &Event,
+        last_chance: bool,
+    ) -> Outcome {
+        let outcome = match event {
+            Event::Authors { doc, sha256, envelope } => self.authors(sequence, doc, *sha256, envelope),
+            Event::Record(record, key) => Ok(self.record(record, key)),
+            Event::Part { cid, body } => self.part(sequence, stored_at, *cid, body),
+            Event::Spec { cid, spec, bytes } => self.spec(sequence, stored_at, *cid, spec, bytes),
+            Event::Cancel { cid, key } => self.cancel(sequence, *cid, key),
+            Event::Mailbox { mid, row } => Ok(self.mailbox(mid, sequence, row.as_ref(), last_chance)),
+            Event::Fact(fact) if last_chance => self.fact_or_aside(fact),
+            Event::Fact(fact) => self.fact(fact),
+            Event::Chunk { cid, mid, head, body } => self.chunk(sequence, *cid, mid, head, body),
+            Event::DoneRun { cid, mid, state, facts, key } => self.done_run(*cid, mid, (*state, facts), key),
+            Event::DoneCommand { done, spec, key } => self.done_command(done, spec, key),
+            Event::Heartbeat(beat) => Ok(self.heartbeat(stored_at, beat)),
+        };
+        match outcome {
+            Ok(Applied::NotYet) if last_chance => Err(ApplyError::Refused("unknown")),
+            outcome => outcome,
+        }
+    }
+
+    /// Writes the rows and the cursor of the stream they came from, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]: memory and store differ from now on, the caller ends.
+    pub(crate) fn commit(mut self, cursor: Option<(&str, Position)>) -> Result<Effects, StoreError> {
+        if let Some((stream, at)) = cursor {
+            self.txn.put(key::cursor(stream), key::position(at));
+        }
+        self.txn.commit()?;
+        Ok(Effects { changes: self.changes, bodies: self.bodies, notes: self.notes })
+    }
+
+    fn is_bridge(&self, key: &PublicKey) -> bool {
+        self.memory.authors.as_ref().is_some_and(|known| known.doc.is_bridge(key))
+    }
+
+    fn may_cancel(&self, key: &PublicKey) -> bool {
+        let author = self.memory.authors.as_ref().and_then(|known| known.doc.author(key));
+        let member = author.is_some_and(|author| !matches!(author.role, Role::Viewer));
+        member || self.is_bridge(key)
+    }
+
+    fn command_row(&self, cid: CommandId) -> Result<Option<CommandRow>, StoreError> {
+        self.txn.json(&key::command(cid), "command")
+    }
+
+    fn run_row(&self, cid: CommandId, mid: &MachineToken) -> Result<RunRow, StoreError> {
+        Ok(self.txn.json(&key::run(cid, mid), "run")?.unwrap_or_default())
+    }
+}
+
+/// Runs by state.
+pub(crate) type Counts = BTreeMap<RunState, u32>;
+
+/// The row of a fact as it stood in RUN.
+pub(crate) fn fact_row(sequence: u64, stored_at: u64, body: &[u8]) -> Vec<u8> {
+    [&sequence.to_be_bytes()[..], &stored_at.to_be_bytes()[..], body].concat()
+}
+
+/// Reads [`fact_row`].
+pub(crate) fn parse_fact_row(kind: FactKind, row: &[u8]) -> Option<FactMessage> {
+    let mut reader = key::Reader(row);
+    let (sequence, stored_at) = (reader.u64()?, reader.u64()?);
+    let body = Bytes::copy_from_slice(reader.rest());
+    Some(FactMessage { kind, sequence, stored_at, body })
+}

@@ -1,0 +1,107 @@
+//! The authors document, records, heartbeats and mailboxes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use signalbox_schemas::{
+    authors::Authors,
+    heartbeat::Heartbeat,
+    id::{MachineToken, Sha256},
+    record::table,
+    signed::PublicKey,
+};
+
+use super::{
+    Applied, ApplyError, MailboxRow, Outcome, Projection,
+    memory::{AuthorsDoc, Beat, Urgency},
+};
+use crate::{ingest::decode::Record, store::key, view::Change};
+
+impl Projection<'_> {
+    pub(super) fn authors(
+        &mut self,
+        sequence: u64,
+        doc: &Authors,
+        sha256: Sha256,
+        envelope: &Bytes,
+    ) -> Outcome {
+        let known = self.memory.authors.as_ref();
+        if known.is_some_and(|known| known.sha256 == sha256) {
+            return Ok(Applied::Yes);
+        }
+        if known.is_some_and(|known| known.doc.version >= doc.version) {
+            return Err(ApplyError::Refused("older_version"));
+        }
+        tracing::info!(version = doc.version, sequence, "authors document taken");
+        self.txn.put(key::AUTHORS.to_vec(), envelope.to_vec());
+        self.memory.authors = Some(AuthorsDoc { doc: Arc::new(doc.clone()), sha256 });
+        let machines: Vec<_> = self.memory.machines.keys().cloned().collect();
+        for mid in &machines {
+            self.memory.soil(mid, Urgency::Now);
+        }
+        Ok(Applied::Yes)
+    }
+
+    pub(super) fn record(&mut self, record: &Record, signer: &PublicKey) -> Applied {
+        if !self.is_bridge(signer) {
+            return Applied::NotYet;
+        }
+        match record {
+            Record::Machine(record) => {
+                self.txn.put_json(key::record(table::MACHINES, record.token.as_str()), record);
+                self.txn.put(key::machine_key(&record.token, record.signing_key.as_str()), Vec::new());
+                self.memory.put_machine(record.clone());
+                self.memory.soil(&record.token, Urgency::Now);
+                self.changes.insert(Change::Machine { mid: record.token.clone() });
+            }
+            Record::Operator(record) => {
+                self.txn.put_json(key::record(table::OPERATORS, record.id.as_str()), record);
+                self.memory.operators.insert(record.id.clone(), record.clone());
+            }
+            Record::Assignment(record) => {
+                self.txn.put_json(key::record(table::ASSIGNMENTS, &record.id), record);
+            }
+            Record::ApiKey(id, record) => self.txn.put_json(key::record(table::API_KEYS, id), record),
+        }
+        Applied::Yes
+    }
+
+    pub(super) fn heartbeat(&mut self, stored_at: u64, beat: &Heartbeat) -> Applied {
+        let Some(machine) = self.memory.machines.get_mut(&beat.mid) else { return Applied::NotYet };
+        if machine.beat.as_ref().is_some_and(|known| known.seen_at > stored_at) {
+            return Applied::Yes;
+        }
+        machine.beat = Some(Beat { beat: beat.clone(), seen_at: stored_at });
+        self.changes.insert(Change::Machine { mid: beat.mid.clone() });
+        Applied::Yes
+    }
+
+    pub(super) fn mailbox(
+        &mut self,
+        mid: &MachineToken,
+        sequence: u64,
+        found: Option<&(MailboxRow, PublicKey)>,
+        last_chance: bool,
+    ) -> Applied {
+        let mut row = match found {
+            Some((row, signer)) if self.is_bridge(signer) => row.clone(),
+            Some(_) if !last_chance => return Applied::NotYet,
+            Some(_) | None => {
+                self.notes.push("mailbox.foreign");
+                MailboxRow::foreign(sequence)
+            }
+        };
+        if let Some(known) = self.memory.mailboxes.get(mid) {
+            // The dispatcher puts down what it wrote itself, and may be ahead.
+            if known.sequence > sequence {
+                return Applied::Yes;
+            }
+            // Relays ignore what is lower than they saw, so the next one must be higher than all before.
+            row.generation = row.generation.max(known.generation);
+        }
+        self.memory.soil(mid, Urgency::Now);
+        self.txn.put_json(key::mailbox(mid), &row);
+        self.memory.mailboxes.insert(mid.clone(), row);
+        Applied::Yes
+    }
+}

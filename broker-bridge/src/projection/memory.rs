@@ -1,0 +1,305 @@
+//! What is kept in memory: machines, operators, the authors document, and every run that did not settle.
+//!
+//! All of it can be read from the store again. Settled runs are not here; their number is not bounded by
+//! anything but time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use signalbox_schemas::{
+    authors::Authors,
+    command::{CommandSpec, Grant, Part},
+    heartbeat::Heartbeat,
+    id::{CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256},
+    limit,
+    mailbox::AuthorsRef,
+    record::{MachineRecord, OperatorRecord, table},
+    run::RunState,
+    signed::{PublicKey, Signed},
+};
+
+use super::{CommandRow, MailboxRow, RunRow};
+use crate::store::{Store, StoreError, key, parse};
+
+/// Place of a command in the order of all: when it was accepted (Unix ms) and its sequence in CMD.
+pub(crate) type Order = (u64, u64);
+
+/// The newest authors document.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthorsDoc {
+    pub(crate) doc: Arc<Authors>,
+    pub(crate) sha256: Sha256,
+}
+
+impl AuthorsDoc {
+    pub(crate) fn reference(&self) -> AuthorsRef {
+        AuthorsRef { version: self.doc.version, sha256: self.sha256 }
+    }
+}
+
+/// The newest heartbeat.
+#[derive(Debug, Clone)]
+pub(crate) struct Beat {
+    pub(crate) beat: Heartbeat,
+    /// When the broker stored it, Unix ms.
+    pub(crate) seen_at: u64,
+}
+
+/// A machine and what is open on it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) record: MachineRecord,
+    /// Signing keys it has or had: facts outlive a change of keys.
+    pub(crate) keys: HashSet<PublicKey>,
+    pub(crate) beat: Option<Beat>,
+    /// Commands with an open run here, in their order.
+    pub(crate) queue: BTreeMap<Order, CommandId>,
+    /// Open runs that a relay has.
+    pub(crate) running: u32,
+}
+
+impl Machine {
+    pub(crate) fn pending(&self) -> u32 {
+        u32::try_from(self.queue.len()).unwrap_or(u32::MAX).saturating_sub(self.running)
+    }
+}
+
+/// A run that did not settle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenRun {
+    pub(crate) state: RunState,
+    /// The claim's nonce and when the broker stored it, Unix ms.
+    pub(crate) claim: Option<(Nonce, u64)>,
+    /// When something has to be decided about it, Unix ms.
+    pub(crate) due: u64,
+}
+
+/// A command with runs that did not settle.
+#[derive(Debug)]
+pub(crate) struct OpenCommand {
+    pub(crate) order: Order,
+    pub(crate) spec_bytes: Bytes,
+    pub(crate) spec: Arc<CommandSpec>,
+    /// The machines it is for, sorted.
+    pub(crate) machines: Arc<[MachineToken]>,
+    /// Absent for one that is known from DONE alone.
+    pub(crate) grants: HashMap<MachineToken, Signed<Grant>>,
+    pub(crate) cancelled: bool,
+    pub(crate) runs: BTreeMap<MachineToken, OpenRun>,
+}
+
+impl OpenCommand {
+    /// When something has to be decided about a run in this state, Unix ms by the broker's clock.
+    fn due(&self, claim: Option<(Nonce, u64)>, lost_grace: u64) -> u64 {
+        match claim {
+            Some((_, at)) => at.saturating_add(self.spec.timeout_ms).saturating_add(lost_grace),
+            None if self.cancelled => 0,
+            None => self.spec.expires_at.saturating_add(limit::EXPIRY_GRACE_MS),
+        }
+    }
+}
+
+/// How soon a mailbox should be written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    /// Something can be taken out.
+    Later,
+    /// Something is new.
+    Now,
+}
+
+/// Everything in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) authors: Option<AuthorsDoc>,
+    pub(crate) machines: BTreeMap<MachineToken, Machine>,
+    pub(crate) by_id: HashMap<MachineId, MachineToken>,
+    pub(crate) operators: BTreeMap<OperatorId, OperatorRecord>,
+    pub(crate) mailboxes: HashMap<MachineToken, MailboxRow>,
+    pub(crate) open: HashMap<CommandId, OpenCommand>,
+    /// Open runs by when something has to be decided about them.
+    pub(crate) deadlines: BTreeSet<(u64, CommandId, MachineToken)>,
+    /// Mailboxes that may not say what they should; bounded by the number of machines.
+    pub(crate) dirty: BTreeMap<MachineToken, Urgency>,
+    /// Facts put aside because their run is not known.
+    pub(crate) unknown_facts: u64,
+    /// A claimed run without an exit is lost this long after claim time and `timeout_ms`, ms.
+    lost_grace_ms: u64,
+}
+
+impl Memory {
+    /// Reads what the store has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn load(store: &Store, lost_grace: Duration) -> Result<Self, StoreError> {
+        let lost_grace_ms = u64::try_from(lost_grace.as_millis()).unwrap_or(u64::MAX);
+        let mut memory = Self { lost_grace_ms, ..Self::default() };
+        if let Some(envelope) = store.get(key::AUTHORS)? {
+            let signed = Signed::<Authors>::from_json(&envelope);
+            // It was verified before it was stored.
+            let doc = signed.and_then(|signed| signed.peek()).map_err(|_| StoreError::Damaged("authors"))?;
+            memory.authors = Some(AuthorsDoc { doc: Arc::new(doc), sha256: Sha256::of(&envelope) });
+        }
+        for row in store.scan(&key::table(table::MACHINES)) {
+            memory.put_machine(parse(&row?.1, "machine")?);
+        }
+        for row in store.scan(&[key::MACHINE_KEY]) {
+            let (found, _) = row?;
+            let mut reader = key::Reader(found.get(1..).unwrap_or_default());
+            let mid = reader.mid_and_zero().ok_or(StoreError::Damaged("machine key"))?;
+            let key = std::str::from_utf8(reader.rest()).ok().and_then(|text| text.parse().ok());
+            let key = key.ok_or(StoreError::Damaged("machine key"))?;
+            if let Some(machine) = memory.machines.get_mut(&mid) {
+                machine.keys.insert(key);
+            }
+        }
+        for row in store.scan(&key::table(table::OPERATORS)) {
+            let record: OperatorRecord = parse(&row?.1, "operator")?;
+            memory.operators.insert(record.id.clone(), record);
+        }
+        for row in store.scan(&[key::MAILBOX]) {
+            let (found, row) = row?;
+            let mid = key::Reader(found.get(1..).unwrap_or_default()).mid();
+            memory.mailboxes.insert(mid.ok_or(StoreError::Damaged("mailbox"))?, parse(&row, "mailbox")?);
+        }
+        for row in store.scan(&[key::OPEN]) {
+            let (found, _) = row?;
+            let cid = key::Reader(found.get(1..).unwrap_or_default()).cid();
+            memory.load_open(store, cid.ok_or(StoreError::Damaged("open command"))?)?;
+        }
+        memory.unknown_facts = store.scan(&[key::UNKNOWN]).count() as u64;
+        Ok(memory)
+    }
+
+    fn load_open(&mut self, store: &Store, cid: CommandId) -> Result<(), StoreError> {
+        let row: Option<CommandRow> = store.json(&key::command(cid), "command")?;
+        let (Some(row), Some(bytes)) = (row, store.get(&key::spec(cid))?) else {
+            return Err(StoreError::Damaged("open command"));
+        };
+        let spec = CommandSpec::from_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
+        let part: Option<Part> = store.json(&key::grants(cid), "grants")?;
+        let grants = part.map(|part| part.grants).unwrap_or_default();
+        let cancelled = store.has(&key::cancel(cid))?;
+        let mut command = OpenCommand {
+            order: (row.accepted_at, row.sequence),
+            spec_bytes: bytes.into(),
+            spec: Arc::new(spec),
+            machines: row.machines.into(),
+            grants: by_machine(grants),
+            cancelled,
+            runs: BTreeMap::new(),
+        };
+        let mut runs = Vec::new();
+        for mid in &*command.machines {
+            let run: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+            runs.push((mid.clone(), run.state(), run.facts.claim()));
+        }
+        command.runs.clear();
+        self.open.insert(cid, command);
+        for (mid, state, claim) in runs {
+            self.set_run(cid, &mid, state, claim);
+        }
+        Ok(())
+    }
+
+    /// Makes a machine known, or changes it.
+    pub(crate) fn put_machine(&mut self, record: MachineRecord) {
+        self.by_id.insert(record.id.clone(), record.token.clone());
+        let key = record.signing_key.clone();
+        let token = record.token.clone();
+        let machine = match self.machines.entry(token) {
+            std::collections::btree_map::Entry::Occupied(known) => {
+                let machine = known.into_mut();
+                machine.record = record;
+                machine
+            }
+            std::collections::btree_map::Entry::Vacant(free) => free.insert(Machine {
+                record,
+                keys: HashSet::new(),
+                beat: None,
+                queue: BTreeMap::new(),
+                running: 0,
+            }),
+        };
+        machine.keys.insert(key);
+    }
+
+    /// Makes the state of a run of an open command known; a settled one leaves.
+    pub(crate) fn set_run(
+        &mut self,
+        cid: CommandId,
+        mid: &MachineToken,
+        state: RunState,
+        claim: Option<(Nonce, u64)>,
+    ) {
+        let Some(command) = self.open.get_mut(&cid) else { return };
+        let before = command.runs.remove(mid);
+        if let Some(before) = &before {
+            self.deadlines.remove(&(before.due, cid, mid.clone()));
+        }
+        let due = command.due(claim, self.lost_grace_ms);
+        let order = command.order;
+        if !state.is_settled() {
+            command.runs.insert(mid.clone(), OpenRun { state, claim, due });
+            self.deadlines.insert((due, cid, mid.clone()));
+        }
+        if let Some(machine) = self.machines.get_mut(mid) {
+            if before.is_some_and(|run| run.state.is_running()) {
+                machine.running = machine.running.saturating_sub(1);
+            }
+            if state.is_settled() {
+                machine.queue.remove(&order);
+            } else {
+                machine.queue.insert(order, cid);
+                machine.running += u32::from(state.is_running());
+            }
+        }
+    }
+
+    /// Marks a command as cancelled: what is not claimed is to be withdrawn at once.
+    pub(crate) fn set_cancelled(&mut self, cid: CommandId) {
+        let Some(command) = self.open.get_mut(&cid) else { return };
+        if std::mem::replace(&mut command.cancelled, true) {
+            return;
+        }
+        let runs: Vec<_> = command.runs.iter().map(|(mid, run)| (mid.clone(), run.clone())).collect();
+        for (mid, run) in runs {
+            self.set_run(cid, &mid, run.state, run.claim);
+            self.soil(&mid, Urgency::Now);
+        }
+    }
+
+    /// Puts off what has to be decided about a run: it was just tried, and its answer is on its way.
+    pub(crate) fn put_off(&mut self, cid: CommandId, mid: &MachineToken, due: u64) {
+        let Some(run) = self.open.get_mut(&cid).and_then(|command| command.runs.get_mut(mid)) else { return };
+        self.deadlines.remove(&(run.due, cid, mid.clone()));
+        run.due = due;
+        self.deadlines.insert((due, cid, mid.clone()));
+    }
+
+    /// A machine's mailbox may not say what it should.
+    pub(crate) fn soil(&mut self, mid: &MachineToken, urgency: Urgency) {
+        let entry = self.dirty.entry(mid.clone()).or_insert(urgency);
+        *entry = (*entry).max(urgency);
+    }
+
+    /// A machine by token or id.
+    pub(crate) fn machine(&self, id_or_token: &str) -> Option<&Machine> {
+        let by_token = MachineToken::new(id_or_token).ok().and_then(|token| self.machines.get(&token));
+        by_token.or_else(|| {
+            let id = MachineId::new(id_or_token).ok()?;
+            self.machines.get(self.by_id.get(&id)?)
+        })
+    }
+}
+
+/// Grants by the machine they name.
+pub(crate) fn by_machine(grants: Vec<Signed<Grant>>) -> HashMap<MachineToken, Signed<Grant>> {
+    let named = |grant: Signed<Grant>| grant.peek().ok().map(|payload| (payload.mid, grant));
+    grants.into_iter().filter_map(named).collect()
+}

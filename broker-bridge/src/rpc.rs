@@ -1,0 +1,271 @@
+//! The NATS front: operators' requests from `api.<ws>.<op>.…`, answers on `feed.<ws>.<op>.<rid>`.
+//!
+//! Who is asking stands in the subject, where the broker's permissions put it, and so does where the answers
+//! go: a reply subject is never looked at, because an operator could name somebody else's.
+//!
+//! Requests come to one bridge of the queue group. `feed.credit` and `feed.close` come to every bridge, since
+//! only the one that serves the feed can act on them; in the queue group they are passed over.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+use signalbox_link::{Delivery, SubscribeError};
+use signalbox_schemas::{
+    api::{Cancel, Credit, Get, OpenFeed, Page, Preview, ReadOutput, Request, Submit, op},
+    error::{ErrorCode, Problem},
+    id::{MachineId, OperatorId, RequestId},
+    output::OutputStream,
+    signed::Signed,
+    subject::{BRIDGE_QUEUE, Subject, all_feed_control, all_requests},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    api::{Api, Caller, commands, machines, output as ranges},
+    feed::{Answers, Feeds},
+};
+
+/// Requests in work at once; above it the answer is `rate_limited`. Each is done in milliseconds, so this is
+/// some 10,000 requests/s, and what they hold (a request is up to 1 MiB) stays at 64 MiB.
+const IN_WORK: usize = 64;
+/// Largest body of a request that only reads.
+const READ_BYTES: usize = 16 * 1024;
+/// Largest range of output in one answer.
+const OUTPUT_BYTES: u32 = 512 * 1024;
+/// After a stop, requests and feeds have this long to say their last word.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Serves operators until `stop`, then closes all feeds and ends within a second.
+///
+/// # Errors
+/// [`SubscribeError`] when the connection takes no subscription; it can be called again.
+pub async fn serve(api: Arc<Api>, stop: CancellationToken) -> Result<(), SubscribeError> {
+    let link = api.operators().clone();
+    let mut requests = link.queue_subscribe(&all_requests(api.ws()), BRIDGE_QUEUE).await?;
+    let [credit, close] = all_feed_control(api.ws());
+    let mut credit = link.subscribe(&credit).await?;
+    let mut close = link.subscribe(&close).await?;
+    let mut front = Front {
+        feeds: Feeds::new(Arc::clone(&api), stop.child_token()),
+        api,
+        permits: Arc::new(Semaphore::new(IN_WORK)),
+        tasks: JoinSet::new(),
+    };
+    loop {
+        let delivery = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = front.tasks.join_next(), if !front.tasks.is_empty() => continue,
+            delivery = requests.next() => delivery.map(|delivery| front.request(delivery)),
+            delivery = credit.next() => delivery.map(|delivery| front.control(&delivery)),
+            delivery = close.next() => delivery.map(|delivery| front.control(&delivery)),
+        };
+        if delivery.is_none() {
+            debug!("the link was closed");
+            break;
+        }
+    }
+    let ended = async { while front.tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+        warn!(tasks = front.tasks.len(), "requests and feeds did not end in time");
+    }
+    Ok(())
+}
+
+struct Front {
+    api: Arc<Api>,
+    feeds: Feeds,
+    permits: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+}
+
+/// One request, as its subject tells.
+struct Asked {
+    operator: OperatorId,
+    rid: RequestId,
+    op: String,
+    body: Bytes,
+}
+
+impl Front {
+    /// Takes one request of the queue group.
+    fn request(&mut self, delivery: Delivery) {
+        let Some(asked) = self.asked(delivery) else { return };
+        match asked.op.as_str() {
+            op::FEED_CREDIT | op::FEED_CLOSE => {}
+            op::FEED_OPEN => self.open_feed(asked),
+            _ => self.answer(asked),
+        }
+    }
+
+    fn asked(&self, delivery: Delivery) -> Option<Asked> {
+        let Ok(Subject::Api(_, operator, noun, verb, rid)) = Subject::parse(&delivery.subject) else {
+            // Without a request id there is nowhere to answer.
+            self.api.count("rpc", "subject");
+            debug!("a request has a subject that cannot be answered");
+            return None;
+        };
+        Some(Asked { operator, rid, op: format!("{noun}.{verb}"), body: delivery.payload })
+    }
+
+    fn answer(&mut self, asked: Asked) {
+        let api = Arc::clone(&self.api);
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        self.tasks.spawn(async move {
+            let mut answers = Answers::new(&api, &asked.operator, &asked.rid);
+            let Ok(_permit) = permit else {
+                let message = "this bridge has too many requests in work; try again in a moment";
+                return refuse(&api, &mut answers, &asked, Problem::new(ErrorCode::RateLimited, message))
+                    .await;
+            };
+            match perform(&api, &asked).await {
+                Ok(Reply::Json(value)) => answers.ok(value).await,
+                Ok(Reply::Output(range)) => answers.range(&range).await,
+                Err(problem) => refuse(&api, &mut answers, &asked, problem).await,
+            }
+        });
+    }
+
+    fn open_feed(&mut self, asked: Asked) {
+        let opened = arguments::<OpenFeed>(&asked).and_then(|args| {
+            let caller = self.api.operator(&asked.operator)?;
+            self.feeds.open(&caller, asked.operator.clone(), asked.rid.clone(), args)
+        });
+        let api = Arc::clone(&self.api);
+        match opened {
+            Ok(Some(feed)) => drop(self.tasks.spawn(feed.run())),
+            // The same request twice: the feed is there, and a second answer would break its numbering.
+            Ok(None) => api.count("rpc", "feed_repeated"),
+            Err(problem) => drop(self.tasks.spawn(async move {
+                let mut answers = Answers::new(&api, &asked.operator, &asked.rid);
+                refuse(&api, &mut answers, &asked, problem).await;
+            })),
+        }
+    }
+
+    /// Takes one `feed.credit` or `feed.close`; feeds of other bridges are passed over.
+    fn control(&mut self, delivery: &Delivery) {
+        let Ok(Subject::Api(_, operator, _, verb, rid)) = Subject::parse(&delivery.subject) else {
+            return self.api.count("rpc", "subject");
+        };
+        if verb == "close" {
+            return self.feeds.close(&operator, &rid);
+        }
+        match serde_json::from_slice::<Credit>(&delivery.payload) {
+            Ok(credit) => self.feeds.credit(&operator, &rid, credit.bytes),
+            Err(_) => self.api.count("rpc", "credit"),
+        }
+    }
+}
+
+async fn refuse(api: &Api, answers: &mut Answers, asked: &Asked, problem: Problem) {
+    api.count("rpc", problem.code.as_str());
+    info!(operator = %asked.operator, op = ?asked.op, code = %problem.code, "request refused");
+    answers.refuse(problem).await;
+}
+
+/// The answer to a request.
+enum Reply {
+    Json(serde_json::Value),
+    Output(Box<OutputAnswer>),
+}
+
+/// A range of output with its bytes.
+pub(crate) struct OutputAnswer {
+    pub(crate) machine: MachineId,
+    pub(crate) stream: OutputStream,
+    pub(crate) offset: u64,
+    pub(crate) total: u64,
+    pub(crate) truncated: bool,
+    pub(crate) bytes: Bytes,
+}
+
+async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> {
+    let caller = api.operator(&asked.operator)?;
+    match asked.op.as_str() {
+        op::MACHINES_LIST => json(&machines::list(api, &caller, &arguments::<Page>(asked)?)?),
+        op::COMMANDS_PREVIEW => json(&commands::preview(api, &caller, &arguments::<Preview>(asked)?)?),
+        op::COMMANDS_LIST => json(&commands::list(api, &caller, &arguments::<Page>(asked)?).await?),
+        op::COMMANDS_GET => json(&commands::get(api, &caller, arguments::<Get>(asked)?.id).await?),
+        op::COMMANDS_OUTPUT => Ok(Reply::Output(Box::new(output(api, &caller, arguments(asked)?).await?))),
+        op::COMMANDS_SUBMIT => {
+            let (args, _): (Submit, _) = signed_arguments(api, &caller, asked)?;
+            json(&commands::submit(api, &caller, args).await?.0)
+        }
+        op::COMMANDS_CANCEL => {
+            let (args, signed): (Cancel, _) = signed_arguments(api, &caller, asked)?;
+            json(&commands::cancel_signed(api, &caller, args, &signed).await?.0)
+        }
+        op::COMMANDS_PART => {
+            let message = "cannot take grants ahead of a submit: commands on more than 1,000 machines are not supported yet";
+            Err(Problem::new(ErrorCode::Invalid, message))
+        }
+        _ => {
+            let message = "there is no such operation; this bridge may be older than the console";
+            Err(Problem::new(ErrorCode::Invalid, message))
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Reply, Problem> {
+    let value = serde_json::to_value(value);
+    let message = "the answer has no JSON form; ask for less";
+    value.map(Reply::Json).map_err(|_| Problem::new(ErrorCode::Invalid, message))
+}
+
+/// The bare arguments of a request that only reads; nothing at all stands for none.
+fn arguments<T: DeserializeOwned>(asked: &Asked) -> Result<T, Problem> {
+    if asked.body.len() > READ_BYTES {
+        let message = format!("cannot do {}: its arguments are above {READ_BYTES} bytes", asked.op);
+        return Err(Problem::new(ErrorCode::TooLarge, message));
+    }
+    let body: &[u8] = if asked.body.is_empty() { b"{}" } else { &asked.body };
+    serde_json::from_slice(body).map_err(|error| malformed(&asked.op, &error))
+}
+
+/// The arguments of a request that changes something, verified and counted once.
+fn signed_arguments<T: DeserializeOwned>(
+    api: &Api,
+    caller: &Caller,
+    asked: &Asked,
+) -> Result<(T, Signed<Request>), Problem> {
+    let signed = Signed::<Request>::from_json(&asked.body)
+        .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot do {}: {error}", asked.op)))?;
+    let args = api.open_request(caller, &asked.op, &signed)?;
+    let args = serde_json::from_value(args).map_err(|error| malformed(&asked.op, &error))?;
+    Ok((args, signed))
+}
+
+fn malformed(op: &str, error: &serde_json::Error) -> Problem {
+    let error: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+    Problem::new(ErrorCode::Invalid, format!("cannot do {op}: its arguments cannot be read: {error}"))
+}
+
+async fn output(api: &Api, caller: &Caller, args: ReadOutput) -> Result<OutputAnswer, Problem> {
+    if !(1..=OUTPUT_BYTES).contains(&args.limit) {
+        let message =
+            format!("cannot read {} bytes of output at once: limit must be 1 to {OUTPUT_BYTES}", args.limit);
+        return Err(Problem::new(ErrorCode::Invalid, message));
+    }
+    let stream = args.stream;
+    let mut range = ranges::range(api, caller, &args).await?;
+    if let Some(offset) = range.next_offset.filter(|offset| *offset < range.total) {
+        // Behind a gap: the answer's own offset says where it begins.
+        range = ranges::range(api, caller, &ReadOutput { offset, ..args }).await?;
+    }
+    let mut pieces = range.take_pieces();
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = pieces.next(api.view()).await {
+        bytes.extend_from_slice(&piece.map_err(|error| error.problem())?);
+    }
+    Ok(OutputAnswer {
+        machine: range.machine,
+        stream,
+        offset: range.offset,
+        total: range.total,
+        truncated: range.truncated,
+        bytes: bytes.freeze(),
+    })
+}

@@ -1,0 +1,227 @@
+//! The view of the streams on disk: one sled tree, disposable.
+//!
+//! What stands here can be made again from the streams, so a store of another format, of another fleet or with
+//! damage is deleted and built anew. Cursors are written in the same batch as the rows they stand for.
+//! Functions block for some microseconds (a read) to milliseconds (a batch): batches are written from blocking
+//! threads only. The layout of keys stands in [`key`].
+
+pub(crate) mod key;
+pub(crate) mod retention;
+mod txn;
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use signalbox_schemas::{error::report, mailbox::Position};
+use tracing::{info, warn};
+
+pub(crate) use txn::Txn;
+
+/// Version of the rows and keys. Another one on disk means: build anew.
+const FORMAT: &str = "signalbox-view-1";
+/// Memory for pages, bytes. The working set is open commands and their runs, some megabytes.
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// How often sled writes out by itself, ms. Losing the last second means reading it from the streams again.
+const FLUSH_EVERY_MS: u64 = 1_000;
+
+/// The store cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory is used by another bridge. Not retryable until that one ends.
+    #[error("the store in {} is used by another bridge", .0.display())]
+    InUse(PathBuf),
+    /// The directory cannot be made, opened or deleted.
+    #[error("cannot {action} the store in {}", path.display())]
+    Open {
+        /// What was being done.
+        action: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Reading or writing failed: the disk is full or broken. The bridge stops.
+    #[error("cannot {action} the store")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: sled::Error,
+    },
+    /// A row is not what it should be: delete the directory, and it is built anew.
+    #[error("a row of kind `{0}` in the store is damaged")]
+    Damaged(&'static str),
+}
+
+/// An opened store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: sled::Db,
+}
+
+impl Store {
+    /// Opens the store in `path`, or makes it anew when it is of another format or fleet, or damaged.
+    /// `identity` names what the rows are about (workspace and fleet key). Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] and [`StoreError::Open`].
+    pub fn open(path: &Path, identity: &str) -> Result<Self, StoreError> {
+        let stamp = format!("{FORMAT}\n{identity}");
+        match Self::try_open(path) {
+            Ok(store) => match store.db.get(key::STAMP) {
+                Ok(Some(found)) if found == stamp.as_bytes() => return Ok(store),
+                Ok(None) if store.db.is_empty() => return store.stamped(&stamp),
+                Ok(_) => {
+                    info!(path = %path.display(), "store is of another format or fleet, building it anew");
+                }
+                Err(error) => {
+                    warn!(path = %path.display(), error = report(&error), "store is damaged, building it anew");
+                }
+            },
+            Err(error @ StoreError::InUse(_)) => return Err(error),
+            Err(error) => {
+                warn!(path = %path.display(), error = report(&error), "store is damaged, building it anew");
+            }
+        }
+        let failed = |source: std::io::Error| StoreError::Open {
+            action: "delete",
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        std::fs::remove_dir_all(path).map_err(failed)?;
+        Self::try_open(path)?.stamped(&stamp)
+    }
+
+    fn try_open(path: &Path) -> Result<Self, StoreError> {
+        let opened = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .open();
+        match opened {
+            Ok(db) => Ok(Self { db }),
+            // The lock of a bridge that runs is reported as this text and nothing better.
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                Err(StoreError::InUse(path.to_owned()))
+            }
+            Err(error) => {
+                Err(StoreError::Open { action: "open", path: path.to_owned(), source: Box::new(error) })
+            }
+        }
+    }
+
+    fn stamped(self, stamp: &str) -> Result<Self, StoreError> {
+        self.db.insert(key::STAMP, stamp).map_err(|source| StoreError::Io { action: "write", source })?;
+        Ok(self)
+    }
+
+    /// Writes everything out. Blocks until the file system has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map(|_| ()).map_err(|source| StoreError::Io { action: "flush", source })
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.db.get(key).map_err(|source| StoreError::Io { action: "read", source })?;
+        Ok(row.map(|bytes| bytes.to_vec()))
+    }
+
+    pub(crate) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
+        self.db.contains_key(key).map_err(|source| StoreError::Io { action: "read", source })
+    }
+
+    /// A row as JSON.
+    pub(crate) fn json<T: DeserializeOwned>(
+        &self,
+        key: &[u8],
+        kind: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        self.get(key)?.map(|bytes| parse(&bytes, kind)).transpose()
+    }
+
+    /// Rows whose key begins with `prefix`, in order.
+    pub(crate) fn scan(
+        &self,
+        prefix: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
+        self.db.scan_prefix(prefix).map(row)
+    }
+
+    /// Rows with `from <= key < to`, in order.
+    pub(crate) fn range(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    ) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
+        self.db.range(from..to).map(row)
+    }
+
+    pub(crate) fn cursor(&self, stream: &str) -> Result<Position, StoreError> {
+        let row = self.get(&key::cursor(stream))?;
+        Ok(row.and_then(|bytes| key::parse_position(&bytes)).unwrap_or_default())
+    }
+
+    pub(crate) fn write(&self, batch: sled::Batch) -> Result<(), StoreError> {
+        self.db.apply_batch(batch).map_err(|source| StoreError::Io { action: "write", source })
+    }
+}
+
+/// A key and its value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+fn row(found: Result<(sled::IVec, sled::IVec), sled::Error>) -> Result<Row, StoreError> {
+    let (key, value) = found.map_err(|source| StoreError::Io { action: "read", source })?;
+    Ok((key.to_vec(), value.to_vec()))
+}
+
+/// Reads a row's JSON.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], kind: &'static str) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|_| StoreError::Damaged(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_fleet_or_format_builds_anew_and_the_same_keeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view");
+        let put = |store: &Store| {
+            let mut txn = Txn::new(store);
+            txn.put(b"x".to_vec(), b"1".to_vec());
+            txn.commit().unwrap();
+        };
+        let store = Store::open(&path, "main U1").unwrap();
+        put(&store);
+        drop(store);
+        let store = Store::open(&path, "main U1").unwrap();
+        assert_eq!(store.get(b"x").unwrap(), Some(b"1".to_vec()));
+        drop(store);
+        let store = Store::open(&path, "main U2").unwrap();
+        assert_eq!(store.get(b"x").unwrap(), None);
+    }
+
+    #[test]
+    fn a_store_in_use_is_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view");
+        let first = Store::open(&path, "main").unwrap();
+        assert!(matches!(Store::open(&path, "main"), Err(StoreError::InUse(_))));
+        assert_eq!(first.get(key::STAMP).unwrap(), Some(format!("{FORMAT}\nmain").into_bytes()));
+    }
+
+    #[test]
+    fn damage_builds_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view");
+        drop(Store::open(&path, "main").unwrap());
+        std::fs::write(path.join("conf"), b"rubbish").unwrap();
+        let store = Store::open(&path, "main").unwrap();
+        assert_eq!(store.get(b"x").unwrap(), None);
+    }
+}

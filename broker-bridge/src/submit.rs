@@ -1,0 +1,140 @@
+//! Storing a command, and the wish to cancel one.
+//!
+//! The part with the grants goes first; the spec, written only as the first of its subject, is the commit. So a
+//! submit can be repeated with the same bytes as often as one likes and is one command.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use signalbox_link::{
+    Headers, Link, Store, StoreError,
+    crash::{self, Point},
+};
+use signalbox_schemas::{
+    api::Request,
+    command::{CommandSpec, Grant, Part},
+    id::{CommandId, Workspace},
+    mailbox::Position,
+    output::eyes,
+    signed::{Message, Signed},
+    stream,
+    subject::{CommandPiece, Subject},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{broker_link::BrokerError, view::Cursors};
+
+/// How long a submit is tried before it is reported as not accepted. Clients wait 5 s for a first answer, so
+/// that this one comes before they give up.
+const TRY_FOR: Duration = Duration::from_secs(4);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A command, or a wish to cancel, was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Another command has this id. Not retryable.
+    #[error("another command has this id")]
+    IdConflict,
+    /// No acknowledgement; it may or may not be stored. The same can be submitted again.
+    #[error("the broker did not acknowledge it")]
+    NotAccepted {
+        /// Why.
+        #[source]
+        source: BrokerError,
+    },
+    /// More bytes than a message may have: too many grants. Not retryable.
+    #[error("it is too large for one message")]
+    TooLarge,
+}
+
+/// Stores a command: `spec_bytes` are the exact bytes of `spec`, `grants` one per target and sorted by machine
+/// token. When this answers, the command is accepted; the answer is where to read it. Submitting the same again
+/// is the same command.
+///
+/// # Errors
+/// [`SubmitError`].
+pub async fn store_command(
+    link: &Link,
+    ws: &Workspace,
+    spec_bytes: Bytes,
+    spec: &CommandSpec,
+    grants: Vec<Signed<Grant>>,
+) -> Result<Cursors, SubmitError> {
+    let cid = spec.cid;
+    let by = grants.first().map(|grant| grant.key().to_string()).unwrap_or_default();
+    let part = Part { cid, n: 1, of: 1, grants };
+    let part = serde_json::to_vec(&part).map_err(|_| SubmitError::TooLarge)?;
+    let until = Instant::now() + TRY_FOR;
+    let subject = |piece| Subject::Command(ws.clone(), cid, piece).to_string();
+    let headers = |kind: &str| Headers::new().with(eyes::TYPE, kind).with(eyes::BY, &by);
+    let message = Store::new(subject(CommandPiece::Part(1)), part).with_headers(headers("part"));
+    until_stored(link, message, until).await?;
+    let subject = subject(CommandPiece::Spec);
+    let message = Store::new(subject.clone(), spec_bytes.clone())
+        .with_headers(headers("spec").with(eyes::SUMMARY, &format!("{} machines", spec.targets)))
+        .only_first();
+    let sequence = match until_stored(link, message, until).await? {
+        Some(sequence) => sequence,
+        None => same_spec(link, &subject, &spec_bytes).await?,
+    };
+    crash::hit(crash::Part::Bridge, Point::SubmitAcked);
+    command_cursor(link, sequence).await
+}
+
+/// Stores the wish to cancel a command. The request was checked by the caller, and is checked again by everybody
+/// who reads it.
+///
+/// # Errors
+/// [`SubmitError`].
+pub async fn store_cancel(
+    link: &Link,
+    ws: &Workspace,
+    cid: CommandId,
+    request: &Signed<Request>,
+) -> Result<Cursors, SubmitError> {
+    let subject = Subject::Command(ws.clone(), cid, CommandPiece::Cancel).to_string();
+    let headers = Headers::new().with(eyes::TYPE, Request::TYPE).with(eyes::BY, request.key().as_str());
+    let message = Store::new(subject, request.to_json()).with_headers(headers);
+    let sequence = until_stored(link, message, Instant::now() + TRY_FOR).await?;
+    command_cursor(link, sequence.unwrap_or_default()).await
+}
+
+/// Stores a message, again after a lost acknowledgement, until the time is over. `None`: somebody, perhaps an
+/// earlier try, was first.
+async fn until_stored(link: &Link, message: Store, until: Instant) -> Result<Option<u64>, SubmitError> {
+    loop {
+        match link.store(message.clone()).await {
+            Ok(stored) => return Ok(Some(stored.sequence)),
+            Err(StoreError::Taken { .. }) => return Ok(None),
+            Err(StoreError::TooLarge { .. }) => return Err(SubmitError::TooLarge),
+            Err(StoreError::Unanswered { .. }) if Instant::now() < until => sleep(PAUSE).await,
+            Err(source) => {
+                let source = BrokerError::Store { what: message.subject, source };
+                return Err(SubmitError::NotAccepted { source });
+            }
+        }
+    }
+}
+
+/// The sequence of the spec that stands there, if it is this one.
+async fn same_spec(link: &Link, subject: &str, bytes: &Bytes) -> Result<u64, SubmitError> {
+    let found = link.last_from_leader(stream::CMD, subject).await.map_err(|source| {
+        let source = BrokerError::Read { what: subject.to_owned(), source };
+        SubmitError::NotAccepted { source }
+    })?;
+    match found {
+        Some(message) if message.payload == *bytes => Ok(message.sequence),
+        Some(_) => Err(SubmitError::IdConflict),
+        // It was there a moment ago and is gone: the administrator purges.
+        None => Err(SubmitError::NotAccepted { source: BrokerError::Contended(subject.to_owned()) }),
+    }
+}
+
+async fn command_cursor(link: &Link, sequence: u64) -> Result<Cursors, SubmitError> {
+    let state = link.stream_state(stream::CMD).await.map_err(|source| {
+        let source = BrokerError::Stream { name: stream::CMD.to_owned(), source };
+        SubmitError::NotAccepted { source }
+    })?;
+    Ok(Cursors::of(stream::CMD, Position { created: state.created_ms, sequence }))
+}

@@ -1,0 +1,533 @@
+//! The read side: what the streams say, folded, for every front.
+//!
+//! A [`View`] is cheap to clone and never waits for the broker, except where a function is `async`. What it
+//! answers is a function of the streams alone: two bridges that read the same streams answer the same.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    str::FromStr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use signalbox_link::ReadError;
+use signalbox_schemas::{
+    api::{CommandSummary, CommandView, Listed, Liveness, MachineView, OutputView, Page, RunView, Target},
+    authors::Authors,
+    command::CommandSpec,
+    id::{CommandId, MachineId, MachineToken, OperatorId},
+    mailbox::Position,
+    output::OutputStream,
+    record::{AssignmentRecord, MachineRecord, OperatorRecord, table},
+    run::{Exit, InlineOutput},
+    selector::Selector,
+    signed::{PublicKey, Signed},
+    stream,
+    subject::{FactKind, Subject},
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    core::Shared,
+    projection::{
+        CommandRow, Counts, RunRow,
+        memory::Machine,
+        output::{ChunkRow, Received, place_end},
+        parse_fact_row,
+    },
+    store::{StoreError, key, parse},
+};
+
+/// Items of a page when no number is asked for, and the most there are.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1_000;
+
+/// How far each stream was read, by stream name. Its text is opaque to clients: it is what `Signalbox-Cursor`
+/// holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursors(BTreeMap<String, Position>);
+
+/// The text is no cursor of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor")]
+pub struct CursorError;
+
+/// Longest text of a cursor, bytes: eight streams of three numbers each fit three times.
+const CURSOR_BYTES: usize = 1024;
+
+impl Cursors {
+    /// The cursor that says that one stream was read up to `position`.
+    pub fn of(stream: &str, position: Position) -> Self {
+        Self([(stream.to_owned(), position)].into())
+    }
+
+    /// Where a stream was read to; the default (nothing) for a stream that is not named.
+    pub fn get(&self, stream: &str) -> Position {
+        self.0.get(stream).copied().unwrap_or_default()
+    }
+
+    /// Sets where a stream was read to.
+    pub fn set(&mut self, stream: &str, position: Position) {
+        self.0.insert(stream.to_owned(), position);
+    }
+
+    /// Whether everything that `wanted` names was read. Streams that are not known here, and positions in a
+    /// stream that was made anew since, count as read: nobody can wait for them.
+    pub fn cover(&self, wanted: &Self) -> bool {
+        wanted.0.iter().all(|(stream, want)| match self.0.get(stream) {
+            Some(have) => have.created != want.created || have.sequence >= want.sequence,
+            None => true,
+        })
+    }
+}
+
+impl fmt::Display for Cursors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (stream, at)) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{stream}:{}:{}", at.created, at.sequence)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Cursors {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        if text.len() > CURSOR_BYTES {
+            return Err(CursorError);
+        }
+        let mut cursors = Self::default();
+        for entry in text.split(',').filter(|entry| !entry.is_empty()) {
+            let mut parts = entry.splitn(3, ':');
+            let (Some(stream), Some(created), Some(sequence)) = (parts.next(), parts.next(), parts.next())
+            else {
+                return Err(CursorError);
+            };
+            let position = Position {
+                created: created.parse().map_err(|_| CursorError)?,
+                sequence: sequence.parse().map_err(|_| CursorError)?,
+            };
+            cursors.set(stream, position);
+        }
+        Ok(cursors)
+    }
+}
+
+/// Something that a front may want to read again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// A run changed its state.
+    Run {
+        /// The command.
+        cid: CommandId,
+        /// The machine.
+        mid: MachineToken,
+    },
+    /// Output of a command arrived.
+    Output {
+        /// The command.
+        cid: CommandId,
+    },
+    /// A command is new, or was asked to be cancelled.
+    Command {
+        /// The command.
+        cid: CommandId,
+    },
+    /// A machine's record or heartbeat changed.
+    Machine {
+        /// The machine.
+        mid: MachineToken,
+    },
+}
+
+/// A command as it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCommand {
+    /// Exact bytes of the spec.
+    pub spec_bytes: Bytes,
+    /// The spec.
+    pub spec: CommandSpec,
+    /// When the broker stored it, Unix ms.
+    pub accepted_at: u64,
+    /// Whose grants it came with.
+    pub author: PublicKey,
+    /// The machines it is for, sorted.
+    pub machines: Vec<MachineToken>,
+}
+
+/// One stored chunk of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkRef {
+    /// Its sequence in OUT: positions of a feed are these.
+    pub position: u64,
+    /// The machine's id.
+    pub machine: MachineId,
+    /// The machine's token.
+    pub token: MachineToken,
+    /// Its stream.
+    pub stream: OutputStream,
+    /// Absolute offset of its first byte in its stream.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u32,
+    /// Bytes of the stored message before the first one that counts: an earlier chunk has them already.
+    pub skip: u32,
+}
+
+/// The body of a chunk could not be read; try again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read output chunk {position} from the broker")]
+pub struct BodyError {
+    /// Sequence in OUT.
+    pub position: u64,
+    /// Why.
+    #[source]
+    pub source: ReadError,
+}
+
+/// The read side. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct View {
+    shared: Arc<Shared>,
+}
+
+impl View {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// All machines, sorted by token.
+    pub fn machines(&self, now_ms: u64) -> Vec<MachineView> {
+        self.shared.memory().machines.values().map(|machine| machine_view(machine, now_ms)).collect()
+    }
+
+    /// A machine by id or token.
+    pub fn machine(&self, id_or_token: &str) -> Option<MachineRecord> {
+        self.shared.memory().machine(id_or_token).map(|machine| machine.record.clone())
+    }
+
+    /// The machines that a selector means, sorted by token.
+    pub fn select(&self, selector: &Selector, now_ms: u64) -> Vec<Target> {
+        let memory = self.shared.memory();
+        let meant = memory
+            .machines
+            .values()
+            .filter(|machine| selector.matches(&machine.record.id, &machine.record.token));
+        let target = |machine: &Machine| Target {
+            id: machine.record.id.clone(),
+            token: machine.record.token.clone(),
+            state: liveness(machine, now_ms),
+        };
+        meant.map(target).collect()
+    }
+
+    /// An operator.
+    pub fn operator(&self, id: &OperatorId) -> Option<OperatorRecord> {
+        self.shared.memory().operators.get(id).cloned()
+    }
+
+    /// The newest authors document.
+    pub fn authors(&self) -> Option<Arc<Authors>> {
+        self.shared.memory().authors.as_ref().map(|known| known.doc.clone())
+    }
+
+    /// One assignment.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn assignment(&self, id: &str) -> Result<Option<AssignmentRecord>, StoreError> {
+        self.shared.store.json(&key::record(table::ASSIGNMENTS, id), "assignment")
+    }
+
+    /// All assignments, sorted by id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn assignments(&self) -> Result<Vec<AssignmentRecord>, StoreError> {
+        let rows = self.shared.store.scan(&key::table(table::ASSIGNMENTS));
+        rows.map(|row| parse(&row?.1, "assignment")).collect()
+    }
+
+    /// A command with its runs, sorted by machine id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn command(&self, id: CommandId) -> Result<Option<CommandView>, StoreError> {
+        let Some(row) = self.command_row(id)? else { return Ok(None) };
+        let Some(summary) = self.summary(id)? else { return Ok(None) };
+        let runs = row.machines.iter().map(|mid| self.run_view(id, mid)).collect::<Result<Vec<_>, _>>();
+        let mut runs = runs?;
+        runs.sort_by(|a, b| a.machine.cmp(&b.machine));
+        Ok(Some(CommandView { summary, runs }))
+    }
+
+    /// A command as it was accepted.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn command_spec(&self, id: CommandId) -> Result<Option<StoredCommand>, StoreError> {
+        let Some(row) = self.command_row(id)? else { return Ok(None) };
+        let (spec, spec_bytes) = self.spec(id)?;
+        Ok(Some(StoredCommand {
+            spec_bytes,
+            spec,
+            accepted_at: row.accepted_at,
+            author: row.author,
+            machines: row.machines,
+        }))
+    }
+
+    /// The line about a command.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn summary(&self, id: CommandId) -> Result<Option<CommandSummary>, StoreError> {
+        let counts: Option<Counts> = self.shared.store.json(&key::counts(id), "counts")?;
+        let Some(counts) = counts else { return Ok(None) };
+        let (spec, _) = self.spec(id)?;
+        Ok(Some(CommandSummary {
+            id,
+            command: spec.command,
+            on: spec.on,
+            by: spec.by,
+            created_at: spec.created_at,
+            expires_at: spec.expires_at,
+            timeout_ms: spec.timeout_ms,
+            settled: counts.keys().all(|state| state.is_settled()),
+            counts,
+        }))
+    }
+
+    /// A page of commands, newest first. `after` is opaque; one that is not ours answers the first page.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn commands(&self, page: &Page) -> Result<Listed<CommandSummary>, StoreError> {
+        let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE) as usize;
+        let after = page.after.as_deref().and_then(parse_after);
+        let end = after.map_or_else(|| key::after(&[key::ORDER]), |(at, sequence)| key::order(at, sequence));
+        let mut items = Vec::new();
+        let mut last = None;
+        for row in self.shared.store.range(vec![key::ORDER], end).rev() {
+            let (found, cid) = row?;
+            if items.len() == limit {
+                return Ok(Listed { items, next: last });
+            }
+            let mut reader = key::Reader(found.get(1..).unwrap_or_default());
+            last = reader.u64().zip(reader.u64()).map(|(at, sequence)| format!("{at}.{sequence}"));
+            let cid = key::Reader(&cid).cid().ok_or(StoreError::Damaged("order"))?;
+            items.extend(self.summary(cid)?);
+        }
+        Ok(Listed { items, next: None })
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn run(&self, id: CommandId, mid: &MachineToken) -> Result<Option<RunView>, StoreError> {
+        let row = self.command_row(id)?;
+        if row.is_none_or(|row| row.machines.binary_search(mid).is_err()) {
+            return Ok(None);
+        }
+        self.run_view(id, mid).map(Some)
+    }
+
+    /// Chunks of a command after a position, at most `max`, in the order in which they were stored.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn chunks_after(
+        &self,
+        id: CommandId,
+        position: u64,
+        max: usize,
+    ) -> Result<Vec<ChunkRef>, StoreError> {
+        let from = key::chunk(id, position.saturating_add(1));
+        let rows = self.shared.store.range(from, key::after(&key::chunks(id)));
+        rows.take(max).map(|row| row.and_then(|(found, row)| self.chunk_ref(&found, &row))).collect()
+    }
+
+    /// The chunk that holds the byte at `offset`, or, when that byte was left out or has not arrived, the next
+    /// chunk behind it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn chunk_covering(
+        &self,
+        id: CommandId,
+        mid: &MachineToken,
+        stream: OutputStream,
+        offset: u64,
+    ) -> Result<Option<ChunkRef>, StoreError> {
+        let place = |offset| key::place(id, mid, stream, offset);
+        let mut end = place(offset);
+        end.push(0);
+        let before = self.shared.store.range(place(0), end).next_back().transpose()?;
+        let holds = before.filter(|(found, row)| place_end(found, row).is_some_and(|end| end > offset));
+        let found = if holds.is_some() {
+            holds
+        } else {
+            let mut end = place(u64::MAX);
+            end.push(0);
+            self.shared.store.range(place(offset), end).next().transpose()?
+        };
+        let Some((_, row)) = found else { return Ok(None) };
+        let sequence = key::Reader(&row).u64().ok_or(StoreError::Damaged("chunk"))?;
+        let place = key::chunk(id, sequence);
+        let row = self.shared.store.get(&place)?;
+        row.map(|row| self.chunk_ref(&place, &row)).transpose()
+    }
+
+    /// The output that a run's exit carried itself.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn inline(&self, id: CommandId, mid: &MachineToken) -> Result<Option<InlineOutput>, StoreError> {
+        let row: Option<RunRow> = self.shared.store.json(&key::run(id, mid), "run")?;
+        if row.is_none_or(|row| row.facts.exit().is_none()) {
+            return Ok(None);
+        }
+        let row = self.shared.store.get(&key::fact(id, mid, FactKind::Exit))?;
+        let fact = row.and_then(|row| parse_fact_row(FactKind::Exit, &row));
+        let exit = fact.and_then(|fact| Signed::<Exit>::from_json(&fact.body).ok()?.peek().ok());
+        Ok(exit.and_then(|exit| exit.inline))
+    }
+
+    /// The bytes of a chunk: from memory when it is young, else from the broker. `None` = no longer kept.
+    ///
+    /// # Errors
+    /// [`BodyError`] when the broker does not answer; try again.
+    pub async fn chunk_body(&self, chunk: &ChunkRef) -> Result<Option<Bytes>, BodyError> {
+        let part = |body: &Bytes| {
+            let (from, len) = (chunk.skip as usize, chunk.len as usize);
+            (body.len() >= from + len).then(|| body.slice(from..from + len))
+        };
+        let young = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner).get(chunk.position);
+        if let Some(body) = young {
+            return Ok(part(&body));
+        }
+        // From the leader: headers of a relay stand raw in a direct read, and can break the connection.
+        let found = self.shared.link.next_from_leader(stream::OUT, chunk.position, ">").await;
+        let found = found.map_err(|source| BodyError { position: chunk.position, source })?;
+        let is_it = |message: &signalbox_link::Message| {
+            let of_run = matches!(
+                Subject::parse(&message.subject),
+                Ok(Subject::Output(_, mid, _)) if mid == chunk.token
+            );
+            message.sequence == chunk.position && of_run
+        };
+        Ok(found.filter(is_it).and_then(|message| part(&message.payload)))
+    }
+
+    /// How far each stream was read.
+    pub fn cursors(&self) -> Cursors {
+        self.shared.cursors.borrow().clone()
+    }
+
+    /// Waits until everything that `cursors` names was read, at most `within`. Answers whether it was.
+    pub async fn reached(&self, cursors: &Cursors, within: Duration) -> bool {
+        let mut read = self.shared.cursors.subscribe();
+        let reached = read.wait_for(|read| read.cover(cursors));
+        tokio::time::timeout(within, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// Whether every stream was read up to the end it had when this bridge started.
+    pub fn is_caught_up(&self) -> bool {
+        *self.shared.caught_up.borrow()
+    }
+
+    /// What changes from now on. A reader that lags reads everything it cares about again.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Everything refused, dropped or doubled, by reason.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        self.shared.counters.all()
+    }
+
+    fn command_row(&self, id: CommandId) -> Result<Option<CommandRow>, StoreError> {
+        self.shared.store.json(&key::command(id), "command")
+    }
+
+    fn spec(&self, id: CommandId) -> Result<(CommandSpec, Bytes), StoreError> {
+        let bytes = self.shared.store.get(&key::spec(id))?.ok_or(StoreError::Damaged("spec"))?;
+        let spec = CommandSpec::from_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
+        Ok((spec, bytes.into()))
+    }
+
+    fn run_view(&self, id: CommandId, mid: &MachineToken) -> Result<RunView, StoreError> {
+        let row: RunRow = self.shared.store.json(&key::run(id, mid), "run")?.unwrap_or_default();
+        let received = self.shared.store.get(&key::received(id, mid))?;
+        let received = received.and_then(|row| Received::parse(&row)).unwrap_or_default();
+        let exit = row.facts.exit();
+        let [out, err] = [0, 1].map(|i| OutputView {
+            bytes: received.bytes.get(i).copied().unwrap_or_default(),
+            sha256: None,
+            truncated: received.cut.get(i).copied().unwrap_or_default(),
+        });
+        Ok(RunView {
+            machine: self.machine_id(mid),
+            state: row.state(),
+            exit_code: exit.and_then(|exit| exit.exit_code),
+            signal: exit.and_then(|exit| exit.signal.clone()),
+            error: row.facts.error(),
+            duration_ms: exit.map(|exit| exit.duration_ms),
+            group_dead: exit.map(|exit| exit.group_dead),
+            stdout: exit.map_or(out, |exit| (&exit.stdout).into()),
+            stderr: exit.map_or(err, |exit| (&exit.stderr).into()),
+        })
+    }
+
+    fn machine_id(&self, mid: &MachineToken) -> MachineId {
+        let memory = self.shared.memory();
+        let known = memory.machines.get(mid).map(|machine| machine.record.id.clone());
+        known.unwrap_or_else(|| token_as_id(mid))
+    }
+
+    fn chunk_ref(&self, found: &[u8], row: &[u8]) -> Result<ChunkRef, StoreError> {
+        let damaged = StoreError::Damaged("chunk");
+        let position = found.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        let (Some(position), Some(row)) = (position, ChunkRow::parse(row)) else { return Err(damaged) };
+        let ChunkRow { stream, offset, skip, len, mid } = row;
+        Ok(ChunkRef { position, machine: self.machine_id(&mid), token: mid, stream, offset, len, skip })
+    }
+}
+
+fn liveness(machine: &Machine, now_ms: u64) -> Liveness {
+    Liveness::of(machine.beat.as_ref().map(|beat| now_ms.saturating_sub(beat.seen_at)))
+}
+
+fn machine_view(machine: &Machine, now_ms: u64) -> MachineView {
+    let beat = machine.beat.as_ref();
+    MachineView {
+        id: machine.record.id.clone(),
+        token: machine.record.token.clone(),
+        state: liveness(machine, now_ms),
+        last_seen_at: beat.map(|beat| beat.seen_at),
+        running: machine.running,
+        pending: machine.pending(),
+        relay: beat.map(|beat| beat.beat.relay.clone()),
+        facts: beat.map(|beat| beat.beat.facts.clone()),
+        metrics: beat.and_then(|beat| beat.beat.metrics.clone()),
+    }
+}
+
+#[expect(clippy::expect_used, reason = "the rule of tokens is narrower than that of ids")]
+fn token_as_id(mid: &MachineToken) -> MachineId {
+    MachineId::new(mid.as_str()).expect("invariant: every token has the spelling of an id")
+}
+
+fn parse_after(text: &str) -> Option<(u64, u64)> {
+    let (at, sequence) = text.split_once('.')?;
+    Some((at.parse().ok()?, sequence.parse().ok()?))
+}

@@ -1,0 +1,647 @@
+//! The core against a real broker: what the streams say is what the view answers, whatever happens between.
+
+#[path = "core/world.rs"]
+mod world;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use signalbox_link::StoreError;
+use signalbox_schemas::{
+    api::Page,
+    heartbeat::{Facts, Heartbeat},
+    id::CommandId,
+    mailbox::Mailbox,
+    output::{ChunkHead, OutputStream},
+    record::{AssignmentRecord, table},
+    run::{RunState, WithdrawReason, Withdrawal},
+    signed::Signed,
+    stream::{CMD, DONE, OUT, RUN},
+    subject::{FactKind, Subject},
+};
+use signalbox_testkit::{eventually, eventually_within};
+use uuid::Uuid;
+use world::{OPERATOR, World, key, mid, now};
+
+const MINUTE: u64 = 60_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_goes_from_submit_to_exit() -> Result<()> {
+    let world = World::start(&["web-1", "web-2"]).await?;
+    let bridge = world.bridge("b1").await?;
+    let (web1, web2) = (mid("web-1")?, mid("web-2")?);
+    let (cid, cursors) = world.submit("echo hello", &world.machines, MINUTE).await?;
+    assert!(bridge.view().reached(&cursors, Duration::from_secs(5)).await);
+    assert_eq!(bridge.view().command(cid)?.context("there")?.summary.counts, [(RunState::Pending, 2)].into());
+    world.offered(&web1, &[cid]).await?;
+    world.offered(&web2, &[cid]).await?;
+
+    world.claim(&web1, cid).await?;
+    bridge.state(cid, &web1, RunState::Executing).await?;
+    assert_eq!(bridge.view().machines(now())[0].running, 1);
+    world.chunk(&web1, cid, 0, b"hel").await?;
+    world.chunk(&web1, cid, 3, b"lo").await?;
+    world.fact(&web1, cid, FactKind::Exit, &world.exit_fact(&web1, cid, 0, b"hello", false)).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    world.claim(&web2, cid).await?;
+    world.exit(&web2, cid, 3).await?;
+    bridge.state(cid, &web2, RunState::Failed).await?;
+
+    let view = bridge.view();
+    let command = view.command(cid)?.context("there")?;
+    assert!(command.summary.settled);
+    assert_eq!(command.summary.counts, [(RunState::Completed, 1), (RunState::Failed, 1)].into());
+    assert_eq!(command.runs[1].exit_code, Some(3));
+    assert_eq!(command.runs[0].stdout.bytes, 5);
+    world.read(&bridge, &[OUT]).await?;
+    let chunks = view.chunks_after(cid, 0, 10)?;
+    assert_eq!(chunks.iter().map(|chunk| (chunk.offset, chunk.len)).collect::<Vec<_>>(), [(0, 3), (3, 2)]);
+    assert_eq!(view.chunk_body(&chunks[1]).await?.context("kept")?, "lo");
+    assert_eq!(view.chunk_covering(cid, &web1, OutputStream::Stdout, 4)?.context("there")?, chunks[1]);
+    assert_eq!(view.chunk_covering(cid, &web1, OutputStream::Stdout, 5)?, None);
+    assert_eq!(view.inline(cid, &web2)?.context("inline")?.stdout.0, b"hello");
+    // Settled offers leave after a while.
+    world.offered(&web1, &[]).await?;
+    assert_eq!(view.machines(now())[0].running, 0);
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_bridges_and_one_without_its_store_answer_the_same() -> Result<()> {
+    let world = World::start(&["web-1", "web-2"]).await?;
+    let (web1, web2) = (mid("web-1")?, mid("web-2")?);
+    let first = world.bridge("b1").await?;
+    let assignment = AssignmentRecord {
+        ws: world.ws.clone(),
+        id: Uuid::now_v7().to_string(),
+        machine_id: signalbox_schemas::id::MachineId::new("web-1")?,
+        name: "one".into(),
+        enabled: true,
+        api_key_hash: "00".into(),
+        created_at: 1,
+    };
+    first.core.broker.put_record(table::ASSIGNMENTS, &assignment.id, &assignment).await?;
+    let mut commands = Vec::new();
+    for i in 0..10 {
+        commands.push(world.submit(&format!("echo {i}"), &world.machines, MINUTE).await?.0);
+    }
+    for cid in &commands[..6] {
+        world.claim(&web1, *cid).await?;
+        world.chunk(&web1, *cid, 0, b"out").await?;
+    }
+    for cid in &commands[..4] {
+        world.exit(&web1, *cid, 0).await?;
+    }
+    world.raw_fact(&web2, commands[0], FactKind::Claim, b"rubbish".to_vec()).await?;
+    world.cancel(commands[9], OPERATOR).await?;
+    first.state(commands[9], &web2, RunState::Cancelled).await?;
+    first.state(commands[9], &web1, RunState::Cancelled).await?;
+
+    let second = world.bridge("b2").await?;
+    world.read(&first, &[CMD, RUN, OUT]).await?;
+    let answers = world.answers(&first).await?;
+    assert!(answers.contains("bad_register"), "{answers}");
+    world.read(&second, &[CMD, RUN, OUT]).await?;
+    assert_eq!(world.answers(&second).await?, answers);
+    first.stop().await?;
+    std::fs::remove_dir_all(world.data("b1"))?;
+    let rebuilt = world.bridge("b1").await?;
+    assert_eq!(world.answers(&rebuilt).await?, answers);
+    rebuilt.stop().await?;
+    // And with it: from the rows of the store, not from the streams.
+    let again = world.bridge("b1").await?;
+    assert_eq!(world.answers(&again).await?, answers);
+    again.stop().await?;
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_twice_late_or_in_another_order_changes_nothing() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    let (cid, _) = world.submit("echo hello", &world.machines, MINUTE).await?;
+    world.offered(&web1, &[cid]).await?;
+    // The exit stands in the stream before its claim.
+    world.fact(&web1, cid, FactKind::Exit, &world.exit_fact(&web1, cid, 0, b"hello", true)).await?;
+    world.claim(&web1, cid).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    // The registers take nothing twice.
+    assert!(matches!(world.claim(&web1, cid).await, Err(StoreError::Taken { .. })));
+    assert!(matches!(world.exit(&web1, cid, 1).await, Err(StoreError::Taken { .. })));
+    world.chunk(&web1, cid, 0, b"hello").await?;
+    world.read(&bridge, &[OUT, RUN]).await?;
+    let before = world.answers(&bridge).await?;
+
+    // Parts, spec and chunks again; chunks cut at other places.
+    for message in world.link.next_by_subject(CMD, 1, &format!("cmd.main.{cid}.*"), 10).await? {
+        world.raw(&message.subject, message.payload.clone()).await?;
+        world.raw(&message.subject, message.payload).await?;
+    }
+    world.chunk(&web1, cid, 0, b"hello").await?;
+    world.chunk(&web1, cid, 1, b"ell").await?;
+    world.read(&bridge, &[CMD, OUT]).await?;
+    bridge.counted("chunk.duplicate", 2).await?;
+    assert_eq!(world.answers(&bridge).await?, before);
+    // A chunk that overlaps adds what is new and nothing else.
+    world.chunk(&web1, cid, 3, b"lo you").await?;
+    world.read(&bridge, &[OUT]).await?;
+    let chunks = bridge.view().chunks_after(cid, 0, 10)?;
+    let mut all = Vec::new();
+    for chunk in &chunks {
+        assert_eq!(chunk.offset, all.len() as u64);
+        all.extend(bridge.view().chunk_body(chunk).await?.context("kept")?);
+    }
+    assert_eq!(all, b"hello you");
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_or_foreign_mailbox_is_replaced() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    world.offered(&web1, &[]).await?;
+    let (_, old) = world.mailbox(&web1).await?;
+    let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.offered(&web1, &[cid]).await?;
+    let (newest, _) = world.mailbox(&web1).await?;
+    // Somebody with the right to write puts rubbish there: the next look repairs it.
+    world.raw(&old.subject, "rubbish").await?;
+    bridge.counted("mailbox.foreign", 1).await?;
+    world.offered(&web1, &[cid]).await?;
+    let (repaired, _) = world.mailbox(&web1).await?;
+    ensure!(repaired.epoch == newest.epoch);
+    // So is an old one under a new sequence, by one with a higher generation.
+    world.raw(&old.subject, old.payload.clone()).await?;
+    world.offered(&web1, &[cid]).await?;
+    let (after, _) = world.mailbox(&web1).await?;
+    assert!(after.generation > newest.generation);
+    bridge.stop().await
+}
+
+/// A fact, a record, …: each refused for its reason, and the next good one is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_be_believed_is_counted_and_skipped() -> Result<()> {
+    let world = World::start(&["web-1", "web-2"]).await?;
+    let (web1, web2) = (mid("web-1")?, mid("web-2")?);
+    let bridge = world.bridge("b1").await?;
+    let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.claim(&web1, cid).await?;
+    let on = |mid, kind| Subject::Run(world.ws.clone(), mid, cid, kind).to_string();
+
+    // A start with broken JSON, an exit by another machine's key.
+    world.raw_fact(&web1, cid, FactKind::Start, b"{".to_vec()).await?;
+    bridge.counted("refused.RUN.envelope", 1).await?;
+    let exit = world.exit_fact(&web1, cid, 0, b"", true);
+    let forged = Signed::sign(&exit, &world.machine_key(&web2)?)?.to_json();
+    world.raw_fact(&web1, cid, FactKind::Exit, forged).await?;
+    bridge.counted("refused.RUN.untrusted", 1).await?;
+    // Another command's fact under this subject.
+    let (other, _) = world.submit("true", &world.machines, MINUTE).await?;
+    let exit = world.exit_fact(&web1, other, 0, b"", true);
+    world.fact(&web1, cid, FactKind::Lost, &exit).await?;
+    bridge.counted("refused.RUN.signature", 1).await?;
+    bridge.state(cid, &web1, RunState::Executing).await?;
+    // The first message in a register decides, whatever it is.
+    let mut claim = Signed::sign(&world.claim_fact(&web2, cid), &world.machine_key(&web2)?)?.to_json();
+    let end = claim.len() - 10;
+    claim[end] ^= 1;
+    world.link.store(signalbox_link::Store::new(on(web2.clone(), FactKind::Claim), claim)).await?;
+    bridge.state(cid, &web2, RunState::Rejected).await?;
+    assert_eq!(
+        bridge.view().run(cid, &web2)?.and_then(|run| run.error).context("says why")?.code,
+        "bad_register"
+    );
+
+    // Records, commands, documents.
+    world.raw("$KV.state.main.machines.web-9", "{}").await?;
+    let record = world.machine_record(0, &web1)?;
+    let unsigned = Signed::sign(&record, &key(99)?)?.to_json();
+    world.raw("$KV.state.main.machines.web-1", unsigned).await?;
+    world.raw("doc.main.authors", "rubbish").await?;
+    world.raw(&format!("cmd.main.{}.spec", CommandId::new(Uuid::now_v7())?), vec![b'x'; 1_000_000]).await?;
+    world.raw(&format!("cmd.main.{cid}.w1"), "x").await?;
+    world.cancel(cid, 99).await?;
+    world.raw(&format!("out.main.web-1.{cid}"), "no headers").await?;
+    for name in [
+        "refused.KV_state.envelope",
+        "refused.KV_state.unknown",
+        "refused.DOC.envelope",
+        "refused.CMD.spec",
+        "refused.CMD.parts",
+        "refused.CMD.unknown",
+        "refused.OUT.Sb-Stream",
+    ] {
+        bridge.counted(name, 1).await.with_context(|| name.to_owned())?;
+    }
+    // An unknown critical member.
+    let mut mailbox: Mailbox = world.mailbox(&web1).await?.0;
+    mailbox.crit = vec!["telepathy".into()];
+    mailbox.generation += 1_000_000;
+    let body = Signed::sign(&mailbox, &key(2)?)?.to_json();
+    world.raw("mbox.main.web-1", body).await?;
+    bridge.counted("mailbox.foreign", 1).await?;
+
+    let (last, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.claim(&web1, last).await?;
+    world.exit(&web1, last, 0).await?;
+    bridge.state(last, &web1, RunState::Completed).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grants_that_do_not_fit_make_no_command() -> Result<()> {
+    let world = World::start(&["web-1", "web-2"]).await?;
+    let bridge = world.bridge("b1").await?;
+    let spec = world.spec("true", 2, MINUTE)?;
+    let bytes = serde_json::to_vec(&spec)?;
+    let grants = world.grants(&spec, &bytes, &world.machines)?;
+    let link = &world.link;
+    let store = signalbox_bridge::submit::store_command;
+    store(link, &world.ws, bytes.clone().into(), &spec, grants[..1].to_vec()).await?;
+    bridge.counted("refused.CMD.grants_count", 1).await?;
+    let reversed = grants.iter().rev().cloned().collect();
+    let spec = world.spec("true", 2, MINUTE)?;
+    store(link, &world.ws, serde_json::to_vec(&spec)?.into(), &spec, reversed).await?;
+    bridge.counted("refused.CMD.grants_misplaced", 1).await?;
+    let spec = world.spec("true", 1, MINUTE)?;
+    let bytes = serde_json::to_vec(&spec)?;
+    let nobody = world.grants(&spec, &bytes, &[mid("nobody")?])?;
+    store(link, &world.ws, bytes.into(), &spec, nobody).await?;
+    bridge.counted("refused.CMD.unknown", 1).await?;
+    assert_eq!(bridge.view().commands(&Page::default())?.items, []);
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn submitting_again_is_the_same_command_and_another_one_conflicts() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let bridge = world.bridge("b1").await?;
+    let mut spec = world.spec("true", 1, MINUTE)?;
+    let bytes = serde_json::to_vec(&spec)?;
+    let grants = world.grants(&spec, &bytes, &world.machines)?;
+    let store = signalbox_bridge::submit::store_command;
+    let first = store(&world.link, &world.ws, bytes.clone().into(), &spec, grants.clone()).await?;
+    let again = store(&world.link, &world.ws, bytes.into(), &spec, grants).await?;
+    assert_eq!(first, again);
+    spec.command = "false".into();
+    let bytes = serde_json::to_vec(&spec)?;
+    let grants = world.grants(&spec, &bytes, &world.machines)?;
+    let other = store(&world.link, &world.ws, bytes.into(), &spec, grants).await;
+    assert!(matches!(other, Err(signalbox_bridge::submit::SubmitError::IdConflict)), "{other:?}");
+    // The foreign part that it left behind changes nothing.
+    world.read(&bridge, &[CMD]).await?;
+    assert_eq!(bridge.view().command_spec(spec.cid)?.context("there")?.spec.command, "true");
+    world.offered(&mid("web-1")?, &[spec.cid]).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_bridge_takes_over_and_nothing_is_doubled() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let first = world.bridge("b1").await?;
+    first.dispatches().await?;
+    let second = world.bridge("b2").await?;
+    let (one, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.offered(&web1, &[one]).await?;
+    let epoch = world.mailbox(&web1).await?.0.epoch;
+    assert!(second.core.lease.borrow().is_none());
+    first.kill();
+    second.dispatches().await?;
+    let (two, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.offered(&web1, &[one, two]).await?;
+    assert!(world.mailbox(&web1).await?.0.epoch > epoch);
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_gives_the_lease_back_at_once() -> Result<()> {
+    let world = World::start(&[]).await?;
+    let first = world.bridge("b1").await?;
+    first.dispatches().await?;
+    let second = world.bridge("b2").await?;
+    first.stop().await?;
+    eventually_within("the other bridge dispatches", Duration::from_millis(1_500), || async {
+        ensure!(second.core.lease.borrow().is_some(), "not yet");
+        Ok(())
+    })
+    .await?;
+    second.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_expires_and_is_gone() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    let (cid, _) = world.submit("true", &world.machines, 500).await?;
+    world.offered(&web1, &[cid]).await?;
+    bridge.state(cid, &web1, RunState::Expired).await?;
+    assert!(bridge.view().command(cid)?.context("there")?.summary.settled);
+    assert!(matches!(world.claim(&web1, cid).await, Err(StoreError::Taken { .. })));
+    world.offered(&web1, &[]).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_against_a_withdrawal_has_one_winner() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    let (mut claimed, mut cancelled) = (0, 0);
+    for _ in 0..40 {
+        let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
+        // The bridge withdraws as soon as it reads the cancel; the relay claims in the same instant.
+        let (cancel, claim) = tokio::join!(world.cancel(cid, OPERATOR), world.claim(&web1, cid));
+        cancel?;
+        let state = match claim {
+            Ok(_) => RunState::Executing,
+            Err(StoreError::Taken { .. }) => RunState::Cancelled,
+            Err(error) => return Err(error.into()),
+        };
+        if state == RunState::Executing {
+            claimed += 1;
+        } else {
+            cancelled += 1;
+        }
+        bridge.state(cid, &web1, state).await?;
+    }
+    println!("claimed {claimed}, cancelled {cancelled}");
+    assert_eq!(claimed + cancelled, 40);
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_reaches_a_claimed_run_through_the_mailbox() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    let (cid, _) = world.submit("sleep 9", &world.machines, MINUTE).await?;
+    world.claim(&web1, cid).await?;
+    bridge.state(cid, &web1, RunState::Executing).await?;
+    world.cancel(cid, OPERATOR).await?;
+    eventually("the mailbox names the cancel", || async {
+        let (mailbox, _) = world.mailbox(&web1).await?;
+        ensure!(mailbox.cancels == [cid], "{:?}", mailbox.cancels);
+        Ok(())
+    })
+    .await?;
+    // A relay cannot withdraw: only bridges do.
+    let (other, _) = world.submit("true", &world.machines, MINUTE).await?;
+    let reason = WithdrawReason::Expired;
+    let fact = Withdrawal { ws: world.ws.clone(), mid: web1.clone(), cid: other, reason, withdrawn_at: 1 };
+    world.fact(&web1, other, FactKind::Claim, &fact).await?;
+    bridge.state(other, &web1, RunState::Rejected).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_lost_in_time_and_a_late_exit_replaces_that() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge_with("b1", |config| config.lost_grace = Duration::from_millis(200)).await?;
+    let (cid, _) = world.submit("sleep 9", &world.machines, MINUTE).await?;
+    world.claim(&web1, cid).await?;
+    bridge.state(cid, &web1, RunState::Lost).await?;
+    assert!(bridge.view().command(cid)?.context("there")?.summary.settled);
+    world.exit(&web1, cid, 0).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    assert_eq!(bridge.view().summary(cid)?.context("there")?.counts, [(RunState::Completed, 1)].into());
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_lost_does_not_keep_a_run_open() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge_with("b1", |config| config.lost_grace = Duration::from_millis(200)).await?;
+    let (cid, _) = world.submit("sleep 9", &world.machines, MINUTE).await?;
+    world.claim(&web1, cid).await?;
+    world.raw_fact(&web1, cid, FactKind::Lost, b"rubbish".to_vec()).await?;
+    eventually_within("the run is lost", Duration::from_secs(20), || async {
+        let run = bridge.view().run(cid, &web1)?.context("there")?;
+        ensure!(run.state == RunState::Lost, "{}", run.state);
+        Ok(())
+    })
+    .await?;
+    assert_eq!(bridge.count("lost.foreign"), 1);
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn facts_about_unknown_runs_are_purged() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    for _ in 0..20 {
+        let invented = CommandId::new(Uuid::now_v7())?;
+        world.claim(&web1, invented).await?;
+        world.exit(&web1, invented, 0).await?;
+    }
+    eventually("RUN is empty again", || async {
+        let state = world.link.stream_state(RUN).await?;
+        ensure!(state.messages == 0, "{} messages", state.messages);
+        Ok(())
+    })
+    .await?;
+    assert_eq!(bridge.count("run.unknown"), 40);
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fact_before_its_command_counts_once_the_command_comes() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let spec = world.spec("true", 1, MINUTE)?;
+    world.claim(&web1, spec.cid).await?;
+    world.exit(&web1, spec.cid, 0).await?;
+    let bytes = serde_json::to_vec(&spec)?;
+    let grants = world.grants(&spec, &bytes, &world.machines)?;
+    signalbox_bridge::submit::store_command(&world.link, &world.ws, bytes.into(), &spec, grants).await?;
+    // Whatever order a bridge reads its streams in.
+    for name in ["b1", "b2", "b3"] {
+        let bridge = world.bridge(name).await?;
+        bridge.state(spec.cid, &web1, RunState::Completed).await?;
+        assert_eq!(bridge.count("run.unknown"), 0);
+        bridge.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settled_history_leaves_the_live_streams_and_answers_stay() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let short = |config: &mut signalbox_bridge::core::CoreConfig| {
+        config.history_after = Duration::from_secs(1);
+        config.lost_grace = Duration::from_millis(100);
+    };
+    let bridge = world.bridge_with("b1", short).await?;
+    let (done, _) = world.submit("true", &world.machines, 1_500).await?;
+    let (lost, _) = world.submit("true", &world.machines, 1_500).await?;
+    let (open, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.claim(&web1, done).await?;
+    world.exit(&web1, done, 0).await?;
+    world.claim(&web1, lost).await?;
+    bridge.state(done, &web1, RunState::Completed).await?;
+    bridge.state(lost, &web1, RunState::Lost).await?;
+    let before = world.answers(&bridge).await?;
+    eventually_within("history is purged", Duration::from_secs(30), || async {
+        let left = world.command_subjects(done).await? + world.command_subjects(lost).await?;
+        ensure!(left == 0, "{left} messages in CMD");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(world.command_subjects(open).await?, 2);
+    assert_eq!(world.answers(&bridge).await?, before);
+    // From DONE alone.
+    bridge.stop().await?;
+    std::fs::remove_dir_all(world.data("b1"))?;
+    let bridge = world.bridge_with("b1", short).await?;
+    assert_eq!(world.answers(&bridge).await?, before);
+    // Learned of after all: by a second record.
+    world.exit(&web1, lost, 3).await?;
+    bridge.state(lost, &web1, RunState::Failed).await?;
+    eventually_within("the late exit is purged too", Duration::from_secs(30), || async {
+        let left = world.link.stream_state(RUN).await?.messages;
+        ensure!(left == 0, "{left} messages in RUN");
+        Ok(())
+    })
+    .await?;
+    let after = world.answers(&bridge).await?;
+    let third = world.bridge_with("b3", short).await?;
+    world.read(&third, &[DONE]).await?;
+    assert_eq!(world.answers(&third).await?, after);
+    third.stop().await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_show_and_a_machine_that_lags_is_nudged() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    world.offered(&web1, &[]).await?;
+    let generation = world.mailbox(&web1).await?.0.generation;
+    eventually("the nudge", || async {
+        let beat = Heartbeat {
+            ws: world.ws.clone(),
+            mid: web1.clone(),
+            at: now(),
+            relay: "0.1.0".into(),
+            generation: 1,
+            authors: 1,
+            running: 0,
+            outbox: 0,
+            started_at: 1,
+            counters: BTreeMap::default(),
+            facts: Facts::default(),
+            metrics: None,
+        };
+        world.link.publish("hb.main.web-1", None, serde_json::to_vec(&beat)?.into()).await?;
+        ensure!(world.mailbox(&web1).await?.0.generation > generation, "not yet");
+        Ok(())
+    })
+    .await?;
+    let machines = bridge.view().machines(now());
+    assert_eq!(machines[0].relay.as_deref(), Some("0.1.0"));
+    assert!(machines[0].last_seen_at.is_some());
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_is_shown_and_the_next_chunk_is_found() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    let (cid, _) = world.submit("yes", &world.machines, MINUTE).await?;
+    world.claim(&web1, cid).await?;
+    world.chunk(&web1, cid, 0, b"head").await?;
+    let stream = OutputStream::Stdout;
+    let cut = ChunkHead { stream, offset: 4, counter: 1, sha256: None, cut: true };
+    world.chunk_head(&web1, cid, b"", cut).await?;
+    world.chunk(&web1, cid, 100, b"tail").await?;
+    bridge.state(cid, &web1, RunState::Executing).await?;
+    world.read(&bridge, &[OUT]).await?;
+    let run = bridge.view().run(cid, &web1)?.context("there")?;
+    assert_eq!((run.stdout.bytes, run.stdout.truncated, run.stderr.truncated), (8, true, false));
+    let next = bridge.view().chunk_covering(cid, &web1, stream, 50)?.context("the tail")?;
+    assert_eq!((next.offset, next.len), (100, 4));
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_dies_and_comes_back() -> Result<()> {
+    let mut world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    world.submit("true", &world.machines.clone(), MINUTE).await?;
+    world.broker.kill()?;
+    world.broker.restart().await?;
+    let (cid, _) = eventually("a submit", || world.submit("true", &world.machines, MINUTE)).await?;
+    eventually("the claim", || async { Ok(world.claim(&web1, cid).await?) }).await?;
+    world.exit(&web1, cid, 0).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_were_made_anew_are_read_from_their_beginning() -> Result<()> {
+    let mut world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    for _ in 0..5 {
+        let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
+        world.claim(&web1, cid).await?;
+        world.exit(&web1, cid, 0).await?;
+        bridge.state(cid, &web1, RunState::Completed).await?;
+    }
+    // The broker comes back without its disk.
+    world.broker.kill()?;
+    std::fs::remove_dir_all(world.broker.store_dir())?;
+    world.broker.restart().await?;
+    for stream in ["CMD", "RUN", "MBOX"] {
+        bridge.counted(&format!("recreated.{stream}"), 1).await?;
+    }
+    let (cid, _) = eventually("a submit", || world.submit("true", &world.machines, MINUTE)).await?;
+    world.offered(&web1, &[cid]).await?;
+    world.claim(&web1, cid).await?;
+    world.exit(&web1, cid, 0).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    assert_eq!(bridge.view().commands(&Page::default())?.items.len(), 6);
+    bridge.stop().await
+}
+
+/// Figures: facts projected per second from a stream that is there already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn figures_of_a_rebuild() -> Result<()> {
+    let names: Vec<String> = (0..20).map(|i| format!("web-{i:02}")).collect();
+    let world = World::start(&names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let mut facts = 0;
+    for _ in 0..500 {
+        let (cid, _) = world.submit("true", &world.machines, MINUTE * 60).await?;
+        let write = |mid: signalbox_schemas::id::MachineToken| {
+            let world = &world;
+            async move {
+                world.claim(&mid, cid).await?;
+                world.exit(&mid, cid, 0).await
+            }
+        };
+        for written in futures_util::future::join_all(world.machines.iter().cloned().map(write)).await {
+            written?;
+            facts += 2;
+        }
+    }
+    let start = std::time::Instant::now();
+    let bridge = world.bridge("b1").await?;
+    let took = start.elapsed();
+    println!("{facts} facts in {took:?}: {:.0}/s", f64::from(facts) / took.as_secs_f64());
+    bridge.stop().await
+}

@@ -1,0 +1,506 @@
+//! A bridge in this process, over a broker of its own, with machines and consoles played by the test.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use signalbox_bridge::{
+    api::{Api, Settings},
+    core::{Core, CoreConfig},
+    http, rpc,
+    view::View,
+};
+use signalbox_link::{Link, Options, Store, Subscription};
+use signalbox_schemas::{
+    Base64Url,
+    api::{Answer, AnswerBody, FeedEvent, Request, Submit, chunk, op},
+    authors::{Author, Authors, Right, Role},
+    command::{CommandSpec, Grant},
+    error::Problem,
+    id::{BridgeId, CommandId, MachineId, Nonce, OperatorId, RequestId, Sha256, Workspace},
+    limit::DAY_MS,
+    output::{ChunkHead, OutputStream},
+    record::{MachineRecord, OperatorRecord, table},
+    run::{Claim, Exit, ExitState, InlineOutput, StreamSummary},
+    signed::{Message, Signed, SigningKey},
+    subject::{FactKind, Subject},
+};
+use signalbox_testkit::{Broker, eventually, http::Http};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The administrators' token of every bench.
+pub(crate) const TOKEN: &str = "sbt_test";
+/// Longest wait for one message: far above what it takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Unix ms.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn new_key() -> Result<SigningKey> {
+    let seed = nkeys::KeyPair::new_user().seed()?;
+    SigningKey::from_seed(&seed).map_err(Into::into)
+}
+
+/// Everything, and what the test needs to play its parts.
+pub(crate) struct Bench {
+    pub(crate) broker: Broker,
+    pub(crate) link: Link,
+    pub(crate) view: View,
+    pub(crate) http: Http,
+    pub(crate) base: String,
+    pub(crate) pepper: [u8; 32],
+    pub(crate) stop: CancellationToken,
+    operators: BTreeMap<String, Arc<SigningKey>>,
+    machines: BTreeMap<String, SigningKey>,
+    tasks: JoinSet<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A bridge with these machines, an operator `local` (member), `viewer` (viewer) and `nobody` (known, and in
+    /// no authors document).
+    pub(crate) async fn start(machines: &[&str]) -> Result<Self> {
+        let broker = Broker::start().await?;
+        let dir = tempfile::tempdir()?;
+        let (fleet, bridge) = (new_key()?, Arc::new(new_key()?));
+        let link = Link::connect(Options::plain(&broker.url(), "bridge", None)).await?;
+        let stop = CancellationToken::new();
+        let config = CoreConfig::new(
+            Workspace::main(),
+            BridgeId::new("b1")?,
+            Arc::clone(&bridge),
+            fleet.public().clone(),
+            dir.path().join("data"),
+        );
+        let core = Core::start(link.clone(), config, stop.clone()).await?;
+        let (view, lease) = (core.view.clone(), core.lease.clone());
+        let mut operators = BTreeMap::new();
+        for name in ["local", "viewer", "nobody"] {
+            operators.insert(name.to_owned(), Arc::new(new_key()?));
+        }
+        publish_authors(&core, &fleet, &bridge, &operators).await?;
+        enrol_operators(&core, &operators).await?;
+        let keys = enrol_machines(&core, machines).await?;
+        let pepper = [7; 32];
+        let settings = Settings { ws: Workspace::main(), bridge: BridgeId::new("b1")?, key: bridge, pepper };
+        let api = Arc::new(Api::new(link.clone(), link, view.clone(), settings));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let base = format!("http://{}", listener.local_addr()?);
+        let front = http::Front {
+            api: Arc::clone(&api),
+            admin_token: TOKEN.to_owned(),
+            holds_lease: Box::new(move || lease.borrow().is_some()),
+        };
+        let mut tasks = JoinSet::new();
+        let (http_stop, rpc_stop, core_stop) = (stop.clone(), stop.clone(), stop.clone());
+        tasks.spawn(async move {
+            http::serve(listener, front, http_stop).await.expect("http serves");
+        });
+        tasks.spawn(async move {
+            rpc::serve(api, rpc_stop).await.expect("rpc serves");
+        });
+        tasks.spawn(async move {
+            core.join(&core_stop).await.expect("the core runs");
+        });
+        let bench = Self {
+            link: Link::connect(Options::plain(&broker.url(), "test", None)).await?,
+            http: Http::new(&base, TOKEN),
+            broker,
+            view,
+            base,
+            pepper,
+            stop,
+            operators,
+            machines: keys,
+            tasks,
+            _dir: dir,
+        };
+        bench.ready(machines.len()).await?;
+        Ok(bench)
+    }
+
+    async fn ready(&self, machines: usize) -> Result<()> {
+        eventually("the bridge is ready", || async {
+            let health = self.http.get("/health").await?;
+            ensure!(health.status == 200, "health: {}", String::from_utf8_lossy(&health.body));
+            ensure!(self.view.machines(now_ms()).len() == machines, "machines are missing");
+            ensure!(self.view.authors().is_some(), "no authors");
+            for name in self.operators.keys() {
+                ensure!(self.view.operator(&OperatorId::new(name.as_str())?).is_some(), "no {name}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A console of this operator.
+    pub(crate) async fn console(&self, operator: &str) -> Result<Console> {
+        Ok(Console {
+            link: Link::connect(Options::plain(&self.broker.url(), "console", None)).await?,
+            operator: OperatorId::new(operator)?,
+            key: Arc::clone(self.operators.get(operator).context("no such operator")?),
+        })
+    }
+
+    /// Submits over HTTP and answers the id.
+    pub(crate) async fn submit(&self, on: &str) -> Result<CommandId> {
+        Ok(self.http.submit(on, "true").await?.parse()?)
+    }
+
+    /// The machine as its relay would speak.
+    pub(crate) fn relay(&self, machine: &str) -> Result<Relay<'_>> {
+        let key = self.machines.get(machine).context("no such machine")?;
+        Ok(Relay { link: &self.link, id: MachineId::new(machine)?, key })
+    }
+
+    /// Stops the bridge and waits for its end.
+    pub(crate) async fn end(&mut self) -> Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
+}
+
+async fn enrol_operators(core: &Core, operators: &BTreeMap<String, Arc<SigningKey>>) -> Result<()> {
+    for (name, key) in operators {
+        let record = OperatorRecord {
+            ws: Workspace::main(),
+            id: OperatorId::new(name.as_str())?,
+            login_key: key.public().clone(),
+            signing_key: key.public().clone(),
+            created_at: 1,
+        };
+        core.broker.put_record(table::OPERATORS, name, &record).await?;
+    }
+    Ok(())
+}
+
+async fn enrol_machines(core: &Core, machines: &[&str]) -> Result<BTreeMap<String, SigningKey>> {
+    let mut keys = BTreeMap::new();
+    for name in machines {
+        let (id, key) = (MachineId::new(*name)?, new_key()?);
+        let record = MachineRecord {
+            ws: Workspace::main(),
+            token: id.token(),
+            id,
+            login_key: key.public().clone(),
+            signing_key: key.public().clone(),
+            enrolled_at: 1,
+        };
+        core.broker.put_record(table::MACHINES, record.token.as_str(), &record).await?;
+        keys.insert((*name).to_owned(), key);
+    }
+    Ok(keys)
+}
+
+async fn publish_authors(
+    core: &Core,
+    fleet: &SigningKey,
+    bridge: &SigningKey,
+    operators: &BTreeMap<String, Arc<SigningKey>>,
+) -> Result<()> {
+    let author = |name: &str, key: &SigningKey, role, rights| Author {
+        key: key.public().clone(),
+        name: name.to_owned(),
+        role,
+        rights,
+    };
+    let named = |name: &str| operators.get(name).context("no such operator");
+    let authors = Authors {
+        ws: Workspace::main(),
+        version: 1,
+        issued_at: now_ms(),
+        not_after: now_ms() + 10 * DAY_MS,
+        authors: vec![
+            author("operator:local", named("local")?, Role::Member, vec![Right::Command]),
+            author("operator:viewer", named("viewer")?, Role::Viewer, vec![]),
+            author("bridge:b1", bridge, Role::Member, vec![Right::Command]),
+        ],
+        issuers: vec![],
+        bridges: vec![bridge.public().clone()],
+        next_fleet_key: None,
+        crit: vec![],
+    };
+    let envelope = Signed::sign(&authors, fleet)?.to_json();
+    core.broker.publish_authors(&envelope, &authors).await?;
+    Ok(())
+}
+
+/// What a machine says about its runs.
+pub(crate) struct Relay<'a> {
+    link: &'a Link,
+    id: MachineId,
+    key: &'a SigningKey,
+}
+
+impl Relay<'_> {
+    async fn fact<T: Message>(&self, cid: CommandId, kind: FactKind, fact: &T) -> Result<()> {
+        let subject = Subject::Run(Workspace::main(), self.id.token(), cid, kind).to_string();
+        let body = Signed::sign(fact, self.key)?.to_json();
+        self.link.store(Store::new(subject, body).only_first()).await?;
+        Ok(())
+    }
+
+    /// Takes the run.
+    pub(crate) async fn claim(&self, cid: CommandId) -> Result<()> {
+        let (ws, mid) = (Workspace::main(), self.id.token());
+        let claim = Claim { ws, mid, cid, nonce: Nonce([1; 16]), claimed_at: now_ms() };
+        self.fact(cid, FactKind::Claim, &claim).await
+    }
+
+    /// Writes output at an offset.
+    pub(crate) async fn output(
+        &self,
+        cid: CommandId,
+        stream: OutputStream,
+        offset: u64,
+        bytes: impl Into<Bytes>,
+    ) -> Result<()> {
+        let head = ChunkHead { stream, offset, counter: offset, sha256: None, cut: false };
+        let mut headers = signalbox_link::Headers::new();
+        for (name, value) in head.to_headers() {
+            headers.insert(name, &value);
+        }
+        let subject = Subject::Output(Workspace::main(), self.id.token(), cid).to_string();
+        self.link.store(Store::new(subject, bytes.into()).with_headers(headers)).await?;
+        Ok(())
+    }
+
+    /// Ends with code 0, having written so many bytes.
+    pub(crate) async fn exit(&self, cid: CommandId, bytes: u64, truncated: bool) -> Result<()> {
+        self.exit_with(cid, StreamSummary { bytes, truncated, ..StreamSummary::empty() }, None).await
+    }
+
+    /// Ends with code 0, with its output in the exit itself.
+    pub(crate) async fn exit_inline(&self, cid: CommandId, stdout: &[u8]) -> Result<()> {
+        let inline = InlineOutput { stdout: Base64Url(stdout.to_vec()), stderr: Base64Url::default() };
+        let stdout =
+            StreamSummary { bytes: stdout.len() as u64, sha256: Sha256::of(stdout), truncated: false };
+        self.exit_with(cid, stdout, Some(inline)).await
+    }
+
+    async fn exit_with(
+        &self,
+        cid: CommandId,
+        stdout: StreamSummary,
+        inline: Option<InlineOutput>,
+    ) -> Result<()> {
+        let exit = Exit {
+            ws: Workspace::main(),
+            mid: self.id.token(),
+            cid,
+            nonce: Nonce([1; 16]),
+            state: ExitState::Completed,
+            exit_code: Some(0),
+            signal: None,
+            error: None,
+            started_at: now_ms(),
+            duration_ms: 5,
+            group_dead: true,
+            chunks: u64::from(inline.is_none() && stdout.bytes > 0),
+            stdout,
+            stderr: StreamSummary::empty(),
+            inline,
+        };
+        self.fact(cid, FactKind::Exit, &exit).await
+    }
+}
+
+/// An operator's console.
+pub(crate) struct Console {
+    pub(crate) link: Link,
+    pub(crate) operator: OperatorId,
+    pub(crate) key: Arc<SigningKey>,
+}
+
+impl Console {
+    /// A request as it is signed.
+    pub(crate) fn request(op: &str, args: &impl Serialize) -> Result<Request> {
+        let request = Request {
+            ws: Workspace::main(),
+            op: op.to_owned(),
+            args: serde_json::to_value(args)?,
+            nonce: Nonce(*uuid::Uuid::now_v7().as_bytes()),
+            issued_at: now_ms(),
+        };
+        Ok(request)
+    }
+
+    /// Publishes a request and listens to its answers.
+    pub(crate) async fn ask(&self, op: &str, body: Vec<u8>) -> Result<Answers> {
+        let rid = RequestId::from_random(*uuid::Uuid::now_v7().as_bytes());
+        self.ask_as(op, rid, body).await
+    }
+
+    /// The same under a request id of the test's choice.
+    pub(crate) async fn ask_as(&self, op: &str, rid: RequestId, body: Vec<u8>) -> Result<Answers> {
+        let feed = Subject::Feed(Workspace::main(), self.operator.clone(), rid.clone());
+        let subscription = self.link.subscribe(&feed.to_string()).await?;
+        self.link.flush().await;
+        self.send(op, &rid, body).await?;
+        Ok(Answers { subscription, rid, seq: 0 })
+    }
+
+    /// Publishes a request.
+    pub(crate) async fn send(&self, op: &str, rid: &RequestId, body: Vec<u8>) -> Result<()> {
+        let (noun, verb) = op.split_once('.').context("an operation is noun.verb")?;
+        let (noun, verb) = (noun.to_owned(), verb.to_owned());
+        let subject = Subject::Api(Workspace::main(), self.operator.clone(), noun, verb, rid.clone());
+        self.link.publish(&subject.to_string(), None, body.into()).await?;
+        Ok(())
+    }
+
+    /// Asks something that is read only, and answers the result.
+    pub(crate) async fn read(&self, op: &str, args: &impl Serialize) -> Result<Result<Value, Problem>> {
+        self.ask(op, serde_json::to_vec(args)?).await?.only().await
+    }
+
+    /// Asks for a change, signed with this console's key.
+    pub(crate) async fn write(&self, op: &str, args: &impl Serialize) -> Result<Result<Value, Problem>> {
+        let signed = Signed::sign(&Self::request(op, args)?, &self.key)?;
+        self.ask(op, signed.to_json()).await?.only().await
+    }
+
+    /// A command with its grants, for these machine tokens.
+    pub(crate) fn command(&self, targets: &[&str]) -> Result<(CommandSpec, Submit)> {
+        let now = now_ms();
+        let spec = CommandSpec {
+            ws: Workspace::main(),
+            cid: CommandId::new(uuid::Uuid::now_v7())?,
+            command: "true".to_owned(),
+            timeout_ms: 30_000,
+            created_at: now,
+            expires_at: now + DAY_MS,
+            not_before: None,
+            rollout: None,
+            purpose: None,
+            leave_children: false,
+            max_output: 1 << 20,
+            on: "test".to_owned(),
+            targets: u32::try_from(targets.len())?,
+            by: format!("operator:{}", self.operator),
+            crit: vec![],
+        };
+        let submit = self.grant(&spec, targets)?;
+        Ok((spec, submit))
+    }
+
+    /// The grants for a spec.
+    pub(crate) fn grant(&self, spec: &CommandSpec, targets: &[&str]) -> Result<Submit> {
+        let bytes = serde_json::to_vec(spec)?;
+        let grants = targets.iter().map(|target| {
+            let grant = Grant {
+                ws: spec.ws.clone(),
+                cid: spec.cid,
+                mid: MachineId::new(*target)?.token(),
+                spec_sha256: Sha256::of(&bytes),
+                expires_at: spec.expires_at,
+            };
+            Ok(Signed::sign(&grant, &self.key)?)
+        });
+        let grants = grants.collect::<Result<Vec<_>>>()?;
+        Ok(Submit { spec: Base64Url(bytes), grants })
+    }
+
+    /// Opens a feed of a command with its output.
+    pub(crate) async fn watch(&self, id: CommandId, position: Option<u64>, credit: u64) -> Result<Answers> {
+        let args = serde_json::json!({
+            "watch": {"command": {"id": id, "output": true}}, "position": position, "credit": credit
+        });
+        self.ask(op::FEED_OPEN, serde_json::to_vec(&args)?).await
+    }
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Ok(Value),
+    Refused(Problem),
+    Event(FeedEvent),
+    Chunk { machine: String, offset: u64, position: Option<u64>, total: Option<u64>, bytes: Bytes },
+}
+
+/// Answers to one request, checked to be numbered without a gap.
+pub(crate) struct Answers {
+    subscription: Subscription,
+    pub(crate) rid: RequestId,
+    seq: u64,
+}
+
+impl Answers {
+    /// The next answer.
+    pub(crate) async fn next(&mut self) -> Result<Item> {
+        let delivery = timeout(PATIENCE, self.subscription.next()).await.context("no answer came")?;
+        let delivery = delivery.context("the link was closed")?;
+        let header = |name: &str| delivery.headers.get(name);
+        let number = |name: &str| header(name).and_then(|text| text.parse::<u64>().ok());
+        let (seq, item) = if let Some(seq) = number(chunk::SEQ) {
+            ensure!(header(chunk::BRIDGE) == Some("b1"), "no bridge");
+            let machine = header(chunk::MACHINE).context("no machine")?.to_owned();
+            ensure!(header(chunk::STREAM) == Some("stdout"), "another stream");
+            let offset = number(chunk::OFFSET).context("no offset")?;
+            let (position, total) = (number(chunk::POSITION), number(chunk::TOTAL));
+            (seq, Item::Chunk { machine, offset, position, total, bytes: delivery.payload })
+        } else {
+            let answer: Answer = serde_json::from_slice(&delivery.payload)?;
+            ensure!(answer.bridge == "b1", "another bridge");
+            let item = match answer.body {
+                AnswerBody::Ok(value) => Item::Ok(value),
+                AnswerBody::Error(problem) => Item::Refused(problem),
+                AnswerBody::Event(event) => Item::Event(*event),
+            };
+            (answer.seq, item)
+        };
+        ensure!(seq == self.seq, "answer {seq} came instead of {}", self.seq);
+        self.seq += 1;
+        Ok(item)
+    }
+
+    /// Whether nothing comes for a while.
+    pub(crate) async fn is_quiet(&mut self) -> bool {
+        timeout(Duration::from_millis(300), self.subscription.next()).await.is_err()
+    }
+
+    /// The only answer.
+    pub(crate) async fn only(mut self) -> Result<Result<Value, Problem>> {
+        match self.next().await? {
+            Item::Ok(value) => Ok(Ok(value)),
+            Item::Refused(problem) => Ok(Err(problem)),
+            other => bail!("neither result nor refusal: {other:?}"),
+        }
+    }
+
+    /// What a feed tells, one short line each, until `last` is told. A chunk is `machine offset+len`.
+    pub(crate) async fn story(&mut self, last: &str) -> Result<Vec<String>> {
+        let mut story = Vec::new();
+        loop {
+            let line = match self.next().await? {
+                Item::Event(FeedEvent::Alive) => continue,
+                Item::Event(FeedEvent::Command(_)) => "command".to_owned(),
+                Item::Event(FeedEvent::Run(run)) => format!("{} {}", run.machine, run.state.as_str()),
+                Item::Event(FeedEvent::Settled { .. }) => "settled".to_owned(),
+                Item::Event(FeedEvent::Closed) => "closed".to_owned(),
+                Item::Chunk { machine, offset, bytes, .. } => format!("{machine} {offset}+{}", bytes.len()),
+                Item::Refused(problem) => format!("refused {}", problem.code),
+                Item::Ok(value) => bail!("a result in a feed: {value}"),
+            };
+            story.push(line.clone());
+            if line == last {
+                return Ok(story);
+            }
+        }
+    }
+}
