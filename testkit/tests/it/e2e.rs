@@ -1,0 +1,12 @@
+//! One room per promise.
+
+mod crash;
+mod hostile;
+mod lifecycle;
+mod main_job;
+mod offline;
+mod output;
+mod processes;
+mod rebuild;
+mod store;
+mod wire;

@@ -1,0 +1,190 @@
+//! Each part dies at each point of the table: at most one start, exactly one end, never a false `completed`.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use rstest::rstest;
+use serde_json::{Value, json};
+use signalbox_testkit::{
+    eventually::{eventually, eventually_within},
+    http::run_on,
+    process::{Signal, is_alive, signal},
+    stack::{Options, Stack},
+};
+use std::time::Duration;
+
+/// Output of the command below; large enough to pass `output.half` before the exit.
+const LINES: usize = 3000;
+
+/// Leaves a mark at each start, writes output, and ends with 0.
+fn marked(file: &Path) -> String {
+    format!("echo start >> {}; seq 1 {LINES}; sleep 0.3; echo end", file.display())
+}
+
+fn expected_output() -> String {
+    let lines: Vec<String> = (1..=LINES).map(|n| n.to_string()).collect();
+    lines.join("\n") + "\nend\n"
+}
+
+fn starts(file: &Path) -> usize {
+    std::fs::read_to_string(file).map_or(0, |text| text.lines().count())
+}
+
+/// Waits for the part that shall die.
+async fn dead(pid: u32) -> Result<()> {
+    eventually_within("the crash", Duration::from_secs(20), || async move {
+        ensure!(!is_alive(pid), "{pid} is alive");
+        Ok(())
+    })
+    .await
+}
+
+async fn completed_once(stack: &Stack, id: &str, file: &Path) -> Result<Value> {
+    let command = stack.http().settled(id).await?;
+    let run = run_on(&command, "demo-1")?.clone();
+    assert_eq!(run["state"], "completed", "{run}");
+    assert_eq!(starts(file), 1, "started more than once");
+    let output = stack.http().output(id, "demo-1", "stdout").await?;
+    assert_eq!(String::from_utf8(output)?, expected_output());
+    Ok(run)
+}
+
+#[rstest]
+#[case::claim_sent("claim.sent")]
+#[case::claim_acked("claim.acked")]
+#[case::spawned("spawned")]
+#[case::output_half("output.half")]
+#[case::exit_written("exit.written")]
+#[case::exit_unacked("exit.unacked")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_relay_is_followed_by_one_that_ends_its_run(#[case] point: &str) -> Result<()> {
+    let stack = Stack::start(Options::relays(1).crash_at(&format!("relay:{point}"))).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("starts");
+    let id = stack.http().submit("demo-1", &marked(&file)).await?;
+    dead(stack.machine(0)?.pid).await?;
+    let _relay = stack.start_relay(0, None).await?;
+    completed_once(&stack, &id, &file).await?;
+    Ok(())
+}
+
+#[rstest]
+#[case::spawned("spawned")]
+#[case::output_half("output.half")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_keepers_run_is_lost_and_its_processes_are_gone(#[case] point: &str) -> Result<()> {
+    let stack = Stack::start(Options::relays(1).crash_at(&format!("keeper:{point}"))).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("pids");
+    let command = format!("echo $$ >> {}; echo out; sleep 300", file.display());
+    let id = stack.http().submit("demo-1", &command).await?;
+    dead(stack.machine(0)?.keeper_pid).await?;
+    let command = stack.http().settled(&id).await?;
+    let run = run_on(&command, "demo-1")?;
+    assert_eq!(run["state"], "lost", "{run}");
+    assert_eq!(run["error"]["code"], "keeper_gone");
+    ensure!(starts(&file) <= 1, "started more than once");
+    for pid in std::fs::read_to_string(&file).unwrap_or_default().lines() {
+        let pid: u32 = pid.parse()?;
+        eventually("the end of what the keeper had started", || async move {
+            ensure!(!is_alive(pid), "{pid} is alive");
+            Ok(())
+        })
+        .await?;
+    }
+    // A machine without the crash point works: a new relay, a new keeper.
+    signal(stack.machine(0)?.pid, Signal::KILL)?;
+    super::store::end_keeper(&stack.machine(0)?.store)?;
+    let _relay = stack.start_relay(0, None).await?;
+    let command = stack.http().run("demo-1", "echo again").await?;
+    assert_eq!(command["counts"], json!({"completed": 1}));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_killed_with_the_end_in_its_hand_never_makes_a_false_completed() -> Result<()> {
+    let stack = Stack::start(Options::relays(1).crash_at("keeper:exit.written")).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("starts");
+    let id = stack.http().submit("demo-1", &marked(&file)).await?;
+    dead(stack.machine(0)?.keeper_pid).await?;
+    let command = stack.http().settled(&id).await?;
+    assert_eq!(run_on(&command, "demo-1")?["state"], "lost");
+    assert_eq!(starts(&file), 1);
+    Ok(())
+}
+
+#[rstest]
+#[case::submit_acked("submit.acked")]
+#[case::mailbox_written("mailbox.written")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_bridge_is_followed_by_one_that_delivers(#[case] point: &str) -> Result<()> {
+    // The bridge writes a first mailbox for each machine when it starts: the second one has the offer.
+    let nth = if point == "mailbox.written" { ":2" } else { "" };
+    let stack = Stack::start(Options::relays(1).crash_at(&format!("bridge:{point}{nth}"))).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("starts");
+    // The answer may be lost with the bridge: the key finds the command again.
+    let body = serde_json::to_vec(&json!({"on": "demo-1", "command": marked(&file)}))?;
+    let headers = [("content-type", "application/json"), ("idempotency-key", "crash")];
+    let first = stack.http().request("POST", "/api/v1/commands", &headers, body.clone()).await;
+    dead(stack.ready().pids.bridge).await?;
+    let (_bridge, http) = stack.start_bridge(&stack.ready().bridge_data).await?;
+    let again = http.request("POST", "/api/v1/commands", &headers, body).await?;
+    assert_eq!(again.status, 202);
+    let id = again.json()?["id"].as_str().context("no id")?.to_owned();
+    if let Ok(first) = first {
+        assert_eq!(first.json()?["id"], id.as_str());
+    }
+    let command = http.settled(&id).await?;
+    assert_eq!(command["counts"], json!({"completed": 1}));
+    assert_eq!(starts(&file), 1);
+    assert_eq!(String::from_utf8(http.output(&id, "demo-1", "stdout").await?)?, expected_output());
+    let listed = http.json("/api/v1/commands").await?;
+    assert_eq!(listed["items"].as_array().context("no items")?.len(), 1);
+    Ok(())
+}
+
+/// The part that reached the point stands still; the broker is killed and comes back; the part goes on.
+#[rstest]
+#[case::claim_sent("claim.sent", "relay")]
+#[case::claim_acked("claim.acked", "relay")]
+#[case::output_half("output.half", "relay")]
+#[case::exit_unacked("exit.unacked", "relay")]
+#[case::mailbox_written("mailbox.written:2", "bridge")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_loses_nothing(#[case] point: &str, #[case] part: &str) -> Result<()> {
+    let options = Options::relays(1).env("SIGNALBOX_CRASH_AT", format!("broker:{point}"));
+    let stack = Stack::start(options).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("starts");
+    let pid = if part == "relay" { stack.machine(0)?.pid } else { stack.ready().pids.bridge };
+    let id = stack.http().submit("demo-1", &marked(&file)).await?;
+    let broker = stack.pid("broker")?;
+    // The keeper may be the one that stops, for the points it shares with its relay.
+    let keeper = stack.machine(0)?.keeper_pid;
+    let stopped = eventually_within("the stop", Duration::from_secs(20), || async move {
+        for pid in [pid, keeper] {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return Ok(pid);
+            }
+        }
+        anyhow::bail!("nobody stands still")
+    })
+    .await?;
+    signal(broker, Signal::KILL)?;
+    if stopped == stack.ready().pids.bridge {
+        // The bridge itself restarts the broker, so it goes on first.
+        signal(stopped, Signal::CONT)?;
+    }
+    eventually("a new broker", || async {
+        let now = stack.pid("broker")?;
+        ensure!(now != broker && is_alive(now), "still {now}");
+        Ok(())
+    })
+    .await?;
+    signal(stopped, Signal::CONT)?;
+    completed_once(&stack, &id, &file).await?;
+    Ok(())
+}

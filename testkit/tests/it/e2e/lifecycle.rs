@@ -1,0 +1,180 @@
+//! `signalbox up`: what it starts, what it keeps, what it leaves behind.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use signalbox_testkit::{
+    broker::nats_server,
+    eventually::{eventually, eventually_within},
+    process::{Daemon, Signal, bin, is_alive, signal},
+    stack::{Options, Stack},
+};
+
+fn pids(stack: &Stack) -> Vec<u32> {
+    let ready = stack.ready();
+    let machines = ready.machines.iter().flat_map(|machine| [machine.pid, machine.keeper_pid]);
+    [ready.pids.broker, ready.pids.bridge].into_iter().chain(machines).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn term_ends_everything_within_five_seconds() -> Result<()> {
+    let stack = Stack::demo().await?;
+    let all = pids(&stack);
+    assert_eq!(all.len(), 8);
+    let id = stack.http().submit("all", "echo $$; exec sleep 300").await?;
+    let child = eventually("a running child", || async {
+        let text = String::from_utf8(stack.http().output(&id, "demo-1", "stdout").await?)?;
+        text.trim().parse::<u32>().context("no pid yet")
+    })
+    .await?;
+    let took = stack.stop().await?;
+    assert!(took < Duration::from_secs(6), "it took {took:?}");
+    for pid in all.into_iter().chain([child]) {
+        assert!(!is_alive(pid), "{pid} is alive");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_directory_keeps_everything() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let first = Stack::start(Options::relays(2).state_dir(&state)).await?;
+    let command = first.http().run("all", "echo kept").await?;
+    let id = command["id"].as_str().context("no id")?.to_owned();
+    first.stop().await?;
+    let second = Stack::start(Options::relays(2).state_dir(&state)).await?;
+    assert_eq!(first.ready().admin_token, second.ready().admin_token);
+    assert_eq!(first.machine(0)?.signing_key, second.machine(0)?.signing_key);
+    let again = second.http().json(&format!("/api/v1/commands/{id}")).await?;
+    assert_eq!(again, command);
+    second.http().run("all", "echo fresh").await?;
+    Ok(())
+}
+
+/// Runs `up` with these arguments; it must end with 1 and one line.
+async fn refused(args: &[&str]) -> Result<String> {
+    let mut command = Command::new(bin("signalbox")?);
+    command.args(["up", "--headless"]).args(args).env("SIGNALBOX_NATS_SERVER", nats_server()?);
+    let up = Daemon::spawn(&mut command)?;
+    let status = up.wait(Duration::from_secs(30)).await?;
+    assert_eq!(status.code(), Some(1), "{}", up.stderr()?);
+    assert_eq!(up.stdout()?, "");
+    let stderr = up.stderr()?;
+    assert_eq!(stderr.trim_end().lines().count(), 1, "more than one line: {stderr}");
+    Ok(stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_in_use_is_refused_with_the_pid() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let state = stack.ready().state_dir.to_str().context("no text")?;
+    let said = refused(&["--state-dir", state, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"]).await?;
+    assert!(said.contains(&stack.up().pid().to_string()), "{said}");
+    stack.http().run("all", "true").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_directory_and_a_taken_port_are_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("thesis.tex"), "do not touch")?;
+    let state = dir.path().to_str().context("no text")?;
+    refused(&["--state-dir", state, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"]).await?;
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 1, "something was left behind");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = format!("127.0.0.1:{}", taken.local_addr()?.port());
+    let fresh = tempfile::tempdir()?;
+    let state = fresh.path().join("state");
+    let state_text = state.to_str().context("no text")?;
+    for (http, nats) in [(port.as_str(), "127.0.0.1:0"), ("127.0.0.1:0", port.as_str())] {
+        let said = refused(&["--state-dir", state_text, "--http", http, "--nats", nats]).await?;
+        assert!(said.contains(&port), "{said}");
+        nobody_uses(&state)?;
+    }
+    Ok(())
+}
+
+/// No process names this directory on its command line.
+fn nobody_uses(state: &Path) -> Result<()> {
+    let state = state.to_str().context("no text")?;
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path().join("cmdline");
+        let Ok(line) = std::fs::read(&path) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        ensure!(!line.contains(state), "left behind: {line}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dies_is_started_again() -> Result<()> {
+    let stack = Stack::demo().await?;
+    for name in ["demo-1", "broker", "bridge"] {
+        let old = stack.pid(name)?;
+        signal(old, Signal::KILL)?;
+        eventually_within(name, Duration::from_secs(20), || async {
+            let new = stack.pid(name)?;
+            ensure!(new != old && is_alive(new), "still {new}");
+            Ok(())
+        })
+        .await?;
+        let command = eventually_within("a command to run", Duration::from_secs(30), || async {
+            let command = stack.http().run("all", "echo alive").await?;
+            Ok(command)
+        })
+        .await?;
+        assert_eq!(command["counts"], serde_json::json!({"completed": 3}));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_up_that_was_killed_is_followed_by_one_that_copes() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let first = Stack::start(Options::relays(1).state_dir(&state)).await?;
+    let all = pids(&first);
+    first.up().kill()?;
+    let second = Stack::start(Options::relays(1).state_dir(&state)).await?;
+    eventually("the end of what was left", || async {
+        for pid in &all {
+            ensure!(!is_alive(*pid), "{pid} is alive");
+        }
+        Ok(())
+    })
+    .await?;
+    second.http().run("all", "true").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_for_their_owner_only() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stack = Stack::start(Options::relays(1)).await?;
+    let mut folders = vec![stack.ready().state_dir.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let (path, kind) = entry.map(|e| (e.path(), e.file_type()))?;
+            let kind = kind?;
+            let Ok(meta) = std::fs::metadata(&path) else { continue };
+            let secret =
+                ["seed", "creds", "token"].iter().any(|end| path.extension().is_some_and(|e| e == *end));
+            if secret {
+                assert_eq!(meta.permissions().mode() & 0o077, 0, "{}", path.display());
+            }
+            if kind.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    let mode = std::fs::metadata(&stack.ready().state_dir)?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    // No process carries a secret in its arguments.
+    let token = &stack.ready().admin_token;
+    for pid in pids(&stack) {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+        assert!(!String::from_utf8_lossy(&line).contains(token.as_str()));
+    }
+    Ok(())
+}

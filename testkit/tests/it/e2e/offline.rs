@@ -1,0 +1,136 @@
+//! What waits for a machine that is not there.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use signalbox_testkit::{
+    eventually::{eventually, eventually_within},
+    http::run_on,
+    process::{Signal, signal},
+    stack::{Options, Stack},
+};
+use std::time::Duration;
+
+/// One machine whose relay was killed.
+async fn without_relay() -> Result<Stack> {
+    let stack = Stack::start(Options::relays(1).no_restart()).await?;
+    signal(stack.machine(0)?.pid, Signal::KILL)?;
+    Ok(stack)
+}
+
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_returns_gets_what_waited_in_order() -> Result<()> {
+    let stack = without_relay().await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("order");
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        // The first ones of a batch run side by side; each waits for the mark of the one before.
+        let before = if n == 0 {
+            "true".to_owned()
+        } else {
+            format!("while ! grep -qx {} {}; do sleep 0.02; done", n - 1, file.display())
+        };
+        ids.push(stack.http().submit("demo-1", &format!("{before}; echo {n} >> {}", file.display())).await?);
+    }
+    let short =
+        json!({"on": "demo-1", "command": format!("echo late >> {}", file.display()), "expires_in_ms": 300});
+    let short = stack.http().submit_with(&short).await?;
+    let command = stack.http().settled(&short).await?;
+    assert_eq!(run_on(&command, "demo-1")?["state"], "expired");
+    let _relay = stack.start_relay(0, None).await?;
+    for id in ids {
+        assert_eq!(stack.http().settled(&id).await?["counts"], json!({"completed": 1}));
+    }
+    let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    assert_eq!(text(&file).lines().collect::<Vec<_>>(), expected);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_takes_back_what_waits() -> Result<()> {
+    let stack = without_relay().await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("ran");
+    let id = stack.http().submit("demo-1", &format!("echo x >> {}", file.display())).await?;
+    let answer = stack.http().post(&format!("/api/v1/commands/{id}/cancel"), &json!({})).await?;
+    assert_eq!(answer.json()?, json!({"cancelling": 1}));
+    assert_eq!(run_on(&stack.http().settled(&id).await?, "demo-1")?["state"], "cancelled");
+    let _relay = stack.start_relay(0, None).await?;
+    stack.http().run("demo-1", "true").await?;
+    assert_eq!(text(&file), "");
+    Ok(())
+}
+
+/// Claims and withdrawals in the same instant: whoever wins, the side effect agrees with the state.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_against_a_cancel_or_an_expiry_has_one_winner() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let dir = tempfile::tempdir()?;
+    let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    for n in 0..60 {
+        let file = dir.path().join(format!("ran-{n}"));
+        let mut body = json!({"on": "demo-1", "command": format!("echo x >> {}", file.display())});
+        let expires = n % 2 == 0;
+        if expires {
+            body["expires_in_ms"] = json!(1 + n / 6);
+        }
+        let id = stack.http().submit_with(&body).await?;
+        if !expires {
+            stack.http().post(&format!("/api/v1/commands/{id}/cancel"), &json!({})).await?;
+        }
+        let command = stack.http().settled(&id).await?;
+        let state = run_on(&command, "demo-1")?["state"].as_str().context("no state")?.to_owned();
+        let ran = text(&file).lines().count();
+        match state.as_str() {
+            "completed" => assert_eq!(ran, 1, "{id} completed without running"),
+            "expired" => assert_eq!(ran, 0, "{id} expired and ran"),
+            // Cancelled before its claim, or ended while it ran.
+            "cancelled" => assert!(ran <= 1),
+            other => anyhow::bail!("{id} is {other}: {command}"),
+        }
+        *seen.entry(state).or_default() += 1;
+    }
+    println!("outcomes: {seen:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_run_stream_delays_and_loses_nothing() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("ran");
+    let (client, _task) = super::wire::administrator(&stack).await?;
+    let jetstream = async_nats::jetstream::new(client);
+    // Room for nothing: the limit is below what is stored.
+    let mut config = jetstream.get_stream("RUN").await?.get_info().await?.config;
+    stack.http().run("demo-1", "true").await?;
+    let before = config.max_bytes;
+    config.max_bytes = 1;
+    jetstream.update_stream(&config).await?;
+    let id = stack.http().submit("demo-1", &format!("echo x >> {}", file.display())).await?;
+    eventually_within("the relay to be refused", Duration::from_secs(20), || async {
+        let machines = stack.http().json("/api/v1/machines").await?;
+        let pending = machines["items"][0]["pending"].as_u64().context("no count")?;
+        ensure!(pending == 1, "{machines}");
+        let health: Value = stack.http().get("/health").await?.json()?;
+        ensure!(health["broker"] == "connected", "{health}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(text(&file), "");
+    config.max_bytes = before;
+    jetstream.update_stream(&config).await?;
+    assert_eq!(stack.http().settled(&id).await?["counts"], json!({"completed": 1}));
+    assert_eq!(text(&file), "x\n");
+    eventually("an empty outbox", || async {
+        stack.http().run("demo-1", "true").await?;
+        Ok(())
+    })
+    .await
+}
