@@ -3,7 +3,7 @@
 //! What stands here can be made again from the streams, so a store of another format, of another fleet or with
 //! damage is deleted and built anew. Cursors are written in the same batch as the rows they stand for.
 //! Functions block for some microseconds (a read) to milliseconds (a batch): batches are written from blocking
-//! threads only. The layout of keys stands in [`key`].
+//! threads only. The layout of keys stands in `store/key.rs`.
 
 pub(crate) mod key;
 pub(crate) mod retention;
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 pub(crate) use txn::Txn;
 
 /// Version of the rows and keys. Another one on disk means: build anew.
-const FORMAT: &str = "signalbox-view-1";
+const FORMAT: &str = "signalbox-view-2";
 /// Memory for pages, bytes. The working set is open commands and their runs, some megabytes.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// How often sled writes out by itself, ms. Losing the last second means reading it from the streams again.

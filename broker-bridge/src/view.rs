@@ -3,10 +3,10 @@
 //! A [`View`] is cheap to clone and never waits for the broker, except where a function is `async`. What it
 //! answers is a function of the streams alone: two bridges that read the same streams answer the same.
 
+mod cursor;
+
 use std::{
     collections::BTreeMap,
-    fmt,
-    str::FromStr,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -18,7 +18,6 @@ use signalbox_schemas::{
     authors::Authors,
     command::CommandSpec,
     id::{CommandId, MachineId, MachineToken, OperatorId},
-    mailbox::Position,
     output::OutputStream,
     record::{AssignmentRecord, MachineRecord, OperatorRecord, table},
     run::{Exit, InlineOutput},
@@ -40,82 +39,11 @@ use crate::{
     store::{StoreError, key, parse},
 };
 
+pub use cursor::{CursorError, Cursors};
+
 /// Items of a page when no number is asked for, and the most there are.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
-
-/// How far each stream was read, by stream name. Its text is opaque to clients: it is what `Signalbox-Cursor`
-/// holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursors(BTreeMap<String, Position>);
-
-/// The text is no cursor of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a cursor")]
-pub struct CursorError;
-
-/// Longest text of a cursor, bytes: eight streams of three numbers each fit three times.
-const CURSOR_BYTES: usize = 1024;
-
-impl Cursors {
-    /// The cursor that says that one stream was read up to `position`.
-    pub fn of(stream: &str, position: Position) -> Self {
-        Self([(stream.to_owned(), position)].into())
-    }
-
-    /// Where a stream was read to; the default (nothing) for a stream that is not named.
-    pub fn get(&self, stream: &str) -> Position {
-        self.0.get(stream).copied().unwrap_or_default()
-    }
-
-    /// Sets where a stream was read to.
-    pub fn set(&mut self, stream: &str, position: Position) {
-        self.0.insert(stream.to_owned(), position);
-    }
-
-    /// Whether everything that `wanted` names was read. Streams that are not known here, and positions in a
-    /// stream that was made anew since, count as read: nobody can wait for them.
-    pub fn cover(&self, wanted: &Self) -> bool {
-        wanted.0.iter().all(|(stream, want)| match self.0.get(stream) {
-            Some(have) => have.created != want.created || have.sequence >= want.sequence,
-            None => true,
-        })
-    }
-}
-
-impl fmt::Display for Cursors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (stream, at)) in self.0.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            write!(f, "{comma}{stream}:{}:{}", at.created, at.sequence)?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Cursors {
-    type Err = CursorError;
-
-    fn from_str(text: &str) -> Result<Self, CursorError> {
-        if text.len() > CURSOR_BYTES {
-            return Err(CursorError);
-        }
-        let mut cursors = Self::default();
-        for entry in text.split(',').filter(|entry| !entry.is_empty()) {
-            let mut parts = entry.splitn(3, ':');
-            let (Some(stream), Some(created), Some(sequence)) = (parts.next(), parts.next(), parts.next())
-            else {
-                return Err(CursorError);
-            };
-            let position = Position {
-                created: created.parse().map_err(|_| CursorError)?,
-                sequence: sequence.parse().map_err(|_| CursorError)?,
-            };
-            cursors.set(stream, position);
-        }
-        Ok(cursors)
-    }
-}
 
 /// Something that a front may want to read again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -351,7 +279,7 @@ impl View {
         position: u64,
         max: usize,
     ) -> Result<Vec<ChunkRef>, StoreError> {
-        let from = key::chunk(id, position.saturating_add(1));
+        let from = key::chunk(id, position.saturating_add(1), 0);
         let rows = self.shared.store.range(from, key::after(&key::chunks(id)));
         rows.take(max).map(|row| row.and_then(|(found, row)| self.chunk_ref(&found, &row))).collect()
     }
@@ -381,8 +309,11 @@ impl View {
             self.shared.store.range(place(offset), end).next().transpose()?
         };
         let Some((_, row)) = found else { return Ok(None) };
-        let sequence = key::Reader(&row).u64().ok_or(StoreError::Damaged("chunk"))?;
-        let place = key::chunk(id, sequence);
+        let mut reader = key::Reader(&row);
+        let (Some(sequence), Some(_len), Some(skip)) = (reader.u64(), reader.u32(), reader.u32()) else {
+            return Err(StoreError::Damaged("chunk"));
+        };
+        let place = key::chunk(id, sequence, skip);
         let row = self.shared.store.get(&place)?;
         row.map(|row| self.chunk_ref(&place, &row)).transpose()
     }
@@ -495,9 +426,11 @@ impl View {
     }
 
     fn chunk_ref(&self, found: &[u8], row: &[u8]) -> Result<ChunkRef, StoreError> {
-        let damaged = StoreError::Damaged("chunk");
-        let position = found.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-        let (Some(position), Some(row)) = (position, ChunkRow::parse(row)) else { return Err(damaged) };
+        let mut reader = key::Reader(found.get(1..).unwrap_or_default());
+        let position = reader.cid().and(reader.u64());
+        let (Some(position), Some(row)) = (position, ChunkRow::parse(row)) else {
+            return Err(StoreError::Damaged("chunk"));
+        };
         let ChunkRow { stream, offset, skip, len, mid } = row;
         Ok(ChunkRef { position, machine: self.machine_id(&mid), token: mid, stream, offset, len, skip })
     }

@@ -617,31 +617,3 @@ async fn streams_that_were_made_anew_are_read_from_their_beginning() -> Result<(
     assert_eq!(bridge.view().commands(&Page::default())?.items.len(), 6);
     bridge.stop().await
 }
-
-/// Figures: facts projected per second from a stream that is there already.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn figures_of_a_rebuild() -> Result<()> {
-    let names: Vec<String> = (0..20).map(|i| format!("web-{i:02}")).collect();
-    let world = World::start(&names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let mut facts = 0;
-    for _ in 0..500 {
-        let (cid, _) = world.submit("true", &world.machines, MINUTE * 60).await?;
-        let write = |mid: signalbox_schemas::id::MachineToken| {
-            let world = &world;
-            async move {
-                world.claim(&mid, cid).await?;
-                world.exit(&mid, cid, 0).await
-            }
-        };
-        for written in futures_util::future::join_all(world.machines.iter().cloned().map(write)).await {
-            written?;
-            facts += 2;
-        }
-    }
-    let start = std::time::Instant::now();
-    let bridge = world.bridge("b1").await?;
-    let took = start.elapsed();
-    println!("{facts} facts in {took:?}: {:.0}/s", f64::from(facts) / took.as_secs_f64());
-    bridge.stop().await
-}

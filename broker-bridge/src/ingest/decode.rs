@@ -376,3 +376,85 @@ fn member(body: &[u8]) -> Option<&'static str> {
     let rejected = times.rejected_at.map(|_| "rejected_at");
     rejected.or(times.withdrawn_at.map(|_| "withdrawn_at"))
 }
+
+#[cfg(test)]
+mod tests {
+    use nkeys::{KeyPair, KeyPairType};
+    use proptest::prelude::*;
+    use signalbox_schemas::{
+        id::Nonce,
+        run::{WithdrawReason, Withdrawal},
+        signed::SigningKey,
+    };
+
+    use super::*;
+
+    const CID: &str = "0193a2b4-0000-7000-8000-000000000000";
+
+    fn key(byte: u8) -> SigningKey {
+        let pair = KeyPair::new_from_raw(KeyPairType::User, [byte; 32]).unwrap();
+        SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
+    }
+
+    fn decoder() -> Decoder {
+        Decoder { ws: Workspace::main(), fleet_key: key(1).public().clone() }
+    }
+
+    fn decode(subject: &str, payload: Vec<u8>) -> Result<Event, &'static str> {
+        let payload = payload.into();
+        decoder().decode(7, 8, &Raw { subject, payload: &payload, head: Err("none") })
+    }
+
+    fn claim_subject() -> String {
+        format!("run.main.web-1.{CID}.claim")
+    }
+
+    #[test]
+    fn a_register_is_told_apart_by_what_was_signed() {
+        let (ws, mid) = (Workspace::main(), MachineToken::new("web-1").unwrap());
+        let cid: CommandId = CID.parse().unwrap();
+        let reason = WithdrawReason::Expired;
+        let withdrawal = Withdrawal { ws: ws.clone(), mid: mid.clone(), cid, reason, withdrawn_at: 1 };
+        let body = Signed::sign(&withdrawal, &key(2)).unwrap().to_json();
+        let Ok(Event::Fact(fact)) = decode(&claim_subject(), body) else { panic!("no fact") };
+        assert!(matches!(fact.fact, Ok((SignedFact::Withdrawal(_), _))), "{fact:?}");
+        let claim = Claim { ws, mid, cid, nonce: Nonce([0; 16]), claimed_at: 1 };
+        let body = Signed::sign(&claim, &key(2)).unwrap().to_json();
+        let Ok(Event::Fact(fact)) = decode(&claim_subject(), body.clone()) else { panic!("no fact") };
+        assert!(matches!(fact.fact, Ok((SignedFact::Claim(_), _))), "{fact:?}");
+        // The same under another machine's subject says nothing, and yet decides there.
+        let Ok(Event::Fact(fact)) = decode(&claim_subject().replace("web-1", "web-2"), body) else {
+            panic!("no fact")
+        };
+        assert_eq!(fact.fact.err(), Some("misplaced"));
+    }
+
+    #[test]
+    fn another_workspace_is_refused() {
+        assert_eq!(decode(&claim_subject().replace("main", "other"), vec![]).err(), Some("workspace"));
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_is_refused_everywhere(body in prop::collection::vec(any::<u8>(), 0..200), which in 0..9_usize) {
+            let subjects = [
+                "doc.main.authors".to_owned(),
+                "$KV.state.main.machines.web-1".to_owned(),
+                format!("cmd.main.{CID}.p1"),
+                format!("cmd.main.{CID}.spec"),
+                format!("cmd.main.{CID}.cancel"),
+                format!("run.main.web-1.{CID}.exit"),
+                format!("out.main.web-1.{CID}"),
+                "done.main._".to_owned(),
+                "hb.main.web-1".to_owned(),
+            ];
+            prop_assert!(decode(&subjects[which], body.clone()).is_err());
+            // A register and a mailbox that say nothing are something all the same.
+            let said_nothing =
+                matches!(decode(&claim_subject(), body.clone()), Ok(Event::Fact(fact)) if fact.fact.is_err());
+            prop_assert!(said_nothing);
+            let replaced = matches!(decode("mbox.main.web-1", body), Ok(Event::Mailbox { row: None, .. }));
+            prop_assert!(replaced);
+        }
+    }
+}

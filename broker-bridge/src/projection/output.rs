@@ -92,9 +92,6 @@ impl Projection<'_> {
         if !self.is_run(cid, mid)? {
             return Ok(Applied::NotYet);
         }
-        if self.txn.has(&key::chunk(cid, sequence))? {
-            return Ok(Applied::Yes);
-        }
         let mut received = self.received(cid, mid)?;
         if head.cut {
             *at(&mut received.cut, head.stream) = true;
@@ -102,16 +99,20 @@ impl Projection<'_> {
             self.changes.insert(Change::Output { cid });
             return Ok(Applied::Yes);
         }
-        let Some(row) = self.fresh(cid, mid, head, body)? else {
+        let pieces = self.fresh(cid, mid, head, body)?;
+        if pieces.is_empty() {
             self.notes.push("chunk.duplicate");
             return Ok(Applied::Yes);
-        };
-        let total = at(&mut received.bytes, row.stream);
-        *total = total.saturating_add(u64::from(row.len));
+        }
+        for row in pieces {
+            let total = at(&mut received.bytes, row.stream);
+            *total = total.saturating_add(u64::from(row.len));
+            self.txn.put(key::chunk(cid, sequence, row.skip), row.to_bytes());
+            let place =
+                [&sequence.to_be_bytes()[..], &row.len.to_be_bytes()[..], &row.skip.to_be_bytes()[..]];
+            self.txn.put(key::place(cid, mid, row.stream, row.offset), place.concat());
+        }
         self.txn.put(key::received(cid, mid), received.to_bytes());
-        self.txn.put(key::chunk(cid, sequence), row.to_bytes());
-        let place = [&sequence.to_be_bytes()[..], &row.len.to_be_bytes()[..]].concat();
-        self.txn.put(key::place(cid, mid, row.stream, row.offset), place);
         self.changes.insert(Change::Output { cid });
         self.bodies.push((sequence, body.clone()));
         Ok(Applied::Yes)
@@ -122,31 +123,35 @@ impl Projection<'_> {
         Ok(row.and_then(|bytes| Received::parse(&bytes)).unwrap_or_default())
     }
 
-    /// The part of a chunk that no earlier one has.
+    /// The parts of a chunk that no earlier one has, in order.
     fn fresh(
         &self,
         cid: CommandId,
         mid: &MachineToken,
         head: &ChunkHead,
         body: &Bytes,
-    ) -> Result<Option<ChunkRow>, StoreError> {
+    ) -> Result<Vec<ChunkRow>, StoreError> {
         let place = |offset| key::place(cid, mid, head.stream, offset);
-        let Some(end) = head.offset.checked_add(body.len() as u64) else { return Ok(None) };
-        let before = self.txn.last_in(&place(0), &place(head.offset))?;
-        let start = before.and_then(|(found, row)| place_end(&found, &row)).unwrap_or(0).max(head.offset);
-        if start >= end {
-            return Ok(None);
+        let mut pieces = Vec::new();
+        let mut start = head.offset;
+        let Some(end) = start.checked_add(body.len() as u64) else { return Ok(pieces) };
+        while start < end {
+            let before = self.txn.last_in(&place(0), &place(start))?;
+            if let Some(known) =
+                before.and_then(|(found, row)| place_end(&found, &row)).filter(|at| *at > start)
+            {
+                start = known;
+                continue;
+            }
+            let behind = self.txn.first_in(&place(start), &place(end))?;
+            let stop = behind.and_then(|(found, _)| place_offset(&found)).unwrap_or(end);
+            // Both are below the largest chunk, 128 KiB.
+            let skip = u32::try_from(start - head.offset).unwrap_or(u32::MAX);
+            let len = u32::try_from(stop - start).unwrap_or(u32::MAX);
+            pieces.push(ChunkRow { stream: head.stream, offset: start, skip, len, mid: mid.clone() });
+            start = stop;
         }
-        let behind = self.txn.first_in(&place(start), &place(end))?;
-        let end = behind.and_then(|(found, _)| place_offset(&found)).unwrap_or(end);
-        // Both are below the largest chunk, 128 KiB.
-        let (Ok(skip), Ok(len)) =
-            (u32::try_from(start - head.offset), u32::try_from(end.saturating_sub(start)))
-        else {
-            return Ok(None);
-        };
-        let row = ChunkRow { stream: head.stream, offset: start, skip, len, mid: mid.clone() };
-        Ok((len > 0).then_some(row))
+        Ok(pieces)
     }
 }
 
@@ -159,4 +164,63 @@ pub(crate) fn place_offset(found: &[u8]) -> Option<u64> {
 pub(crate) fn place_end(found: &[u8], row: &[u8]) -> Option<u64> {
     let len = key::Reader(row.get(8..)?).u32()?;
     place_offset(found)?.checked_add(u64::from(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use nkeys::{KeyPair, KeyPairType};
+    use proptest::prelude::*;
+    use signalbox_schemas::{id::Workspace, signed::SigningKey};
+
+    use super::*;
+    use crate::{
+        ingest::decode::Decoder,
+        projection::{CommandRow, memory::Memory},
+        store::Store,
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// However a stream is cut into chunks, and cut again: every byte once, each in its place.
+        #[test]
+        fn every_byte_counts_once(chunks in prop::collection::vec((0..60_u64, 1..20_usize), 1..30)) {
+            let pair = KeyPair::new_from_raw(KeyPairType::User, [1; 32]).unwrap();
+            let key = SigningKey::from_seed(&pair.seed().unwrap()).unwrap().public().clone();
+            let decoder = Decoder { ws: Workspace::main(), fleet_key: key.clone() };
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(&dir.path().join("view"), "t").unwrap();
+            let cid: CommandId = "0193a2b4-0000-7000-8000-000000000000".parse().unwrap();
+            let mid = MachineToken::new("web-1").unwrap();
+            let mut memory = Memory::default();
+            let mut projection = Projection::new(&mut memory, &store, &decoder);
+            let machines = vec![mid.clone()];
+            let row = CommandRow { sequence: 1, accepted_at: 1, author: key, machines, expires_at: 1, done: false };
+            projection.txn.put_json(key::command(cid), &row);
+            let truth: Vec<u8> = (0..100).collect();
+            let (mut sent, mut indexed) = ([false; 100], [false; 100]);
+            for (i, (offset, len)) in chunks.iter().enumerate() {
+                let from = usize::try_from(*offset).unwrap();
+                sent[from..from + len].fill(true);
+                let body = Bytes::copy_from_slice(&truth[from..from + len]);
+                let stream = OutputStream::Stdout;
+                let head = ChunkHead { stream, offset: *offset, counter: 0, sha256: None, cut: false };
+                prop_assert_eq!(projection.chunk(i as u64 + 1, cid, &mid, &head, &body).unwrap(), Applied::Yes);
+                let from = key::chunk(cid, i as u64 + 1, 0);
+                for (_, row) in projection.txn.scan(&from[..from.len() - 4]).unwrap() {
+                    let row = ChunkRow::parse(&row).unwrap();
+                    let (skip, len) = (row.skip as usize, row.len as usize);
+                    for (i, byte) in body[skip..skip + len].iter().enumerate() {
+                        let at = usize::try_from(row.offset).unwrap() + i;
+                        prop_assert!(!indexed[at], "byte {} twice", at);
+                        prop_assert_eq!(*byte, truth[at]);
+                        indexed[at] = true;
+                    }
+                }
+            }
+            prop_assert_eq!(indexed, sent);
+            let total = indexed.iter().filter(|indexed| **indexed).count() as u64;
+            prop_assert_eq!(projection.received(cid, &mid).unwrap().bytes[0], total);
+        }
+    }
 }

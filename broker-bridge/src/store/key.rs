@@ -21,8 +21,8 @@
 //! | `f` cid mid 0 kind | a fact as it stood in RUN: sequence, `stored_at` (2 × u64), body |
 //! | `u` cid mid 0 kind | the same of a run that is not known |
 //! | `w` cid mid | output received: bytes (2 × u64), cut (2 × u8) |
-//! | `x` cid sequence | chunk: stream (u8), offset (u64), skip, len (2 × u32), mid |
-//! | `y` cid mid 0 stream offset | the same chunk: sequence (u64), len (u32) |
+//! | `x` cid sequence skip | chunk, or piece of one: stream (u8), offset (u64), skip, len (2 × u32), mid |
+//! | `y` cid mid 0 stream offset | the same: sequence (u64), len, skip (2 × u32) |
 //! | `b` mid | [`MailboxRow`](crate::projection::MailboxRow), JSON |
 //! | `t` settled cid mid | a settled run that is not in DONE as it is |
 //! | `T` settled cid | a settled command that is not in DONE |
@@ -140,8 +140,8 @@ pub(crate) fn chunks(cid: CommandId) -> Vec<u8> {
     of(b'x', cid)
 }
 
-pub(crate) fn chunk(cid: CommandId, sequence: u64) -> Vec<u8> {
-    join(b'x', &[cid.uuid().as_bytes(), &sequence.to_be_bytes()])
+pub(crate) fn chunk(cid: CommandId, sequence: u64, skip: u32) -> Vec<u8> {
+    join(b'x', &[cid.uuid().as_bytes(), &sequence.to_be_bytes(), &skip.to_be_bytes()])
 }
 
 pub(crate) fn place(cid: CommandId, mid: &MachineToken, stream: OutputStream, offset: u64) -> Vec<u8> {

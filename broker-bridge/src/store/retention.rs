@@ -82,11 +82,11 @@ mod tests {
             let cid: CommandId = cid.parse().unwrap();
             txn.put(key::order(1_000 + i as u64 * DAY_MS, 1), cid.uuid().as_bytes().to_vec());
             txn.put(key::command(cid), b"{}".to_vec());
-            txn.put(key::chunk(cid, 5), b"chunk".to_vec());
+            txn.put(key::chunk(cid, 5, 0), b"chunk".to_vec());
         }
         txn.commit().unwrap();
         let [one, two] = cids.map(|cid| cid.parse::<CommandId>().unwrap());
-        let has = |cid| (store.has(&key::command(cid)).unwrap(), store.has(&key::chunk(cid, 5)).unwrap());
+        let has = |cid| (store.has(&key::command(cid)).unwrap(), store.has(&key::chunk(cid, 5, 0)).unwrap());
         assert_eq!(trim(&store, OUTPUT_MS).unwrap(), 0);
         assert_eq!(trim(&store, OUTPUT_MS + 2_000).unwrap(), 1);
         assert_eq!((has(one), has(two)), ((true, false), (true, true)));

@@ -71,7 +71,8 @@ async fn init(state: &Path, names: &[String]) -> Result<()> {
 async fn latencies(stack: &Stack, operator: &mut Operator) -> Result<()> {
     let login = Login::from_creds_file(&stack.ready().ctrl_creds)?;
     let link = Link::connect(LinkOptions::plain(&stack.ready().nats, "figures", Some(login))).await?;
-    let mut round_trip = Samples::new("floor: NATS round trip");
+    let mut pings = link.subscribe("figures.ping").await?;
+    let mut round_trip = Samples::new("floor: NATS, through the broker and back");
     let mut ack = Samples::new("floor: JetStream acknowledgement");
     let mut spawn = Samples::new("floor: spawn and reap /bin/true");
     let mut shell = Samples::new("floor: spawn and reap sh -c /bin/true");
@@ -80,7 +81,10 @@ async fn latencies(stack: &Stack, operator: &mut Operator) -> Result<()> {
     let mut preview = Samples::new("the same, from the preview on");
     let mut http = Samples::new("HTTP submit, acknowledged and readable");
     for _ in 0..ROUNDS {
-        round_trip.add(link.rtt().await.context("no round trip")?);
+        let since = Instant::now();
+        link.publish("figures.ping", None, "x".into()).await?;
+        pings.next().await.context("no round trip")?;
+        round_trip.add(since.elapsed());
         let since = Instant::now();
         link.store(Store::new("evt.main.figures", "x")).await?;
         ack.add(since.elapsed());

@@ -282,7 +282,8 @@ async fn offers_with_a_fault_are_rejected_with_its_name() -> Result<()> {
     ];
     let run = forge.jetstream.get_stream("RUN").await?;
     for (generation, (fault, offer)) in (now_ms() + 60_000..).zip(faults) {
-        let cid = serde_json::from_slice::<Value>(&offer.spec.0)?["cid"].as_str().context("no cid")?.to_owned();
+        let cid =
+            serde_json::from_slice::<Value>(&offer.spec.0)?["cid"].as_str().context("no cid")?.to_owned();
         forge.post(&forge.mailbox(generation, vec![offer])).await?;
         let subject = format!("run.main.demo-1.{cid}.claim");
         let message =
