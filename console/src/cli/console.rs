@@ -1,0 +1,52 @@
+//! The terminal console: session and screen, joined by two channels.
+
+use std::io::IsTerminal as _;
+
+use signalbox_schemas::error::report;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::exit::{self, Failure};
+use crate::{
+    client::{ASKS, TOLD, session},
+    config::Config,
+};
+
+/// Opens the console on a fleet that runs.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn alone(config: &Config) -> Result<u8, Failure> {
+    if !is_terminal() {
+        let line = "cannot open the console: this is no terminal; see `signalbox --help` for commands";
+        return Err(Failure::new(exit::USAGE, line));
+    }
+    open(config).await.map(|()| exit::OK)
+}
+
+/// Whether there is a terminal to draw on and to read keys from.
+pub fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// Shows the console until it is left.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn open(config: &Config) -> Result<(), Failure> {
+    let access = config.access().map_err(|error| Failure::client("open the console", &error))?;
+    let (asks, asked) = mpsc::channel(ASKS);
+    let (tell, told) = mpsc::channel(TOLD);
+    let options = crate::tui::TuiOptions {
+        no_color: config.environment.no_color,
+        ascii: config.environment.is_ascii(),
+        reduced_motion: config.environment.reduced_motion,
+        who: access.operator.to_string(),
+        fleet: access.ws.to_string(),
+    };
+    // Ends with this function: whoever leaves the console leaves the connection.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session(access, asked, tell));
+    let left = crate::tui::run(told, asks, options).await;
+    tasks.shutdown().await;
+    left.map_err(|error| Failure::new(exit::FAILED, format!("cannot show the console: {}", report(&error))))
+}

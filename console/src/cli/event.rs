@@ -1,0 +1,65 @@
+//! The lines of `run --json`. Pure; fixed, others read them.
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use signalbox_schemas::{
+    api::{Counts, RunView},
+    id::{CommandId, MachineId},
+    output::OutputStream,
+};
+
+use crate::client::flow::Piece;
+
+/// One line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// The command is accepted.
+    Accepted {
+        /// Its id.
+        id: CommandId,
+        /// Its machines, sorted.
+        targets: &'a [MachineId],
+    },
+    /// Output.
+    Output {
+        /// The machine.
+        machine: &'a MachineId,
+        /// `stdout` or `stderr`.
+        stream: OutputStream,
+        /// Offset of the first byte within its stream.
+        offset: u64,
+        /// Standard base64 with padding.
+        data: String,
+    },
+    /// A run is in another state, or its end is known.
+    Run(&'a RunView),
+    /// Everything has settled.
+    Done {
+        /// Runs by state.
+        counts: &'a Counts,
+        /// The exit code of this program.
+        exit: u8,
+    },
+}
+
+impl<'a> Event<'a> {
+    /// Output as a line.
+    pub fn output(piece: &'a Piece) -> Self {
+        let data = BASE64.encode(&piece.data);
+        Self::Output { machine: &piece.machine, stream: piece.stream, offset: piece.offset, data }
+    }
+
+    /// The line, with its end.
+    pub fn line(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
+/// A value as one line of JSON, with its end.
+pub fn line<T: Serialize>(value: &T) -> Vec<u8> {
+    // Our types always have a JSON form: string keys, no maps of other kinds, finite numbers or null.
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,87 @@
+//! How a command line ends: its exit code and its one line. Pure.
+
+use signalbox_schemas::{
+    api::Counts,
+    error::{ErrorCode, report},
+    run::RunState,
+};
+
+use crate::client::ClientError;
+
+use super::clean;
+
+/// Everything as it should be.
+pub const OK: u8 = 0;
+/// A run failed, timed out or was cancelled; or something here failed.
+pub const FAILED: u8 = 1;
+/// The command line or a selector is wrong.
+pub const USAGE: u8 = 2;
+/// Not accepted, no bridge, no machine matched, no such command.
+pub const NOT_ACCEPTED: u8 = 3;
+/// A run was lost, expired or rejected.
+pub const NOT_RUN: u8 = 4;
+/// Interrupted: the command goes on without us.
+pub const INTERRUPTED: u8 = 130;
+/// Whoever read our output is gone.
+pub const HANGUP: u8 = 141;
+
+/// The table, for `--help`.
+pub const TABLE: &str = "\
+Exit codes of `run`, the first that applies:
+  2    usage or selector syntax
+  3    not accepted, no bridge, or no machine matched
+  4    a run was lost, expired or rejected
+  1    a run failed, timed out or was cancelled
+  0    every run completed
+  130  interrupted: the command goes on, `signalbox show ID` comes back to it
+Other commands: 0, 1 (failed here), 2 (usage), 3 (refused, or no bridge).
+141 when the reader of the output went away.";
+
+/// The exit code that the runs of a command amount to.
+pub fn of_counts(counts: &Counts) -> u8 {
+    let any = |states: &[RunState]| states.iter().any(|state| counts.get(state).is_some_and(|n| *n > 0));
+    if any(&[RunState::Lost, RunState::Expired, RunState::Rejected]) {
+        NOT_RUN
+    } else if any(&[RunState::Failed, RunState::Timeout, RunState::Cancelled]) {
+        FAILED
+    } else {
+        OK
+    }
+}
+
+/// Why a command line ends early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Exit code.
+    pub code: u8,
+    /// The line for stderr, without the program's name; `None`: nothing to say.
+    pub line: Option<String>,
+}
+
+impl Failure {
+    /// With a line.
+    pub fn new(code: u8, line: impl Into<String>) -> Self {
+        Self { code, line: Some(line.into()) }
+    }
+
+    /// Something of the client went wrong while doing `what` (`run the command`).
+    pub fn client(what: &str, error: &ClientError) -> Self {
+        let code = match error {
+            ClientError::Refused(problem) if problem.code == ErrorCode::Invalid => USAGE,
+            ClientError::Identity { .. } | ClientError::Seed(_) | ClientError::Login(_) => FAILED,
+            _ => NOT_ACCEPTED,
+        };
+        let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        Self::new(code, format!("cannot {what}: {}{advice}", clean::line(&report(error))))
+    }
+
+    /// Something of the system went wrong while doing `what`.
+    pub fn system(what: &str, error: &dyn std::error::Error) -> Self {
+        Self::new(FAILED, format!("cannot {what}: {}", report(error)))
+    }
+
+    /// Our reader went away: nothing to say.
+    pub fn hangup() -> Self {
+        Self { code: HANGUP, line: None }
+    }
+}

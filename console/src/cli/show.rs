@@ -1,0 +1,205 @@
+//! `signalbox show` and `signalbox cancel`.
+
+use std::io::IsTerminal as _;
+
+use signalbox_schemas::{
+    api::{CommandView, Get, ReadOutput, RunView, op},
+    id::CommandId,
+    output::OutputStream,
+};
+
+use super::{
+    clean, event,
+    event::Event,
+    exit::{self, Failure},
+    lines::{Lines, Sink},
+    list,
+    printer::{Hangup, Piece, Printer},
+    quantity, run,
+    table::{Column, Table},
+};
+use crate::{
+    args,
+    client::{Client, flow},
+    config::Config,
+};
+
+/// Output is read in ranges of this size, the most that is allowed.
+const RANGE_BYTES: u32 = 512 * 1024;
+
+/// Columns of the runs.
+const RUN_COLUMNS: [Column; 7] =
+    [("MACHINE", 0), ("STATE", 0), ("EXIT", 0), ("TOOK", 3), ("STDOUT", 1), ("STDERR", 2), ("", 0)];
+
+/// Shows a command with its runs and their output.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn show(config: &Config, args: &args::Show) -> Result<u8, Failure> {
+    let id = args.one.id;
+    let what = format!("show {id}");
+    let client = list::connect(config, &what).await?;
+    let view: CommandView =
+        client.ask(op::COMMANDS_GET, &Get { id }).await.map_err(|error| Failure::client(&what, &error))?;
+    let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
+    let colours = !config.environment.no_color;
+    let sink = |is_terminal| Sink { is_terminal, colours };
+    let sinks = [sink(std::io::stdout().is_terminal()), sink(std::io::stderr().is_terminal())];
+    let machines: Vec<_> = view.runs.iter().map(|run| run.machine.clone()).collect();
+    let mut shown = Shown {
+        client: &client,
+        printer: &printer,
+        id,
+        json: args.one.listing.json,
+        lines: Lines::new(&machines, sinks),
+    };
+    let written = shown.write(&view, args.output).await;
+    printer.finish().await;
+    written.map(|()| exit::OK)
+}
+
+struct Shown<'a> {
+    client: &'a Client,
+    printer: &'a Printer,
+    id: CommandId,
+    json: bool,
+    lines: Lines,
+}
+
+impl Shown<'_> {
+    async fn write(&mut self, view: &CommandView, output_too: bool) -> Result<(), Failure> {
+        if self.json {
+            self.print(Piece::Out(event::line(view).into())).await?;
+        } else {
+            self.print(Piece::Out(heading(view).into())).await?;
+        }
+        if self.json && !output_too {
+            return Ok(());
+        }
+        for run in &view.runs {
+            for (stream, known) in [(OutputStream::Stdout, &run.stdout), (OutputStream::Stderr, &run.stderr)]
+            {
+                if known.bytes > 0 {
+                    self.output(run, stream).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The output of one stream, as far as it is known now.
+    async fn output(&mut self, run: &RunView, stream: OutputStream) -> Result<(), Failure> {
+        let what = format!("read the output of {}", clean::line(run.machine.as_str()));
+        let mut offset = 0;
+        loop {
+            let asked = ReadOutput {
+                id: self.id,
+                machine: run.machine.to_string(),
+                stream,
+                offset,
+                limit: RANGE_BYTES,
+            };
+            let range =
+                self.client.read_output(&asked).await.map_err(|error| Failure::client(&what, &error))?;
+            // Nothing more, or an answer that would lead us in a circle.
+            if range.data.is_empty() && range.offset <= offset {
+                break;
+            }
+            offset = range.offset.max(offset) + range.data.len() as u64;
+            if self.json {
+                let machine = run.machine.clone();
+                let piece = flow::Piece { machine, stream, offset: range.offset, data: range.data };
+                self.print(Piece::Out(Event::output(&piece).line().into())).await?;
+            } else {
+                let data = self.lines.push(&run.machine, stream, &range.data);
+                self.data(stream, data).await?;
+            }
+            if offset >= range.total_bytes {
+                break;
+            }
+        }
+        let rest = self.lines.finish(&run.machine, stream);
+        self.data(stream, rest).await
+    }
+
+    async fn data(&self, stream: OutputStream, data: bytes::Bytes) -> Result<(), Failure> {
+        self.print(match stream {
+            OutputStream::Stdout => Piece::Out(data),
+            OutputStream::Stderr => Piece::Err(data),
+        })
+        .await
+    }
+
+    async fn print(&self, piece: Piece) -> Result<(), Failure> {
+        self.printer.print(piece).await.map_err(|Hangup| Failure::hangup())
+    }
+}
+
+/// What is known of a command, before its output.
+fn heading(view: &CommandView) -> String {
+    let summary = &view.summary;
+    let mut out = format!(
+        "command  {}\nid       {}\non       {}\nby       {}, {} ago\nstates   {}\n",
+        clean::line(&summary.command),
+        summary.id,
+        clean::line(&summary.on),
+        clean::line(&summary.by),
+        quantity::show_age(run::age_ms(summary.created_at)),
+        run::show_counts(&summary.counts),
+    );
+    let mut table = Table::new(&RUN_COLUMNS);
+    for run in &view.runs {
+        let nothing = || "-".to_owned();
+        table.push(vec![
+            clean::line(run.machine.as_str()),
+            run.state.to_string(),
+            run.exit_code.map_or_else(
+                || run.signal.as_deref().map_or_else(nothing, clean::line),
+                |code| code.to_string(),
+            ),
+            run.duration_ms.map_or_else(nothing, quantity::show_ms),
+            quantity::show_bytes(run.stdout.bytes),
+            quantity::show_bytes(run.stderr.bytes),
+            remark(run),
+        ]);
+    }
+    out.push('\n');
+    out.push_str(&table.render(list::columns()));
+    out.push('\n');
+    out
+}
+
+fn remark(run: &RunView) -> String {
+    let mut remarks = Vec::new();
+    if let Some(error) = &run.error {
+        remarks.push(clean::line(&error.message));
+    }
+    if run.stdout.truncated || run.stderr.truncated {
+        remarks.push("output is not complete".to_owned());
+    }
+    if run.group_dead == Some(false) {
+        remarks.push("processes are left".to_owned());
+    }
+    remarks.join("; ")
+}
+
+/// Cancels a command.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn cancel(config: &Config, args: &args::One) -> Result<u8, Failure> {
+    let id = args.id;
+    let what = format!("cancel {id}");
+    let client = list::connect(config, &what).await?;
+    let n = client.cancel(id).await.map_err(|error| Failure::client(&what, &error))?;
+    if args.listing.json {
+        let line = serde_json::json!({ "id": id, "cancelling": n });
+        return list::print(event::line(&line)).await;
+    }
+    let text = match n {
+        0 => "nothing to cancel: every run had ended\n".to_owned(),
+        1 => "cancelling 1 run\n".to_owned(),
+        n => format!("cancelling {n} runs\n"),
+    };
+    list::print(text).await
+}

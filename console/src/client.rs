@@ -1,0 +1,159 @@
+//! One client for the terminal and for the command line.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`access`] | who asks, and where |
+//! | [`nats`] | requests and answers over the broker |
+//! | [`feed`] | what is, then what changes |
+//! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
+//! | [`sign`] | a command and its grants, signed by the operator |
+//! | [`mod@session`] | the long-lived connection behind the terminal, as two channels |
+//! | [`error`] | what can go wrong |
+//!
+//! The terminal never touches a connection: it sends [`Ask`]s and is [`Told`] what happened.
+
+pub mod access;
+pub mod error;
+pub mod feed;
+pub mod flow;
+pub mod nats;
+pub mod session;
+pub mod sign;
+
+use bytes::Bytes;
+use signalbox_schemas::{
+    api::{Accepted, CommandSummary, Counts, MachineView, RunView},
+    error::Problem,
+    heartbeat::Heartbeat,
+    id::{CommandId, MachineId, MachineToken},
+    output::OutputStream,
+};
+
+pub use access::Access;
+pub use error::ClientError;
+pub use nats::Client;
+pub use session::session;
+
+/// Most asks that wait for the session. A person types slower than this; a full channel is shown.
+pub const ASKS: usize = 64;
+/// Most tellings that wait for the terminal. Output has its own credit, so this bounds everything else.
+pub const TOLD: usize = 256;
+
+/// What the terminal wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Run a command. Answered by [`Told::Accepted`] or [`Told::Refused`] with the same tag.
+    Run {
+        /// Chosen by the asker; comes back in the answer.
+        tag: u64,
+        /// Selector.
+        on: String,
+        /// Text for `sh -c`.
+        command: String,
+        /// How long it may run, ms.
+        timeout_ms: u64,
+        /// It does not start later than this from now, ms.
+        expires_in_ms: u64,
+    },
+    /// Tell of a command's runs and output, from the first byte.
+    Watch {
+        /// The command.
+        id: CommandId,
+    },
+    /// No longer.
+    Unwatch {
+        /// The command.
+        id: CommandId,
+    },
+    /// Cancel a command. Answered by [`Told::Cancelling`] or [`Told::Refused`] with the same tag.
+    Cancel {
+        /// Chosen by the asker; comes back in the answer.
+        tag: u64,
+        /// The command.
+        id: CommandId,
+    },
+    /// Take a new snapshot of the machines.
+    Refresh,
+}
+
+/// The connection as it is shown.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LinkView {
+    /// Whether the broker is reached.
+    pub connected: bool,
+    /// The bridge that answered last; `None` when none answered since the connection was made or lost.
+    pub bridge: Option<String>,
+    /// Round trip to a bridge and back, ms; `None` when not measured.
+    pub rtt_ms: Option<f64>,
+}
+
+/// What the terminal is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// The connection changed, or its round trip was measured anew.
+    Link(LinkView),
+    /// All machines there are, sorted by token: replaces what was known.
+    Machines(Vec<MachineView>),
+    /// A machine gave a sign of life.
+    Heartbeat {
+        /// The machine.
+        token: MachineToken,
+        /// When it was received, Unix ms by this machine's clock.
+        at_ms: u64,
+        /// What it said. Foreign text: cleaned before it is shown.
+        heartbeat: Box<Heartbeat>,
+    },
+    /// A command is new or changed.
+    Command(CommandSummary),
+    /// The command of [`Ask::Run`] was accepted.
+    Accepted {
+        /// The asker's tag.
+        tag: u64,
+        /// Its id and targets.
+        accepted: Accepted,
+    },
+    /// The wish of [`Ask::Cancel`] is stored.
+    Cancelling {
+        /// The asker's tag.
+        tag: u64,
+        /// The command.
+        id: CommandId,
+        /// Runs that had not ended.
+        n: u32,
+    },
+    /// An ask was refused, or nobody answered it.
+    Refused {
+        /// The asker's tag.
+        tag: u64,
+        /// Why.
+        problem: Problem,
+    },
+    /// A run of a watched command, as it is now.
+    Run {
+        /// The command.
+        id: CommandId,
+        /// The run.
+        run: RunView,
+    },
+    /// Output of a watched command. Each byte comes once and in order per machine and stream; a jump in
+    /// `offset` means that bytes in between were left out.
+    Output {
+        /// The command.
+        id: CommandId,
+        /// The machine.
+        machine: MachineId,
+        /// The stream.
+        stream: OutputStream,
+        /// Offset of the first byte within its stream.
+        offset: u64,
+        /// The bytes as the process wrote them.
+        data: Bytes,
+    },
+    /// Every run of a watched command has settled, and all output was told before.
+    Settled {
+        /// The command.
+        id: CommandId,
+        /// Runs by state.
+        counts: Counts,
+    },
+}

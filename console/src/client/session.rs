@@ -1,0 +1,320 @@
+//! The long-lived connection behind the terminal: [`Ask`]s in, [`Told`] out.
+//!
+//! One parent task owns all others and ends them with itself. Each of them waits only for the broker and for
+//! the terminal's channel, so that a slow terminal slows nobody but itself.
+
+use std::{collections::HashMap, time::Duration};
+
+use signalbox_schemas::{
+    api::{Cancel, Cancelling, Listed, MachineView, Page, Watch, op},
+    heartbeat::Heartbeat,
+    id::CommandId,
+    limit,
+    subject::{self, Subject},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Access, Ask, Client, ClientError, LinkView, Told,
+    feed::{Feed, FeedItem},
+    nats::now_ms,
+    sign::Draft,
+};
+
+/// Machines per page of the snapshot.
+const PAGE: u32 = 1_000;
+/// The snapshot is taken anew this often: it carries what heartbeats do not, such as runs that wait.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
+/// The bridge's round trip is measured this often.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// Wait before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Commands watched at once; a further one ends the oldest. A bridge serves 64 feeds per operator.
+const WATCHES: usize = 16;
+/// Asks at work at once; further ones wait in the channel.
+const AT_WORK: usize = 16;
+
+/// Runs until `asks` closes, or nobody reads `told` any more. Reconnects for ever.
+///
+/// # Errors
+/// [`ClientError::Connect`] when the broker's address is none.
+pub async fn session(
+    access: Access,
+    mut asks: mpsc::Receiver<Ask>,
+    told: mpsc::Sender<Told>,
+) -> Result<(), ClientError> {
+    let client = Client::connect(access, true).await?;
+    let refresh = watch::Sender::new(());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tell_link(client.clone(), told.clone()));
+    tasks.spawn(tell_machines(client.clone(), told.clone(), refresh.subscribe()));
+    tasks.spawn(tell_heartbeats(client.clone(), told.clone()));
+    tasks.spawn(tell_commands(client.clone(), told.clone()));
+    let standing = tasks.len();
+    let mut watches = Watches::default();
+    loop {
+        tokio::select! {
+            ask = asks.recv(), if tasks.len() < standing + WATCHES + AT_WORK => match ask {
+                None => break,
+                Some(Ask::Refresh) => { refresh.send_replace(()); }
+                Some(Ask::Watch { id }) => {
+                    let stop = watches.begin(id);
+                    tasks.spawn(tell_command(client.clone(), id, told.clone(), stop));
+                }
+                Some(Ask::Unwatch { id }) => watches.end(id),
+                Some(Ask::Run { tag, on, command, timeout_ms, expires_in_ms }) => {
+                    let max_output_bytes = limit::DEFAULT_MAX_OUTPUT;
+                    let draft = Draft { on, command, timeout_ms, expires_in_ms, max_output_bytes };
+                    tasks.spawn(run(client.clone(), tag, draft, told.clone()));
+                }
+                Some(Ask::Cancel { tag, id }) => {
+                    tasks.spawn(cancel(client.clone(), tag, id, told.clone()));
+                }
+            },
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "a task of the session panicked");
+                }
+            }
+            () = told.closed() => break,
+        }
+    }
+    tasks.shutdown().await;
+    client.link().close().await;
+    Ok(())
+}
+
+/// Who is watched, with the order in which it began.
+#[derive(Debug, Default)]
+struct Watches {
+    by_id: HashMap<CommandId, (u64, CancellationToken)>,
+    order: u64,
+}
+
+impl Watches {
+    fn begin(&mut self, id: CommandId) -> CancellationToken {
+        self.end(id);
+        let oldest = self.by_id.iter().min_by_key(|(_, (order, _))| *order).map(|(id, _)| *id);
+        if let Some(oldest) = oldest.filter(|_| self.by_id.len() >= WATCHES) {
+            tracing::debug!(id = %oldest, "too many commands are watched, the oldest is left");
+            self.end(oldest);
+        }
+        let stop = CancellationToken::new();
+        self.order += 1;
+        self.by_id.insert(id, (self.order, stop.clone()));
+        stop
+    }
+
+    fn end(&mut self, id: CommandId) {
+        if let Some((_, stop)) = self.by_id.remove(&id) {
+            stop.cancel();
+        }
+    }
+}
+
+/// The terminal is gone: the task ends.
+type Gone = mpsc::error::SendError<Told>;
+
+async fn tell_link(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    let mut state = client.link().state();
+    let mut bridge = client.bridge();
+    let mut tick = interval(MEASURE_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut shown = None;
+    let mut rtt_ms = None;
+    loop {
+        let connected = state.borrow_and_update().is_connected;
+        let view = LinkView { connected, bridge: bridge.borrow_and_update().clone(), rtt_ms };
+        if shown.as_ref() != Some(&view) {
+            told.send(Told::Link(view.clone())).await?;
+            shown = Some(view);
+        }
+        tokio::select! {
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                if !state.borrow().is_connected {
+                    rtt_ms = None;
+                    client.forget_bridge();
+                }
+            }
+            Ok(()) = bridge.changed() => {}
+            _ = tick.tick() => {
+                if state.borrow().is_connected {
+                    rtt_ms = measure(&client).await;
+                }
+            }
+        }
+    }
+}
+
+/// Time of one small question to a bridge.
+async fn measure(client: &Client) -> Option<f64> {
+    let asked = Instant::now();
+    let page = Page { limit: Some(1), after: None };
+    let answer = client.ask::<_, Listed<MachineView>>(op::MACHINES_LIST, &page).await;
+    answer.ok().map(|_| asked.elapsed().as_secs_f64() * 1000.0)
+}
+
+async fn tell_machines(
+    client: Client,
+    told: mpsc::Sender<Told>,
+    mut refresh: watch::Receiver<()>,
+) -> Result<(), Gone> {
+    let mut state = client.link().state();
+    loop {
+        let next = match client.machines().await {
+            Ok(machines) => {
+                told.send(Told::Machines(machines)).await?;
+                SNAPSHOT_EVERY
+            }
+            Err(error) => {
+                tracing::debug!(error = signalbox_schemas::error::report(&error), "no snapshot");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = sleep(next) => {}
+            Ok(()) = refresh.changed() => {}
+            Ok(()) = state.changed() => {}
+        }
+    }
+}
+
+async fn tell_heartbeats(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    let ws = client.access().ws.clone();
+    loop {
+        let Ok(mut heard) = client.link().subscribe(&subject::all_live_heartbeats(&ws)).await else {
+            sleep(RETRY).await;
+            continue;
+        };
+        while let Some(delivery) = heard.next().await {
+            let Ok(Subject::LiveHeartbeat(_, token)) = Subject::parse(&delivery.subject) else { continue };
+            if delivery.payload.len() > limit::HEARTBEAT_BYTES {
+                continue;
+            }
+            match serde_json::from_slice::<Heartbeat>(&delivery.payload) {
+                Ok(heartbeat) if heartbeat.mid == token => {
+                    let heartbeat = Box::new(heartbeat);
+                    told.send(Told::Heartbeat { token, at_ms: now_ms(), heartbeat }).await?;
+                }
+                Ok(_) | Err(_) => tracing::debug!(%token, "heartbeat cannot be read"),
+            }
+        }
+        return Ok(());
+    }
+}
+
+async fn tell_commands(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    let mut feed = client.feed(Watch::Commands);
+    while let Some(item) = next_item(&mut feed).await {
+        if let FeedItem::Command(summary) = item {
+            told.send(Told::Command(summary)).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn tell_command(
+    client: Client,
+    id: CommandId,
+    told: mpsc::Sender<Told>,
+    stop: CancellationToken,
+) -> Result<(), Gone> {
+    let mut feed = client.feed(Watch::Command { id, output: true });
+    let told = tokio::select! {
+        told = pump(&mut feed, id, &told) => told,
+        () = stop.cancelled() => Ok(()),
+    };
+    feed.close().await;
+    told
+}
+
+async fn pump(feed: &mut Feed, id: CommandId, told: &mpsc::Sender<Told>) -> Result<(), Gone> {
+    while let Some(item) = next_item(feed).await {
+        told.send(match item {
+            FeedItem::Command(summary) => Told::Command(summary),
+            FeedItem::Run(run) => Told::Run { id, run },
+            FeedItem::Settled(counts) => Told::Settled { id, counts },
+            FeedItem::Output(piece) => Told::Output {
+                id,
+                machine: piece.machine,
+                stream: piece.stream,
+                offset: piece.offset,
+                data: piece.data,
+            },
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The next thing of a feed, however long it takes; `None` when there will be none.
+async fn next_item(feed: &mut Feed) -> Option<FeedItem> {
+    loop {
+        match feed.next().await {
+            Ok(item) => return Some(item),
+            Err(ClientError::Closed) => return None,
+            Err(ClientError::Refused(problem)) => {
+                tracing::warn!(code = %problem.code, "feed was refused");
+                return None;
+            }
+            Err(error) => {
+                tracing::debug!(error = signalbox_schemas::error::report(&error), "feed failed, tried again");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn run(client: Client, tag: u64, draft: Draft, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    told.send(match client.run(&draft).await {
+        Ok(accepted) => Told::Accepted { tag, accepted },
+        Err(error) => Told::Refused { tag, problem: error.problem() },
+    })
+    .await
+}
+
+async fn cancel(client: Client, tag: u64, id: CommandId, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    told.send(match client.cancel(id).await {
+        Ok(n) => Told::Cancelling { tag, id, n },
+        Err(error) => Told::Refused { tag, problem: error.problem() },
+    })
+    .await
+}
+
+impl Client {
+    /// All machines, sorted by token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn machines(&self) -> Result<Vec<MachineView>, ClientError> {
+        let mut machines = Vec::new();
+        let mut after = None;
+        loop {
+            let page = Page { limit: Some(PAGE), after };
+            let listed: Listed<MachineView> = self.ask(op::MACHINES_LIST, &page).await?;
+            let is_empty = listed.items.is_empty();
+            machines.extend(listed.items);
+            after = listed.next;
+            // A page without items that goes on would never end.
+            if after.is_none() || is_empty {
+                return Ok(machines);
+            }
+        }
+    }
+
+    /// Cancels a command wherever it has not ended; answers how many runs that are.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn cancel(&self, id: CommandId) -> Result<u32, ClientError> {
+        Ok(self.change::<_, Cancelling>(op::COMMANDS_CANCEL, &Cancel { id }).await?.cancelling)
+    }
+}

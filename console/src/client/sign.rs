@@ -1,0 +1,179 @@
+//! A command as its author makes it: the spec's exact bytes, and one signed grant per machine.
+
+use std::time::Duration;
+
+use signalbox_schemas::{
+    api::{Accepted, Preview, Previewed, Submit, Target, op},
+    command::{CommandSpec, Grant, InvalidSpec},
+    error::{ErrorCode, Problem},
+    id::{CommandId, Sha256},
+    limit,
+    selector::Selector,
+    signed::Signed,
+};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::{Access, Client, ClientError, nats::now_ms};
+
+/// A submit that nobody answers is tried so often, each time with the same id.
+const SUBMIT_TRIES: u32 = 3;
+/// Wait between two tries.
+const SUBMIT_STEP: Duration = Duration::from_millis(500);
+
+/// What the author wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Selector.
+    pub on: String,
+    /// Text for `sh -c`.
+    pub command: String,
+    /// How long it may run, ms.
+    pub timeout_ms: u64,
+    /// It does not start later than this from now, ms.
+    pub expires_in_ms: u64,
+    /// Output kept per machine, bytes.
+    pub max_output_bytes: u64,
+}
+
+/// The author's input is wrong: nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DraftError {
+    /// The selector.
+    #[error(transparent)]
+    Selector(#[from] signalbox_schemas::selector::SelectorError),
+    /// Another member.
+    #[error(transparent)]
+    Spec(#[from] InvalidSpec),
+}
+
+impl Draft {
+    /// Checks everything that can be checked before anybody is asked.
+    ///
+    /// # Errors
+    /// [`DraftError`] naming what is wrong.
+    pub fn check(&self, access: &Access) -> Result<(), DraftError> {
+        Selector::parse(&self.on)?;
+        Ok(self.spec(access, new_id(), 1, now_ms()).validate()?)
+    }
+
+    fn spec(&self, access: &Access, cid: CommandId, targets: u32, now: u64) -> CommandSpec {
+        CommandSpec {
+            ws: access.ws.clone(),
+            cid,
+            command: self.command.clone(),
+            timeout_ms: self.timeout_ms,
+            created_at: now,
+            expires_at: now.saturating_add(self.expires_in_ms),
+            not_before: None,
+            rollout: None,
+            purpose: None,
+            leave_children: false,
+            max_output: self.max_output_bytes,
+            on: self.on.clone(),
+            targets,
+            by: format!("operator:{}", access.operator),
+            crit: Vec::new(),
+        }
+    }
+}
+
+/// A command that is signed and not sent yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its id.
+    pub id: CommandId,
+    /// From then on it does not start, Unix ms.
+    pub expires_at: u64,
+    submit: Submit,
+}
+
+/// Signs a command for `targets` (sorted by token, as previewed).
+///
+/// # Errors
+/// [`ClientError::Refused`] for no or too many targets and for members out of range, [`ClientError::Sign`].
+pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Prepared, ClientError> {
+    let refuse = |code, message: String| ClientError::Refused(Problem::new(code, message));
+    if targets.is_empty() {
+        return Err(refuse(
+            ErrorCode::NoTargets,
+            format!("no machine matches `{}`; list them to see their names", draft.on),
+        ));
+    }
+    if targets.len() > limit::TARGETS {
+        let message = format!(
+            "`{}` matches {} machines, more than the {} of one command; use narrower selectors",
+            draft.on,
+            targets.len(),
+            limit::TARGETS
+        );
+        return Err(refuse(ErrorCode::TooLarge, message));
+    }
+    let id = new_id();
+    let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+    let spec = draft.spec(access, id, count, now_ms());
+    spec.validate().map_err(|error| refuse(ErrorCode::Invalid, error.to_string()))?;
+    let bytes = serde_json::to_vec(&spec).map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?;
+    let spec_sha256 = Sha256::of(&bytes);
+    let grant = |target: &Target| {
+        let grant = Grant {
+            ws: access.ws.clone(),
+            cid: id,
+            mid: target.token.clone(),
+            spec_sha256,
+            expires_at: spec.expires_at,
+        };
+        Signed::sign(&grant, &access.key).map_err(ClientError::Sign)
+    };
+    let grants = targets.iter().map(grant).collect::<Result<_, _>>()?;
+    let submit = Submit { spec: signalbox_schemas::Base64Url(bytes), grants };
+    Ok(Prepared { id, expires_at: spec.expires_at, submit })
+}
+
+impl Client {
+    /// Which machines a selector means now, sorted by token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn preview(&self, on: &str) -> Result<Vec<Target>, ClientError> {
+        let asked = Preview { on: on.to_owned() };
+        Ok(self.ask::<_, Previewed>(op::COMMANDS_PREVIEW, &asked).await?.targets)
+    }
+
+    /// Submits a prepared command. It is tried again under the same id, which makes repeats harmless.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]: it is not accepted. [`ClientError::Unsure`]: it may be.
+    pub async fn submit(&self, prepared: &Prepared) -> Result<Accepted, ClientError> {
+        for attempt in 1..=SUBMIT_TRIES {
+            match self.change(op::COMMANDS_SUBMIT, &prepared.submit).await {
+                Err(ClientError::NoBridge(_)) => {
+                    tracing::debug!(id = %prepared.id, attempt, "submit was not answered");
+                    sleep(SUBMIT_STEP).await;
+                }
+                answered => return answered,
+            }
+        }
+        Err(ClientError::Unsure(prepared.id))
+    }
+
+    /// Preview, sign, submit.
+    ///
+    /// # Errors
+    /// As [`prepare`] and [`Self::submit`].
+    pub async fn run(&self, draft: &Draft) -> Result<Accepted, ClientError> {
+        let invalid = |error: DraftError| Problem::new(ErrorCode::Invalid, error.to_string());
+        draft.check(self.access()).map_err(|error| ClientError::Refused(invalid(error)))?;
+        let targets = self.preview(&draft.on).await?;
+        self.submit(&prepare(draft, self.access(), &targets)?).await
+    }
+}
+
+fn new_id() -> CommandId {
+    // A UUIDv7 is a command id by definition; the loop never turns twice.
+    loop {
+        if let Ok(id) = CommandId::new(Uuid::now_v7()) {
+            return id;
+        }
+    }
+}

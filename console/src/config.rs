@@ -1,0 +1,102 @@
+//! What the program was asked to do, checked and complete. The environment is read in `main` only.
+
+use std::path::PathBuf;
+
+use signalbox_schemas::layout::Layout;
+
+use crate::client::{Access, ClientError};
+
+/// The environment, as far as it matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `XDG_STATE_HOME`.
+    pub xdg_state_home: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `NO_COLOR`, if it is not empty.
+    pub no_color: bool,
+    /// The first of `LC_ALL`, `LC_CTYPE`, `LANG` that is not empty.
+    pub locale: Option<String>,
+    /// `SIGNALBOX_REDUCED_MOTION`, if it is not empty.
+    pub reduced_motion: bool,
+    /// `PATH`.
+    pub path: Option<std::ffi::OsString>,
+}
+
+impl Environment {
+    /// Reads it. `get` is `std::env::var_os`.
+    pub fn read(get: impl Fn(&str) -> Option<std::ffi::OsString>) -> Self {
+        let filled = |name: &str| get(name).filter(|value| !value.is_empty());
+        Self {
+            xdg_state_home: filled("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()),
+            home: filled("HOME").map(PathBuf::from),
+            no_color: filled("NO_COLOR").is_some(),
+            locale: ["LC_ALL", "LC_CTYPE", "LANG"]
+                .into_iter()
+                .find_map(|name| filled(name)?.into_string().ok()),
+            reduced_motion: filled("SIGNALBOX_REDUCED_MOTION").is_some(),
+            path: get("PATH"),
+        }
+    }
+
+    /// Where state lies when nobody says otherwise: `$XDG_STATE_HOME/signalbox`, or
+    /// `~/.local/state/signalbox`.
+    pub fn default_state_dir(&self) -> Option<PathBuf> {
+        let base = self.xdg_state_home.clone();
+        let base = base.or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
+        base.map(|base| base.join("signalbox"))
+    }
+
+    /// Whether the terminal is said to show no more than ASCII.
+    pub fn is_ascii(&self) -> bool {
+        let name = self.locale.as_deref().unwrap_or_default().to_ascii_lowercase();
+        !name.contains("utf-8") && !name.contains("utf8")
+    }
+}
+
+/// Everything a command needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The state directory, by an absolute path.
+    pub layout: Layout,
+    /// The broker, if named by the user.
+    pub nats_url: Option<String>,
+    /// The environment.
+    pub environment: Environment,
+}
+
+/// There is no place for state.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Neither a flag nor the environment names one.
+    #[error("no state directory is known; name one with --state-dir or set HOME")]
+    NoStateDir,
+    /// The working directory is gone.
+    #[error("the working directory cannot be read")]
+    WorkingDirectory(#[source] std::io::Error),
+}
+
+impl Config {
+    /// Completes what was typed.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(
+        state_dir: Option<PathBuf>,
+        nats_url: Option<String>,
+        environment: Environment,
+    ) -> Result<Self, ConfigError> {
+        let state_dir =
+            state_dir.or_else(|| environment.default_state_dir()).ok_or(ConfigError::NoStateDir)?;
+        let state_dir = std::path::absolute(&state_dir).map_err(ConfigError::WorkingDirectory)?;
+        Ok(Self { layout: Layout::new(state_dir), nats_url, environment })
+    }
+
+    /// The operator's identity and the broker's address.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn access(&self) -> Result<Access, ClientError> {
+        Access::local(&self.layout, self.nats_url.as_deref())
+    }
+}

@@ -1,0 +1,84 @@
+//! The terminal console.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`event`] | what can happen; all of it comes through one channel |
+//! | [`keymap`] | what keys mean, per mode; footer and help are made from it |
+//! | [`state`] | everything the screen shows |
+//! | [`mod@update`] | what an event changes, and what it causes (pure) |
+//! | [`effect`] | what only the shell can do |
+//! | [`mod@view`] | the state, drawn (pure) |
+//! | [`text`] | foreign text, made harmless before it enters the state |
+//! | [`theme`] | colours and glyphs by meaning |
+//! | [`runtime`] | the only part that waits, draws or sends |
+//! | [`terminal`] | raw mode and alternate screen, given back however the console ends |
+//!
+//! The console holds nothing that is not elsewhere: it can be left and opened again at any time.
+
+pub mod effect;
+pub mod event;
+pub mod keymap;
+pub mod runtime;
+pub mod state;
+pub mod terminal;
+pub mod text;
+pub mod theme;
+pub mod update;
+pub mod view;
+
+#[cfg(test)]
+mod preview;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use tokio::sync::mpsc;
+
+use crate::client::{Ask, Told};
+
+/// How the terminal is drawn.
+#[derive(Debug, Clone, Default)]
+pub struct TuiOptions {
+    /// No colours.
+    pub no_color: bool,
+    /// ASCII only.
+    pub ascii: bool,
+    /// No animation; rows that sort themselves do so less often.
+    pub reduced_motion: bool,
+    /// Who is asking.
+    pub who: String,
+    /// Which fleet.
+    pub fleet: String,
+}
+
+/// The terminal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TuiError {
+    /// Raw mode or the alternate screen was refused. Not retryable: this is no terminal, or it is gone.
+    #[error("the terminal cannot be prepared")]
+    Prepare(#[source] std::io::Error),
+    /// A frame could not be written. Not retryable: the terminal is gone.
+    #[error("the terminal cannot be drawn on")]
+    Draw(#[source] std::io::Error),
+    /// Signals cannot be listened for.
+    #[error("signals cannot be listened for")]
+    Signals(#[source] std::io::Error),
+    /// A task panicked; its message went to the terminal after that was given back.
+    #[error("a part of the console panicked")]
+    Panicked,
+}
+
+/// Shows the console until it is left, or a signal asks to end.
+///
+/// Gives the terminal back as it was, also when it fails. Dropping the future gives it back too.
+///
+/// # Errors
+/// [`TuiError`].
+pub async fn run(
+    told: mpsc::Receiver<Told>,
+    asks: mpsc::Sender<Ask>,
+    options: TuiOptions,
+) -> Result<(), TuiError> {
+    runtime::run(told, asks, options).await
+}

@@ -1,0 +1,14 @@
+//! What an event makes the shell do.
+
+use crate::client::Ask;
+
+/// Something that only the shell can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask the session. Never waited for: when the channel is full, that is said.
+    Ask(Ask),
+    /// Give the terminal back and stop, as Ctrl-Z does.
+    Suspend,
+    /// Draw everything anew.
+    Redraw,
+}

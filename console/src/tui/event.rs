@@ -1,0 +1,25 @@
+//! What can happen. Everything comes through one channel, in one order.
+
+use crate::{client::Told, tui::keymap::Key};
+
+/// Most events that wait. Keys wait behind at most this many, which are applied in a few milliseconds.
+pub const EVENTS: usize = 256;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A key was pressed.
+    Key(Key),
+    /// Text was pasted.
+    Paste(String),
+    /// The screen has another size: columns, rows.
+    Resize(u16, u16),
+    /// The session told something.
+    Told(Box<Told>),
+    /// The session has ended; nothing more will be told.
+    SessionEnded,
+    /// A second has passed.
+    Tick,
+    /// A signal asks to end.
+    Terminate,
+}

@@ -1,0 +1,312 @@
+//! A fake fleet and a fake session for tests: keys and tellings in, screens and asks out.
+
+use bytes::Bytes;
+use ratatui::{Terminal, backend::TestBackend};
+use signalbox_schemas::{
+    api::{Accepted, CommandSummary, Counts, Liveness, MachineView, OutputView, RunView},
+    heartbeat::{Disk, Facts, Heartbeat, Metrics},
+    id::{CommandId, MachineId, MachineToken, Workspace},
+    output::OutputStream,
+    run::RunState,
+};
+
+use super::{
+    TuiOptions, effect::Effect, event::Event, keymap::key, state::State, update::update, view::view,
+};
+use crate::client::{Ask, LinkView, Told};
+
+/// 2026-11-22 14:02:07 UTC.
+pub(super) const NOW_MS: u64 = 1_795_356_127_000;
+
+/// A console without terminal and without network.
+pub(super) struct Stage {
+    pub(super) state: State,
+    pub(super) asks: Vec<Ask>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) now_ms: u64,
+}
+
+pub(super) fn options() -> TuiOptions {
+    TuiOptions { who: "local".to_owned(), fleet: "main".to_owned(), ..TuiOptions::default() }
+}
+
+impl Stage {
+    pub(super) fn new(columns: u16, rows: u16) -> Self {
+        let state = State::new(options(), (columns, rows), NOW_MS);
+        Self { state, asks: vec![], effects: vec![], now_ms: NOW_MS }
+    }
+
+    /// A connected console with demo-1 to demo-3 and two commands.
+    pub(super) fn demo(columns: u16, rows: u16) -> Self {
+        let mut stage = Self::new(columns, rows);
+        stage.connect();
+        // Known by name first, so that heartbeats make the history.
+        let unheard = |view| MachineView { metrics: None, last_seen_at: None, ..view };
+        stage.tell(Told::Machines((1..=3).map(demo_machine).map(unheard).collect()));
+        for n in 1..=2 {
+            for back in (0..60).rev() {
+                let at_ms = NOW_MS - 1_000 - back * 10_000;
+                stage.tell(heartbeat(n, at_ms, wave(n, back)));
+            }
+        }
+        stage.tell(Told::Machines((1..=3).map(demo_machine).collect()));
+        stage.tell(Told::Command(summary(1, "uname -a", &[(RunState::Completed, 3)])));
+        stage.tell(Told::Command(summary(
+            2,
+            "systemctl restart nginx",
+            &[(RunState::Failed, 1), (RunState::Completed, 2)],
+        )));
+        stage
+    }
+
+    pub(super) fn connect(&mut self) {
+        let link = LinkView { connected: true, bridge: Some("bridge-1".to_owned()), rtt_ms: Some(0.42) };
+        self.tell(Told::Link(link));
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        for effect in update(&mut self.state, self.now_ms, event) {
+            match effect {
+                Effect::Ask(ask) => self.asks.push(ask),
+                other => self.effects.push(other),
+            }
+        }
+    }
+
+    pub(super) fn tell(&mut self, told: Told) {
+        self.event(Event::Told(Box::new(told)));
+    }
+
+    /// Presses keys; a frame would be drawn after each.
+    pub(super) fn keys(&mut self, keys: &str) {
+        for key in key::parse(keys).unwrap() {
+            self.event(Event::Key(key));
+            self.state.settle();
+        }
+    }
+
+    pub(super) fn wait(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.event(Event::Tick);
+    }
+
+    /// The screen as text.
+    pub(super) fn screen(&mut self) -> String {
+        let (columns, rows) = self.state.size;
+        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+        self.state.settle();
+        terminal.draw(|frame| view(&self.state, frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let lines = (0..rows).map(|y| {
+            let cells = (0..columns).map(|x| buffer[(x, y)].symbol());
+            cells.collect::<String>().trim_end().to_owned()
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The screen with its colours as escape sequences, for eyes.
+    pub(super) fn coloured(&mut self) -> String {
+        use ratatui::style::{Color, Modifier};
+        let (columns, rows) = self.state.size;
+        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+        self.state.settle();
+        terminal.draw(|frame| view(&self.state, frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let mut out = String::new();
+        for y in 0..rows {
+            for x in 0..columns {
+                let cell = &buffer[(x, y)];
+                out.push_str("\u{1b}[0");
+                if let Color::Indexed(index) = cell.fg {
+                    out += ";38;5;";
+                    out += &index.to_string();
+                }
+                out.push_str(if cell.modifier.contains(Modifier::BOLD) { ";1m" } else { "m" });
+                out.push_str(cell.symbol());
+            }
+            out.push_str("\u{1b}[0m\n");
+        }
+        out
+    }
+
+    /// Runs a text on the first machine and has it accepted as command `n` for machines 1 to `machines`.
+    pub(super) fn accept(&mut self, n: u8, machines: u32) {
+        let Some(Ask::Run { tag, .. }) = self.asks.last() else {
+            panic!("nothing was asked: {:?}", self.asks)
+        };
+        let targets = (1..=machines).map(machine_id).collect();
+        let accepted = Accepted { id: command_id(n), targets, cursor: String::new() };
+        self.tell(Told::Accepted { tag: *tag, accepted });
+    }
+
+    pub(super) fn run(&mut self, command: u8, machine: u32, state: RunState) {
+        self.tell(Told::Run { id: command_id(command), run: run(machine, state) });
+    }
+
+    pub(super) fn output(&mut self, command: u8, machine: u32, offset: u64, text: &str) {
+        self.tell(Told::Output {
+            id: command_id(command),
+            machine: machine_id(machine),
+            stream: OutputStream::Stdout,
+            offset,
+            data: Bytes::copy_from_slice(text.as_bytes()),
+        });
+    }
+}
+
+/// A figure that goes up and down.
+fn wave(n: u32, back: u64) -> f32 {
+    let back = u16::try_from(back).unwrap();
+    let n = u16::try_from(n).unwrap();
+    30.0 * f32::from(n) + 20.0 * (f32::from(back) / 9.0).sin()
+}
+
+pub(super) fn machine_id(n: u32) -> MachineId {
+    MachineId::new(format!("demo-{n}")).unwrap()
+}
+
+pub(super) fn command_id(n: u8) -> CommandId {
+    format!("0193a2b4-0000-7000-8000-0000000000{n:02x}").parse().unwrap()
+}
+
+/// Machine 3 is offline, 2 has a full disk.
+pub(super) fn demo_machine(n: u32) -> MachineView {
+    let (state, age_ms) = if n == 3 { (Liveness::Offline, 300_000) } else { (Liveness::Online, 1_000) };
+    MachineView {
+        id: machine_id(n),
+        token: machine_id(n).token(),
+        state,
+        last_seen_at: Some(NOW_MS - age_ms),
+        running: 0,
+        pending: 0,
+        relay: Some("0.1.0".to_owned()),
+        facts: Some(facts(n)),
+        metrics: Some(metrics(n, 12.0)),
+    }
+}
+
+fn facts(n: u32) -> Facts {
+    Facts {
+        hostname: format!("host-{n}"),
+        os: "Debian 12.11".to_owned(),
+        kernel: "6.1.0-32".to_owned(),
+        arch: "x86_64".to_owned(),
+    }
+}
+
+fn metrics(n: u32, cpu_percent: f32) -> Metrics {
+    const GIB: u64 = 1024 * 1024 * 1024;
+    let disk = |mount: &str, used: u64, total: u64| Disk {
+        mount: mount.to_owned(),
+        used_bytes: used * GIB,
+        total_bytes: total * GIB,
+    };
+    Metrics {
+        cpu_percent,
+        cpus: 8,
+        memory_used_bytes: u64::from(n) * 9 * GIB,
+        memory_total_bytes: 31 * GIB,
+        load: [f64::from(n) * 0.7, 0.5, 0.3],
+        uptime_secs: 41 * 86_400,
+        disks: vec![disk("/", 38, 93), disk("/var", if n == 2 { 97 } else { 20 }, 100)],
+        ..Metrics::default()
+    }
+}
+
+pub(super) fn heartbeat(n: u32, at_ms: u64, cpu_percent: f32) -> Told {
+    let token: MachineToken = machine_id(n).token();
+    let heartbeat = Heartbeat {
+        ws: Workspace::main(),
+        mid: token.clone(),
+        at: at_ms,
+        relay: "0.1.0".to_owned(),
+        generation: 1,
+        authors: 1,
+        running: 0,
+        outbox: 0,
+        started_at: NOW_MS - 3_600_000,
+        counters: std::collections::BTreeMap::new(),
+        facts: facts(n),
+        metrics: Some(metrics(n, cpu_percent)),
+    };
+    Told::Heartbeat { token, at_ms, heartbeat: Box::new(heartbeat) }
+}
+
+pub(super) fn summary(n: u8, command: &str, counts: &[(RunState, u32)]) -> CommandSummary {
+    let created_at = NOW_MS - 600_000 + u64::from(n) * 60_000;
+    CommandSummary {
+        id: command_id(n),
+        command: command.to_owned(),
+        on: "all".to_owned(),
+        by: "local".to_owned(),
+        created_at,
+        expires_at: created_at + 86_400_000,
+        timeout_ms: 30_000,
+        settled: counts.iter().all(|(state, _)| state.is_settled()),
+        counts: counts.iter().copied().collect::<Counts>(),
+    }
+}
+
+pub(super) fn run(machine: u32, state: RunState) -> RunView {
+    let ended = matches!(state, RunState::Completed | RunState::Failed);
+    RunView {
+        machine: machine_id(machine),
+        state,
+        exit_code: ended.then_some(i32::from(state == RunState::Failed)),
+        signal: None,
+        error: None,
+        duration_ms: ended.then_some(12),
+        group_dead: ended.then_some(true),
+        stdout: OutputView::default(),
+        stderr: OutputView::default(),
+    }
+}
+
+/// Every screen worth looking at, by name.
+pub(super) fn scenes(columns: u16, rows: u16) -> Vec<(&'static str, Stage)> {
+    let demo = || Stage::demo(columns, rows);
+    let mut machines = demo();
+    machines.keys("j<space>");
+    let mut machine = demo();
+    machine.keys("j<enter>");
+    let mut prompt = demo();
+    prompt.keys("a");
+    prompt.keys("xsystemctl<space>reload<space>nginx");
+    let mut command = demo();
+    command.keys("axuptime<enter>");
+    command.accept(3, 3);
+    command.run(3, 1, RunState::Completed);
+    command.run(3, 2, RunState::Executing);
+    command.run(3, 3, RunState::Pending);
+    command.output(3, 1, 0, " 14:02:01 up 41 days,  2:10,  0 users\n");
+    command.output(3, 2, 0, " 14:02:01 up 3 days\nnext line has no end yet");
+    let mut commands = demo();
+    commands.keys("cj");
+    let mut help = demo();
+    help.keys("?");
+    let mut confirm = demo();
+    confirm.tell(Told::Command(summary(
+        3,
+        "sleep 600",
+        &[(RunState::Executing, 2), (RunState::Completed, 1)],
+    )));
+    confirm.keys("cX");
+    let mut filter = demo();
+    filter.keys("/mo-2");
+    let mut lost = demo();
+    lost.tell(Told::Link(LinkView::default()));
+    lost.wait(30_000);
+    let empty = Stage::new(columns, rows);
+    vec![
+        ("machines", machines),
+        ("machine", machine),
+        ("prompt", prompt),
+        ("command", command),
+        ("commands", commands),
+        ("help", help),
+        ("confirm", confirm),
+        ("filter", filter),
+        ("disconnected", lost),
+        ("starting", empty),
+    ]
+}

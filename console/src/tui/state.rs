@@ -1,0 +1,257 @@
+//! Everything the screen shows. Changed by `update` only; holds no clock, no channel, no terminal.
+
+pub mod command;
+pub mod commands;
+pub mod cursor;
+pub mod editor;
+pub mod fleet;
+pub mod history;
+pub mod machine;
+pub mod page;
+pub mod scrollback;
+
+use signalbox_schemas::id::{CommandId, MachineToken};
+
+use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage};
+use crate::{
+    client::{Ask, LinkView},
+    tui::{TuiOptions, keymap::Mode, view::layout},
+};
+
+/// How long a line about what happened stays, ms.
+pub const STATUS_MS: u64 = 6_000;
+/// Command texts that are kept for this session.
+pub const MOST_TEXTS: usize = 200;
+/// Timeouts to choose from, ms.
+pub const TIMEOUTS_MS: [u64; 6] = [10_000, 30_000, 300_000, 3_600_000, 6 * 3_600_000, 24 * 3_600_000];
+
+/// What fills the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Screen {
+    /// All machines.
+    Machines,
+    /// One machine.
+    Machine(MachineToken),
+    /// All commands.
+    Commands,
+    /// One command.
+    Command(CommandId),
+}
+
+/// What lies over the screen and takes the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Modal {
+    /// The filter is being written; `before` is what Esc brings back.
+    Filter {
+        /// The line.
+        editor: Editor,
+        /// The filter as it was.
+        before: String,
+    },
+    /// A command is being written.
+    Prompt(Box<Prompt>),
+    /// Something that cannot be taken back waits for a yes.
+    Confirm(Confirm),
+    /// The keys are explained, from this line on.
+    Help {
+        /// First line that is seen.
+        top: usize,
+    },
+}
+
+/// A command that is being written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Selector as it will be sent.
+    pub on: String,
+    /// Machines that it means, by name, as far as they are known here.
+    pub targets: Vec<MachineToken>,
+    /// The line.
+    pub editor: Editor,
+    /// Which earlier text is shown: place from the newest; `None` = the line is new.
+    pub recalled: Option<usize>,
+    /// What was written before an earlier text was looked at.
+    pub draft: String,
+    /// How long it may run, ms.
+    pub timeout_ms: u64,
+    /// The ask that is on its way: its tag.
+    pub asked: Option<u64>,
+    /// Why the last ask was refused.
+    pub refusal: Option<String>,
+}
+
+/// A question whose safe answer is «no».
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirm {
+    /// The command to cancel.
+    pub id: CommandId,
+    /// Whether «yes» has the focus.
+    pub is_yes: bool,
+}
+
+/// How much a line about what happened matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// As wished.
+    Good,
+    /// Worth a look.
+    Warn,
+    /// It went wrong.
+    Bad,
+}
+
+/// A line about what happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// What.
+    pub text: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Until when it stays, Unix ms.
+    pub until_ms: u64,
+}
+
+/// Everything the screen shows.
+#[derive(Debug)]
+pub struct State {
+    /// How it is drawn, who asks, which fleet.
+    pub options: TuiOptions,
+    /// Columns and rows.
+    pub size: (u16, u16),
+    /// Now, Unix ms, as of the newest event.
+    pub now_ms: u64,
+    /// The connection.
+    pub link: LinkView,
+    /// Since when the connection is as it is, Unix ms.
+    pub link_since_ms: u64,
+    /// When machines were last told in full, Unix ms; `None` = never.
+    pub snapshot_ms: Option<u64>,
+    /// When a snapshot was last asked for, Unix ms.
+    pub refreshed_ms: u64,
+    /// Whether the session has ended.
+    pub is_session_over: bool,
+    /// Machines.
+    pub fleet: Fleet,
+    /// Commands.
+    pub commands: Commands,
+    /// What fills the screen.
+    pub screen: Screen,
+    /// Where Esc leads, the next last.
+    pub under: Vec<Screen>,
+    /// What lies over it.
+    pub modal: Option<Modal>,
+    /// The page of one command.
+    pub page: CommandPage,
+    /// What happened.
+    pub status: Option<Status>,
+    /// Texts of commands of this session, the newest last.
+    pub texts: Vec<String>,
+    /// Tag of the newest ask.
+    pub tag: u64,
+    /// Set when the console is to be left.
+    pub quit: bool,
+}
+
+impl State {
+    /// The first screen, before anything was told.
+    pub fn new(options: TuiOptions, size: (u16, u16), now_ms: u64) -> Self {
+        Self {
+            options,
+            size,
+            now_ms,
+            link: LinkView::default(),
+            link_since_ms: now_ms,
+            snapshot_ms: None,
+            refreshed_ms: now_ms,
+            is_session_over: false,
+            fleet: Fleet::default(),
+            commands: Commands::default(),
+            screen: Screen::Machines,
+            under: Vec::new(),
+            modal: None,
+            page: CommandPage::default(),
+            status: None,
+            texts: Vec::new(),
+            tag: 0,
+            quit: false,
+        }
+    }
+
+    /// What keys mean now.
+    pub fn mode(&self) -> Mode {
+        match (&self.modal, &self.screen) {
+            (Some(Modal::Filter { .. }), _) => Mode::Filter,
+            (Some(Modal::Prompt(_)), _) => Mode::Prompt,
+            (Some(Modal::Confirm(_)), _) => Mode::Confirm,
+            (Some(Modal::Help { .. }), _) => Mode::Help,
+            (None, screen) => screen.mode(),
+        }
+    }
+
+    /// Says what happened.
+    pub fn say(&mut self, severity: Severity, text: impl Into<String>) {
+        self.status = Some(Status { text: text.into(), severity, until_ms: self.now_ms + STATUS_MS });
+    }
+
+    /// An ask did not leave: who waits for its answer waits no longer, and the line stays to be sent again.
+    pub fn unsent(&mut self, ask: &Ask, why: &str) {
+        match ask {
+            Ask::Run { tag, .. } => {
+                if let Some(Modal::Prompt(prompt)) = &mut self.modal
+                    && prompt.asked == Some(*tag)
+                {
+                    prompt.asked = None;
+                    prompt.refusal = Some(why.to_owned());
+                }
+            }
+            Ask::Watch { id } => {
+                if let Some(command) = self.commands.get_mut(*id) {
+                    command.is_watched = false;
+                }
+            }
+            Ask::Unwatch { .. } | Ask::Cancel { .. } | Ask::Refresh => {}
+        }
+    }
+
+    /// The command on the screen.
+    pub fn shown_command(&self) -> Option<CommandId> {
+        match self.screen {
+            Screen::Command(id) => Some(id),
+            Screen::Machines | Screen::Machine(_) | Screen::Commands => None,
+        }
+    }
+
+    /// Puts rows in order and cursors in sight: called once before a frame, however much happened.
+    pub fn settle(&mut self) {
+        let shown = self.shown_command();
+        self.commands.settle(shown);
+        let areas = layout::areas(self);
+        let rows = usize::from(areas.list.height);
+        let len = self.fleet.order().len();
+        match &self.screen {
+            Screen::Machines => self.fleet.cursor.scroll(len, rows),
+            Screen::Commands => {
+                let len = self.commands.order().len();
+                self.commands.cursor.scroll(len, rows);
+            }
+            Screen::Command(id) => {
+                self.page.settle(self.commands.get(*id));
+                let len = self.page.rows().len();
+                self.page.cursor.scroll(len, rows);
+            }
+            Screen::Machine(_) => {}
+        }
+    }
+}
+
+impl Screen {
+    /// What keys mean on it.
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Machines => Mode::Machines,
+            Self::Machine(_) => Mode::Machine,
+            Self::Commands => Mode::Commands,
+            Self::Command(_) => Mode::Command,
+        }
+    }
+}

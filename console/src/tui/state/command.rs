@@ -1,0 +1,389 @@
+//! One command as it is shown: its runs and their output.
+
+use std::{collections::HashMap, sync::Arc};
+
+use signalbox_schemas::{
+    api::{CommandSummary, Counts, RunView},
+    id::{CommandId, MachineId},
+    output::OutputStream,
+    run::RunState,
+    selector::Selector,
+};
+
+use super::{
+    fleet::natural,
+    scrollback::{Line, Scrollback},
+};
+use crate::tui::text::{self, Lines};
+
+/// Output that is kept of one run, bytes: what a person may scroll through.
+pub const RUN_OUTPUT_BYTES: usize = 2 * 1024 * 1024;
+/// Output that is kept of all runs of a command in the order in which it came, bytes.
+pub const MERGED_OUTPUT_BYTES: usize = 8 * 1024 * 1024;
+
+/// One stream of a run.
+#[derive(Debug, Clone, Default)]
+struct Flow {
+    lines: Lines,
+    /// Offset of the byte that comes next.
+    offset: u64,
+    /// Number of the line that has begun and not ended.
+    open: Option<u64>,
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The machine.
+    pub machine: MachineId,
+    /// What the machine is called, clean.
+    pub name: String,
+    /// Its state.
+    pub state: RunState,
+    /// How it ended, in words: `exit 1`, `SIGKILL`, `keeper_gone`; empty before it did.
+    pub outcome: String,
+    /// Why, for people; empty when there is nothing to say.
+    pub message: String,
+    /// How long it ran, ms.
+    pub duration_ms: Option<u64>,
+    /// Whether something of it may still be alive although it ended.
+    pub is_left_behind: bool,
+    /// Whether the machine left out output.
+    pub is_truncated: bool,
+    /// Its output.
+    pub lines: Scrollback,
+    stdout: Flow,
+    stderr: Flow,
+}
+
+impl Run {
+    fn new(machine: MachineId, state: RunState) -> Self {
+        Self {
+            name: text::line(machine.as_str()),
+            machine,
+            state,
+            outcome: String::new(),
+            message: String::new(),
+            duration_ms: None,
+            is_left_behind: false,
+            is_truncated: false,
+            lines: Scrollback::new(RUN_OUTPUT_BYTES),
+            stdout: Flow::default(),
+            stderr: Flow::default(),
+        }
+    }
+
+    fn refresh(&mut self, view: &RunView) {
+        self.state = view.state;
+        self.outcome = match (&view.signal, view.exit_code, &view.error) {
+            (Some(signal), _, _) => text::line(signal),
+            (None, Some(code), _) => format!("exit {code}"),
+            (None, None, Some(error)) => text::line(&error.code),
+            (None, None, None) => String::new(),
+        };
+        self.message = view.error.as_ref().map(|error| text::line(&error.message)).unwrap_or_default();
+        self.duration_ms = view.duration_ms;
+        self.is_left_behind = view.group_dead == Some(false);
+        self.is_truncated = view.stdout.truncated || view.stderr.truncated;
+    }
+
+    fn flow(&mut self, stream: OutputStream) -> &mut Flow {
+        match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// What of its output is not here although it was received, bytes.
+    pub fn dropped_bytes(&self) -> u64 {
+        self.lines.dropped_bytes()
+    }
+
+    /// What needs a look comes first, what is done well comes last.
+    fn rank(&self) -> u8 {
+        match self.state {
+            RunState::Failed | RunState::Timeout | RunState::Lost | RunState::Rejected => 0,
+            RunState::Claimed | RunState::Executing => 1,
+            RunState::Held | RunState::Pending => 2,
+            RunState::Expired | RunState::Cancelled => 3,
+            RunState::Completed => 4,
+        }
+    }
+}
+
+/// One command.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Its id.
+    pub id: CommandId,
+    /// Its text, clean.
+    pub text: String,
+    /// Its text as it was sent, to run it again.
+    pub source: String,
+    /// The selector as it was written, clean.
+    pub on: String,
+    /// The selector, for guessing whom it concerns before its runs are known.
+    selector: Option<Selector>,
+    /// Who asked, clean.
+    pub by: String,
+    /// When it was made, Unix ms.
+    pub created_at: u64,
+    /// It does not start from this moment on, Unix ms.
+    pub expires_at: u64,
+    /// How long it may run, ms.
+    pub timeout_ms: u64,
+    /// Runs by state, as the bridge counts them.
+    counts: Counts,
+    /// Whether every run has settled and all output was told.
+    pub is_complete: bool,
+    /// Whether the session tells of its runs.
+    pub is_watched: bool,
+    /// When it was last looked at: the order in which output is forgotten.
+    pub looked_at: u64,
+    runs: Vec<Run>,
+    by_machine: HashMap<MachineId, usize>,
+    /// Places in `runs`, in the order in which they are shown.
+    order: Vec<usize>,
+    /// Runs have come or changed since `order` was made.
+    is_stirred: bool,
+    /// Output of all runs in the order in which it came.
+    pub merged: Scrollback,
+    next_line: u64,
+}
+
+impl Command {
+    /// A command of which no run is known.
+    pub fn new(summary: CommandSummary) -> Self {
+        let mut command = Self {
+            id: summary.id,
+            text: text::line(&summary.command),
+            on: text::line(&summary.on),
+            selector: Selector::parse(&summary.on).ok(),
+            by: text::line(&summary.by),
+            created_at: summary.created_at,
+            expires_at: summary.expires_at,
+            timeout_ms: summary.timeout_ms,
+            source: String::new(),
+            counts: Counts::new(),
+            is_complete: false,
+            is_watched: false,
+            looked_at: 0,
+            runs: Vec::new(),
+            by_machine: HashMap::new(),
+            order: Vec::new(),
+            is_stirred: false,
+            merged: Scrollback::new(MERGED_OUTPUT_BYTES),
+            next_line: 0,
+        };
+        command.refresh(summary);
+        command
+    }
+
+    /// Takes what a line about it says.
+    pub fn refresh(&mut self, summary: CommandSummary) {
+        // A lost run may yet end: what was complete is told again when it is looked at again.
+        if !self.is_watched && summary.counts != self.counts {
+            self.is_complete = false;
+        }
+        self.counts = summary.counts;
+        self.source = summary.command;
+    }
+
+    /// Its runs, in the order in which they are shown.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.order.iter().filter_map(|at| self.runs.get(*at))
+    }
+
+    /// The run at a place as lines name it.
+    pub fn run_at(&self, at: usize) -> Option<&Run> {
+        self.runs.get(at)
+    }
+
+    /// The run on a machine.
+    pub fn run_on(&self, machine: &MachineId) -> Option<&Run> {
+        self.by_machine.get(machine).and_then(|at| self.runs.get(*at))
+    }
+
+    /// Whether it is meant for a machine, as far as is known.
+    pub fn concerns(&self, id: &MachineId) -> bool {
+        if self.by_machine.is_empty() {
+            return self.selector.as_ref().is_some_and(|selector| selector.matches(id, &id.token()));
+        }
+        self.by_machine.contains_key(id)
+    }
+
+    /// Runs by state: from the runs themselves while all of them are told, as they are newer.
+    pub fn counts(&self) -> Counts {
+        let told: u32 = self.counts.values().sum();
+        if !self.is_watched || self.runs.is_empty() || self.runs.len() < told as usize {
+            return self.counts.clone();
+        }
+        let mut counts = Counts::new();
+        self.runs.iter().for_each(|run| *counts.entry(run.state).or_default() += 1);
+        counts
+    }
+
+    /// Runs that have settled, and all.
+    pub fn progress(&self) -> (u32, u32) {
+        let counts = self.counts();
+        let settled = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
+        (settled, counts.values().sum())
+    }
+
+    /// Whether nothing about it is told any more that is not here.
+    pub fn is_final(&self) -> bool {
+        self.is_complete && self.runs.iter().all(|run| run.state != RunState::Lost)
+    }
+
+    /// Whether something of it may still change.
+    pub fn is_open(&self) -> bool {
+        let (settled, all) = self.progress();
+        settled < all || all == 0
+    }
+
+    /// One state for all: what is unsettled first, then the worst.
+    pub fn state(&self) -> RunState {
+        const WORST_FIRST: [RunState; 11] = [
+            RunState::Executing,
+            RunState::Claimed,
+            RunState::Pending,
+            RunState::Held,
+            RunState::Lost,
+            RunState::Failed,
+            RunState::Timeout,
+            RunState::Rejected,
+            RunState::Expired,
+            RunState::Cancelled,
+            RunState::Completed,
+        ];
+        let counts = self.counts();
+        WORST_FIRST.into_iter().find(|state| counts.contains_key(state)).unwrap_or(RunState::Pending)
+    }
+
+    /// Takes a run as it is now.
+    pub fn tell_run(&mut self, view: &RunView) {
+        let at = self.place(&view.machine, view.state);
+        if let Some(run) = self.runs.get_mut(at) {
+            run.refresh(view);
+            if run.state.is_settled() {
+                self.end_lines(at);
+            }
+        }
+        self.is_stirred = true;
+    }
+
+    /// Takes output. Bytes that are here already are left out; a jump is said.
+    pub fn tell_output(&mut self, machine: &MachineId, stream: OutputStream, offset: u64, data: &[u8]) {
+        let at = self.place(machine, RunState::Executing);
+        let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
+        let known = usize::try_from(flow.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return };
+        let missing = offset.saturating_sub(flow.offset);
+        flow.offset = offset + data.len() as u64;
+        if missing > 0 {
+            self.end_line(at, stream);
+            self.say(at, &format!("… {} left out …", crate::tui::view::amount::bytes(missing)));
+        }
+        self.put(at, stream, new);
+    }
+
+    fn put(&mut self, at: usize, stream: OutputStream, data: &[u8]) {
+        let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
+        let mut lines = std::mem::take(&mut flow.lines);
+        let mut open = flow.open.take();
+        lines.push(data, |text| {
+            let number = open.take().unwrap_or_else(|| self.number());
+            self.keep(Line { number, run: at, stream: Some(stream), text: text.into() });
+        });
+        // A line is shown before it has ended: who prints a question and waits is to be seen asking.
+        if !lines.open().is_empty() {
+            let number = open.take().unwrap_or_else(|| self.number());
+            self.keep(Line { number, run: at, stream: Some(stream), text: lines.open().into() });
+            open = Some(number);
+        }
+        if let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) {
+            flow.lines = lines;
+            flow.open = open;
+        }
+    }
+
+    /// Ends the open lines of a run that has ended.
+    fn end_lines(&mut self, at: usize) {
+        for stream in OutputStream::ALL {
+            self.end_line(at, stream);
+        }
+    }
+
+    fn end_line(&mut self, at: usize, stream: OutputStream) {
+        let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
+        let text: Arc<str> = flow.lines.finish().into();
+        let open = flow.open.take();
+        if !text.is_empty() {
+            let number = open.unwrap_or_else(|| self.number());
+            self.keep(Line { number, run: at, stream: Some(stream), text });
+        }
+    }
+
+    fn say(&mut self, at: usize, text: &str) {
+        let number = self.number();
+        self.keep(Line { number, run: at, stream: None, text: text.into() });
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_line += 1;
+        self.next_line
+    }
+
+    fn keep(&mut self, line: Line) {
+        if let Some(run) = self.runs.get_mut(line.run) {
+            run.lines.put(line.clone());
+        }
+        self.merged.put(line);
+    }
+
+    /// The place of a machine's run; a run that was not known is added.
+    fn place(&mut self, machine: &MachineId, state: RunState) -> usize {
+        if let Some(at) = self.by_machine.get(machine) {
+            return *at;
+        }
+        let at = self.runs.len();
+        self.runs.push(Run::new(machine.clone(), state));
+        self.by_machine.insert(machine.clone(), at);
+        self.is_stirred = true;
+        at
+    }
+
+    /// Puts runs in order. Cost: n log n when something changed, else nothing.
+    pub fn settle(&mut self) {
+        if !std::mem::take(&mut self.is_stirred) {
+            return;
+        }
+        let runs = &self.runs;
+        let mut keyed: Vec<(u8, &str, usize)> =
+            runs.iter().enumerate().map(|(at, run)| (run.rank(), run.name.as_str(), at)).collect();
+        keyed.sort_by(|(a, an, _), (b, bn, _)| a.cmp(b).then_with(|| natural(an, bn)));
+        self.order = keyed.into_iter().map(|(_, _, at)| at).collect();
+    }
+
+    /// Bytes of output that are kept.
+    pub fn output_bytes(&self) -> usize {
+        self.merged.bytes() + self.runs.iter().map(|run| run.lines.bytes()).sum::<usize>()
+    }
+
+    /// Halves what is kept of the run that has most, and of all.
+    pub fn trim_output(&mut self) {
+        self.merged.trim(self.merged.bytes() / 2);
+        if let Some(run) = self.runs.iter_mut().max_by_key(|run| run.lines.bytes()) {
+            run.lines.trim(run.lines.bytes() / 2);
+        }
+    }
+
+    /// Forgets runs and output; they are told again when it is watched again.
+    pub fn forget(&mut self) {
+        self.runs.clear();
+        self.by_machine.clear();
+        self.order.clear();
+        self.merged = Scrollback::new(MERGED_OUTPUT_BYTES);
+        self.is_complete = false;
+    }
+}

@@ -1,0 +1,165 @@
+//! Commands: what is known of them and which are seen.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use signalbox_schemas::{
+    api::{CommandSummary, RunView},
+    id::{CommandId, MachineId},
+    output::OutputStream,
+};
+
+use super::{command::Command, cursor::Cursor};
+
+/// Most commands that are kept; the oldest are forgotten.
+pub const MOST_COMMANDS: usize = 1_000;
+/// Output that is kept of all commands, bytes.
+pub const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+/// All commands. `order` is what is seen, newest first, `cursor` a row of it.
+#[derive(Debug, Default)]
+pub struct Commands {
+    all: HashMap<CommandId, Command>,
+    order: Vec<CommandId>,
+    filter: String,
+    /// Rows have come or gone since `order` was made.
+    is_stirred: bool,
+    /// The row the operator is on.
+    pub cursor: Cursor<CommandId>,
+}
+
+impl Commands {
+    /// Takes a line about a command.
+    pub fn tell(&mut self, summary: CommandSummary) {
+        if let Some(command) = self.all.get_mut(&summary.id) {
+            command.refresh(summary);
+            return;
+        }
+        self.all.insert(summary.id, Command::new(summary));
+        self.is_stirred = true;
+    }
+
+    /// Takes a run of a command as it is now.
+    pub fn tell_run(&mut self, id: CommandId, run: &RunView) {
+        if let Some(command) = self.all.get_mut(&id) {
+            command.tell_run(run);
+        }
+    }
+
+    /// Takes output of a command.
+    pub fn tell_output(
+        &mut self,
+        id: CommandId,
+        machine: &MachineId,
+        stream: OutputStream,
+        offset: u64,
+        data: &Bytes,
+    ) {
+        if let Some(command) = self.all.get_mut(&id) {
+            command.tell_output(machine, stream, offset, data);
+        }
+    }
+
+    /// One command.
+    pub fn get(&self, id: CommandId) -> Option<&Command> {
+        self.all.get(&id)
+    }
+
+    /// One command, to be changed.
+    pub fn get_mut(&mut self, id: CommandId) -> Option<&mut Command> {
+        self.all.get_mut(&id)
+    }
+
+    /// What is seen, newest first.
+    pub fn order(&self) -> &[CommandId] {
+        &self.order
+    }
+
+    /// What is seen, newest first.
+    pub fn seen(&self) -> impl Iterator<Item = &Command> {
+        self.order.iter().filter_map(|id| self.all.get(id))
+    }
+
+    /// All, newest first.
+    pub fn newest(&self) -> Vec<&Command> {
+        let mut all: Vec<&Command> = self.all.values().collect();
+        all.sort_by_key(|command| std::cmp::Reverse((command.created_at, command.id)));
+        all
+    }
+
+    /// Moves the cursor by rows.
+    pub fn step(&mut self, rows: isize) {
+        self.cursor.step(&self.order, rows);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many have runs that have not settled.
+    pub fn open(&self) -> usize {
+        self.all.values().filter(|command| command.is_open()).count()
+    }
+
+    /// The filter as it was written; empty = none.
+    pub fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// Shows only commands that have this text in them, in their selector or in their author.
+    pub fn set_filter(&mut self, filter: &str) {
+        filter.clone_into(&mut self.filter);
+        self.is_stirred = true;
+        self.settle(None);
+    }
+
+    /// Puts rows in order and keeps within bounds; `shown` is on the screen and goes last.
+    pub fn settle(&mut self, shown: Option<CommandId>) {
+        if std::mem::take(&mut self.is_stirred) {
+            self.forget_oldest(shown);
+            let needle = self.filter.trim().to_lowercase();
+            let has = |text: &str| text.to_lowercase().contains(&needle);
+            let seen = |c: &&Command| needle.is_empty() || has(&c.text) || has(&c.on) || has(&c.by);
+            self.order = self.newest().into_iter().filter(seen).map(|command| command.id).collect();
+            self.cursor.find(&self.order);
+        }
+        if let Some(command) = shown.and_then(|id| self.all.get_mut(&id)) {
+            command.settle();
+        }
+        self.bound_output(shown);
+    }
+
+    fn forget_oldest(&mut self, shown: Option<CommandId>) {
+        if self.all.len() <= MOST_COMMANDS {
+            return;
+        }
+        let old: Vec<CommandId> = self.newest().into_iter().skip(MOST_COMMANDS).map(|c| c.id).collect();
+        old.into_iter().filter(|id| Some(*id) != shown).for_each(|id| {
+            self.all.remove(&id);
+        });
+    }
+
+    fn bound_output(&mut self, shown: Option<CommandId>) {
+        while self.all.values().map(Command::output_bytes).sum::<usize>() > OUTPUT_BYTES {
+            match self.least_missed(shown).and_then(|id| self.all.get_mut(&id)) {
+                Some(command) if Some(command.id) != shown && !command.is_watched => command.forget(),
+                Some(command) => command.trim_output(),
+                None => return,
+            }
+        }
+    }
+
+    /// Whose output goes first: that of the command not looked at for longest; the largest when all are.
+    fn least_missed(&self, shown: Option<CommandId>) -> Option<CommandId> {
+        let kept = || self.all.values().filter(|command| command.output_bytes() > 0);
+        let left = kept().filter(|command| Some(command.id) != shown && !command.is_watched);
+        let oldest = left.min_by_key(|command| command.looked_at);
+        oldest.or_else(|| kept().max_by_key(|command| command.output_bytes())).map(|command| command.id)
+    }
+}

@@ -1,0 +1,360 @@
+//! Machines: what is known of them, which are seen, in which order, and which are marked.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{HashMap, HashSet},
+};
+
+use signalbox_schemas::{
+    api::{Liveness, MachineView},
+    heartbeat::Heartbeat,
+    id::{MachineId, MachineToken},
+    limit,
+    selector::Selector,
+};
+
+use super::{cursor::Cursor, machine::Machine};
+use crate::tui::text;
+
+/// By what machines are sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// By name, numbers in it as numbers.
+    Name,
+    /// What needs a look first.
+    State,
+    /// By CPU use.
+    Cpu,
+    /// By memory in use.
+    Memory,
+    /// By the fullest disk.
+    Disk,
+    /// By the load of the last minute.
+    Load,
+    /// By when they were last heard.
+    Heard,
+    /// By runs.
+    Runs,
+}
+
+impl Column {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::State => "state",
+            Self::Cpu => "cpu",
+            Self::Memory => "mem",
+            Self::Disk => "disk",
+            Self::Load => "load",
+            Self::Heard => "heard",
+            Self::Runs => "run",
+        }
+    }
+
+    /// Whether the largest comes first, unless it is reversed.
+    pub fn is_largest_first(self) -> bool {
+        !matches!(self, Self::Name | Self::State | Self::Heard)
+    }
+}
+
+/// Machines by their liveness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LivenessCounts {
+    /// Heard lately.
+    pub online: usize,
+    /// Not heard for a while.
+    pub stale: usize,
+    /// Not heard for long, or never.
+    pub offline: usize,
+}
+
+impl LivenessCounts {
+    /// Counts one more.
+    pub fn add(&mut self, state: Liveness) {
+        match state {
+            Liveness::Online => self.online += 1,
+            Liveness::Stale => self.stale += 1,
+            Liveness::Offline => self.offline += 1,
+        }
+    }
+}
+
+/// All machines. `order` is what is seen, `cursor` a row of it.
+#[derive(Debug)]
+pub struct Fleet {
+    machines: HashMap<MachineToken, Machine>,
+    /// All tokens, by name: what sorting starts from, so that equals stay in the order of their names.
+    by_name: Vec<MachineToken>,
+    order: Vec<MachineToken>,
+    marks: HashSet<MachineToken>,
+    filter: String,
+    sort: Column,
+    is_reversed: bool,
+    /// The row the operator is on.
+    pub cursor: Cursor<MachineToken>,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            machines: HashMap::new(),
+            by_name: Vec::new(),
+            order: Vec::new(),
+            marks: HashSet::new(),
+            filter: String::new(),
+            sort: Column::Name,
+            is_reversed: false,
+            cursor: Cursor::default(),
+        }
+    }
+}
+
+impl Fleet {
+    /// Takes a snapshot: it replaces what was known, but for the history of machines that stay.
+    pub fn replace(&mut self, views: Vec<MachineView>, now_ms: u64) {
+        let mut before = std::mem::take(&mut self.machines);
+        let is_same =
+            views.len() == before.len() && views.iter().all(|view| before.contains_key(&view.token));
+        for view in views {
+            let mut machine = before.remove(&view.token).unwrap_or_else(|| Machine::new(&view));
+            machine.refresh(view, now_ms);
+            self.machines.insert(machine.token.clone(), machine);
+        }
+        self.marks.retain(|token| self.machines.contains_key(token));
+        // Sorting names is what a snapshot costs most; they seldom change.
+        if !is_same {
+            let mut named: Vec<&Machine> = self.machines.values().collect();
+            named.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
+            self.by_name = named.into_iter().map(|machine| machine.token.clone()).collect();
+        }
+        self.arrange(now_ms);
+    }
+
+    /// Takes a heartbeat. `false`: the machine is not known yet.
+    pub fn hear(&mut self, token: &MachineToken, at_ms: u64, heartbeat: Heartbeat) -> bool {
+        let Some(machine) = self.machines.get_mut(token) else { return false };
+        machine.hear(at_ms, heartbeat);
+        true
+    }
+
+    /// One machine.
+    pub fn get(&self, token: &MachineToken) -> Option<&Machine> {
+        self.machines.get(token)
+    }
+
+    /// What a machine is called, clean; its id when it is not known.
+    pub fn name_of(&self, id: &MachineId) -> String {
+        self.machines.get(&id.token()).map_or_else(|| text::line(id.as_str()), |machine| machine.name.clone())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.machines.is_empty()
+    }
+
+    /// What is seen, in order.
+    pub fn order(&self) -> &[MachineToken] {
+        &self.order
+    }
+
+    /// All machines by liveness.
+    pub fn count(&self, now_ms: u64) -> LivenessCounts {
+        let mut counts = LivenessCounts::default();
+        self.machines.values().for_each(|machine| counts.add(machine.state(now_ms)));
+        counts
+    }
+
+    /// The filter as it was written; empty = none.
+    pub fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// Shows only machines whose id, token or host name has this text, or matches it as a glob.
+    pub fn set_filter(&mut self, filter: &str, now_ms: u64) {
+        filter.clone_into(&mut self.filter);
+        self.arrange(now_ms);
+    }
+
+    /// By what they are sorted, and whether the other way around.
+    pub fn sort(&self) -> (Column, bool) {
+        (self.sort, self.is_reversed)
+    }
+
+    /// Sorts by a column; the same once more turns the order around.
+    pub fn sort_by(&mut self, column: Column, now_ms: u64) {
+        self.is_reversed = self.sort == column && !self.is_reversed;
+        self.sort = column;
+        self.arrange(now_ms);
+    }
+
+    /// Filters and sorts anew. Cost: n log n; called for what the operator does and once a second.
+    pub fn arrange(&mut self, now_ms: u64) {
+        let glob = is_glob(&self.filter).then(|| Selector::parse(&self.filter).ok()).flatten();
+        let needle = self.filter.trim().to_lowercase();
+        let seen = |machine: &Machine| match &glob {
+            Some(glob) => glob.matches(&machine.id, &machine.token),
+            None => machine.contains(&needle),
+        };
+        let machines = self.by_name.iter().filter_map(|token| self.machines.get(token)).filter(|m| seen(m));
+        let mut keyed: Vec<(Option<f64>, &MachineToken)> =
+            machines.map(|machine| (key(machine, self.sort, now_ms), &machine.token)).collect();
+        let largest_first = self.sort.is_largest_first() != self.is_reversed;
+        if self.sort == Column::Name {
+            if self.is_reversed {
+                keyed.reverse();
+            }
+        } else {
+            keyed.sort_by(|(a, _), (b, _)| compare(*a, *b, largest_first));
+        }
+        let order = keyed.into_iter().map(|(_, token)| token.clone()).collect();
+        self.order = order;
+        self.cursor.find(&self.order);
+    }
+
+    /// Moves the cursor by rows.
+    pub fn step(&mut self, rows: isize) {
+        self.cursor.step(&self.order, rows);
+    }
+
+    /// How many are marked.
+    pub fn marked(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Whether one is marked.
+    pub fn is_marked(&self, token: &MachineToken) -> bool {
+        self.marks.contains(token)
+    }
+
+    /// Marks the row under the cursor, or takes its mark away, and goes on to the next.
+    pub fn toggle_mark(&mut self) {
+        if let Some(token) = self.cursor.key().cloned() {
+            if !self.marks.remove(&token) {
+                self.marks.insert(token);
+            }
+            self.step(1);
+        }
+    }
+
+    /// Marks all that are seen. What is marked already stays marked.
+    pub fn mark_seen(&mut self) {
+        self.marks.extend(self.order.iter().cloned());
+    }
+
+    /// Takes all marks away.
+    pub fn clear_marks(&mut self) {
+        self.marks.clear();
+    }
+
+    /// What an action means: the marks, else the row under the cursor. By name.
+    pub fn meant(&self) -> Vec<MachineToken> {
+        if self.marks.is_empty() {
+            return self.cursor.key().cloned().into_iter().collect();
+        }
+        self.by_name.iter().filter(|token| self.marks.contains(*token)).cloned().collect()
+    }
+
+    /// Machines that a selector means, by name.
+    pub fn matching(&self, selector: &Selector) -> Vec<MachineToken> {
+        let machines = self.by_name.iter().filter_map(|token| self.machines.get(token));
+        machines.filter(|m| selector.matches(&m.id, &m.token)).map(|m| m.token.clone()).collect()
+    }
+
+    /// A selector that means exactly these machines; `None` when it would be too long to send.
+    ///
+    /// Tokens are used, as no token reads as a glob and no two machines share one.
+    pub fn selector_of(&self, tokens: &[MachineToken]) -> Option<String> {
+        let text = match tokens {
+            [] => return None,
+            [one] => one.to_string(),
+            several => {
+                let names: Vec<&str> = several.iter().map(MachineToken::as_str).collect();
+                format!("{{{}}}", names.join(","))
+            }
+        };
+        (text.len() <= limit::SELECTOR_BYTES).then_some(text)
+    }
+}
+
+fn is_glob(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
+}
+
+/// What a machine is sorted by; `None` = not known, which comes last either way.
+#[expect(clippy::cast_precision_loss, reason = "ages in ms stay far below 2^52")]
+fn key(machine: &Machine, column: Column, now_ms: u64) -> Option<f64> {
+    match column {
+        Column::Name => None,
+        Column::State => Some(match machine.state(now_ms) {
+            Liveness::Offline => 0.0,
+            Liveness::Stale => 1.0,
+            Liveness::Online => 2.0,
+        }),
+        Column::Cpu => machine.cpu_percent().map(f64::from),
+        Column::Memory => machine.memory_percent().map(f64::from),
+        Column::Disk => machine.disk_percent().map(f64::from),
+        Column::Load => machine.load(),
+        Column::Heard => machine.age_ms(now_ms).map(|age| age as f64),
+        Column::Runs => Some(f64::from(machine.running) + f64::from(machine.pending) / 1e6),
+    }
+}
+
+fn compare(a: Option<f64>, b: Option<f64>, largest_first: bool) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) if largest_first => b.total_cmp(&a),
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        // What is not known comes last, whatever the direction.
+        (a, b) => Reverse(a.is_some()).cmp(&Reverse(b.is_some())),
+    }
+}
+
+/// Compares as people do: `web-9` before `web-10`.
+pub fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let ((a_head, a_rest), (b_head, b_rest)) = (split(a), split(b));
+        let both_numbers = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        let order = if both_numbers(a_head) && both_numbers(b_head) {
+            let (x, y) = (a_head.trim_start_matches('0'), b_head.trim_start_matches('0'));
+            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
+        } else {
+            a_head.cmp(b_head)
+        };
+        if order != Ordering::Equal || a_rest.is_empty() || b_rest.is_empty() {
+            return order.then_with(|| a_rest.len().cmp(&b_rest.len())).then_with(|| a.cmp(b));
+        }
+        (a, b) = (a_rest, b_rest);
+    }
+}
+
+/// The digits, or what is none, at the beginning.
+fn split(text: &str) -> (&str, &str) {
+    let digits = text.starts_with(|c: char| c.is_ascii_digit());
+    let end = text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("web-9", "web-10", Ordering::Less)]
+    #[case("web-10", "web-9", Ordering::Greater)]
+    #[case("web-01", "web-1", Ordering::Less)]
+    #[case("a", "b", Ordering::Less)]
+    #[case("web", "web-1", Ordering::Less)]
+    #[case("1a", "a1", Ordering::Less)]
+    #[case("x", "x", Ordering::Equal)]
+    fn names_compare_as_people_do(#[case] a: &str, #[case] b: &str, #[case] expected: Ordering) {
+        assert_eq!(natural(a, b), expected);
+        assert_eq!(natural(b, a), expected.reverse());
+    }
+}

@@ -1,0 +1,179 @@
+//! One machine as it is shown: foreign text cleaned, figures ready.
+
+use signalbox_schemas::{
+    api::{Liveness, MachineView},
+    heartbeat::{Disk, Facts, Heartbeat, Metrics},
+    id::{MachineId, MachineToken},
+};
+
+use super::history::{History, Sample};
+use crate::tui::text;
+
+/// A snapshot that says «offline» is believed unless the machine was heard this short a time ago: the two
+/// come by different ways and may have passed each other.
+const JUST_HEARD_MS: u64 = 2_000;
+
+/// One machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// What people call it, as it is on the wire: for selectors only.
+    pub id: MachineId,
+    /// What subjects call it.
+    pub token: MachineToken,
+    /// What people call it, clean.
+    pub name: String,
+    /// When it was last heard, Unix ms; `None` = never.
+    pub heard_ms: Option<u64>,
+    /// The bridge says that it is gone.
+    is_gone: bool,
+    /// Runs that its relay has.
+    pub running: u32,
+    /// Runs that wait for it.
+    pub pending: u32,
+    /// Facts that wait for their acknowledgement.
+    pub outbox: u32,
+    /// Version of its relay.
+    pub relay: Option<String>,
+    /// What it is.
+    pub facts: Option<Facts>,
+    /// How it is.
+    pub metrics: Option<Metrics>,
+    /// How it was.
+    pub history: History,
+    /// What a filter looks into: id, token and host name in lower case.
+    searched: String,
+}
+
+impl Machine {
+    /// A machine of which only its names are known.
+    pub fn new(view: &MachineView) -> Self {
+        Self {
+            id: view.id.clone(),
+            token: view.token.clone(),
+            name: text::line(view.id.as_str()),
+            heard_ms: None,
+            is_gone: false,
+            running: 0,
+            pending: 0,
+            outbox: 0,
+            relay: None,
+            facts: None,
+            metrics: None,
+            history: History::default(),
+            searched: String::new(),
+        }
+    }
+
+    /// Takes what a snapshot says.
+    pub fn refresh(&mut self, view: MachineView, now_ms: u64) {
+        let just_heard = self.heard_ms.is_some_and(|at| now_ms.saturating_sub(at) < JUST_HEARD_MS);
+        self.is_gone = view.state == Liveness::Offline && !just_heard;
+        self.running = view.running;
+        self.pending = view.pending;
+        self.heard_ms = self.heard_ms.max(view.last_seen_at);
+        self.relay = view.relay.as_deref().map(text::line).or(self.relay.take());
+        self.facts = view.facts.as_ref().map(clean_facts).or(self.facts.take());
+        // Heartbeats are newer than snapshots.
+        if self.metrics.is_none()
+            && let (Some(metrics), Some(at_ms)) = (view.metrics, view.last_seen_at)
+        {
+            self.measure(metrics, at_ms);
+        }
+        self.index();
+    }
+
+    /// Takes a sign of life, received at `at_ms`.
+    pub fn hear(&mut self, at_ms: u64, heartbeat: Heartbeat) {
+        self.heard_ms = self.heard_ms.max(Some(at_ms));
+        self.is_gone = false;
+        self.running = heartbeat.running;
+        self.outbox = heartbeat.outbox;
+        self.relay = Some(text::line(&heartbeat.relay));
+        let facts = clean_facts(&heartbeat.facts);
+        if self.facts.as_ref() != Some(&facts) {
+            self.facts = Some(facts);
+            self.index();
+        }
+        if let Some(metrics) = heartbeat.metrics {
+            self.measure(metrics, at_ms);
+        }
+    }
+
+    fn measure(&mut self, mut metrics: Metrics, at_ms: u64) {
+        metrics.disks.iter_mut().for_each(|disk| disk.mount = text::line(&disk.mount));
+        self.metrics = Some(metrics);
+        let sample = Sample {
+            at_secs: u32::try_from(at_ms / 1000).unwrap_or(u32::MAX),
+            cpu_percent: self.cpu_percent().unwrap_or(0),
+            memory_percent: self.memory_percent().unwrap_or(0),
+        };
+        self.history.push(sample);
+    }
+
+    fn index(&mut self) {
+        let hostname = self.facts.as_ref().map_or("", |facts| facts.hostname.as_str());
+        self.searched = format!("{}\n{}\n{hostname}", self.id, self.token).to_lowercase();
+    }
+
+    /// Whether a lower-case text is in its names.
+    pub fn contains(&self, needle: &str) -> bool {
+        self.searched.contains(needle)
+    }
+
+    /// How long ago it was heard, ms.
+    pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.heard_ms.map(|at| now_ms.saturating_sub(at))
+    }
+
+    /// Whether it was heard lately.
+    pub fn state(&self, now_ms: u64) -> Liveness {
+        if self.is_gone { Liveness::Offline } else { Liveness::of(self.age_ms(now_ms)) }
+    }
+
+    /// CPU use, 0 to 100.
+    pub fn cpu_percent(&self) -> Option<u8> {
+        self.metrics.as_ref().map(|metrics| rounded(f64::from(metrics.cpu_percent)))
+    }
+
+    /// Memory in use, 0 to 100.
+    pub fn memory_percent(&self) -> Option<u8> {
+        let metrics = self.metrics.as_ref()?;
+        percent(metrics.memory_used_bytes, metrics.memory_total_bytes)
+    }
+
+    /// The fullest disk, 0 to 100.
+    pub fn disk_percent(&self) -> Option<u8> {
+        self.metrics.as_ref()?.disks.iter().filter_map(disk_percent).max()
+    }
+
+    /// Load of the last minute.
+    pub fn load(&self) -> Option<f64> {
+        self.metrics.as_ref().map(|metrics| metrics.load[0]).filter(|load| load.is_finite())
+    }
+}
+
+fn clean_facts(facts: &Facts) -> Facts {
+    Facts {
+        hostname: text::line(&facts.hostname),
+        os: text::line(&facts.os),
+        kernel: text::line(&facts.kernel),
+        arch: text::line(&facts.arch),
+    }
+}
+
+/// How full a disk is, 0 to 100; `None` for one without size.
+pub fn disk_percent(disk: &Disk) -> Option<u8> {
+    percent(disk.used_bytes, disk.total_bytes)
+}
+
+/// A part of a whole in percent, 0 to 100; `None` of nothing.
+pub fn percent(part: u64, whole: u64) -> Option<u8> {
+    let percent = u128::from(part) * 100 / u128::from(whole).max(1);
+    (whole > 0).then(|| u8::try_from(percent.min(100)).unwrap_or(100))
+}
+
+/// Foreign figures may be anything, also no number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100 first")]
+fn rounded(percent: f64) -> u8 {
+    if percent.is_nan() { 0 } else { percent.clamp(0.0, 100.0).round() as u8 }
+}

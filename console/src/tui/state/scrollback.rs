@@ -1,0 +1,144 @@
+//! Lines of output that are kept: bounded, and what is dropped is counted.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use signalbox_schemas::output::OutputStream;
+
+/// What a kept line costs beside its text, bytes. Counted, so that empty lines are bounded too.
+const LINE_OVERHEAD_BYTES: usize = 64;
+
+/// One line of output, clean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Number within its command, growing in the order in which lines began.
+    pub number: u64,
+    /// Place of its run within the command.
+    pub run: usize,
+    /// Its stream; `None` for what the console says itself.
+    pub stream: Option<OutputStream>,
+    /// The text; shared between a run's lines and the merged ones.
+    pub text: Arc<str>,
+}
+
+impl Line {
+    fn cost(&self) -> usize {
+        self.text.len() + LINE_OVERHEAD_BYTES
+    }
+}
+
+/// Lines in order of their numbers. Cost of a push: constant; of a change: a binary search.
+#[derive(Debug, Clone)]
+pub struct Scrollback {
+    lines: VecDeque<Line>,
+    bytes: usize,
+    most_bytes: usize,
+    dropped_bytes: u64,
+}
+
+impl Scrollback {
+    /// Keeps at most `most_bytes`.
+    pub fn new(most_bytes: usize) -> Self {
+        Self { lines: VecDeque::new(), bytes: 0, most_bytes, dropped_bytes: 0 }
+    }
+
+    /// Adds a line, or replaces the one of its number. One that was dropped before stays dropped.
+    pub fn put(&mut self, line: Line) {
+        match self.lines.back() {
+            Some(last) if line.number <= last.number => {
+                if let Ok(at) = self.lines.binary_search_by_key(&line.number, |line| line.number)
+                    && let Some(kept) = self.lines.get_mut(at)
+                {
+                    self.bytes = self.bytes - kept.cost() + line.cost();
+                    *kept = line;
+                }
+            }
+            _ => {
+                self.bytes += line.cost();
+                self.lines.push_back(line);
+            }
+        }
+        self.trim(self.most_bytes);
+    }
+
+    /// Drops the oldest lines until no more than `most_bytes` are kept.
+    pub fn trim(&mut self, most_bytes: usize) {
+        while self.bytes > most_bytes {
+            let Some(line) = self.lines.pop_front() else { return };
+            self.bytes -= line.cost();
+            self.dropped_bytes += line.text.len() as u64 + 1;
+        }
+    }
+
+    /// What is kept, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What was dropped, in bytes.
+    pub fn dropped_bytes(&self) -> u64 {
+        self.dropped_bytes
+    }
+
+    /// How many lines are kept.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Where the line of this number is, or the first after it.
+    pub fn position(&self, number: u64) -> usize {
+        self.lines.partition_point(|line| line.number < number)
+    }
+
+    /// The line at a position.
+    pub fn get(&self, at: usize) -> Option<&Line> {
+        self.lines.get(at)
+    }
+
+    /// Up to `count` lines from a position on.
+    pub fn window(&self, from: usize, count: usize) -> impl Iterator<Item = &Line> {
+        self.lines.range(from.min(self.lines.len())..).take(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: u64, text: &str) -> Line {
+        Line { number, run: 0, stream: Some(OutputStream::Stdout), text: text.into() }
+    }
+
+    #[test]
+    fn the_oldest_lines_go_and_are_counted() {
+        let mut kept = Scrollback::new(3 * (LINE_OVERHEAD_BYTES + 4));
+        (0..10).for_each(|number| kept.put(line(number, "four")));
+        assert_eq!((kept.len(), kept.dropped_bytes()), (3, 7 * 5));
+        assert_eq!(kept.get(0).map(|line| line.number), Some(7));
+    }
+
+    #[test]
+    fn an_open_line_grows_in_its_place() {
+        let mut kept = Scrollback::new(10_000);
+        kept.put(line(1, "a"));
+        kept.put(line(2, "b"));
+        kept.put(line(1, "a longer"));
+        let texts: Vec<&str> = kept.window(0, 9).map(|line| &*line.text).collect();
+        assert_eq!(texts, ["a longer", "b"]);
+        assert_eq!(kept.bytes(), 2 * LINE_OVERHEAD_BYTES + 9);
+    }
+
+    #[test]
+    fn a_dropped_line_stays_dropped() {
+        let mut kept = Scrollback::new(LINE_OVERHEAD_BYTES + 1);
+        kept.put(line(1, "a"));
+        kept.put(line(2, "b"));
+        kept.put(line(1, "again"));
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept.position(1), 0);
+    }
+}

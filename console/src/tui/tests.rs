@@ -1,0 +1,420 @@
+//! Stories in the operator's own notation: keys and tellings in, screens and asks out.
+
+use std::time::Instant;
+
+use ratatui::{Terminal, backend::TestBackend, style::Color};
+use rstest::rstest;
+use signalbox_schemas::{
+    error::{ErrorCode, Problem},
+    id::MachineToken,
+    run::RunState,
+};
+
+use super::{
+    event::Event,
+    stage::{NOW_MS, Stage, command_id, demo_machine, heartbeat, machine_id, options, run, scenes, summary},
+    state::{Modal, Screen, State, fleet::Column},
+    view::view,
+};
+use crate::client::{Ask, LinkView, Told};
+
+fn token(n: u32) -> MachineToken {
+    machine_id(n).token()
+}
+
+fn run_of(ask: Option<&Ask>) -> (&str, &str) {
+    match ask {
+        Some(Ask::Run { on, command, .. }) => (on, command),
+        other => panic!("not a run: {other:?}"),
+    }
+}
+
+#[rstest]
+fn screens(#[values((80, 24), (120, 40), (40, 10))] (columns, rows): (u16, u16)) {
+    for (name, mut stage) in scenes(columns, rows) {
+        insta::assert_snapshot!(format!("{name}-{columns}x{rows}"), stage.screen());
+    }
+}
+
+#[test]
+fn a_command_is_typed_and_its_output_seen() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("jxuptime<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("demo-2", "uptime"));
+    stage.accept(3, 1);
+    assert_eq!(stage.asks.last(), Some(&Ask::Watch { id: command_id(3) }));
+    stage.run(3, 2, RunState::Executing);
+    stage.output(3, 2, 0, "up 3 days\n");
+    let screen = stage.screen();
+    assert!(screen.contains("up 3 days") && screen.contains("executing"), "{screen}");
+    stage.run(3, 2, RunState::Completed);
+    let screen = stage.screen();
+    assert!(screen.contains("exit 0") && screen.contains("1/1"), "{screen}");
+    stage.keys("<esc>");
+    assert_eq!(stage.state.screen, Screen::Machines);
+    assert_eq!(stage.asks.last(), Some(&Ask::Unwatch { id: command_id(3) }));
+}
+
+#[test]
+fn marks_are_what_a_command_runs_on() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("<space>j<space>xtrue<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("{demo-1,demo-3}", "true"));
+}
+
+#[test]
+fn a_filter_hides_rows_and_marking_all_means_what_is_seen() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("/demo-[23]<enter>a");
+    assert_eq!(stage.state.fleet.order(), [token(2), token(3)]);
+    assert_eq!(stage.state.fleet.marked(), 2);
+    stage.keys("<esc>");
+    assert_eq!(stage.state.fleet.order().len(), 3, "esc takes the filter first");
+    assert_eq!(stage.state.fleet.marked(), 2, "marks outlive the filter");
+    stage.keys("<esc>");
+    assert_eq!(stage.state.fleet.marked(), 0);
+    stage.keys("/HOST-1");
+    assert_eq!(stage.state.fleet.order(), [token(1)], "host names are looked into, in any case");
+    stage.keys("<esc>");
+    assert_eq!(stage.state.fleet.order().len(), 3, "esc brings the filter back as it was");
+}
+
+#[test]
+fn the_cursor_stays_on_its_machine_while_rows_sort_themselves() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("C");
+    assert_eq!(stage.state.fleet.order()[0], token(2), "the busiest comes first");
+    stage.keys("g");
+    assert_eq!(stage.state.fleet.cursor.key(), Some(&token(2)));
+    stage.now_ms += 10_000;
+    for (n, cpu) in [(1, 99.0), (2, 1.0), (3, 50.0)] {
+        stage.tell(heartbeat(n, stage.now_ms, cpu));
+    }
+    stage.wait(1_000);
+    assert_eq!(stage.state.fleet.order(), [token(1), token(3), token(2)]);
+    assert_eq!(stage.state.fleet.cursor.key(), Some(&token(2)));
+    stage.keys("xtrue<enter>");
+    assert_eq!(run_of(stage.asks.last()).0, "demo-2");
+    stage.keys("<esc>CC");
+    assert_eq!(stage.state.fleet.sort(), (Column::Cpu, false));
+}
+
+#[test]
+fn what_is_not_known_is_sorted_last_either_way() {
+    let mut stage = Stage::demo(80, 24);
+    let mut silent = demo_machine(4);
+    silent.metrics = None;
+    stage.tell(Told::Machines((1..=3).map(demo_machine).chain([silent]).collect()));
+    stage.keys("C");
+    assert_eq!(stage.state.fleet.order().last(), Some(&token(4)));
+    stage.keys("C");
+    assert_eq!(stage.state.fleet.order().last(), Some(&token(4)));
+}
+
+#[test]
+fn a_machine_that_is_gone_takes_its_mark_along() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("aG");
+    stage.tell(Told::Machines((1..=2).map(demo_machine).collect()));
+    assert_eq!(stage.state.fleet.marked(), 2);
+    assert_eq!(stage.state.fleet.cursor.key(), Some(&token(2)));
+}
+
+#[test]
+fn a_refusal_is_told_where_the_command_was_written() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xuptime<enter>");
+    let Some(Ask::Run { tag, .. }) = stage.asks.last() else { panic!("nothing was asked") };
+    let problem = Problem::new(ErrorCode::NotAccepted, "no bridge answered\u{1b}[2J; try again");
+    stage.tell(Told::Refused { tag: *tag, problem });
+    let screen = stage.screen();
+    assert!(screen.contains("no bridge answered") && screen.contains("uptime"), "{screen}");
+    stage.keys("<enter>");
+    assert_eq!(stage.asks.len(), 2, "it can be sent again");
+}
+
+#[test]
+fn an_answer_to_a_line_that_was_left_leads_nowhere() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xuptime<enter><enter><enter>");
+    assert_eq!(stage.asks.len(), 1, "it is sent once");
+    stage.keys("<esc>");
+    stage.accept(3, 1);
+    assert_eq!(stage.state.screen, Screen::Machines);
+    assert_eq!(stage.asks.len(), 1, "nothing is watched");
+    assert!(stage.screen().contains("accepted for 1 machine"));
+}
+
+#[test]
+fn an_answer_belongs_to_the_line_that_asked() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xfirst<enter>");
+    let first = stage.asks.clone();
+    stage.keys("<esc>xsecond<enter>");
+    let second = std::mem::replace(&mut stage.asks, first);
+    stage.accept(3, 1);
+    assert!(stage.state.modal.is_some(), "the second line still waits");
+    stage.asks = second;
+    stage.accept(4, 1);
+    assert_eq!(stage.state.screen, Screen::Command(command_id(4)));
+}
+
+#[test]
+fn texts_are_recalled_and_the_draft_comes_back() {
+    let mut stage = Stage::demo(80, 24);
+    for (n, text) in [(3, "first"), (4, "second")] {
+        stage.keys(&format!("x{text}<enter>"));
+        stage.accept(n, 1);
+        stage.keys("<esc>");
+    }
+    stage.keys("xdraft<up>");
+    assert!(stage.screen().contains("second"));
+    stage.keys("<up><up>");
+    assert!(stage.screen().contains("first"), "it stops at the oldest");
+    stage.keys("<down><down>");
+    assert!(stage.screen().contains("draft"));
+    stage.keys("<esc>.<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("demo-1", "second"));
+}
+
+#[test]
+fn cancelling_takes_a_yes() {
+    let mut stage = Stage::demo(80, 24);
+    stage.tell(Told::Command(summary(3, "sleep 600", &[(RunState::Executing, 2)])));
+    stage.screen();
+    stage.keys("cgX<enter>");
+    assert!(stage.asks.is_empty(), "the safe answer has the focus");
+    stage.keys("X<right><enter>");
+    assert!(matches!(stage.asks.last(), Some(Ask::Cancel { id, .. }) if *id == command_id(3)));
+    stage.tell(Told::Cancelling { tag: 1, id: command_id(3), n: 2 });
+    assert!(stage.screen().contains("cancelling 2 runs"));
+    stage.keys("jX");
+    assert_eq!(stage.state.modal, None, "what has ended cannot be cancelled");
+}
+
+#[test]
+fn the_same_command_is_run_again() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("cjx<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("all", "uname -a"));
+    stage.tell(Told::Command(summary(5, "one\ntwo", &[(RunState::Completed, 1)])));
+    stage.keys("<esc>gx");
+    assert_eq!(stage.state.modal, None, "a text of two lines would become another one");
+}
+
+#[test]
+fn output_is_shown_once_whole_and_harmless() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xcat<enter>");
+    stage.accept(3, 1);
+    stage.run(3, 1, RunState::Executing);
+    stage.output(3, 1, 0, "one\ntw");
+    assert!(stage.screen().contains("tw"), "a line is shown before it has ended");
+    // Told again from the start, as after a lost connection.
+    stage.output(3, 1, 0, "one\ntwo\n\u{1b}]0;owned\u{7}three\u{202e}\n");
+    let screen = stage.screen();
+    assert_eq!(screen.matches("one").count(), 1, "{screen}");
+    assert!(screen.contains("two") && screen.contains("three") && !screen.contains("owned"), "{screen}");
+    stage.output(3, 1, 5_000_000, "tail\n");
+    let screen = stage.screen();
+    assert!(screen.contains("4.8 MiB left out") && screen.contains("tail"), "{screen}");
+}
+
+#[test]
+fn output_is_followed_until_it_is_scrolled() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xseq<enter>");
+    stage.accept(3, 1);
+    stage.run(3, 1, RunState::Executing);
+    let text =
+        |from: u32, to: u32| (from..to).map(|n| format!("line {n:04}")).collect::<Vec<_>>().join("\n") + "\n";
+    stage.output(3, 1, 0, &text(0, 100));
+    assert!(stage.screen().contains("line 0099"));
+    stage.keys("<pgup>");
+    let before = stage.screen();
+    assert!(!before.contains("line 0099"), "{before}");
+    stage.output(3, 1, 1000, &text(100, 200));
+    let first = |screen: &str| screen.lines().find(|line| line.contains("line 0")).map(str::to_owned);
+    assert_eq!(first(&stage.screen()), first(&before), "what is read stays where it is");
+    stage.keys("f");
+    assert!(stage.screen().contains("line 0199"));
+    stage.keys("<tab>g");
+    assert!(stage.screen().contains("line 0000"));
+    stage.keys("G");
+    assert!(stage.screen().contains("following"));
+}
+
+#[test]
+fn output_is_bounded_and_what_is_dropped_is_said() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xyes<enter>");
+    stage.accept(3, 1);
+    stage.run(3, 1, RunState::Executing);
+    let chunk = format!("{}\n", "y".repeat(1023)).repeat(128);
+    let mut offset = 0;
+    for _ in 0..64 {
+        stage.output(3, 1, offset, &chunk);
+        offset += chunk.len() as u64;
+    }
+    let command = stage.state.commands.get(command_id(3)).unwrap();
+    assert!(command.output_bytes() < 11 * 1024 * 1024, "{} bytes are kept", command.output_bytes());
+    assert!(stage.screen().contains("MiB dropped"));
+}
+
+#[test]
+fn a_lost_connection_is_said_with_its_age_and_rows_grow_old() {
+    let mut stage = Stage::demo(120, 40);
+    stage.tell(Told::Link(LinkView::default()));
+    stage.wait(42_000);
+    let screen = stage.screen();
+    assert!(screen.contains("not reached for 42s") && screen.contains("stale"), "{screen}");
+    stage.wait(60_000);
+    assert!(stage.screen().contains("● 0 online"));
+    stage.connect();
+    assert!(!stage.screen().contains("not reached"));
+}
+
+#[test]
+fn a_machine_that_is_not_known_yet_is_asked_for_once() {
+    let mut stage = Stage::demo(80, 24);
+    stage.wait(3_000);
+    (0..5).for_each(|_| stage.tell(heartbeat(9, NOW_MS, 1.0)));
+    assert_eq!(stage.asks, [Ask::Refresh]);
+}
+
+#[test]
+fn a_run_that_was_lost_and_ends_after_all_is_told_again() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xtrue<enter>");
+    stage.accept(3, 1);
+    stage.run(3, 1, RunState::Completed);
+    let counts = [(RunState::Completed, 1)].into();
+    stage.tell(Told::Settled { id: command_id(3), counts });
+    stage.keys("<esc>");
+    let asked = stage.asks.len();
+    stage.keys("cg<enter><esc>");
+    assert_eq!(stage.asks.len(), asked, "what is here whole is not asked for again");
+    stage.tell(Told::Command(summary(3, "true", &[(RunState::Lost, 1)])));
+    stage.keys("<enter>");
+    assert_eq!(stage.asks.last(), Some(&Ask::Watch { id: command_id(3) }));
+}
+
+#[test]
+fn too_small_a_screen_says_what_it_needs() {
+    let mut stage = Stage::demo(39, 10);
+    assert!(stage.screen().starts_with("needs 40x10"));
+    stage.event(Event::Resize(80, 24));
+    assert!(stage.screen().contains("demo-1"));
+}
+
+#[test]
+fn a_screen_that_shrinks_within_a_frame_is_survived() {
+    for (_, mut stage) in scenes(120, 40) {
+        stage.state.settle();
+        let mut terminal = Terminal::new(TestBackend::new(50, 12)).unwrap();
+        terminal.draw(|frame| view(&stage.state, frame)).unwrap();
+    }
+}
+
+#[test]
+fn every_size_can_be_drawn() {
+    for columns in (1..130).step_by(9) {
+        for rows in (1..30).step_by(3) {
+            for (_, mut stage) in scenes(columns, rows) {
+                stage.screen();
+            }
+        }
+    }
+}
+
+#[test]
+fn without_colours_there_are_none_and_ascii_is_ascii() {
+    for size in [(80, 24), (120, 40), (40, 10)] {
+        for (name, mut stage) in scenes(size.0, size.1) {
+            stage.state.options.no_color = true;
+            stage.state.options.ascii = true;
+            let screen = stage.screen();
+            assert!(screen.is_ascii(), "{name} is not ASCII:\n{screen}");
+            let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
+            terminal.draw(|frame| view(&stage.state, frame)).unwrap();
+            let mut cells = terminal.backend().buffer().content().iter();
+            assert!(
+                cells.all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset),
+                "{name} has colours"
+            );
+        }
+    }
+}
+
+#[test]
+fn pasting_writes_and_runs_nothing() {
+    let mut stage = Stage::demo(80, 24);
+    stage.event(Event::Paste("xreboot\n".to_owned()));
+    assert_eq!(stage.state.modal, None);
+    stage.keys("x");
+    stage.event(Event::Paste("reboot\n".to_owned()));
+    assert!(stage.asks.is_empty());
+    assert!(matches!(&stage.state.modal, Some(Modal::Prompt(prompt)) if prompt.editor.text() == "reboot"));
+}
+
+#[test]
+fn q_leaves_from_a_screen_and_is_a_letter_in_a_line() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xq");
+    assert!(!stage.state.quit);
+    stage.keys("<esc>q");
+    assert!(stage.state.quit);
+}
+
+/// Reports what a frame costs with ten thousand machines; a budget belongs to a quiet machine.
+#[test]
+fn ten_thousand_machines_can_be_worked_with() {
+    let mut stage = Stage {
+        state: State::new(options(), (120, 40), NOW_MS),
+        asks: vec![],
+        effects: vec![],
+        now_ms: NOW_MS,
+    };
+    stage.connect();
+    let begun = Instant::now();
+    stage.tell(Told::Machines((1..=10_000).map(demo_machine).collect()));
+    let snapshot = begun.elapsed();
+    stage.screen();
+    let begun = Instant::now();
+    stage.tell(Told::Machines((1..=10_000).map(demo_machine).collect()));
+    let again = begun.elapsed();
+    let begun = Instant::now();
+    (1..=1_000).for_each(|n| stage.tell(heartbeat(n, NOW_MS, 50.0)));
+    let heartbeats = begun.elapsed();
+    let begun = Instant::now();
+    stage.keys("C");
+    let sort = begun.elapsed();
+    let begun = Instant::now();
+    stage.keys("/9<enter>j");
+    let filter = begun.elapsed();
+    let begun = Instant::now();
+    let screen = stage.screen();
+    let frame = begun.elapsed();
+    println!(
+        "snapshot {snapshot:?}, the next {again:?}, 1,000 heartbeats {heartbeats:?}, sort {sort:?}, filter {filter:?}, frame {frame:?}"
+    );
+    assert!(screen.contains("of 10000"), "{screen}");
+}
+
+#[test]
+fn a_thousand_runs_are_one_screen() {
+    let mut stage = Stage::demo(120, 40);
+    stage.tell(Told::Command(summary(3, "true", &[(RunState::Pending, 1_000)])));
+    stage.screen();
+    stage.keys("cg<enter>");
+    let begun = Instant::now();
+    for n in 1..=1_000 {
+        let became = if n == 700 { RunState::Failed } else { RunState::Completed };
+        stage.tell(Told::Run { id: command_id(3), run: run(n, became) });
+    }
+    let screen = stage.screen();
+    println!("1,000 runs and a frame {:?}", begun.elapsed());
+    let failed = screen.lines().position(|line| line.contains("demo-700")).unwrap();
+    assert_eq!(failed, 6, "what failed comes first:\n{screen}");
+    assert!(screen.contains("1000/1000"));
+}

@@ -1,0 +1,114 @@
+//! What the session tells.
+
+use signalbox_schemas::{
+    api::{Accepted, CommandSummary, Counts},
+    error::Problem,
+    id::CommandId,
+    run::RunState,
+};
+
+use super::{go, watch};
+use crate::{
+    client::{Ask, LinkView, Told},
+    tui::{
+        effect::Effect,
+        state::{Modal, Screen, Severity, State},
+        text,
+    },
+};
+
+/// A machine that is not known yet makes the console ask for a snapshot, no more often than this, ms.
+const REFRESH_MS: u64 = 2_000;
+
+/// Applies what was told.
+pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
+    match told {
+        Told::Link(link) => return hear_link(state, link),
+        Told::Machines(machines) => {
+            state.fleet.replace(machines, state.now_ms);
+            state.snapshot_ms = Some(state.now_ms);
+        }
+        Told::Heartbeat { token, at_ms, heartbeat } => {
+            let is_due = state.now_ms.saturating_sub(state.refreshed_ms) >= REFRESH_MS;
+            if !state.fleet.hear(&token, at_ms, *heartbeat) && is_due {
+                state.refreshed_ms = state.now_ms;
+                return vec![Effect::Ask(Ask::Refresh)];
+            }
+        }
+        Told::Command(summary) => state.commands.tell(summary),
+        Told::Accepted { tag, accepted } => return accept(state, tag, &accepted),
+        Told::Cancelling { n, .. } => {
+            let runs = if n == 1 { "run" } else { "runs" };
+            state.say(Severity::Warn, format!("cancelling {n} {runs}"));
+        }
+        Told::Refused { tag, problem } => refuse(state, tag, &problem),
+        Told::Run { id, run } => state.commands.tell_run(id, &run),
+        Told::Output { id, machine, stream, offset, data } => {
+            state.commands.tell_output(id, &machine, stream, offset, &data);
+        }
+        Told::Settled { id, .. } => {
+            if let Some(command) = state.commands.get_mut(id) {
+                command.is_complete = true;
+            }
+        }
+    }
+    vec![]
+}
+
+fn hear_link(state: &mut State, link: LinkView) -> Vec<Effect> {
+    if link.connected != state.link.connected {
+        state.link_since_ms = state.now_ms;
+    }
+    state.link = link;
+    vec![]
+}
+
+fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
+    let waits = match &state.modal {
+        Some(Modal::Prompt(prompt)) if prompt.asked == Some(tag) => Some(prompt.clone()),
+        _ => None,
+    };
+    let Some(prompt) = waits else {
+        let n = accepted.targets.len();
+        state.say(Severity::Good, format!("accepted for {}", crate::tui::view::amount::machines(n)));
+        return vec![];
+    };
+    // The line about it may come later than this answer: what is known until then.
+    if state.commands.get(accepted.id).is_none() {
+        let n = u32::try_from(accepted.targets.len()).unwrap_or(u32::MAX);
+        state.commands.tell(CommandSummary {
+            id: accepted.id,
+            command: prompt.editor.text().trim().to_owned(),
+            on: prompt.on.clone(),
+            by: state.options.who.clone(),
+            created_at: state.now_ms,
+            expires_at: state.now_ms + signalbox_schemas::limit::DEFAULT_EXPIRES_IN_MS,
+            timeout_ms: prompt.timeout_ms,
+            settled: false,
+            counts: Counts::from([(RunState::Pending, n)]),
+        });
+    }
+    state.modal = None;
+    // Running something again stands beside what it repeats, not above it.
+    if matches!(state.screen, Screen::Command(_)) {
+        return replace(state, accepted.id);
+    }
+    go(state, Screen::Command(accepted.id))
+}
+
+fn replace(state: &mut State, id: CommandId) -> Vec<Effect> {
+    let effects = super::show(state, Screen::Command(id));
+    if effects.is_empty() { watch(state, id).into_iter().collect() } else { effects }
+}
+
+fn refuse(state: &mut State, tag: u64, problem: &Problem) {
+    let message = text::line(&problem.message);
+    if let Some(Modal::Prompt(prompt)) = &mut state.modal
+        && prompt.asked == Some(tag)
+    {
+        prompt.asked = None;
+        prompt.refusal = Some(message);
+        return;
+    }
+    state.say(Severity::Bad, message);
+}

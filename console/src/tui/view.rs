@@ -1,0 +1,48 @@
+//! Draws the whole screen from the state alone; keeps nothing.
+
+pub mod amount;
+mod chrome;
+mod command;
+mod commands;
+mod confirm;
+pub mod help;
+pub mod layout;
+mod machine;
+mod machines;
+mod pen;
+mod prompt;
+
+use ratatui::Frame;
+
+use crate::tui::{
+    state::{Modal, Screen, State},
+    theme::Theme,
+};
+
+/// Draws one frame.
+pub fn view(state: &State, frame: &mut Frame<'_>) {
+    let theme = Theme::new(&state.options);
+    if layout::is_too_small(state.size) {
+        chrome::too_small(frame, &theme);
+        return;
+    }
+    let areas = layout::areas(state);
+    let buffer = frame.buffer_mut();
+    chrome::header(state, &areas, buffer, &theme);
+    match &state.screen {
+        Screen::Machines => machines::draw(state, &areas, buffer, &theme),
+        Screen::Machine(token) => machine::draw(state, token, areas.list, buffer, &theme),
+        Screen::Commands => commands::draw(state, &areas, buffer, &theme),
+        Screen::Command(id) => command::draw(state, *id, &areas, buffer, &theme),
+    }
+    let mut cursor = chrome::footer(state, &areas, buffer, &theme);
+    match &state.modal {
+        Some(Modal::Prompt(prompt)) => cursor = prompt::draw(state, prompt, buffer, &theme),
+        Some(Modal::Confirm(confirm)) => confirm::draw(state, confirm, buffer, &theme),
+        Some(Modal::Help { top }) => help::draw(state, *top, buffer, &theme),
+        Some(Modal::Filter { .. }) | None => {}
+    }
+    if let Some(position) = cursor {
+        frame.set_cursor_position(position);
+    }
+}

@@ -1,0 +1,167 @@
+//! What every screen has: header, rules, footer.
+
+use ratatui::{Frame, buffer::Buffer, layout::Position};
+use signalbox_schemas::limit;
+
+use super::{
+    amount,
+    layout::{Areas, SMALLEST},
+    pen::{self, Row},
+};
+use crate::tui::{
+    keymap::{self, Action},
+    state::{Modal, Screen, State},
+    text,
+    theme::Theme,
+};
+
+/// Longest part of a command's text in the path, columns.
+const PATH_COLUMNS: usize = 32;
+
+/// Says that nothing can be drawn here.
+pub(super) fn too_small(frame: &mut Frame<'_>, theme: &Theme) {
+    let text = format!("needs {}x{}", SMALLEST.0, SMALLEST.1);
+    let area = frame.area();
+    Row::default().text(text, theme.warn).draw_in(frame.buffer_mut(), area, 0);
+}
+
+/// Where one is at the left; who, broker, bridge and time at the right.
+pub(super) fn header(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
+    let titled = Row::margin().text("signalbox", theme.strong).space(2);
+    let who = || Row::default().text(state.options.who.clone(), theme.quiet).space(3);
+    let clock = || Row::default().space(3).text(amount::clock(state.now_ms), theme.quiet);
+    let broker = || broker(state, theme);
+    let choices = [
+        who().row(broker()).space(3).row(bridge(state, theme)).row(clock()).space(1),
+        who().row(broker()).row(clock()).space(1),
+        broker().space(1),
+    ];
+    let path = path(state, theme);
+    let right = pen::fitting(choices, areas.header, titled.columns() + path.0.columns() + 2);
+    let room = usize::from(areas.header.width).saturating_sub(right.columns() + 2);
+    let (whole, last) = path;
+    let left = if titled.columns() + whole.columns() <= room {
+        titled.row(whole)
+    } else if whole.columns() < room {
+        Row::margin().row(whole)
+    } else {
+        Row::margin().row(last)
+    };
+    pen::ends(buffer, areas.header, 0, left, right);
+    for area in areas.rules {
+        pen::rule(buffer, area, theme);
+    }
+}
+
+/// The path, and its last part alone.
+fn path(state: &State, theme: &Theme) -> (Row, Row) {
+    let separator = format!(" {} ", theme.glyphs.path);
+    let mut parts = vec![state.options.fleet.clone()];
+    match &state.screen {
+        Screen::Machines => parts.push("machines".to_owned()),
+        Screen::Machine(token) => {
+            parts.push("machines".to_owned());
+            parts.push(state.fleet.get(token).map_or_else(|| token.to_string(), |m| m.name.clone()));
+        }
+        Screen::Commands => parts.push("commands".to_owned()),
+        Screen::Command(id) => {
+            parts.push("commands".to_owned());
+            parts.push(state.commands.get(*id).map_or_else(|| id.to_string(), |c| c.text.clone()));
+        }
+    }
+    let last = parts.pop().unwrap_or_default();
+    let before = parts.join(&separator);
+    let last = text::fit(&last, PATH_COLUMNS, theme.glyphs.ellipsis);
+    let whole = Row::default().text(before, theme.quiet).text(separator, theme.faint);
+    (whole.text(last.clone(), theme.accent), Row::default().text(last, theme.accent))
+}
+
+fn broker(state: &State, theme: &Theme) -> Row {
+    let [on, _, off] = theme.glyphs.liveness;
+    if state.link.connected {
+        let rtt = state.link.rtt_ms.map(|rtt_ms| format!(" {rtt_ms:.1}ms")).unwrap_or_default();
+        let row = Row::default().text("broker ", theme.quiet).text(on, theme.good);
+        return row.text(rtt, theme.quiet);
+    }
+    let since = amount::age(state.now_ms.saturating_sub(state.link_since_ms));
+    let word = if state.snapshot_ms.is_none() { "connecting" } else { "not reached" };
+    Row::default().text(format!("broker {off} {word} for {since}"), theme.bad)
+}
+
+fn bridge(state: &State, theme: &Theme) -> Row {
+    let [on, _, off] = theme.glyphs.liveness;
+    let since_ms = state.now_ms.saturating_sub(state.link_since_ms);
+    match &state.link.bridge {
+        Some(_) => Row::default().text("bridge ", theme.quiet).text(on, theme.good),
+        None if state.link.connected && since_ms > limit::FIRST_ANSWER_MS => {
+            Row::default().text(format!("bridge {off} silent"), theme.bad)
+        }
+        None => Row::default().text(format!("bridge {off}"), theme.faint),
+    }
+}
+
+/// The filter that is written, what happened, or the keys that matter here. Answers where the cursor is.
+pub(super) fn footer(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) -> Option<Position> {
+    let area = areas.footer;
+    if let Some(Modal::Filter { editor, .. }) = &state.modal {
+        let columns = usize::from(area.width / 2);
+        let (shown, at) = editor.window(columns);
+        let line = Row::margin().text("/", theme.chosen).text(shown, theme.strong);
+        pen::ends(buffer, area, 0, line, keys(state, usize::from(area.width) - columns - 4, theme));
+        return Some(Position::new(area.x + 2 + u16::try_from(at).unwrap_or(0), area.y));
+    }
+    let line = match &state.status {
+        Some(status) => {
+            let (glyph, style) = theme.severity(status.severity);
+            let text = text::fit(&status.text, usize::from(area.width) - 4, theme.glyphs.ellipsis);
+            Row::margin().text(glyph, style).space(1).text(text, style)
+        }
+        None => Row::margin().row(keys(state, usize::from(area.width) - 2, theme)),
+    };
+    line.draw_in(buffer, area, 0);
+    None
+}
+
+/// The keys of this mode that have a footer word, as many as fit. Help and quit are kept to the last.
+fn keys(state: &State, columns: usize, theme: &Theme) -> Row {
+    let mode = state.mode();
+    let mut bound: Vec<_> = keymap::bindings(mode)
+        .filter(|binding| !binding.footer.is_empty() && is_of_use(state, binding.action))
+        .collect();
+    let all = |bound: &[&keymap::Binding]| {
+        bound.iter().enumerate().fold(Row::default(), |row, (at, binding)| {
+            let key = binding.keys.first().copied().map(keymap::label).unwrap_or_default();
+            let row = if at > 0 { row.space(2) } else { row };
+            row.text(key, theme.accent).space(1).text(word(state, binding), theme.quiet)
+        })
+    };
+    while all(&bound).columns() > columns && !bound.is_empty() {
+        let kept = |binding: &&keymap::Binding| matches!(binding.action, Action::Help | Action::Quit);
+        let at = bound.iter().rposition(|binding| !kept(binding)).unwrap_or(bound.len() - 1);
+        bound.remove(at);
+    }
+    all(&bound)
+}
+
+/// Whether a key would do anything here.
+fn is_of_use(state: &State, action: Action) -> bool {
+    match (action, &state.screen) {
+        _ if state.modal.is_some() => true,
+        (Action::Machines, Screen::Machines) | (Action::Commands, Screen::Commands) => false,
+        (Action::Back, Screen::Machines) => {
+            !state.fleet.filter().is_empty() || state.fleet.marked() > 0 || !state.under.is_empty()
+        }
+        _ => true,
+    }
+}
+
+/// What a key does here; a run says on how many.
+fn word(state: &State, binding: &keymap::Binding) -> String {
+    match (binding.action, &state.screen) {
+        (Action::Run, Screen::Machines) if state.fleet.marked() > 0 => {
+            format!("{} on {}", binding.footer, state.fleet.marked())
+        }
+        (Action::Back, Screen::Machines) if state.modal.is_none() => "clear".to_owned(),
+        _ => binding.footer.to_owned(),
+    }
+}

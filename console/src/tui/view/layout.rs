@@ -1,0 +1,102 @@
+//! Where things are. Pure geometry: `update` asks it for page sizes, `view` draws into it.
+
+use ratatui::layout::Rect;
+
+use crate::tui::state::{Screen, State, page::Focus};
+
+/// Fewest columns and rows that anything is drawn on.
+pub const SMALLEST: (u16, u16) = (40, 10);
+/// From this height on there are rules between the parts.
+const RULED_ROWS: u16 = 16;
+/// From this height on lists have a summary or a heading above them.
+const ROOMY_ROWS: u16 = 12;
+/// From this width on runs and output stand side by side.
+const HALVES_COLUMNS: u16 = 76;
+
+/// The parts of the screen; what is not there has no height or no width.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Areas {
+    /// Who, where, how is the connection.
+    pub header: Rect,
+    /// Rules below the header, below the lead and above the footer.
+    pub rules: [Rect; 3],
+    /// What all rows amount to, and the heads of columns.
+    pub lead: Rect,
+    /// The rows, or all of a screen without rows.
+    pub list: Rect,
+    /// Between list and output.
+    pub between: Rect,
+    /// What is said about the output.
+    pub output_head: Rect,
+    /// The output.
+    pub output: Rect,
+    /// Keys, or what happened.
+    pub footer: Rect,
+}
+
+/// Whether the screen is too small to draw on.
+pub fn is_too_small((columns, rows): (u16, u16)) -> bool {
+    columns < SMALLEST.0 || rows < SMALLEST.1
+}
+
+/// The parts of the screen as it is now.
+pub fn areas(state: &State) -> Areas {
+    let (columns, rows) = state.size;
+    if is_too_small(state.size) {
+        return Areas::default();
+    }
+    let ruled = u16::from(rows >= RULED_ROWS);
+    let roomy = u16::from(rows >= ROOMY_ROWS);
+    let lead_rows = match state.screen {
+        Screen::Machines => 1 + roomy,
+        Screen::Commands => 1,
+        Screen::Command(_) => 2,
+        Screen::Machine(_) => 0,
+    };
+    let lead_rule = match state.screen {
+        Screen::Command(_) => ruled,
+        Screen::Machines | Screen::Commands | Screen::Machine(_) => 0,
+    };
+    let mut y = 0;
+    let mut take = |height: u16| {
+        let area = Rect::new(0, y, columns, height);
+        y += height;
+        area
+    };
+    let header = take(1);
+    let below_header = take(ruled);
+    let lead = take(lead_rows);
+    let below_lead = take(lead_rule);
+    let body_rows = rows - (1 + ruled + lead_rows + lead_rule) - (ruled + 1);
+    let body = take(body_rows);
+    let above_footer = take(ruled);
+    let footer = take(1);
+    let mut areas = Areas {
+        header,
+        rules: [below_header, below_lead, above_footer],
+        lead,
+        list: body,
+        footer,
+        ..Areas::default()
+    };
+    if matches!(state.screen, Screen::Command(_)) {
+        split(&mut areas, body, state.page.focus);
+    }
+    areas
+}
+
+fn split(areas: &mut Areas, body: Rect, focus: Focus) {
+    let output = if body.width >= HALVES_COLUMNS {
+        let runs = (body.width * 3 / 10).clamp(28, 46);
+        areas.list = Rect { width: runs, ..body };
+        areas.between = Rect { x: runs, width: 1, ..body };
+        Rect { x: runs + 2, width: body.width - runs - 2, ..body }
+    } else if focus == Focus::Runs {
+        Rect { width: 0, ..body }
+    } else {
+        areas.list = Rect { width: 0, ..body };
+        Rect { x: 1, width: body.width - 1, ..body }
+    };
+    areas.output_head = Rect { height: 1, ..output };
+    areas.output = Rect { y: output.y + 1, height: output.height - 1, ..output };
+}

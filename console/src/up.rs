@@ -1,0 +1,255 @@
+//! `signalbox up`: everything on one machine, with one command.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`lock`] | one `up` per state directory |
+//! | [`program`] | where the binaries are |
+//! | [`process`] | processes by pid, leftovers of an earlier start |
+//! | [`service`] | one child: started, heard, logged, started again |
+//! | [`fleet`] | all children: the order of starting and of stopping |
+//! | [`http`] | were the machines heard? |
+//! | [`ready`] | the one line of `--headless` (pure) |
+
+pub mod fleet;
+pub mod http;
+pub mod lock;
+pub mod process;
+pub mod program;
+pub mod ready;
+pub mod service;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use signalbox_schemas::{error::report, id::MachineId, layout::Layout};
+use tokio::{
+    process::Command,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+
+use self::{
+    fleet::{Fleet, Programs},
+    lock::{LockError, StateLock},
+    program::NoProgram,
+    ready::Ready,
+};
+use crate::{
+    args,
+    cli::{
+        clean, console, event,
+        exit::{self, Failure},
+        list,
+    },
+    config::Config,
+    log::{self, Log},
+};
+
+/// Setting a state directory up takes some hundred milliseconds.
+const INIT_WITHIN: Duration = Duration::from_mins(1);
+
+/// Something does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The state directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A binary is missing.
+    #[error(transparent)]
+    Program(#[from] NoProgram),
+    /// `signalbox-bridge init` refused: its own line.
+    #[error("{0}")]
+    Init(String),
+    /// A child failed at its start: its own line.
+    #[error("{name}: {line}")]
+    Child {
+        /// Which.
+        name: String,
+        /// Its last line.
+        line: String,
+    },
+    /// A child says something else than it should.
+    #[error("{0} does not say what it should; use binaries of one version")]
+    Ready(&'static str),
+    /// A file of the state directory.
+    #[error("{} cannot be used", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A machine's heartbeat did not come.
+    #[error("{machine} was not heard within {} s; see its log", .within.as_secs())]
+    Unheard {
+        /// Which.
+        machine: MachineId,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// Signals cannot be listened to.
+    #[error("signals cannot be listened to")]
+    Signals(#[source] io::Error),
+}
+
+/// SIGINT, SIGTERM, and SIGHUP unless somebody (`nohup`) had it ignored.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, UpError> {
+        let hangup = if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())) };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(UpError::Signals)?,
+            terminate: signal(SignalKind::terminate()).map_err(UpError::Signals)?,
+            hangup: hangup.transpose().map_err(UpError::Signals)?,
+        })
+    }
+
+    /// Waits for any of them. Cancel safe.
+    async fn asked(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hangup => {}
+        }
+    }
+}
+
+fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Starts everything, stays until asked to stop, stops everything.
+///
+/// # Errors
+/// [`Failure`] with one line; nothing that was started is left.
+pub async fn up(config: &Config, args: &args::Up) -> Result<u8, Failure> {
+    let mut stop = Stop::listen().map_err(|error| failure(&error))?;
+    let mut lock = StateLock::take(config.layout.root()).map_err(|error| failure(&error.into()))?;
+    let config = Config { layout: Layout::new(lock.root()), ..config.clone() };
+    let prepared = tokio::select! {
+        prepared = prepare(&config, args, &mut lock) => Some(prepared),
+        () = stop.asked() => None,
+    };
+    let programs = match prepared {
+        Some(Ok(programs)) => programs,
+        Some(Err(error)) => {
+            lock.undo();
+            return Err(failure(&error));
+        }
+        None => {
+            lock.undo();
+            return Ok(exit::OK);
+        }
+    };
+    log::begin(&Log::File("up"), &config.layout);
+    let mut fleet = Fleet::new(config.layout.clone(), programs, !args.no_restart);
+    let started = tokio::select! {
+        started = start(&config, args, &mut fleet) => started,
+        () = stop.asked() => {
+            fleet.stop().await;
+            return Ok(exit::OK);
+        }
+    };
+    match started {
+        Ok(ready) => {
+            let ended = stay(&config, args, &ready, &mut stop).await;
+            fleet.stop().await;
+            ended.map(|()| exit::OK)
+        }
+        Err(error) => {
+            fleet.stop().await;
+            lock.undo();
+            Err(failure(&error))
+        }
+    }
+}
+
+fn failure(error: &UpError) -> Failure {
+    Failure::new(exit::FAILED, format!("cannot start: {}", clean::line(&report(error))))
+}
+
+/// Makes the state directory what it must be, ends what is left of an earlier start, and takes the lock by name.
+async fn prepare(config: &Config, args: &args::Up, lock: &mut StateLock) -> Result<Programs, UpError> {
+    let path = config.environment.path.as_deref();
+    let programs = Programs {
+        bridge: program::find("signalbox-bridge", path)?,
+        relay: program::find("signalbox-relay", path)?,
+    };
+    init(&programs.bridge, lock.root(), &machines(args)).await?;
+    lock.name()?;
+    process::end_leftovers(&config.layout).await;
+    Ok(programs)
+}
+
+fn machines(args: &args::Up) -> Vec<MachineId> {
+    (1..=args.relays).filter_map(|n| MachineId::new(format!("demo-{n}")).ok()).collect()
+}
+
+async fn init(bridge: &Path, root: &Path, machines: &[MachineId]) -> Result<(), UpError> {
+    let mut command = Command::new(bridge);
+    command.arg("init").arg("--state-dir").arg(root).stdin(Stdio::null()).kill_on_drop(true);
+    if !machines.is_empty() {
+        let names: Vec<&str> = machines.iter().map(MachineId::as_str).collect();
+        command.arg("--machines").arg(names.join(","));
+    }
+    let output = match timeout(INIT_WITHIN, command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(source)) => return Err(UpError::File { path: bridge.to_owned(), source }),
+        Err(_) => return Err(UpError::Init("setting the state directory up takes too long".to_owned())),
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    let line = service::own_line(&String::from_utf8_lossy(&output.stderr));
+    Err(UpError::Init(line.unwrap_or_else(|| "the state directory cannot be set up".to_owned())))
+}
+
+async fn start(config: &Config, args: &args::Up, fleet: &mut Fleet) -> Result<Ready, UpError> {
+    let tell = |line: &str| {
+        if !args.headless {
+            crate::cli::say(line);
+        }
+    };
+    tell("starting broker and bridge …");
+    let bridge = fleet.start_bridge(args).await?;
+    let machines = machines(args);
+    fleet.start_relays(&machines, &bridge.nats);
+    let path = config.layout.admin_token();
+    let token = fs::read_to_string(&path).map_err(|source| UpError::File { path, source })?;
+    let token = token.trim().to_owned();
+    let progress = |ready: usize| tell(&format!("relays {ready}/{} …", machines.len()));
+    let relays = fleet.until_heard(&bridge, &token, progress).await?;
+    fleet.ready(bridge, relays, token)
+}
+
+/// Everything runs: tells so, and waits until it shall no more.
+async fn stay(config: &Config, args: &args::Up, ready: &Ready, stop: &mut Stop) -> Result<(), Failure> {
+    if args.headless {
+        list::print(event::line(ready)).await?;
+        stop.asked().await;
+        return Ok(());
+    }
+    tokio::select! {
+        left = console::open(config) => left,
+        () = stop.asked() => Ok(()),
+    }
+}

@@ -1,0 +1,149 @@
+//! One `up` per state directory.
+//!
+//! Two locks: one on the directory itself, which needs no file and so leaves nothing behind in a directory that
+//! turns out to be somebody else's; and `STATE/lock` with our pid in it, for people.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use signalbox_schemas::layout::Layout;
+
+/// The directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another `up` has it.
+    #[error("{} is in use by `signalbox up`{}; stop it, or choose another with --state-dir", .path.display(), .pid.map_or(String::new(), |pid| format!(" (pid {pid})")))]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Its process, if it said so.
+        pid: Option<u32>,
+    },
+    /// It cannot be made or opened.
+    #[error("{} cannot be used as a state directory", .path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A state directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct StateLock {
+    root: PathBuf,
+    was_missing: bool,
+    was_empty: bool,
+    directory: File,
+    named: Option<File>,
+}
+
+impl StateLock {
+    /// Takes the directory; makes it if it is missing.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Directory { path: path.to_owned(), source };
+        let was_missing = !path.exists();
+        if was_missing {
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        }
+        // Children are told apart by the path they were started with: one directory, one path.
+        let root = fs::canonicalize(path).map_err(failed)?;
+        let directory = File::open(&root).map_err(failed)?;
+        let mut lock = Self { root, was_missing, was_empty: false, directory, named: None };
+        if !lock.try_directory() {
+            let pid = read_pid(&Layout::new(&lock.root).lock());
+            return Err(LockError::InUse { path: lock.root.clone(), pid });
+        }
+        lock.was_empty = fs::read_dir(&lock.root).map_err(failed)?.next().is_none();
+        Ok(lock)
+    }
+
+    fn try_directory(&self) -> bool {
+        flock(&self.directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// The directory by its real path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Leaves our pid, once the directory is known to be one of ours.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn name(&mut self) -> Result<(), LockError> {
+        let path = Layout::new(&self.root).lock();
+        let failed = |source| LockError::Directory { path: self.root.clone(), source };
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
+        let mut file = options.open(&path).map_err(failed)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(LockError::InUse { path: self.root.clone(), pid: read_pid(&path) });
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        self.named = Some(file);
+        Ok(())
+    }
+
+    /// Leaves nothing behind of a start that failed: what was made in a directory that was empty or missing.
+    pub fn undo(self) {
+        if !self.was_empty {
+            return;
+        }
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        for entry in entries {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "left behind");
+            }
+        }
+        // Only what is empty goes.
+        if self.was_missing
+            && let Err(error) = fs::remove_dir(&self.root)
+        {
+            tracing::warn!(%error, "state directory is left behind");
+        }
+    }
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // The file stays, empty: removing it would let two processes hold locks on two files of one name.
+        if let Some(file) = &self.named
+            && let Err(error) = file.set_len(0)
+        {
+            tracing::debug!(%error, "pid stays in the lock file");
+        }
+    }
+}
+
+/// The pid in a pid file.
+pub fn read_pid(path: &Path) -> Option<u32> {
+    let mut text = String::new();
+    // A pid has at most 10 digits; a file with more in it is none.
+    File::open(path).ok()?.take(64).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok().filter(|pid| *pid > 1)
+}
+
+/// Writes a pid file, at once or not at all.
+///
+/// # Errors
+/// That of the file system.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    drop(file);
+    fs::rename(&temporary, path)
+}

@@ -1,0 +1,383 @@
+//! The command line's pure parts: what is read, what is printed, with which code it ends.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use bytes::Bytes;
+use clap::{CommandFactory as _, Parser as _};
+use proptest::prelude::*;
+use rstest::rstest;
+use signalbox_console::{
+    args::{Action, Args},
+    cli::{
+        clean::{self, Cleaner},
+        decode::{Keys, Verdict, explain},
+        event::Event,
+        exit,
+        lines::{Lines, Sink},
+        quantity,
+        table::{Table, shorten},
+    },
+    client::flow::Piece,
+    config::{Config, Environment},
+};
+use signalbox_schemas::{
+    Base64Url,
+    api::{Counts, Request},
+    command::Grant,
+    id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
+    mailbox::Mailbox,
+    output::OutputStream,
+    run::{Claim, RunState},
+    signed::{Signed, SigningKey},
+};
+
+// The key of 32 sevens.
+const SEED: &str = include_str!("seven.seed");
+
+fn machine(name: &str) -> MachineId {
+    MachineId::new(name).unwrap()
+}
+
+fn id() -> CommandId {
+    "0193a2b4-0000-7000-8000-000000000000".parse().unwrap()
+}
+
+#[rstest]
+#[case("250ms", Some(250))]
+#[case("30s", Some(30_000))]
+#[case("5m", Some(300_000))]
+#[case("24h", Some(86_400_000))]
+#[case("7d", Some(604_800_000))]
+#[case("0s", Some(0))]
+#[case("30", None)]
+#[case("", None)]
+#[case("s", None)]
+#[case("-1s", None)]
+#[case("+1s", None)]
+#[case("1.5s", None)]
+#[case("1 s", None)]
+#[case("1S", None)]
+#[case("99999999999999999999d", None)]
+#[case("18446744073709551615d", None)]
+fn durations(#[case] text: &str, #[case] ms: Option<u64>) {
+    assert_eq!(quantity::duration_ms(text).ok(), ms);
+}
+
+#[rstest]
+#[case("1000", Some(1000))]
+#[case("10MiB", Some(10 << 20))]
+#[case("1GiB", Some(1 << 30))]
+#[case("64kB", Some(64_000))]
+#[case("5B", Some(5))]
+#[case("10mib", None)]
+#[case("MiB", None)]
+#[case("1.5GiB", None)]
+#[case("99999999999GiB", None)]
+fn sizes(#[case] text: &str, #[case] bytes: Option<u64>) {
+    assert_eq!(quantity::size_bytes(text).ok(), bytes);
+}
+
+#[rstest]
+#[case(0, "0 ms")]
+#[case(999, "999 ms")]
+#[case(1_250, "1.2 s")]
+#[case(125_000, "2 min 5 s")]
+#[case(11_400_000, "3 h 10 min")]
+#[case(190_000_000, "2 d 4 h")]
+fn durations_for_people(#[case] ms: u64, #[case] text: &str) {
+    assert_eq!(quantity::show_ms(ms), text);
+}
+
+#[rstest]
+#[case(&[(RunState::Completed, 3)], 0)]
+#[case(&[], 0)]
+#[case(&[(RunState::Completed, 3), (RunState::Failed, 0)], 0)]
+#[case(&[(RunState::Completed, 3), (RunState::Failed, 1)], 1)]
+#[case(&[(RunState::Timeout, 1)], 1)]
+#[case(&[(RunState::Cancelled, 1)], 1)]
+#[case(&[(RunState::Failed, 9), (RunState::Lost, 1)], 4)]
+#[case(&[(RunState::Expired, 1)], 4)]
+#[case(&[(RunState::Rejected, 1), (RunState::Timeout, 1)], 4)]
+fn exit_codes(#[case] counts: &[(RunState, u32)], #[case] code: u8) {
+    assert_eq!(exit::of_counts(&counts.iter().copied().collect()), code);
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn a_command_is_everything_after_the_dashes() {
+    let args = Args::parse_from(["signalbox", "run", "--on", "all", "--", "ls", "-l", "--json", "a b"]);
+    let Some(Action::Run(run)) = args.action else { panic!("not `run`") };
+    assert_eq!(run.command.join(" "), "ls -l --json a b");
+    assert!(!run.json, "a flag of the command was taken for ours");
+    assert_eq!((run.timeout, run.expires_in, run.max_output), (30_000, 86_400_000, 128 << 20));
+}
+
+#[rstest]
+#[case(&["run", "--on", "all"])]
+#[case(&["run", "--", "uptime"])]
+#[case(&["run", "--on", "all", "--timeout", "30", "--", "uptime"])]
+#[case(&["show", "no-id"])]
+#[case(&["up", "--relays", "65"])]
+#[case(&["up", "--http", "localhost"])]
+#[case(&["nonsense"])]
+fn wrong_usage_ends_with_2(#[case] args: &[&str]) {
+    let error = Args::try_parse_from([&["signalbox"], args].concat()).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn the_state_directory_comes_from_the_environment() {
+    let environment = |pairs: &[(&str, &str)]| {
+        Environment::read(|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).into()))
+    };
+    let dir = |pairs| Config::new(None, None, environment(pairs)).map(|c| c.layout.root().to_owned());
+    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")]).unwrap().as_os_str(), "/x/signalbox");
+    assert_eq!(
+        dir(&[("XDG_STATE_HOME", "rel"), ("HOME", "/h")]).unwrap().as_os_str(),
+        "/h/.local/state/signalbox"
+    );
+    assert!(dir(&[]).is_err());
+    assert!(environment(&[("NO_COLOR", "1")]).no_color);
+    assert!(!environment(&[("NO_COLOR", "")]).no_color);
+    assert!(!environment(&[("LANG", "C.UTF-8")]).is_ascii());
+    assert!(environment(&[("LC_ALL", "C"), ("LANG", "C.UTF-8")]).is_ascii());
+}
+
+const PIPE: Sink = Sink { is_terminal: false, colours: false };
+const SCREEN: Sink = Sink { is_terminal: true, colours: true };
+
+fn push(lines: &mut Lines, name: &str, data: &[u8]) -> Vec<u8> {
+    lines.push(&machine(name), OutputStream::Stdout, &Bytes::copy_from_slice(data)).to_vec()
+}
+
+#[test]
+fn one_machine_is_written_as_it_is() {
+    let mut lines = Lines::new(&[machine("demo-1")], [PIPE; 2]);
+    let bytes = b"\x1b]0;title\x07 \xff\x00 no end of line";
+    assert_eq!(push(&mut lines, "demo-1", bytes), bytes);
+    assert_eq!(lines.finish(&machine("demo-1"), OutputStream::Stdout), Bytes::new());
+}
+
+#[test]
+fn several_machines_are_told_apart_line_by_line() {
+    let mut lines = Lines::new(&[machine("demo-1"), machine("db")], [PIPE; 2]);
+    assert_eq!(push(&mut lines, "demo-1", b"a\nb"), b"demo-1 | a\n");
+    assert_eq!(push(&mut lines, "db", b"x\n"), b"db     | x\n");
+    assert_eq!(push(&mut lines, "demo-1", b"c\n\xff\n"), b"demo-1 | bc\ndemo-1 | \xff\n");
+    assert_eq!(push(&mut lines, "demo-1", b"end"), b"");
+    assert_eq!(&lines.finish(&machine("demo-1"), OutputStream::Stdout)[..], b"demo-1 | end\n");
+    assert_eq!(lines.finish(&machine("demo-1"), OutputStream::Stdout), Bytes::new());
+}
+
+#[test]
+fn a_line_without_end_is_broken() {
+    let mut lines = Lines::new(&[machine("a"), machine("b")], [PIPE; 2]);
+    let out = push(&mut lines, "a", &vec![b'x'; 100_000]);
+    assert!(out.starts_with(b"a | xxx") && out.ends_with(b"x\n"), "nothing came out");
+}
+
+#[test]
+fn a_machine_cannot_speak_for_another_on_a_terminal() {
+    let mut lines = Lines::new(&[machine("a"), machine("b")], [SCREEN; 2]);
+    let out = push(&mut lines, "a", b"x\rb | fake\x1b[1A\x1b[31mred\nplain\n");
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text, "a | x\na | b | fake\u{1b}[31mred\u{1b}[0m\na | plain\u{1b}[0m\n");
+}
+
+#[rstest]
+#[case::text("grün\tja\n", "grün\tja\n")]
+#[case::colours("\x1b[1;31mred\x1b[0m", "\x1b[1;31mred\x1b[0m\x1b[0m")]
+#[case::cursor("a\x1b[2Jb\x1b[10;10Hc", "abc")]
+#[case::private("\x1b[?25lx\x1b[>4;1m", "x")]
+#[case::title("a\x1b]0;evil\x07b\x1b]2;evil\x1b\\c", "abc")]
+#[case::device("a\x1bP+q544e\x1b\\b", "ab")]
+#[case::eight_bit("a\u{9b}31mb\u{9d}0;evil\u{9c}c", "a\x1b[31mbc\x1b[0m")]
+#[case::charset("\x1b(0x", "x")]
+#[case::bell("a\x07\x08b", "a\u{fffd}\u{fffd}b")]
+#[case::returns("a\r\nb\rc\r", "a\nb\nc\n")]
+#[case::reorder("a\u{202e}b\u{2066}c", "a\u{fffd}b\u{fffd}c")]
+#[case::unfinished("a\x1b[31", "a")]
+fn terminals_are_safe(#[case] text: &str, #[case] shown: &str) {
+    for step in [1, 2, 3, text.len()] {
+        let mut cleaner = Cleaner::new(true);
+        let mut out: String = text.as_bytes().chunks(step.max(1)).map(|part| cleaner.clean(part)).collect();
+        out.push_str(&cleaner.finish());
+        assert_eq!(out, shown, "in pieces of {step}");
+    }
+}
+
+#[test]
+fn without_colours_none_pass() {
+    let mut cleaner = Cleaner::new(false);
+    assert_eq!(cleaner.clean(b"\x1b[31mred\x1b[0m"), "red");
+    assert_eq!(cleaner.finish(), "");
+}
+
+#[test]
+fn a_character_may_be_cut_anywhere() {
+    let mut cleaner = Cleaner::new(true);
+    let shown: String = "€ö".as_bytes().chunks(1).map(|byte| cleaner.clean(byte)).collect();
+    assert_eq!(shown, "€ö");
+    assert_eq!(cleaner.clean(b"\xe2\x82"), "");
+    assert_eq!(cleaner.clean(b"x\xff"), "\u{fffd}x\u{fffd}");
+}
+
+#[test]
+fn an_early_broken_character_is_no_beginning_of_the_next_piece() {
+    let mut cleaner = Cleaner::new(true);
+    let shown = cleaner.clean(b"a\xe2\x82b\xe2\x82") + &cleaner.clean(b"\xac");
+    assert_eq!(shown + &cleaner.finish(), "a\u{fffd}b\u{20ac}");
+}
+
+proptest! {
+    /// Whatever arrives, in whatever pieces: only line ends, tabs and colours are left of controls.
+    #[test]
+    fn nothing_harmful_passes(bytes in prop::collection::vec(any::<u8>(), 0..200), step in 1usize..20) {
+        let mut cleaner = Cleaner::new(true);
+        let mut out: String = bytes.chunks(step).map(|part| cleaner.clean(part)).collect();
+        out.push_str(&cleaner.finish());
+        let mut rest = out.as_str();
+        while let Some(at) = rest.find('\u{1b}') {
+            let sequence = rest.get(at..).and_then(|s| s.split_once('m')).unwrap().0;
+            let parameters = sequence.strip_prefix("\u{1b}[").unwrap();
+            prop_assert!(parameters.chars().all(|c| c.is_ascii_digit() || c == ';' || c == ':'));
+            rest = &rest[at + 1..];
+        }
+        let bad = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
+        prop_assert!(!out.chars().any(bad), "{out:?}");
+        prop_assert!(!clean::line(&out).chars().any(char::is_control));
+    }
+
+    /// In pieces or whole, the same is shown.
+    #[test]
+    fn pieces_do_not_matter(text in "[a-z\\x1b\\[\\]0-9m;\\r\\n\\u{e9}\\u{7}]{0,60}", step in 1usize..9) {
+        let whole = {
+            let mut cleaner = Cleaner::new(true);
+            cleaner.clean(text.as_bytes()) + &cleaner.finish()
+        };
+        let mut cleaner = Cleaner::new(true);
+        let mut out: String = text.as_bytes().chunks(step).map(|part| cleaner.clean(part)).collect();
+        out.push_str(&cleaner.finish());
+        prop_assert_eq!(out, whole);
+    }
+}
+
+#[test]
+fn events_read_as_documented() {
+    let text = |event: Event<'_>| String::from_utf8(event.line()).unwrap();
+    assert_eq!(
+        text(Event::Accepted { id: id(), targets: &[machine("demo-1")] }),
+        "{\"event\":\"accepted\",\"id\":\"0193a2b4-0000-7000-8000-000000000000\",\"targets\":[\"demo-1\"]}\n"
+    );
+    let data = Bytes::from_static(b"a\xff");
+    let piece = Piece { machine: machine("demo-1"), stream: OutputStream::Stdout, offset: 7, data };
+    assert_eq!(
+        text(Event::output(&piece)),
+        "{\"event\":\"output\",\"machine\":\"demo-1\",\"stream\":\"stdout\",\"offset\":7,\"data\":\"Yf8=\"}\n"
+    );
+    let run = serde_json::from_value(serde_json::json!({
+        "machine": "demo-1", "state": "completed", "exit_code": 0, "signal": null, "error": null,
+        "duration_ms": 3, "group_dead": true,
+        "stdout": { "bytes": 0, "sha256": null, "truncated": false },
+        "stderr": { "bytes": 0, "sha256": null, "truncated": false },
+    }))
+    .unwrap();
+    let line: serde_json::Value = serde_json::from_str(&text(Event::Run(&run))).unwrap();
+    assert_eq!(
+        (&line["event"], &line["state"], &line["exit_code"]),
+        (&"run".into(), &"completed".into(), &0.into())
+    );
+    let counts: Counts = [(RunState::Completed, 2)].into();
+    assert_eq!(
+        text(Event::Done { counts: &counts, exit: 0 }),
+        "{\"event\":\"done\",\"counts\":{\"completed\":2},\"exit\":0}\n"
+    );
+}
+
+#[test]
+fn tables_fit_the_terminal() {
+    let mut table = Table::new(&[("ID", 0), ("COMMAND", 0)]);
+    table.push(vec!["1".to_owned(), "a long command that does not fit".to_owned()]);
+    table.push(vec!["22".to_owned(), "日本語日本語日本語".to_owned()]);
+    let text = table.render(Some(16));
+    assert_eq!(text, "ID  COMMAND\n1   a long comm…\n22  日本語日本…\n");
+    assert!(table.render(None).contains("does not fit"));
+    let mut table = Table::new(&[("ID", 0), ("A", 2), ("B", 1), ("C", 0)]);
+    table.push(["id", "aaaaaaaa", "bbbbbbbb", "cccc"].map(str::to_owned).into());
+    assert_eq!(table.render(Some(80)), "ID  A         B         C\nid  aaaaaaaa  bbbbbbbb  cccc\n");
+    assert_eq!(table.render(Some(20)), "ID  B         C\nid  bbbbbbbb  cccc\n");
+    assert_eq!(table.render(Some(10)), "ID  C\nid  cccc\n");
+    assert_eq!(shorten("abc", 3), "abc");
+    assert_eq!(shorten("abcd", 3), "ab…");
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(SEED).unwrap()
+}
+
+fn claim() -> Signed<Claim> {
+    let mid = MachineToken::new("demo-1").unwrap();
+    let claim = Claim { ws: Workspace::main(), mid, cid: id(), nonce: Nonce([1; 16]), claimed_at: 5 };
+    Signed::sign(&claim, &key()).unwrap()
+}
+
+fn known() -> Keys {
+    let mut keys = Keys::default();
+    keys.add(key().public().clone(), "machine:demo-1");
+    keys
+}
+
+#[test]
+fn decode_finds_messages_in_what_the_nats_client_prints() {
+    let json = String::from_utf8(claim().to_json()).unwrap();
+    let text = format!(
+        "[1] Subject: run.main.demo-1.x.claim Received: 2026-01-01\nSb-Type: claim\n{{not json}}\n\n{json}\n\n\n\
+         {{\"stream\":\"RUN\",\"data\":\"{}\"}}\n",
+        data_encoding::BASE64.encode(json.as_bytes())
+    );
+    let found = explain(text.as_bytes(), &known());
+    assert_eq!(found.len(), 2);
+    for explained in found {
+        assert_eq!((explained.kind, explained.signature), (Some("claim"), Verdict::Verified));
+        assert_eq!(explained.signer.as_deref(), Some("machine:demo-1"));
+        assert_eq!(explained.payload["claimed_at"], 5);
+    }
+}
+
+#[test]
+fn decode_says_what_a_signature_is_worth() {
+    let json = claim().to_json();
+    assert_eq!(explain(&json, &Keys::default())[0].signature, Verdict::UnknownKey);
+    let mut spoilt: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    spoilt["payload"] = data_encoding::BASE64URL_NOPAD.encode(b"{\"claimed_at\":6}").into();
+    let found = explain(spoilt.to_string().as_bytes(), &known());
+    assert_eq!((found[0].kind, found[0].signature), (None, Verdict::Wrong));
+    assert_eq!(found[0].payload["claimed_at"], 6);
+}
+
+#[test]
+fn decode_tells_types_apart_and_looks_into_them() {
+    let mid = MachineToken::new("demo-1").unwrap();
+    let ws = Workspace::main();
+    let grant = Grant { ws: ws.clone(), cid: id(), mid, spec_sha256: Sha256::of(b""), expires_at: 9 };
+    let grant = Signed::sign(&grant, &key()).unwrap();
+    let args = serde_json::json!({ "spec": Base64Url(b"{}".to_vec()), "grants": [grant] });
+    let op = "commands.submit".to_owned();
+    let request = Request { ws, op, args, nonce: Nonce([2; 16]), issued_at: 1 };
+    let found = explain(&Signed::sign(&request, &key()).unwrap().to_json(), &known());
+    assert_eq!(found[0].kind, Some("request"));
+    let inner = &found[0].payload["args"]["grants"][0];
+    assert_eq!((&inner["type"], &inner["signature"]), (&"grant".into(), &"verified".into()));
+    assert_eq!(inner["payload"]["expires_at"], 9);
+}
+
+#[test]
+fn decode_survives_hostile_text() {
+    let deep = "{\"a\":".repeat(3000);
+    assert_eq!(explain(deep.as_bytes(), &known()), []);
+    assert_eq!(explain(b"\xff\xfe{{{{\"", &known()), []);
+    assert!(Signed::<Mailbox>::from_json(b"{}").is_err());
+}

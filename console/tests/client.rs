@@ -1,0 +1,367 @@
+//! The client against a real broker and a bridge that misbehaves on purpose.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use serde::de::DeserializeOwned;
+use signalbox_console::client::{
+    Access, Ask, Client, ClientError, Told,
+    feed::{Feed, FeedItem},
+    session,
+    sign::Draft,
+};
+use signalbox_link::{Headers, Link, Login, Options, Subscription};
+use signalbox_schemas::{
+    api::{
+        Accepted, Answer, AnswerBody, Credit, FeedEvent, Liveness, OpenFeed, Previewed, Request, Submit,
+        Target, Watch, chunk, op,
+    },
+    command::{CommandSpec, Grant},
+    error::{ErrorCode, Problem},
+    id::{CommandId, MachineId, OperatorId, RequestId, Sha256, Workspace},
+    signed::{Signed, SigningKey},
+    subject::Subject,
+};
+use signalbox_testkit::Broker;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+
+// The key of 32 sevens.
+const SEED: &str = include_str!("seven.seed");
+/// Nothing here takes longer, but for the waits that are tested.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A broker that asks for a login and lets everybody in.
+async fn broker() -> Broker {
+    let key = key().public().clone();
+    Broker::start_with_config_text(&format!(
+        "listen: 127.0.0.1:-1\nno_auth_user: any\n\
+         authorization {{ users: [{{ nkey: {key} }}, {{ user: any, password: any }}] }}\n"
+    ))
+    .await
+    .unwrap()
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_seed(SEED).unwrap()
+}
+
+fn access(broker: &Broker) -> Access {
+    let claims = serde_json::json!({ "sub": key().public(), "name": "local" }).to_string();
+    let jwt = format!("e30.{}.AAAA", BASE64URL_NOPAD.encode(claims.as_bytes()));
+    Access {
+        ws: Workspace::main(),
+        operator: OperatorId::new("local").unwrap(),
+        nats_url: broker.url(),
+        login: Login::new(&jwt, SEED).unwrap(),
+        key: Arc::new(key()),
+    }
+}
+
+fn command() -> CommandId {
+    "0193a2b4-0000-7000-8000-000000000000".parse().unwrap()
+}
+
+/// A bridge that says what the test says.
+struct Fake {
+    link: Link,
+    requests: Subscription,
+}
+
+impl Fake {
+    async fn start(broker: &Broker) -> Self {
+        let link = Link::connect(Options::plain(&broker.url(), "fake", None)).await.unwrap();
+        let requests = link.subscribe("api.main.local.*.*.*").await.unwrap();
+        link.flush().await;
+        Self { link, requests }
+    }
+
+    async fn request(&mut self) -> (String, RequestId, Bytes) {
+        let delivery = timeout(SOON, self.requests.next()).await.unwrap().unwrap();
+        let Ok(Subject::Api(_, _, noun, verb, rid)) = Subject::parse(&delivery.subject) else {
+            panic!("not a request: {}", delivery.subject);
+        };
+        assert!(!delivery.has_reply, "a request has a reply subject");
+        (format!("{noun}.{verb}"), rid, delivery.payload)
+    }
+
+    /// The next request of one kind, and its arguments; others are left unanswered.
+    async fn wait_for<T: DeserializeOwned>(&mut self, wanted: &str) -> (RequestId, T) {
+        loop {
+            let (op, rid, body) = self.request().await;
+            if op == wanted {
+                return (rid, serde_json::from_slice(&body).unwrap());
+            }
+        }
+    }
+
+    async fn answer(&self, rid: &RequestId, seq: u64, body: AnswerBody) {
+        let answer = Answer { seq, bridge: "b1".to_owned(), body };
+        let body = serde_json::to_vec(&answer).unwrap();
+        self.link.publish(&subject(rid), None, body.into()).await.unwrap();
+    }
+
+    async fn ok(&self, rid: &RequestId, value: impl serde::Serialize) {
+        self.answer(rid, 0, AnswerBody::Ok(serde_json::to_value(value).unwrap())).await;
+    }
+
+    async fn event(&self, rid: &RequestId, seq: u64, event: FeedEvent) {
+        self.answer(rid, seq, AnswerBody::Event(Box::new(event))).await;
+    }
+
+    /// A chunk of demo-1's stdout; its position is where it ends.
+    async fn chunk(&self, rid: &RequestId, seq: u64, offset: usize, data: &[u8]) {
+        let headers = Headers::new()
+            .with(chunk::SEQ, &seq.to_string())
+            .with(chunk::BRIDGE, "b1")
+            .with(chunk::MACHINE, "demo-1")
+            .with(chunk::STREAM, "stdout")
+            .with(chunk::OFFSET, &offset.to_string())
+            .with(chunk::POSITION, &(offset + data.len()).to_string());
+        let data = Bytes::copy_from_slice(data);
+        self.link.publish(&subject(rid), Some(headers), data).await.unwrap();
+    }
+}
+
+fn subject(rid: &RequestId) -> String {
+    Subject::Feed(Workspace::main(), OperatorId::new("local").unwrap(), rid.clone()).to_string()
+}
+
+fn watch() -> Watch {
+    Watch::Command { id: command(), output: true }
+}
+
+/// Reads a feed to its end; everything that was said.
+async fn read(mut feed: Feed) -> Vec<u8> {
+    let mut out = Vec::new();
+    loop {
+        match timeout(SOON, feed.next()).await.unwrap() {
+            Ok(FeedItem::Output(piece)) => {
+                assert_eq!(piece.offset, out.len() as u64, "not the next byte");
+                out.extend_from_slice(&piece.data);
+            }
+            Ok(FeedItem::Settled(_)) => {
+                feed.close().await;
+                return out;
+            }
+            Ok(_) | Err(ClientError::NoBridge(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_with_a_gap_is_opened_anew_and_every_byte_comes_once() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read(client.feed(watch())));
+
+    let (first, opened): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    assert_eq!(opened.position, None);
+    fake.chunk(&first, 0, 0, b"abc").await;
+    fake.chunk(&first, 1, 3, b"def").await;
+    // Number 2 is lost on the way.
+    fake.chunk(&first, 3, 9, b"jkl").await;
+
+    let (op, closed, _) = fake.request().await;
+    assert_eq!((op.as_str(), &closed), (op::FEED_CLOSE, &first), "the old feed is left open");
+    let (second, opened): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    assert_ne!(second, first);
+    assert_eq!(opened.position, Some(6));
+    fake.chunk(&second, 0, 3, b"def").await;
+    fake.chunk(&second, 1, 6, b"ghi").await;
+    // The bridge stops in good order: a third opening.
+    fake.event(&second, 2, FeedEvent::Closed).await;
+    let (third, _): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    fake.chunk(&third, 0, 9, b"jkl").await;
+    fake.event(&third, 1, FeedEvent::Settled { counts: [].into() }).await;
+
+    let text = tasks.join_next().await.unwrap().unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), "abcdefghijkl");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_falls_silent_is_opened_anew() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read(client.feed(watch())));
+    let (first, _): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    fake.chunk(&first, 0, 0, b"abc").await;
+    // 12 s of silence; before that a sign of life, so that a bridge knows that somebody listens.
+    let (_, credit): (_, Credit) = fake.wait_for(op::FEED_CREDIT).await;
+    assert_eq!(credit.bytes, 0);
+    let (second, opened): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    assert_eq!(opened.position, Some(3));
+    fake.event(&second, 0, FeedEvent::Settled { counts: [].into() }).await;
+    assert_eq!(tasks.join_next().await.unwrap().unwrap(), b"abc");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credit_is_given_for_what_was_consumed() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read(client.feed(watch())));
+    let (rid, opened): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    let mut credit = usize::try_from(opened.credit).unwrap();
+    let part = vec![b'x'; 128 * 1024];
+    let mut given_in_all = 0;
+    // Four windows, never more than there is credit for.
+    for n in 0..32 {
+        while credit < part.len() {
+            let (_, given): (_, Credit) = fake.wait_for(op::FEED_CREDIT).await;
+            credit += usize::try_from(given.bytes).unwrap();
+            given_in_all += usize::try_from(given.bytes).unwrap();
+        }
+        credit -= part.len();
+        fake.chunk(&rid, n as u64, n * part.len(), &part).await;
+    }
+    fake.event(&rid, 32, FeedEvent::Settled { counts: [].into() }).await;
+    loop {
+        let (op, _, body) = fake.request().await;
+        if op == op::FEED_CLOSE {
+            break;
+        }
+        given_in_all += usize::try_from(serde_json::from_slice::<Credit>(&body).unwrap().bytes).unwrap();
+    }
+    assert!(given_in_all <= 32 * part.len(), "credit for what was never sent");
+    assert_eq!(tasks.join_next().await.unwrap().unwrap().len(), 32 * part.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_refused_says_so() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut feed = client.feed(watch());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { feed.next().await });
+    let (rid, _): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    // This passes by itself.
+    let not_yet = Problem::new(ErrorCode::NotCaughtUp, "still reading");
+    fake.answer(&rid, 0, AnswerBody::Error(not_yet)).await;
+    let (rid, _): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    fake.answer(&rid, 0, AnswerBody::Error(Problem::new(ErrorCode::NotFound, "no such command"))).await;
+    let refused = timeout(SOON, tasks.join_next()).await.unwrap().unwrap().unwrap();
+    let Err(ClientError::Refused(problem)) = refused else { panic!("{refused:?}") };
+    assert_eq!(problem.code, ErrorCode::NotFound);
+}
+
+fn draft() -> Draft {
+    Draft {
+        on: "demo-*".to_owned(),
+        command: "uptime".to_owned(),
+        timeout_ms: 1_000,
+        expires_in_ms: 60_000,
+        max_output_bytes: 1_000,
+    }
+}
+
+fn target(name: &str) -> Target {
+    let id = MachineId::new(name).unwrap();
+    Target { token: id.token(), id, state: Liveness::Online }
+}
+
+/// A submit as a bridge reads it.
+fn open(signed: &Signed<Request>) -> (Request, Submit, CommandSpec) {
+    let request = signed.open(|signer| signer == key().public()).unwrap();
+    let submit: Submit = serde_json::from_value(request.args.clone()).unwrap();
+    let spec = CommandSpec::from_bytes(&submit.spec.0).unwrap();
+    (request, submit, spec)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unanswered_submit_is_repeated_under_the_same_id() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { client.run(&draft()).await });
+    let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")] }).await;
+
+    let (_, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
+    let (first, submit, spec) = open(&signed);
+    assert_eq!((spec.targets, spec.by.as_str()), (2, "operator:local"));
+    for (grant, name) in submit.grants.iter().zip(["demo-1", "demo-2"]) {
+        let grant: Grant = grant.open(|signer| signer == key().public()).unwrap();
+        assert_eq!((grant.cid, grant.mid.as_str()), (spec.cid, name));
+        assert_eq!((grant.spec_sha256, grant.expires_at), (Sha256::of(&submit.spec.0), spec.expires_at));
+    }
+
+    let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
+    let (again, repeated, _) = open(&signed);
+    assert_eq!(repeated, submit, "a repeated submit is another command");
+    assert_ne!(again.nonce, first.nonce, "a nonce counts once");
+    let accepted = Accepted { id: spec.cid, targets: vec![], cursor: String::new() };
+    fake.ok(&rid, &accepted).await;
+    assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap(), accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_said_within_five_seconds() {
+    let broker = broker().await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let asked = timeout(Duration::from_secs(8), client.machines()).await.unwrap();
+    assert!(matches!(asked, Err(ClientError::NoBridge(_))), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_tells_what_is_and_what_comes() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let (asks, asked) = mpsc::channel(64);
+    let (tell, mut told) = mpsc::channel(256);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session(access(&broker), asked, tell));
+    asks.send(Ask::Run {
+        tag: 7,
+        on: "nobody".to_owned(),
+        command: "true".to_owned(),
+        timeout_ms: 1,
+        expires_in_ms: 1,
+    })
+    .await
+    .unwrap();
+    asks.send(Ask::Watch { id: command() }).await.unwrap();
+    tasks.spawn(async move {
+        loop {
+            let (op, rid, body) = fake.request().await;
+            match op.as_str() {
+                op::MACHINES_LIST => fake.ok(&rid, serde_json::json!({ "items": [], "next": null })).await,
+                op::COMMANDS_PREVIEW => fake.ok(&rid, Previewed { targets: vec![] }).await,
+                op::FEED_OPEN => {
+                    let opened: OpenFeed = serde_json::from_slice(&body).unwrap();
+                    if opened.watch == watch() {
+                        fake.chunk(&rid, 0, 0, b"hello").await;
+                        fake.event(&rid, 1, FeedEvent::Settled { counts: [].into() }).await;
+                    }
+                }
+                op::FEED_CLOSE => return Ok(()),
+                _ => {}
+            }
+        }
+    });
+    let (mut linked, mut machines, mut refused, mut output, mut settled) = Default::default();
+    while !(linked && machines && refused && output && settled) {
+        match timeout(SOON, told.recv()).await.unwrap().unwrap() {
+            Told::Link(view) => linked |= view.connected && view.bridge.as_deref() == Some("b1"),
+            Told::Machines(list) => machines = list.is_empty(),
+            Told::Refused { tag, problem } => refused = (tag, problem.code) == (7, ErrorCode::NoTargets),
+            Told::Output { data, .. } => output = &data[..] == b"hello",
+            Told::Settled { id, .. } => settled = output && id == command(),
+            _ => {}
+        }
+    }
+    // What is no longer watched is closed; a terminal that is gone ends the session.
+    asks.send(Ask::Unwatch { id: command() }).await.unwrap();
+    timeout(SOON, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    drop(asks);
+    timeout(SOON, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+}
