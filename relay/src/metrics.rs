@@ -1,6 +1,6 @@
 //! How the machine is: CPU, memory, swap, load and disks. The only room that knows sysinfo.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use signalbox_schemas::heartbeat::{Disk, Facts, Metrics};
 use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
@@ -49,11 +49,7 @@ fn disks() -> Vec<Disk> {
     let Ok(found) = Disks::new_with_refreshed_list_specifics(what) else { return Vec::new() };
     let mut by_device = BTreeMap::new();
     for disk in found.iter().filter(|disk| disk.total_space() > 0) {
-        let entry = Disk {
-            mount: short(&disk.mount_point().to_string_lossy()),
-            used_bytes: disk.total_space().saturating_sub(disk.available_space()),
-            total_bytes: disk.total_space(),
-        };
+        let Some(entry) = file_system(disk.mount_point()) else { continue };
         // The shortest mount point is the one people mean.
         let kept = by_device.entry(disk.name().to_owned()).or_insert_with(|| entry.clone());
         if entry.mount.len() < kept.mount.len() {
@@ -64,6 +60,16 @@ fn disks() -> Vec<Disk> {
     disks.sort_by(|a, b| b.total_bytes.cmp(&a.total_bytes).then_with(|| a.mount.cmp(&b.mount)));
     disks.truncate(MAX_DISKS);
     disks
+}
+
+/// A file system as `df` counts it: what is reserved for root counts neither as used nor as there, so that 100 %
+/// is where writing ends.
+fn file_system(mount: &Path) -> Option<Disk> {
+    let space = rustix::fs::statvfs(mount).ok()?;
+    let used_bytes = space.f_blocks.saturating_sub(space.f_bfree).saturating_mul(space.f_frsize);
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    let total_bytes = used_bytes.saturating_add(free_bytes);
+    Some(Disk { mount: short(&mount.to_string_lossy()), used_bytes, total_bytes })
 }
 
 /// What the machine is. Reads a few small files once.
@@ -84,6 +90,15 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_system_is_as_full_as_df_says() {
+        let root = file_system(Path::new("/")).unwrap();
+        let df = std::process::Command::new("df").args(["--output=pcent", "/"]).output().unwrap();
+        let text = String::from_utf8(df.stdout).unwrap();
+        let percent: u64 = text.lines().nth(1).unwrap().trim().trim_end_matches('%').parse().unwrap();
+        assert!((root.used_bytes * 100 / root.total_bytes).abs_diff(percent) <= 2, "{root:?} and {text}");
+    }
 
     #[test]
     fn the_machine_is_described_with_real_numbers() {

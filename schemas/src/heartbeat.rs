@@ -83,6 +83,6 @@ pub struct Disk {
     pub mount: String,
     /// In use, bytes.
     pub used_bytes: u64,
-    /// There is, bytes.
+    /// There is for users, bytes: used and free, without what is reserved for root, as `df` counts percent.
     pub total_bytes: u64,
 }

@@ -3,7 +3,7 @@
 //! A glob knows `*` (any characters), `?` (one character), `[a-z]` and `{a,b}`; it is matched against the
 //! machine's id and against its token.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{ErrorKind, GlobBuilder, GlobSet};
 
 use crate::{
     id::{MachineId, MachineToken},
@@ -18,7 +18,7 @@ pub enum Selector {
     /// One machine, by id or token.
     Name(String),
     /// All that match.
-    Glob(Box<GlobMatcher>),
+    Glob(Box<GlobSet>),
 }
 
 /// The text is no selector.
@@ -43,8 +43,10 @@ impl Selector {
             return Ok(Self::Name(text.to_owned()));
         }
         let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build();
-        glob.map(|glob| Self::Glob(Box::new(glob.compile_matcher())))
-            .map_err(|error| SelectorError(error.kind().to_string()))
+        // A set of one: what cannot be compiled is an error here, where a matcher of its own panics.
+        glob.and_then(|glob| GlobSet::builder().add(glob).build())
+            .map(|set| Self::Glob(Box::new(set)))
+            .map_err(|error| SelectorError(reason(error.kind())))
     }
 
     /// Whether a machine is meant.
@@ -54,6 +56,14 @@ impl Selector {
             Self::Name(name) => name == id.as_str() || name == token.as_str(),
             Self::Glob(glob) => glob.is_match(id.as_str()) || glob.is_match(token.as_str()),
         }
+    }
+}
+
+fn reason(kind: &ErrorKind) -> String {
+    match kind {
+        // Its own text quotes all of what it made of the glob.
+        ErrorKind::Regex(_) => "it is too large, or its braces are nested too deep".to_owned(),
+        kind => kind.to_string(),
     }
 }
 
@@ -87,6 +97,15 @@ mod tests {
     #[case("a\nb")]
     fn refuses(#[case] text: &str) {
         assert!(Selector::parse(text).is_err(), "accepted {text:?}");
+    }
+
+    #[rstest]
+    #[case(250)]
+    #[case(2_000)]
+    fn braces_nested_too_deep_are_refused(#[case] depth: usize) {
+        let text = format!("{}a{}", "{".repeat(depth), "}".repeat(depth));
+        let error = Selector::parse(&text).unwrap_err().to_string();
+        assert_eq!(error, "not a selector: it is too large, or its braces are nested too deep");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One room per promise.
 
+mod console;
 mod crash;
 mod hostile;
 mod lifecycle;

@@ -73,12 +73,12 @@ async fn a_claim_against_a_cancel_or_an_expiry_has_one_winner() -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
     let dir = tempfile::tempdir()?;
     let mut seen = std::collections::BTreeMap::<String, u32>::new();
-    for n in 0..60 {
+    for n in 0..40 {
         let file = dir.path().join(format!("ran-{n}"));
         let mut body = json!({"on": "demo-1", "command": format!("echo x >> {}", file.display())});
         let expires = n % 2 == 0;
         if expires {
-            body["expires_in_ms"] = json!(1 + n / 6);
+            body["expires_in_ms"] = json!(1 + n / 4);
         }
         let id = stack.http().submit_with(&body).await?;
         if !expires {

@@ -1,0 +1,159 @@
+//! The console in a real terminal: the main job by key presses, and a terminal that is left as it was.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use signalbox_testkit::{
+    broker::nats_server,
+    eventually::eventually,
+    process::{Signal, bin, signal},
+    pty::Pty,
+    stack::{Options, Stack},
+    tmux::Tmux,
+};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+fn console(stack: &Stack, cols: u16, rows: u16) -> Result<Pty> {
+    Pty::spawn(&stack.cli(&[])?, cols, rows)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_command_starts_everything_and_one_key_ends_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let command = format!(
+        "SIGNALBOX_NATS_SERVER={} {} up --state-dir {} --http 127.0.0.1:0 --nats 127.0.0.1:0",
+        nats_server()?.display(),
+        bin("signalbox")?.display(),
+        state.display()
+    );
+    let tmux = Tmux::start(
+        &format!(
+            "stty -a > {0}/before; {command}; code=$?; stty -a > {0}/after; exit $code",
+            dir.path().display()
+        ),
+        120,
+        36,
+    )?;
+    tmux.wait_for("3 online", BOUND).await?;
+    // Marks demo-1 and demo-3, and runs something on both.
+    tmux.keys(&["Space", "j", "j"])?;
+    tmux.keys(&["Space", "x"])?;
+    tmux.wait_for("run on 2 machines", BOUND).await?;
+    tmux.type_text("echo hello-$((40+2)); sleep 2; echo bye; exit 3")?;
+    tmux.keys(&["Enter"])?;
+    tmux.wait_for("demo-1 │ hello-42", BOUND).await?;
+    tmux.wait_for("demo-3 │ bye", BOUND).await?;
+    tmux.wait_for("2 failed", BOUND).await?;
+    tmux.resize(40, 10)?;
+    tmux.wait_for("\u{2716}", BOUND).await?;
+    tmux.resize(80, 24)?;
+    tmux.keys(&["m"])?;
+    tmux.wait_for("machines", BOUND).await?;
+    let broker: u32 = std::fs::read_to_string(state.join("run/broker.pid"))?.trim().parse()?;
+    tmux.keys(&["q"])?;
+    assert_eq!(tmux.wait(BOUND).await?, 0);
+    // The first line of `stty` tells the size, which was changed from outside.
+    let modes = |name: &str| -> Result<String> {
+        let text = std::fs::read_to_string(dir.path().join(name))?;
+        Ok(text.split_once('\n').context("one line")?.1.to_owned())
+    };
+    assert_eq!(modes("before")?, modes("after")?, "the terminal is not as it was");
+    assert!(!signalbox_testkit::process::is_alive(broker), "the broker is alive");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_is_given_back_on_a_signal() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    for ending in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let pty = console(&stack, 100, 30)?;
+        pty.wait_for("demo-1", BOUND).await?;
+        assert!(pty.is_alternate_screen());
+        signal(pty.pid(), ending)?;
+        pty.wait(BOUND).await?;
+        assert!(!pty.is_alternate_screen(), "left in the alternate screen by {ending:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_colour_no_colour_is_written() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let mut command = stack.cli(&[])?;
+    command.env("NO_COLOR", "1");
+    let pty = Pty::spawn(&command, 100, 30)?;
+    let screen = pty.wait_for("demo-1", BOUND).await?;
+    assert!(screen.contains("online"), "states have no words: {screen}");
+    let bytes = String::from_utf8_lossy(&pty.bytes()).into_owned();
+    for sequence in bytes.split("\u{1b}[").skip(1) {
+        let Some((parameters, _)) = sequence.split_once('m') else { continue };
+        let colour = |p: &str| p.parse::<u8>().is_ok_and(|p| matches!(p, 30..=38 | 40..=48 | 90..=107));
+        assert!(!parameters.split(';').any(colour), "a colour: {parameters:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_show_while_the_broker_stands_still() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let mut pty = console(&stack, 100, 30)?;
+    pty.wait_for("demo-1", BOUND).await?;
+    let broker = stack.pid("broker")?;
+    signal(broker, Signal::STOP)?;
+    let since = Instant::now();
+    let mut waits = Vec::new();
+    // Help, and away again, for ten seconds; a command is asked for in between, which nobody can answer.
+    let mut asked = false;
+    while since.elapsed() < Duration::from_secs(10) {
+        for (key, shown) in [("?", true), ("\u{1b}", false)] {
+            let pressed = Instant::now();
+            pty.type_keys(key)?;
+            eventually("the key's effect", || async {
+                ensure!(pty.screen().contains("keys: ") == shown, "{}", pty.screen());
+                Ok(())
+            })
+            .await?;
+            waits.push(pressed.elapsed());
+        }
+        if !asked && since.elapsed() > Duration::from_secs(3) {
+            asked = true;
+            pty.type_keys("x")?;
+            pty.wait_for("run on", BOUND).await?;
+            pty.type_keys("echo later\r")?;
+            pty.wait_for("echo later", BOUND).await?;
+            pty.type_keys("\u{1b}")?;
+            eventually("the prompt to close", || async {
+                ensure!(!pty.screen().contains("run on"), "{}", pty.screen());
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    signal(broker, Signal::CONT)?;
+    waits.sort();
+    let (median, last) = (waits.get(waits.len() / 2).context("no keys")?, waits.last().context("no keys")?);
+    println!("{} keys: median {median:?}, slowest {last:?}", waits.len());
+    // `eventually` looks every 20 ms; the promise is 50 ms.
+    assert!(*median < Duration::from_millis(70), "a key took {median:?}");
+    pty.wait_for("online", BOUND).await?;
+    pty.type_keys("q")?;
+    pty.wait(BOUND).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_without_a_fleet_says_what_to_do() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(bin("signalbox")?);
+    command.env("SIGNALBOX_STATE_DIR", dir.path().join("nothing"));
+    let pty = Pty::spawn(&command, 100, 30)?;
+    let status = pty.wait(BOUND).await?;
+    assert!(!status.success());
+    assert!(pty.screen().contains("signalbox up"), "{}", pty.screen());
+    Ok(())
+}
