@@ -28,8 +28,9 @@ use process::Process;
 
 /// Pause before a broker that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// Longest wait for a broker to accept: it reads its whole store first.
-const ACCEPT_WAIT: Duration = Duration::from_mins(2);
+/// Longest wait for a broker to accept: it reads its whole store first. `signalbox up` waits for two minutes in all,
+/// and should hear from us why nothing comes.
+const ACCEPT_WAIT: Duration = Duration::from_secs(90);
 /// Pause between two looks at a broker that does not accept yet.
 const ACCEPT_STEP: Duration = Duration::from_millis(10);
 /// Longest wait for the first bytes of a connection.

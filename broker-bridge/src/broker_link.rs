@@ -3,12 +3,13 @@
 //! The broker's acknowledgement is the only promise. Writes that must not overwrite name the sequence they
 //! expect; a lost acknowledgement is followed by reading back, never by guessing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use signalbox_link::{Headers, Link, ReadError, Store, StoreError, Stored, StreamError};
 use signalbox_schemas::{
     authors::Authors,
+    error::report,
     id::{BridgeId, CommandId, MachineToken, Workspace},
     mailbox::Position,
     output::eyes,
@@ -17,10 +18,15 @@ use signalbox_schemas::{
     subject::{FactKind, Subject},
 };
 
+use tokio::time::sleep;
+use tracing::warn;
+
 use crate::view::Cursors;
 
 /// Tries for one record against writers of the same record.
 const RECORD_TRIES: u32 = 5;
+/// Pause before the broker is asked again for what a start needs; each question has waited for seconds before.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Something could not be written to, or read from, the broker.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,39 @@ pub enum BrokerError {
         #[source]
         source: SignedError,
     },
+}
+
+impl BrokerError {
+    /// Whether the broker only did not answer, or somebody else was faster: the same may succeed in a moment.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Stream { source, .. } => matches!(source, StreamError::Unanswered { .. }),
+            Self::Store { source, .. } => matches!(source, StoreError::Unanswered { .. }),
+            Self::Read { source, .. } => matches!(source, ReadError::Unanswered { .. }),
+            Self::Contended(_) => true,
+            Self::Sign { .. } => false,
+        }
+    }
+}
+
+/// Does what a start cannot do without, again for as long as the broker does not answer. A bridge that gave up would
+/// take its embedded broker along, and every relay's connection with it, because of one lost answer.
+///
+/// # Errors
+/// [`BrokerError`], when trying again would not help.
+pub(crate) async fn until_answered<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, BrokerError>
+where
+    F: Future<Output = Result<T, BrokerError>>,
+{
+    loop {
+        match attempt().await {
+            Err(error) if error.is_passing() => {
+                warn!(error = report(&error), "the broker did not answer, it is asked again");
+            }
+            ended => return ended,
+        }
+        sleep(ASK_AGAIN).await;
+    }
 }
 
 /// A record ready to be written: signed, with its subject.
@@ -251,5 +290,32 @@ impl BrokerLink {
         let refused = |error: &BrokerError| StoreError::Refused { code: 0, description: error.to_string() };
         let body = self.signed(fact).map_err(|error| refused(&error))?;
         self.link.store(Store::new(subject, body).with_headers(self.headers::<T>(summary)).only_first()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unanswered() -> BrokerError {
+        let source = StreamError::Unanswered { stream: "RUN".to_owned(), source: "too late".into() };
+        BrokerError::Stream { name: "RUN".to_owned(), source }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_answered_is_asked_again_and_what_was_refused_is_not() {
+        let mut answers = vec![Ok(7), Err(unanswered()), Err(BrokerError::Contended("a".to_owned()))];
+        let done = until_answered(|| std::future::ready(answers.pop().unwrap())).await;
+        assert_eq!(done.unwrap(), 7);
+
+        let refused = || StreamError::Mismatch { stream: "RUN".to_owned(), setting: "discard" };
+        let refused = || BrokerError::Stream { name: "RUN".to_owned(), source: refused() };
+        let mut asked = 0;
+        let ended = until_answered(|| {
+            asked += 1;
+            std::future::ready(Err::<(), _>(refused()))
+        });
+        assert!(matches!(ended.await, Err(BrokerError::Stream { .. })));
+        assert_eq!(asked, 1);
     }
 }

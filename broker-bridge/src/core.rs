@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    broker_link::{BrokerError, BrokerLink},
+    broker_link::{BrokerError, BrokerLink, until_answered},
     deadline, dispatcher, done, ingest,
     ingest::decode::Decoder,
     lease::{self, Lease},
@@ -108,14 +108,15 @@ pub struct Core {
 }
 
 impl Core {
-    /// Makes the streams that are missing, opens the store and starts every task. All of them end with `stop`.
+    /// Makes the streams that are missing, opens the store and starts every task. All of them end with `stop`. Waits
+    /// for a broker that does not answer.
     ///
     /// # Errors
     /// [`CoreError`], when the store cannot be opened or a stream is not as it must be.
     pub async fn start(link: Link, config: CoreConfig, stop: CancellationToken) -> Result<Self, CoreError> {
         let broker =
             BrokerLink::new(link.clone(), config.ws.clone(), config.bridge.clone(), config.key.clone());
-        broker.ensure_streams().await?;
+        until_answered(|| broker.ensure_streams()).await?;
         let decoder = Decoder { ws: config.ws.clone(), fleet_key: config.fleet_key.clone() };
         let identity = format!("{} {}", config.ws, config.fleet_key);
         let data = config.data.clone();

@@ -327,6 +327,24 @@ async fn waiting_has_bounds() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_body_is_an_object_and_a_query_of_a_write_is_empty() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    // The members of a command in their order.
+    let array = json!(["a-1", null, "true", null, null, null]);
+    assert_eq!(refused(&bench.http.post(COMMANDS, &array).await?)?, (422, "invalid".to_owned()));
+    assert_eq!(
+        refused(&bench.http.post("/api/v1/assignments", &json!(["a-1", "x"])).await?)?,
+        (422, "invalid".to_owned())
+    );
+    let command = json!({"on": "a-1", "command": "true"});
+    for path in ["/api/v1/commands?timeout_ms=5", "/api/v1/assignments?x"] {
+        assert_eq!(refused(&bench.http.post(path, &command).await?)?, (422, "invalid".to_owned()), "{path}");
+    }
+    assert_eq!(specs_stored(&bench.link).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_not_found() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let id = bench.submit("all").await?;
@@ -337,6 +355,7 @@ async fn what_does_not_exist_is_not_found() -> Result<()> {
         format!("{unknown}/wait"),
         format!("{unknown}/{output}"),
         "not-a-uuid".to_owned(),
+        "%ff".to_owned(),
         format!("{id}/output?machine=a-9&stream=stdout"),
         format!("{id}/nothing"),
     ] {

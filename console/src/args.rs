@@ -100,8 +100,8 @@ pub struct Run {
     /// Which broker.
     #[command(flatten)]
     pub reach: Reach,
-    /// The command, for `sh -c`; several words are joined by spaces.
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The command, for `sh -c`, after `--`; several words are joined by spaces.
+    #[arg(value_name = "COMMAND", required = true, last = true)]
     pub command: Vec<String>,
 }
 

@@ -117,6 +117,9 @@ fn a_command_is_everything_after_the_dashes() {
 
 #[rstest]
 #[case(&["run", "--on", "all"])]
+#[case(&["run", "--on", "all", "--"])]
+#[case(&["run", "--on", "all", "uptime"])]
+#[case(&["run", "--on", "all", "--json", "uptime", "--", "-p"])]
 #[case(&["run", "--", "uptime"])]
 #[case(&["run", "--on", "all", "--timeout", "30", "--", "uptime"])]
 #[case(&["show", "no-id"])]

@@ -1,6 +1,6 @@
 //! Questions to the server's JetStream API: JSON there, JSON back, an error as a code.
 
-use async_nats::jetstream::context::RequestErrorKind;
+use async_nats::jetstream::context::{RequestError, RequestErrorKind};
 use async_nats::jetstream::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,17 +28,19 @@ pub(crate) enum ApiError {
 }
 
 impl Link {
-    /// Asks `$JS.API.<subject>`. Bounded by the context's timeout (10 s), connected or not.
+    /// Asks `$JS.API.<subject>`. Bounded by the context's timeout (10 s), connected or not. After a lost
+    /// connection it is asked again, since what was asked on the old one is never answered: every question here
+    /// means the same when it is asked twice.
     pub(crate) async fn api<T: DeserializeOwned>(
         &self,
         subject: String,
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        let asked = self.jetstream.request(subject, body);
         // The client bounds the wait for the answer, not the wait for room in its queue.
-        let answer = tokio::time::timeout(crate::connect::API_TIMEOUT, asked)
-            .await
-            .map_err(|elapsed| ApiError::Unanswered(Box::new(elapsed)))?;
+        let answer =
+            tokio::time::timeout(crate::connect::API_TIMEOUT, self.ask_until_answered(subject, body))
+                .await
+                .map_err(|elapsed| ApiError::Unanswered(Box::new(elapsed)))?;
         match answer {
             Ok(Response::Ok(answer)) => Ok(answer),
             Ok(Response::Err { error }) => {
@@ -49,6 +51,23 @@ impl Link {
                 Err(ApiError::Refused { code: 503, description })
             }
             Err(error) => Err(ApiError::Unanswered(Box::new(error))),
+        }
+    }
+
+    async fn ask_until_answered<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        body: &impl Serialize,
+    ) -> Result<Response<T>, RequestError> {
+        let mut state = self.state();
+        loop {
+            let connects = state.borrow_and_update().connects;
+            let lost = state.wait_for(|state| !state.is_closed && state.connects != connects);
+            tokio::select! {
+                biased;
+                answer = self.jetstream.request(subject.clone(), body) => return answer,
+                Ok(_) = lost => {}
+            }
         }
     }
 }

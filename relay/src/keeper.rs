@@ -55,7 +55,7 @@ use tokio::{
 };
 
 pub use error::KeeperError;
-pub use process::{KEEPER_VARIABLE, RUN_VARIABLE};
+pub use process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE};
 
 use board::{Admission, Board};
 use connection::{Asked, Identity};
@@ -91,6 +91,7 @@ pub fn main_blocking(store: &Path) -> Result<(), KeeperError> {
     let runtime = runtime.map_err(|source| KeeperError::System { what: "no runtime", source })?;
     LocalSet::new().block_on(&runtime, async {
         let mut keeper = Keeper::begin(store)?;
+        keeper.end_left_behind().await;
         let reason = keeper.serve().await;
         keeper.end(reason).await
     })
@@ -161,6 +162,15 @@ impl Keeper {
             connections: JoinSet::new(),
             runs: JoinSet::new(),
         })
+    }
+
+    /// Ends what a former keeper of this store left running. The relay does that too, for the keepers that its journal
+    /// knows: the journal may have been lost, or set back, together with the keeper.
+    async fn end_left_behind(&self) {
+        let left = reap::end_left_behind(&self.store.path(""), self.identity.instance).await;
+        if left.ended > 0 || !left.none_left {
+            tracing::warn!(ended = left.ended, none_left = left.none_left, "a former keeper left processes");
+        }
     }
 
     async fn serve(&mut self) -> Reason {
@@ -246,7 +256,10 @@ impl Keeper {
             end: None,
         };
         let spool = RunSpool::new(Rc::clone(&self.spool), start.cid, start.max_output);
-        let shell = match self.shared.reaper.spawn(start.cid, &start.command, self.identity.instance) {
+        let place = self.store.path("");
+        let mark = (!start.leave_children).then_some(place.as_path());
+        let instance = self.identity.instance;
+        let shell = match self.shared.reaper.spawn(start.cid, &start.command, instance, mark) {
             Ok(shell) => shell,
             Err(error) => {
                 end_without_a_start(&mut status, spool, &error);

@@ -567,6 +567,35 @@ async fn what_a_killed_keeper_leaves_is_found_by_its_marks() -> Result<()> {
     Ok(())
 }
 
+/// With the store everything that knew of the former keeper is gone, or is set back to a time before it.
+#[tokio::test]
+async fn a_new_keeper_ends_what_a_killed_one_left_even_when_the_store_is_gone() -> Result<()> {
+    let mut room = Room::open().await?;
+    let kept = StartRun { leave_children: true, ..room.start_of("sleep 300 >/dev/null 2>&1 & echo $!") };
+    let kept = room.run_as(kept).await?;
+    let kept: u32 = room.text(&kept)?.trim().parse()?;
+    let run = room.start_of("setsid sleep 300 & echo $!; sleep 300");
+    let cid = room.start(run).await?;
+    let status = room.status_when(|status| status.cid == cid && status.stdout.bytes > 2).await?;
+    let (shell, daemon) = (status.pid.context("no pid")?, room.text(&status)?.trim().parse()?);
+    let mut other = Room::open().await?;
+    let elsewhere = other.start_of("echo x; sleep 300");
+    other.client.start(elsewhere).await?;
+    let elsewhere = other.status_when(|status| status.stdout.bytes > 0).await?.pid.context("no pid")?;
+
+    signal(room.welcome.pid, Signal::KILL)?;
+    while room.event().await? != KeeperEvent::Gone {}
+    fs::remove_dir_all(room.store())?;
+    assert!(is_alive(shell) && is_alive(daemon), "nobody told them to end yet");
+    let (client, _) = KeeperClient::connect_or_start(&room.store(), exe()).await?;
+    room.client = client;
+    eventually_dead(shell, PATIENCE).await?;
+    eventually_dead(daemon, PATIENCE).await?;
+    assert!(is_alive(kept), "a child that was left on request was ended");
+    assert!(is_alive(elsewhere), "a run of another store was ended");
+    signal(kept, Signal::KILL)
+}
+
 #[tokio::test]
 async fn a_keeper_without_its_lock_file_ends_with_its_children() -> Result<()> {
     let mut room = Room::open().await?;

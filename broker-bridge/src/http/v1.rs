@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Path, Query, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    extract::{FromRequestParts, Path, Query, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -86,6 +86,7 @@ pub(super) async fn machines(State(shared): At, axum::Extension(caller): Who, ur
 
 /// `POST /assignments`
 pub(super) async fn assign(State(shared): At, axum::Extension(caller): Who, request: Request) -> Answer {
+    query::<Nothing>(request.uri())?;
     let asked = body(request).await?;
     let (assigned, cursors) = assignments::create(&shared.front.api, &caller, asked).await?;
     Ok(json(StatusCode::CREATED, &assigned, Some(&cursors)))
@@ -106,6 +107,7 @@ struct Submitted {
 
 /// `POST /commands`
 pub(super) async fn submit(State(shared): At, axum::Extension(caller): Who, request: Request) -> Answer {
+    query::<Nothing>(request.uri())?;
     let key = idempotency_key(request.headers())?;
     let asked = body(request).await?;
     let (Accepted { id, targets, .. }, cursors) =
@@ -124,14 +126,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// `GET /commands/{id}`
-pub(super) async fn show(
-    State(shared): At,
-    axum::Extension(caller): Who,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Answer {
+pub(super) async fn show(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
     query::<Nothing>(&uri)?;
-    let command = commands::get(&shared.front.api, &caller, command_id(&id)?).await?;
+    let command = commands::get(&shared.front.api, &caller, id).await?;
     Ok(json(StatusCode::OK, &command, None))
 }
 
@@ -142,13 +139,7 @@ pub(super) struct Waiting {
 }
 
 /// `GET /commands/{id}/wait`
-pub(super) async fn wait(
-    State(shared): At,
-    axum::Extension(caller): Who,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Answer {
-    let id = command_id(&id)?;
+pub(super) async fn wait(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
     let wait_ms = query::<Waiting>(&uri)?.timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
     if !WAIT_MS.contains(&wait_ms) {
         return Err(invalid(format!(
@@ -199,13 +190,7 @@ pub(super) struct OutputQuery {
 }
 
 /// `GET /commands/{id}/output`
-pub(super) async fn output(
-    State(shared): At,
-    axum::Extension(caller): Who,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Answer {
-    let id = command_id(&id)?;
+pub(super) async fn output(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
     let OutputQuery { machine, stream, offset, limit } = query(&uri)?;
     let limit = limit.unwrap_or(DEFAULT_OUTPUT);
     if !(1..=MOST_OUTPUT).contains(&limit) {
@@ -249,18 +234,25 @@ fn piecewise(shared: &Arc<Shared>, first: Bytes, rest: ranges::Pieces) -> Body {
 }
 
 /// `POST /commands/{id}/cancel`
-pub(super) async fn cancel(
-    State(shared): At,
-    axum::Extension(caller): Who,
-    Path(id): Path<String>,
-) -> Answer {
-    let (cancelling, cursors) = commands::cancel(&shared.front.api, &caller, command_id(&id)?).await?;
+pub(super) async fn cancel(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
+    query::<Nothing>(&uri)?;
+    let (cancelling, cursors) = commands::cancel(&shared.front.api, &caller, id).await?;
     Ok(json(StatusCode::ACCEPTED, &cancelling, Some(&cursors)))
 }
 
-fn command_id(text: &str) -> Result<CommandId, Refusal> {
-    let no_such = |_| Problem::new(ErrorCode::NotFound, "there is no such command; its id would be a UUID");
-    Ok(text.parse().map_err(no_such)?)
+/// The command id in the path.
+pub(super) struct Id(CommandId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        // A path that is no UTF-8 names no command either.
+        let text = Path::<String>::from_request_parts(parts, state).await.ok();
+        let id = text.and_then(|Path(text)| text.parse().ok());
+        let no_such = "there is no such command; its id would be a UUID";
+        id.map(Self).ok_or_else(|| Problem::new(ErrorCode::NotFound, no_such).into())
+    }
 }
 
 #[derive(Deserialize)]
@@ -314,6 +306,10 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     let late =
         |_| invalid(format!("the body did not arrive within {} s; send it again", BODY_TIMEOUT.as_secs()));
     let body = timeout(BODY_TIMEOUT, read).await.map_err(late)??;
+    // The parser would take an array for the members in their order, and a mistake for a wish.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(invalid("cannot read the body as JSON: it must be one object, not an array"));
+    }
     serde_json::from_slice(&body)
         .map_err(|error| invalid(format!("cannot read the body as JSON: {}", cut(&error.to_string()))))
 }

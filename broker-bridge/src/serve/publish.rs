@@ -9,24 +9,26 @@ use signalbox_schemas::{
 
 use super::ServeError;
 use crate::{
-    broker_link::BrokerLink,
+    broker_link::{BrokerLink, until_answered},
     identity::{Identity, OperatorKeys},
 };
 
-/// Publishes what is missing or different.
+/// Publishes what is missing or different. Waits for a broker that does not answer.
 ///
 /// # Errors
 /// [`ServeError::Publish`]; what was published stays, and the next start goes on.
 pub(super) async fn publish(broker: &BrokerLink, identity: &Identity, now_ms: u64) -> Result<(), ServeError> {
     let failed = |what| move |source| ServeError::Publish { what, source };
     let (bytes, document) = (&identity.authors_bytes, &identity.authors);
-    broker.publish_authors(bytes, document).await.map_err(failed("the authors document"))?;
+    let put = until_answered(|| broker.publish_authors(bytes, document));
+    put.await.map_err(failed("the authors document"))?;
     for record in &identity.machines {
-        let put = broker.put_record(table::MACHINES, record.token.as_str(), record);
+        let put = until_answered(|| broker.put_record(table::MACHINES, record.token.as_str(), record));
         put.await.map_err(failed("the machines"))?;
     }
     for operator in &identity.operators {
-        publish_operator(broker, operator, now_ms).await.map_err(failed("the operators"))?;
+        let put = until_answered(|| publish_operator(broker, operator, now_ms));
+        put.await.map_err(failed("the operators"))?;
     }
     Ok(())
 }

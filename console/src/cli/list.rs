@@ -9,7 +9,7 @@ use super::{
     exit::{self, Failure},
     printer::{Piece, Printer},
     quantity, run,
-    table::{Column, Table},
+    table::{Column, Table, shorten},
 };
 use crate::{args, client::Client, config::Config};
 
@@ -29,6 +29,8 @@ const MACHINE_COLUMNS: [Column; 9] = [
 ];
 const COMMAND_COLUMNS: [Column; 6] =
     [("ID", 0), ("AGE", 1), ("BY", 4), ("ON", 3), ("STATES", 2), ("COMMAND", 0)];
+/// A selector may be 4 KiB long, and the column is as wide as the longest.
+const ON_COLUMNS: usize = 32;
 /// What stands for what is not known.
 const NOTHING: &str = "-";
 
@@ -129,7 +131,7 @@ fn command_row(command: &CommandSummary) -> Vec<String> {
         command.id.to_string(),
         quantity::show_age(run::age_ms(command.created_at)),
         clean::line(&command.by),
-        clean::line(&command.on),
+        shorten(&clean::line(&command.on), ON_COLUMNS),
         run::show_counts(&command.counts),
         clean::line(&command.command),
     ]

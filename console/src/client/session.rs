@@ -48,12 +48,15 @@ pub async fn session(
     mut asks: mpsc::Receiver<Ask>,
     told: mpsc::Sender<Told>,
 ) -> Result<(), ClientError> {
+    // Heartbeats have a connection of their own: a hostile machine can put into its own what makes the NATS client
+    // drop the connection that they come on.
+    let heard = Client::connect(access.clone(), true).await?;
     let client = Client::connect(access, true).await?;
     let refresh = watch::Sender::new(());
     let mut tasks = JoinSet::new();
     tasks.spawn(tell_link(client.clone(), told.clone()));
     tasks.spawn(tell_machines(client.clone(), told.clone(), refresh.subscribe()));
-    tasks.spawn(tell_heartbeats(client.clone(), told.clone()));
+    tasks.spawn(tell_heartbeats(heard.clone(), told.clone()));
     tasks.spawn(tell_commands(client.clone(), told.clone()));
     let standing = tasks.len();
     let mut watches = Watches::default();
@@ -85,7 +88,7 @@ pub async fn session(
         }
     }
     tasks.shutdown().await;
-    client.link().close().await;
+    tokio::join!(client.link().close(), heard.link().close());
     Ok(())
 }
 

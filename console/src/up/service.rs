@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{lock::write_private, process};
@@ -29,6 +29,8 @@ const LOG_BYTES: u64 = 8 * 1024 * 1024;
 const TAIL_BYTES: u64 = 64 * 1024;
 /// A child is ready by then, or it is ended. A bridge reads a million events in 40 s.
 const READY_WITHIN: Duration = Duration::from_mins(2);
+/// A child that is asked to end has ended by then: a bridge needs up to 4 s.
+const END_WITHIN: Duration = Duration::from_secs(5);
 /// Wait before a child that died is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -190,11 +192,22 @@ impl Service {
                 }
                 () = sleep_until(ready_by), if !is_ready => {
                     tracing::error!(name = self.name, "child is not ready in time, it is ended");
-                    let _ = child.kill().await;
+                    end(&mut child).await;
                     return;
                 }
             }
         }
+    }
+}
+
+/// Asks a child to end, since a bridge that is killed leaves its broker; kills it when it does not listen.
+async fn end(child: &mut Child) {
+    if let Some(pid) = child.id() {
+        process::send(pid, Signal::TERM);
+    }
+    if timeout(END_WITHIN, child.wait()).await.is_err() {
+        // Nothing is left to do for one that cannot be killed.
+        let _ = child.kill().await;
     }
 }
 
@@ -216,7 +229,7 @@ pub fn own_line(text: &str) -> Option<String> {
         .or_else(|| line.strip_prefix("signalbox-relay: "))
         .unwrap_or(line);
     // Our user knows it under another name.
-    let line = line.replace("--nats-listen", "--nats");
+    let line = line.replace("--nats-listen", "--nats").replace("--nats-server", "SIGNALBOX_NATS_SERVER");
     Some(crate::cli::clean::line(line.strip_prefix("Error: ").unwrap_or(&line)))
 }
 
@@ -229,6 +242,8 @@ mod tests {
         let log = "info: starting\nsignalbox-bridge: port 4280 is taken; choose another with --http\n\n";
         assert_eq!(own_line(log).unwrap(), "port 4280 is taken; choose another with --http");
         assert_eq!(own_line("\n \n"), None);
+        let log = "signalbox-bridge: no nats-server; name it with --nats-server";
+        assert_eq!(own_line(log).unwrap(), "no nats-server; name it with SIGNALBOX_NATS_SERVER");
     }
 
     fn shell(dir: &Path, script: &str, restarts: bool) -> Service {

@@ -131,3 +131,24 @@ async fn headers_that_are_none_do_not_stop_the_reader() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn many_of_them_cost_few_reconnects() -> Result<()> {
+    const BAD: u64 = 100;
+    let broker = Broker::start().await?;
+    let link = link(&broker).await?;
+    link.ensure_stream(&def("RUN")).await?;
+    for number in 0..BAD {
+        publish_raw(&broker, &format!("run.bad.{number}"), b"NATS/1.0\r\nnocolon\r\n\r\n", b"bad").await?;
+    }
+    let mut follow = link.follow("RUN", 1, None);
+    let mut seen = 0;
+    while seen < BAD {
+        let batch = tokio::time::timeout(Duration::from_secs(20), follow.next_batch(100)).await??;
+        seen += batch.len() as u64;
+    }
+    // 1 + 2 + 4 + … ≥ 100 after seven; the consumer before the first is lost too.
+    let connects = link.state().borrow().connects;
+    assert!(connects <= 9, "{connects} connections");
+    Ok(())
+}

@@ -72,3 +72,26 @@ async fn messages_are_taken_out_by_subject_and_by_sequence() -> Result<()> {
     assert!(matches!(link.stream_state("NONE").await, Err(StreamError::Missing { .. })));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_question_of_a_lost_connection_is_asked_again() -> Result<()> {
+    let broker = Broker::start().await?;
+    let link = link(&broker).await?;
+    link.ensure_stream(&def("RUN")).await?;
+    broker.stop()?;
+    let asked = async {
+        let began = std::time::Instant::now();
+        link.stream_state("RUN").await.map(|_| began.elapsed())
+    };
+    let lost = async {
+        // The question is in the old connection's buffers by then, and its answer goes nowhere.
+        link.flush().await;
+        link.reconnect().await;
+        broker.cont()
+    };
+    let (asked, lost) = tokio::join!(asked, lost);
+    lost?;
+    let waited = asked?;
+    assert!(waited < std::time::Duration::from_secs(5), "answered after {waited:?}");
+    Ok(())
+}

@@ -33,6 +33,9 @@ use super::protocol::ShellEnd;
 pub const RUN_VARIABLE: &str = "SIGNALBOX_RUN";
 /// Environment variable that names the keeper's life a process belongs to.
 pub const KEEPER_VARIABLE: &str = "SIGNALBOX_KEEPER";
+/// Environment variable that names the store of that keeper, absent where children may outlive it: what a dead
+/// keeper left behind is found by it even when the store, and with it all knowledge of that keeper, is gone.
+pub const STORE_VARIABLE: &str = "SIGNALBOX_STORE";
 
 /// The shell. Named by path, so that a run's shell does not depend on the relay's `PATH`.
 const SHELL: &str = "/bin/sh";
@@ -172,11 +175,24 @@ impl Reaper {
         Ok(set_child_subreaper(Some(getpid()))?)
     }
 
-    /// Starts `sh -c command` in a process group of its own, without standard input.
+    /// Starts `sh -c command` in a process group of its own, without standard input. `store` is absent when its
+    /// children may outlive the keeper.
     ///
     /// Blocks until the shell is there or is known to have failed (about 1 ms).
-    pub(crate) fn spawn(&self, cid: CommandId, command: &str, instance: Nonce) -> io::Result<Shell> {
-        let mut child = Command::new(SHELL)
+    pub(crate) fn spawn(
+        &self,
+        cid: CommandId,
+        command: &str,
+        instance: Nonce,
+        store: Option<&Path>,
+    ) -> io::Result<Shell> {
+        let mut shell = Command::new(SHELL);
+        match store {
+            Some(store) => shell.env(STORE_VARIABLE, store),
+            // A relay that is itself a run of another one has inherited that one's.
+            None => shell.env_remove(STORE_VARIABLE),
+        };
+        let mut child = shell
             .arg("-c")
             .arg(command)
             .current_dir(working_folder())

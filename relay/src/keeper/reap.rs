@@ -6,6 +6,8 @@
 use std::{
     collections::HashSet,
     fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -17,7 +19,7 @@ use rustix::{
 };
 use signalbox_schemas::id::{CommandId, Nonce};
 
-use super::process::{KEEPER_VARIABLE, RUN_VARIABLE};
+use super::process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE};
 
 /// Longest search for marked processes that come into being while others are ended.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
@@ -39,10 +41,23 @@ pub struct EndedProcesses {
 /// Repeats until none is left, for at most 2 s. Reads `/proc` on a blocking thread. Kills neither this process
 /// nor its group.
 pub async fn end_marked(instance: Nonce, runs: Option<&[CommandId]>) -> EndedProcesses {
-    let marks = Marks {
-        keeper: format!("{KEEPER_VARIABLE}={instance}").into_bytes(),
-        runs: runs.map(|runs| runs.iter().map(|cid| format!("{RUN_VARIABLE}={cid}").into_bytes()).collect()),
-    };
+    let keeper = entry(KEEPER_VARIABLE, instance.to_string().as_bytes());
+    let run = |cid: &CommandId| entry(RUN_VARIABLE, cid.to_string().as_bytes());
+    end(Marks::Keeper { keeper, runs: runs.map(|runs| runs.iter().map(run).collect()) }).await
+}
+
+/// Kills what former keepers of `store` left running: processes whose mark names that store and another keeper than
+/// `instance`, with their process groups. Only for the keeper that holds the store's lock: there is no other one then
+/// whose they could be. Left alone are processes of other containers, where the same path is another store.
+///
+/// Bounds as for [`end_marked`].
+pub(crate) async fn end_left_behind(store: &Path, instance: Nonce) -> EndedProcesses {
+    let Some(here) = Namespaces::of("self") else { return EndedProcesses { ended: 0, none_left: true } };
+    let keeper = entry(KEEPER_VARIABLE, instance.to_string().as_bytes());
+    end(Marks::LeftBehind { store: entry(STORE_VARIABLE, store.as_os_str().as_bytes()), keeper, here }).await
+}
+
+async fn end(marks: Marks) -> EndedProcesses {
     let began = Instant::now();
     let mut ended = HashSet::new();
     loop {
@@ -57,19 +72,52 @@ pub async fn end_marked(instance: Nonce, runs: Option<&[CommandId]>) -> EndedPro
     }
 }
 
-/// Entries of an environment block that name a keeper and its runs.
+/// Processes to be ended, by entries of their environment block.
 #[derive(Clone)]
-struct Marks {
-    keeper: Vec<u8>,
-    runs: Option<HashSet<Vec<u8>>>,
+enum Marks {
+    /// Those of a keeper and, unless all, of these runs.
+    Keeper { keeper: Vec<u8>, runs: Option<HashSet<Vec<u8>>> },
+    /// Those of a store that are not of its present keeper, where that keeper is.
+    LeftBehind { store: Vec<u8>, keeper: Vec<u8>, here: Namespaces },
+}
+
+/// An entry of an environment block.
+fn entry(name: &str, value: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), b"=", value].concat()
 }
 
 impl Marks {
     /// Whether an environment block, entries ended by NUL, carries the marks.
     fn stand_in(&self, environment: &[u8]) -> bool {
-        let mut entries = environment.split(|byte| *byte == 0);
-        let of_keeper = entries.clone().any(|entry| entry == self.keeper);
-        of_keeper && self.runs.as_ref().is_none_or(|runs| entries.any(|entry| runs.contains(entry)))
+        let has = |wanted: &[u8]| environment.split(|byte| *byte == 0).any(|entry| entry == wanted);
+        match self {
+            Self::Keeper { keeper, runs } => {
+                has(keeper) && runs.as_ref().is_none_or(|runs| runs.iter().any(|run| has(run)))
+            }
+            Self::LeftBehind { store, keeper, .. } => has(store) && !has(keeper),
+        }
+    }
+
+    /// Whether a process that carries the marks is one that they speak of.
+    fn mean(&self, pid: Pid) -> bool {
+        match self {
+            Self::Keeper { .. } => true,
+            Self::LeftBehind { here, .. } => {
+                Namespaces::of(&pid.as_raw_pid().to_string()).as_ref() == Some(here)
+            }
+        }
+    }
+}
+
+/// Where a process lives: what paths and process ids mean there, see namespaces(7).
+#[derive(Clone, PartialEq, Eq)]
+struct Namespaces([PathBuf; 2]);
+
+impl Namespaces {
+    /// Of a process in `/proc`. None when it is gone or somebody else's.
+    fn of(process: &str) -> Option<Self> {
+        let of = |kind: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
+        Some(Self([of("mnt")?, of("pid")?]))
     }
 }
 
@@ -85,7 +133,7 @@ fn kill_if_marked(pid: Pid, marks: &Marks) -> bool {
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     // Zombies, kernel threads and other users' processes have nothing to read.
     let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())) else { return false };
-    if !marks.stand_in(&environment) {
+    if !marks.stand_in(&environment) || !marks.mean(pid) {
         return false;
     }
     let group = getpgid(Some(pid)).ok();
@@ -118,7 +166,25 @@ mod tests {
     fn marks_are_whole_entries(#[case] environment: &[u8], #[case] of_keeper: bool, #[case] of_run: bool) {
         let keeper = b"SIGNALBOX_KEEPER=k".to_vec();
         let runs = HashSet::from([b"SIGNALBOX_RUN=r".to_vec()]);
-        assert_eq!(Marks { keeper: keeper.clone(), runs: None }.stand_in(environment), of_keeper);
-        assert_eq!(Marks { keeper, runs: Some(runs) }.stand_in(environment), of_run);
+        assert_eq!(Marks::Keeper { keeper: keeper.clone(), runs: None }.stand_in(environment), of_keeper);
+        assert_eq!(Marks::Keeper { keeper, runs: Some(runs) }.stand_in(environment), of_run);
+    }
+
+    #[rstest]
+    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=former\0", true)]
+    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=k\0", false)]
+    #[case(b"SIGNALBOX_STORE=/s/t\0SIGNALBOX_KEEPER=former\0", false)]
+    #[case(b"SIGNALBOX_KEEPER=former\0", false)]
+    fn left_behind_is_what_another_keeper_of_the_store_started(
+        #[case] environment: &[u8],
+        #[case] left_behind: bool,
+    ) {
+        let here = Namespaces::of("self").unwrap();
+        let marks = Marks::LeftBehind {
+            store: entry(STORE_VARIABLE, b"/s"),
+            keeper: entry(KEEPER_VARIABLE, b"k"),
+            here,
+        };
+        assert_eq!(marks.stand_in(environment), left_behind);
     }
 }
