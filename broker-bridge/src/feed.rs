@@ -10,6 +10,7 @@
 //! | when output waited [`STALL`] for credit | `closed` |
 //! | when the console gave no sign of life for [`UNATTENDED`] | `closed` |
 //! | when the connection does not take its messages | nothing: the console misses a number or hears silence |
+//! | when there is no room, and the console gave no sign of life for [`FORSAKEN`] | nothing: as above |
 
 mod answer;
 mod command;
@@ -58,6 +59,9 @@ const STALL: Duration = Duration::from_secs(30);
 /// A console that was killed closes nothing, and a quiet feed never runs out of credit: without any sign of
 /// life its feed ends after this, and a console that lives opens it anew.
 const UNATTENDED: Duration = Duration::from_mins(10);
+/// Where there is no room for one more, a feed without a sign of life for this long makes room: a console that lives
+/// gives one every 10 s.
+const FORSAKEN: Duration = Duration::from_secs(30);
 /// Changes looked at before a feed turns to something else.
 const BATCH: usize = 1024;
 /// An open feed speaks this often.
@@ -81,15 +85,50 @@ impl Open {
     }
 }
 
+/// Whether one more feed of this operator has room; ends the most forsaken one if only that makes it.
+fn make_room(open: &mut HashMap<Key, Arc<Control>>, operator: &OperatorId, now: Instant) -> bool {
+    let own = open.keys().filter(|(other, _)| other == operator).count();
+    if own < PER_OPERATOR && open.len() < IN_ALL {
+        return true;
+    }
+    let counts = |key: &Key| own < PER_OPERATOR || key.0 == *operator;
+    let candidates = open.iter().filter(|(key, _)| counts(key));
+    let oldest = candidates.map(|(key, control)| (control.heard_at(), key)).min_by_key(|(at, _)| *at);
+    let Some((_, key)) = oldest.filter(|(at, _)| now.duration_since(*at) >= FORSAKEN) else { return false };
+    let key = key.clone();
+    if let Some(control) = open.remove(&key) {
+        control.closed.cancel();
+    }
+    true
+}
+
 /// What a console has told its feed.
 struct Control {
     /// Output bytes that may be sent, since the feed was opened.
     credited: AtomicU64,
     /// Grows with each sign of life.
     signs: AtomicU64,
+    /// When the last one came.
+    heard_at: Mutex<Instant>,
     /// Woken when one of them grew.
     wake: Notify,
     closed: CancellationToken,
+}
+
+impl Control {
+    fn new(credit: u64, closed: CancellationToken) -> Self {
+        Self {
+            credited: AtomicU64::new(credit),
+            signs: AtomicU64::new(0),
+            heard_at: Mutex::new(Instant::now()),
+            wake: Notify::new(),
+            closed,
+        }
+    }
+
+    fn heard_at(&self) -> Instant {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Feeds {
@@ -114,18 +153,11 @@ impl Feeds {
         if open.contains_key(&key) {
             return Ok(None);
         }
-        let own = open.keys().filter(|(operator, _)| *operator == key.0).count();
-        if own >= PER_OPERATOR || open.len() >= IN_ALL {
-            let message =
-                format!("cannot open a feed: {own} of yours are open; close one, or try again later");
+        if !make_room(&mut open, &key.0, Instant::now()) {
+            let message = "cannot open a feed: too many are open; close one, or try again later";
             return Err(Problem::new(ErrorCode::RateLimited, message));
         }
-        let control = Arc::new(Control {
-            credited: AtomicU64::new(args.credit),
-            signs: AtomicU64::new(0),
-            wake: Notify::new(),
-            closed: self.stop.child_token(),
-        });
+        let control = Arc::new(Control::new(args.credit, self.stop.child_token()));
         open.insert(key.clone(), Arc::clone(&control));
         let registration = Registration { open: Arc::clone(&self.open), key };
         Ok(Some(Feed { api: Arc::clone(&self.api), control, stop: self.stop.clone(), registration, args }))
@@ -138,6 +170,7 @@ impl Feeds {
             // Always `Some`, hence always set.
             let _ = control.credited.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
             control.signs.fetch_add(1, Ordering::AcqRel);
+            *control.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             control.wake.notify_one();
         }
     }
@@ -305,5 +338,30 @@ fn take_ready(changes: &mut Receiver<Change>, batch: &mut Batch) {
             Err(TryRecvError::Lagged(_)) => batch.lagged = true,
             Err(TryRecvError::Empty | TryRecvError::Closed) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forsaken_feed_makes_room_and_a_living_one_does_not() {
+        let [ours, theirs] = ["ours", "theirs"].map(|id| OperatorId::new(id).unwrap());
+        let key = |n: usize| (ours.clone(), RequestId::new(format!("request-{n}")).unwrap());
+        let mut open: HashMap<Key, Arc<Control>> = (0..PER_OPERATOR)
+            .map(|n| (key(n), Arc::new(Control::new(0, CancellationToken::new()))))
+            .collect();
+        let then = Instant::now();
+        assert!(make_room(&mut open, &theirs, then));
+        assert!(!make_room(&mut open, &ours, then));
+        let later = Instant::now() + FORSAKEN;
+        for (other, control) in &open {
+            *control.heard_at.lock().unwrap() = if *other == key(7) { then } else { later };
+        }
+        let forsaken = Arc::clone(&open[&key(7)]);
+        assert!(make_room(&mut open, &ours, later));
+        assert!(forsaken.closed.is_cancelled() && !open.contains_key(&key(7)));
+        assert_eq!(open.len(), PER_OPERATOR - 1);
     }
 }

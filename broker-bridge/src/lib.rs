@@ -10,6 +10,9 @@
 //! | `lease` `mailbox` `dispatcher` `deadline` `done` | what it decides while it holds the lease |
 //! | `api` `rpc` `feed` `http` | the operations and their fronts |
 
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("signalbox-bridge runs on Linux on x86-64 or arm64 only");
+
 pub mod api;
 pub mod args;
 pub mod broker;

@@ -11,8 +11,8 @@
 //! | `nats_link` | the broker |
 //! | `metrics`, `heartbeat` | signs of life |
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("signalbox-relay runs on Linux only");
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("signalbox-relay runs on Linux on x86-64 or arm64 only");
 
 mod agent;
 pub mod args;

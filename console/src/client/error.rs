@@ -48,6 +48,9 @@ pub enum ClientError {
     /// The bridge refused. The code says whether it may pass later.
     #[error("{}", .0.message)]
     Refused(Problem),
+    /// A bridge cannot do it just now. Retryable.
+    #[error("{}", .0.message)]
+    Busy(Problem),
     /// An answer makes no sense. Not retryable.
     #[error("the answer to {0} cannot be read")]
     Malformed(&'static str),
@@ -63,7 +66,7 @@ impl ClientError {
     /// As a refusal, for those who show refusals.
     pub fn problem(&self) -> Problem {
         match self {
-            Self::Refused(problem) => problem.clone(),
+            Self::Refused(problem) | Self::Busy(problem) => problem.clone(),
             other => Problem::new(ErrorCode::NotAccepted, signalbox_schemas::error::report(other)),
         }
     }
@@ -79,7 +82,7 @@ impl ClientError {
                 "see whether `signalbox up` is running".to_owned()
             }
             Self::Unsure(id) => format!("look with `signalbox show {id}`"),
-            Self::Refused(_) => return None,
+            Self::Refused(_) | Self::Busy(_) => return None,
             Self::Malformed(_) => "use the same version of console and bridge".to_owned(),
             Self::Sign(_) => "make the command shorter".to_owned(),
             Self::Closed => "try again".to_owned(),

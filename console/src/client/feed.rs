@@ -209,11 +209,12 @@ impl Feed {
             AnswerBody::Event(event) => Ok(self.take_event(*event)),
             AnswerBody::Error(problem) => {
                 self.abandon();
-                // These pass by themselves: the feed is opened anew after its delay.
-                if matches!(problem.code, ErrorCode::NotCaughtUp | ErrorCode::RateLimited) {
-                    return Ok(Ok(()));
+                // These pass by themselves, the first in a moment: the feed is opened anew after its delay.
+                match problem.code {
+                    ErrorCode::NotCaughtUp => Ok(Ok(())),
+                    ErrorCode::RateLimited => Err(ClientError::Busy(problem)),
+                    _ => Err(ClientError::Refused(problem)),
                 }
-                Err(ClientError::Refused(problem))
             }
             AnswerBody::Ok(_) => Err(ClientError::Malformed(op::FEED_OPEN)),
         }
