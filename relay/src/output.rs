@@ -60,6 +60,8 @@ pub(crate) struct Planner {
     /// Since when the next bytes of a stream wait.
     waiting_since: [Option<Instant>; 2],
     began: Instant,
+    /// Nothing more is sent, and these streams lack bytes that were.
+    given_up: Option<[bool; 2]>,
 }
 
 /// A piece to be sent.
@@ -84,7 +86,7 @@ fn at<T: Copy + Default>(pair: &[T; 2], stream: OutputStream) -> T {
 
 impl Planner {
     pub(crate) fn new(log: ChunkLog, began: Instant) -> Self {
-        Self { progress: log.before, again: log.window, waiting_since: [None; 2], began }
+        Self { progress: log.before, again: log.window, waiting_since: [None; 2], began, given_up: None }
     }
 
     /// Chunks sent so far.
@@ -94,6 +96,9 @@ impl Planner {
 
     /// The piece that is due, if any.
     pub(crate) fn next(&mut self, status: &RunStatus, now: Instant) -> Option<Piece> {
+        if self.given_up.is_some() {
+            return None;
+        }
         if let Some(chunk) = self.again.pop_front() {
             return Some(self.take(chunk, false));
         }
@@ -132,6 +137,27 @@ impl Planner {
 
     fn delay(&self, now: Instant) -> Duration {
         (now.saturating_duration_since(self.began) / FLUSH_RUN_SHARE).clamp(FLUSH_MIN, FLUSH_MAX)
+    }
+
+    /// Plans nothing more. Only the first `chunks` got through; the streams of the others are `lacking`.
+    pub(crate) fn give_up(&mut self, chunks: u64, lacking: [bool; 2]) {
+        self.progress.counter = chunks;
+        self.waiting_since = [None; 2];
+        self.given_up = Some(lacking);
+    }
+
+    /// The status that an exit may sign: a stream of which bytes stayed behind is not whole.
+    pub(crate) fn without_what_stayed_behind(&self, mut status: RunStatus) -> RunStatus {
+        let Some(lacking) = self.given_up else { return status };
+        for stream in OutputStream::ALL {
+            let of = match stream {
+                OutputStream::Stdout => &mut status.stdout,
+                OutputStream::Stderr => &mut status.stderr,
+            };
+            let lacks = at(&lacking, stream) || of.kept > at(&self.progress.bulk, stream);
+            of.truncated |= of.bytes > 0 && lacks;
+        }
+        status
     }
 
     /// When to ask again at the latest.
@@ -193,13 +219,17 @@ impl Pump {
                 && let Some(piece) = planner.next(&status, Instant::now())
             {
                 let Some((head, body)) = self.read(piece, &mut hashes) else {
-                    self.counters.count("output_unreadable");
-                    return self.wait_for_end(planner.chunks()).await;
+                    if self.counters.count("output_unreadable") {
+                        tracing::warn!(cid = %self.cid, "output cannot be read back, the rest of it stays behind");
+                    }
+                    planner.give_up(piece.counter, OutputStream::ALL.map(|it| it == piece.chunk.stream));
+                    break;
                 };
                 in_flight
                     .push_back(send(self.nats.clone(), self.cid, head, body, Duration::ZERO).boxed_local());
             }
             if ended && in_flight.is_empty() {
+                let status = planner.without_what_stayed_behind(status);
                 return Some(Pumped { status, chunks: planner.chunks(), inline: None });
             }
             let has_room = in_flight.len() < CHUNKS_IN_FLIGHT;
@@ -210,7 +240,8 @@ impl Pump {
                     if self.acknowledge(sent, &mut in_flight, &mut retry).is_break() {
                         self.counters.count("output_given_up");
                         let acknowledged = planner.chunks() - in_flight.len() as u64 - 1;
-                        return self.wait_for_end(acknowledged).await;
+                        in_flight = InFlight::new();
+                        planner.give_up(acknowledged, [true; 2]);
                     }
                 }
                 changed = self.status.changed(), if !ended => changed.ok()?,
@@ -244,12 +275,6 @@ impl Pump {
         let delay = retry.backoff.delay();
         in_flight.push_front(send(self.nats.clone(), self.cid, sent.head, sent.body, delay).boxed_local());
         std::ops::ControlFlow::Continue(())
-    }
-
-    /// Without chunks from now on: waits until the run has ended.
-    async fn wait_for_end(mut self, chunks: u64) -> Option<Pumped> {
-        let ended = self.status.wait_for(|status| status.phase == Phase::Ended).await.ok()?;
-        Some(Pumped { status: ended.clone(), chunks, inline: None })
     }
 
     /// All output, when it fits into the exit.

@@ -64,6 +64,29 @@ fn a_cut_is_announced_once_and_the_tail_comes_at_its_place() {
     assert_eq!(planner.chunks(), 4);
 }
 
+#[test]
+fn a_stream_of_which_bytes_stay_behind_is_not_whole() {
+    let now = Instant::now();
+    let both = |stdout, stderr| RunStatus { stderr, ..status(stdout, true) };
+    let truncated = |status: &RunStatus| [status.stdout.truncated, status.stderr.truncated];
+
+    let mut planner = Planner::new(ChunkLog::default(), now);
+    let run = both(kept(3), kept(CHUNK + 5));
+    let first = planner.next(&run, now).unwrap();
+    assert_eq!(truncated(&planner.without_what_stayed_behind(run.clone())), [false, false]);
+    let second = planner.next(&run, now).unwrap();
+    assert_eq!((first.chunk.stream, second.chunk.stream), (OutputStream::Stdout, OutputStream::Stderr));
+    planner.give_up(second.counter, [false, true]);
+    assert_eq!((planner.next(&run, now), planner.due(now), planner.chunks()), (None, None, 1));
+    assert_eq!(truncated(&planner.without_what_stayed_behind(run)), [false, true]);
+
+    // What is written after that stays behind too; a stream without bytes lacks none.
+    let mut planner = Planner::new(ChunkLog::default(), now);
+    planner.give_up(0, [true, false]);
+    let later = both(kept(0), kept(1));
+    assert_eq!(truncated(&planner.without_what_stayed_behind(later)), [false, true]);
+}
+
 /// The journal's view of what was sent.
 fn log(sent: &[Piece]) -> ChunkLog {
     let mut log = ChunkLog::default();

@@ -95,3 +95,23 @@ async fn small_output_travels_in_the_exit_and_more_does_not() -> Result<()> {
     assert_eq!([sent, inline].concat(), b"\0\xff\xfe");
     Ok(())
 }
+
+#[tokio::test]
+async fn output_that_cannot_be_read_back_is_reported_as_left_out() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start(&fleet).await?;
+    // Once the spool's file is gone, what follows is written to nowhere; the other stream is not concerned.
+    let script = "printf abc; until rm \"$SIGNALBOX_STORE/spool/$SIGNALBOX_RUN.out\" 2>/dev/null; do :; done; \
+        printf def; printf x >&2";
+    let (cid, offer) = fleet.command(&machine, script)?;
+    fleet.offer(&machine, &[offer]).await?;
+    let exit = fleet.exit(&machine, cid).await?;
+    assert_eq!((exit.state, exit.stdout.bytes), (ExitState::Completed, 6));
+    assert!(exit.stdout.truncated, "bytes are missing, and the exit does not say so");
+    assert_eq!(exit.stdout.sha256, Sha256::of(b"abcdef"));
+    let sent = fleet.output(&machine, cid, OutputStream::Stdout).await?;
+    let errors = fleet.output(&machine, cid, OutputStream::Stderr).await?;
+    assert_eq!(exit.chunks, (sent.chunks.len() + errors.chunks.len()) as u64, "it counts what is not there");
+    Ok(())
+}
