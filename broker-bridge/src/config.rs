@@ -36,7 +36,7 @@ pub enum ConfigError {
         value: String,
     },
     /// A name breaks its rule.
-    #[error("{flag}: {source}")]
+    #[error("{flag} cannot be used")]
     Name {
         /// The flag.
         flag: &'static str,

@@ -16,14 +16,13 @@ use signalbox_bridge::{
     identity::{self, Init},
     serve,
 };
+use signalbox_link::DEFAULT_LOG;
 use signalbox_schemas::error::report;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged when nobody says. The client's own lines repeat ours.
-const DEFAULT_LOG: &str = "info,async_nats=warn";
 /// Exit code of a command line that cannot be meant (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 

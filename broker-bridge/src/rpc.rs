@@ -21,7 +21,7 @@ use signalbox_schemas::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     api::{Api, Caller, commands, machines, output as ranges},
@@ -57,7 +57,13 @@ pub async fn serve(api: Arc<Api>, stop: CancellationToken) -> Result<(), Subscri
     loop {
         let delivery = tokio::select! {
             () = stop.cancelled() => break,
-            Some(_) = front.tasks.join_next(), if !front.tasks.is_empty() => continue,
+            Some(ended) = front.tasks.join_next(), if !front.tasks.is_empty() => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    front.api.count("rpc", "panicked");
+                    error!("a request or feed panicked");
+                }
+                continue;
+            }
             delivery = requests.next() => delivery.map(|delivery| front.request(delivery)),
             delivery = credit.next() => delivery.map(|delivery| front.control(&delivery)),
             delivery = close.next() => delivery.map(|delivery| front.control(&delivery)),

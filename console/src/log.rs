@@ -35,7 +35,7 @@ pub fn begin(log: &Log, layout: &Layout) {
             if file.metadata().is_ok_and(|meta| meta.len() > LOG_BYTES) && file.set_len(0).is_err() {
                 return;
             }
-            format.with_env_filter(filter("info,async_nats=warn")).with_writer(Mutex::new(file)).init();
+            format.with_env_filter(filter(signalbox_link::DEFAULT_LOG)).with_writer(Mutex::new(file)).init();
         }
     }
 }

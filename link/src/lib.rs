@@ -8,6 +8,10 @@
 //!
 //! The only crate that imports the NATS client. None of its types appear in a signature here.
 
+/// What a daemon logs when nobody says: what it does itself, and of the NATS client only what is wrong. Its own lines
+/// repeat ours at each connection.
+pub const DEFAULT_LOG: &str = "info,async_nats=warn";
+
 mod api;
 pub mod connect;
 pub mod crash;

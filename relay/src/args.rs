@@ -15,7 +15,7 @@ pub struct Args {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// What is logged, such as `info` or `signalbox_relay=debug`.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = signalbox_link::DEFAULT_LOG)]
     pub log: String,
 }
 
