@@ -32,8 +32,9 @@ use consumer::{Consumer, Received};
 
 /// Messages of one pull: at 100,000 a second still only 200 pulls a second.
 const PULL_MESSAGES: usize = 500;
-/// Bytes of one pull: what may wait in memory. Far above the largest message, which must fit.
-const PULL_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one pull: what may wait in memory, and on the broker for one connection, with one follow per stream.
+/// Above the largest message, which must fit.
+const PULL_BYTES: usize = 2 * 1024 * 1024;
 /// How long a pull may stay without messages before it is asked again.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// The server speaks at least this often while a pull waits …

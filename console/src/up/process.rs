@@ -61,11 +61,15 @@ fn names(argument: &[u8], path: &[u8]) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Sends a signal; a process that is gone is what one wants.
+/// Sends a signal; a process that is gone is what one wants. One that stands still would not hear TERM, and leave
+/// what it holds when it is killed: it is set going too.
 pub fn send(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(error) = pid.and_then(|pid| kill_process(pid, signal).err()) {
-        tracing::debug!(%error, "process is gone");
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let resume = (signal == Signal::TERM).then_some(Signal::CONT);
+    for signal in std::iter::once(signal).chain(resume) {
+        if let Err(error) = kill_process(pid, signal) {
+            tracing::debug!(%error, "process is gone");
+        }
     }
 }
 

@@ -36,6 +36,24 @@ async fn term_ends_everything_within_five_seconds() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stands_still_is_ended_too_with_all_it_holds() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let id = stack.http().submit("all", "echo $$; exec sleep 300").await?;
+    let child = eventually("a running child", || async {
+        let text = String::from_utf8(stack.http().output(&id, "demo-1", "stdout").await?)?;
+        text.trim().parse::<u32>().context("no pid yet")
+    })
+    .await?;
+    let keeper = stack.machine(0)?.keeper_pid;
+    signal(keeper, Signal::STOP)?;
+    stack.stop().await?;
+    for pid in [keeper, child] {
+        assert!(!is_alive(pid), "{pid} is alive");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_state_directory_keeps_everything() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let state = dir.path().join("state");
