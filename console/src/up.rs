@@ -29,6 +29,7 @@ use signalbox_schemas::{error::report, id::MachineId, layout::Layout};
 use tokio::{
     process::Command,
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -248,8 +249,18 @@ async fn stay(config: &Config, args: &args::Up, ready: &Ready, stop: &mut Stop) 
         stop.asked().await;
         return Ok(());
     }
-    tokio::select! {
-        left = console::open(config) => left,
+    // In a task of its own: whatever happens to the console (its terminal may vanish under it, and libraries print
+    // to it when they are dropped), what was started is stopped in order.
+    let config = config.clone();
+    let mut shown = JoinSet::new();
+    shown.spawn(async move { console::open(&config).await });
+    let left = tokio::select! {
+        Some(ended) = shown.join_next() => ended.unwrap_or_else(|error| {
+            tracing::error!(error = report(&error), "the console broke off");
+            Err(Failure::new(exit::FAILED, "cannot show the console any more: it broke off; see `log/up.log` in the state directory"))
+        }),
         () = stop.asked() => Ok(()),
-    }
+    };
+    shown.shutdown().await;
+    left
 }

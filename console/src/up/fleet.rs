@@ -194,6 +194,10 @@ impl Fleet {
     /// Ends everything within 5 s: relays, then keepers and bridge, which ends its broker.
     pub async fn stop(mut self) {
         let kill_at = Instant::now() + KILL_AFTER;
+        // Looked up before and again after the relays' end: a relay may have started a keeper meanwhile, and files may
+        // be gone by then if somebody deletes the directory under us.
+        let known: Vec<Stranger> = process::keepers(&self.layout);
+        let broker = process::by_name(&self.layout, "broker");
         self.relays.order.send_replace(Order::Term);
         if timeout(RELAYS_WITHIN, self.relays.all_ended()).await.is_err() {
             tracing::warn!("relays do not end in time, they are killed");
@@ -201,7 +205,7 @@ impl Fleet {
             // What is killed ends; if not, the keepers are ended all the same.
             let _ = timeout(GONE_WITHIN, self.relays.all_ended()).await;
         }
-        let keepers = process::keepers(&self.layout);
+        let keepers: Vec<Stranger> = known.into_iter().chain(process::keepers(&self.layout)).collect();
         process::signal_all(&keepers, Signal::TERM);
         self.bridge.order.send_replace(Order::Term);
         let in_order = timeout_at(kill_at, async {
@@ -213,8 +217,8 @@ impl Fleet {
         }
         self.bridge.order.send_replace(Order::Kill);
         // A bridge that was killed leaves its broker.
-        let rest: Vec<Stranger> =
-            keepers.into_iter().chain(process::by_name(&self.layout, "broker")).collect();
+        let brokers = broker.into_iter().chain(process::by_name(&self.layout, "broker"));
+        let rest: Vec<Stranger> = keepers.into_iter().chain(brokers).collect();
         process::signal_all(&rest, Signal::KILL);
         let _ = timeout(GONE_WITHIN, self.bridge.all_ended()).await;
         if !process::gone(&rest, GONE_WITHIN).await {
