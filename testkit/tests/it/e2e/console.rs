@@ -68,6 +68,36 @@ async fn one_command_starts_everything_and_one_key_ends_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_is_closed_leaves_nothing_behind() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let command = format!(
+        "SIGNALBOX_NATS_SERVER={} {} up --state-dir {} --http 127.0.0.1:0 --nats 127.0.0.1:0 --relays 1",
+        nats_server()?.display(),
+        bin("signalbox")?.display(),
+        state.display()
+    );
+    let tmux = Tmux::start(&command, 100, 30)?;
+    tmux.wait_for("1 online", BOUND).await?;
+    let mut pids = Vec::new();
+    for name in ["broker", "bridge", "demo-1"] {
+        let pid: u32 = std::fs::read_to_string(state.join(format!("run/{name}.pid")))?.trim().parse()?;
+        pids.push(pid);
+    }
+    let lock = std::fs::read(state.join("machines/demo-1/store/keeper.lock"))?;
+    let lock: serde_json::Value = serde_json::from_slice(&lock)?;
+    pids.push(u32::try_from(lock["pid"].as_u64().context("no pid")?)?);
+    drop(tmux);
+    eventually("the end of all that was started", || async {
+        for pid in &pids {
+            ensure!(!signalbox_testkit::process::is_alive(*pid), "{pid} is alive");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_is_given_back_on_a_signal() -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
     for ending in [Signal::TERM, Signal::INT, Signal::HUP] {
