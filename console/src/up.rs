@@ -98,6 +98,9 @@ pub enum UpError {
     Signals(#[source] io::Error),
 }
 
+/// Longest wait for the console to give the terminal back when it is told to end.
+const TERMINAL_WITHIN: Duration = Duration::from_millis(300);
+
 /// SIGINT, SIGTERM, and SIGHUP unless somebody (`nohup`) had it ignored.
 struct Stop {
     interrupt: Signal,
@@ -145,7 +148,8 @@ fn hangup_is_ignored() -> bool {
 pub async fn up(config: &Config, args: &args::Up) -> Result<u8, Failure> {
     let mut stop = Stop::listen().map_err(|error| failure(&error))?;
     let mut lock = StateLock::take(config.layout.root()).map_err(|error| failure(&error.into()))?;
-    let config = Config { layout: Layout::new(lock.root()), ..config.clone() };
+    // Our console goes to our broker, whatever the environment says.
+    let config = Config { layout: Layout::new(lock.root()), nats_url: None, ..config.clone() };
     let prepared = tokio::select! {
         prepared = prepare(&config, args, &mut lock) => Some(prepared),
         () = stop.asked() => None,
@@ -261,6 +265,9 @@ async fn stay(config: &Config, args: &args::Up, ready: &Ready, stop: &mut Stop) 
         }),
         () = stop.asked() => Ok(()),
     };
-    shown.shutdown().await;
+    // Gives the terminal back, if it takes anything; one that does not must not hold up the end.
+    if timeout(TERMINAL_WITHIN, shown.shutdown()).await.is_err() {
+        tracing::warn!("the terminal takes nothing");
+    }
     left
 }

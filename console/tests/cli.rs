@@ -187,7 +187,7 @@ fn a_machine_cannot_speak_for_another_on_a_terminal() {
     let mut lines = Lines::new(&[machine("a"), machine("b")], [SCREEN; 2]);
     let out = push(&mut lines, "a", b"x\rb | fake\x1b[1A\x1b[31mred\nplain\n");
     let text = String::from_utf8(out).unwrap();
-    assert_eq!(text, "a | x\na | b | fake\u{1b}[31mred\u{1b}[0m\na | plain\u{1b}[0m\n");
+    assert_eq!(text, "a | x\na | b | fake\u{1b}[31mred\u{1b}[0m\na | plain\n");
 }
 
 #[rstest]

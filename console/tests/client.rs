@@ -106,6 +106,10 @@ impl Fake {
         self.answer(rid, 0, AnswerBody::Ok(serde_json::to_value(value).unwrap())).await;
     }
 
+    async fn refuse(&self, rid: &RequestId, problem: Problem) {
+        self.answer(rid, 0, AnswerBody::Error(problem)).await;
+    }
+
     async fn event(&self, rid: &RequestId, seq: u64, event: FeedEvent) {
         self.answer(rid, seq, AnswerBody::Event(Box::new(event))).await;
     }
@@ -302,6 +306,25 @@ async fn an_unanswered_submit_is_repeated_under_the_same_id() {
     let accepted = Accepted { id: spec.cid, targets: vec![], cursor: String::new() };
     fake.ok(&rid, &accepted).await;
     assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap(), accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_after_an_unacknowledged_submit_is_no_promise_that_nothing_runs() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { client.run(&draft()).await });
+    let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1")] }).await;
+    let mut ids = Vec::new();
+    for code in [ErrorCode::NotAccepted, ErrorCode::Forbidden, ErrorCode::NotAccepted] {
+        let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
+        ids.push(open(&signed).2.cid);
+        fake.refuse(&rid, Problem::new(code, "try again")).await;
+    }
+    let ended = tasks.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(ClientError::Unsure(id)) if ids == [id, id, id]), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

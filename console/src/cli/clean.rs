@@ -5,6 +5,8 @@
 
 use std::{fmt::Write as _, mem};
 
+use crate::tui::text::{breaks, hides};
+
 /// Longest escape sequence that is looked at; longer ones are dropped as they come.
 const SEQUENCE_BYTES: usize = 64;
 /// What stands for something that is not shown.
@@ -161,10 +163,7 @@ impl Cleaner {
 
 /// Controls, and marks that reorder or hide text.
 fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{061c}' | '\u{fff9}'..='\u{fffb}')
+    c.is_control() || hides(c) || breaks(c)
 }
 
 /// Whether bytes may be the beginning of a character.

@@ -47,6 +47,11 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     tasks.spawn(session(access, asked, tell));
     let left = crate::tui::run(told, asks, options).await;
+    // Why the session ended by itself, if it did, is what the user has to know.
+    let ended = tasks.try_join_next();
     tasks.shutdown().await;
+    if let Some(Ok(Err(error))) = ended {
+        return Err(Failure::client("open the console", &error));
+    }
     left.map_err(|error| Failure::new(exit::FAILED, format!("cannot show the console: {}", report(&error))))
 }

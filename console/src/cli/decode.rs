@@ -121,9 +121,13 @@ pub async fn decode(config: &Config, args: args::Decode) -> Result<u8, Failure> 
     let mut input = Vec::new();
     std::io::stdin()
         .lock()
-        .take(INPUT_BYTES)
+        .take(INPUT_BYTES + 1)
         .read_to_end(&mut input)
         .map_err(|error| Failure::system("read stdin", &error))?;
+    if input.len() as u64 > INPUT_BYTES {
+        let line = format!("cannot decode: more than {INPUT_BYTES} bytes on stdin; decode them in parts");
+        return Err(Failure::new(exit::FAILED, line));
+    }
     let found = explain(&input, &Keys::load(&config.layout));
     if found.is_empty() {
         return Err(Failure::new(exit::FAILED, "cannot decode: no signed message on stdin"));

@@ -80,6 +80,14 @@ impl Failure {
         Self::new(FAILED, format!("cannot {what}: {}", report(error)))
     }
 
+    /// What was printed is not all there.
+    pub fn written(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::hangup(),
+            _ => Self::system("write the output", error),
+        }
+    }
+
     /// Our reader went away: nothing to say.
     pub fn hangup() -> Self {
         Self { code: HANGUP, line: None }

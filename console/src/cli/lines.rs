@@ -121,9 +121,9 @@ impl Stream {
 
     fn write_line(&mut self, prefix: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(prefix.as_bytes());
-        out.append(&mut self.open);
         // On a terminal a colour must not run on into the next machine's line.
-        let may_be_coloured = self.cleaner.is_some() && out.contains(&0x1b);
+        let may_be_coloured = self.cleaner.is_some() && self.open.contains(&0x1b);
+        out.append(&mut self.open);
         out.extend_from_slice(if may_be_coloured { b"\x1b[0m\n" } else { b"\n" });
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn connect(config: &Config, what: &str) -> Result<Client, Failu
 pub(crate) async fn print(text: impl Into<bytes::Bytes>) -> Result<u8, Failure> {
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
     let written = printer.print(Piece::Out(text.into())).await;
-    printer.finish().await;
+    printer.finish().await.map_err(|error| Failure::written(&error))?;
     written.map(|()| exit::OK).map_err(|_| Failure::hangup())
 }
 

@@ -40,7 +40,7 @@ pub struct Hangup;
 #[derive(Debug)]
 pub struct Printer {
     pieces: mpsc::Sender<Piece>,
-    done: oneshot::Receiver<()>,
+    done: oneshot::Receiver<io::Result<()>>,
 }
 
 impl Printer {
@@ -63,9 +63,8 @@ impl Printer {
         };
         // Not joined: it ends with its channel, and a pipe that is never read must not keep us from leaving.
         std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
-            writer.run(waiting);
             // Nobody may be waiting.
-            let _ = finished.send(());
+            let _ = finished.send(writer.run(waiting));
         })?;
         Ok(Self { pieces, done })
     }
@@ -79,10 +78,13 @@ impl Printer {
     }
 
     /// Waits until everything is written.
-    pub async fn finish(self) {
+    ///
+    /// # Errors
+    /// Why stdout took no more: the reader went away, or the disk behind it is full. What was handed over is not all
+    /// there then.
+    pub async fn finish(self) -> io::Result<()> {
         drop(self.pieces);
-        // An error means that the thread is gone, which is what we wait for.
-        let _ = self.done.await;
+        self.done.await.unwrap_or_else(|_| Err(io::Error::other("the writer ended early")))
     }
 }
 
@@ -99,7 +101,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, mut waiting: mpsc::Receiver<Piece>) {
+    fn run(&mut self, mut waiting: mpsc::Receiver<Piece>) -> io::Result<()> {
         while let Some(piece) = waiting.blocking_recv() {
             // Errors of stderr are nobody's business: there is no third place to tell them.
             let written = match piece {
@@ -123,15 +125,14 @@ impl Writer {
                     Ok(())
                 }
             };
-            if written.is_err() {
-                return;
-            }
+            written?;
             // Only when nothing more is waiting: a flood of output is not interrupted by it.
             if waiting.is_empty() {
                 self.show_progress();
             }
         }
         self.erase_progress();
+        Ok(())
     }
 
     fn write_out(&mut self, data: &[u8]) -> io::Result<()> {

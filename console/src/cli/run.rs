@@ -2,11 +2,7 @@
 //!
 //! Ctrl-C detaches: the command goes on without us. A second one within two seconds cancels it first.
 
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal as _,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use signalbox_schemas::{
     api::{Accepted, Counts, RunView, Watch},
@@ -76,7 +72,10 @@ pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
     let (client, prepared) = prepared;
     let accepted = tokio::select! {
         accepted = client.submit(&prepared) => accepted.map_err(fail)?,
-        _ = interrupts.recv() => return Ok(detach(&client, prepared.id, &mut interrupts).await),
+        _ = interrupts.recv() => {
+            super::say(&format!("interrupted while {} was submitted: whether it was accepted is not known", prepared.id));
+            return Ok(detach(&client, prepared.id, &mut interrupts).await);
+        }
     };
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
     let mut follow = Follow::new(config, &args, &accepted);
@@ -92,14 +91,17 @@ pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
     };
     let code = tokio::select! {
         followed = followed => match followed {
-            Err(End::Hangup(Hangup)) => return Err(Failure::hangup()),
+            Err(End::Hangup(Hangup)) => {
+                // The writer knows why it stopped.
+                return Err(printer.finish().await.err().map_or_else(Failure::hangup, |error| Failure::written(&error)));
+            }
             Err(End::Failure(failure)) => Err(failure),
             Ok(code) => Ok(code),
         },
         _ = interrupts.recv() => return Ok(detach(&client, accepted.id, &mut interrupts).await),
     };
     tokio::select! {
-        () = printer.finish() => {}
+        done = printer.finish() => done.map_err(|error| Failure::written(&error))?,
         // Nobody reads what is left, and nobody wants to wait for it.
         _ = interrupts.recv() => {}
     }
@@ -129,7 +131,7 @@ fn deadline(prepared: &Prepared, args: &args::Run) -> u64 {
 /// Leaves the command to itself; cancels it when asked again at once.
 async fn detach(client: &Client, id: CommandId, interrupts: &mut Signal) -> u8 {
     super::say(&format!(
-        "detached from {id}; it goes on. See it with `signalbox show {id}`; Ctrl-C again cancels it"
+        "detached from {id}; what was accepted goes on. See it with `signalbox show {id}`; Ctrl-C again cancels it"
     ));
     if timeout(SECOND_INTERRUPT, interrupts.recv()).await.is_ok() {
         match client.cancel(id).await {
@@ -366,6 +368,5 @@ fn elapsed_ms(since: Instant) -> u64 {
 
 /// The age of a moment given in Unix ms, ms.
 pub(super) fn age_ms(at: u64) -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(at)
+    now_ms().saturating_sub(at)
 }

@@ -54,7 +54,7 @@ pub async fn show(config: &Config, args: &args::Show) -> Result<u8, Failure> {
         lines: Lines::new(&machines, sinks),
     };
     let written = shown.write(&view, args.output).await;
-    printer.finish().await;
+    printer.finish().await.map_err(|error| Failure::written(&error))?;
     written.map(|()| exit::OK)
 }
 

@@ -42,8 +42,8 @@ pub enum ClientError {
     /// No bridge answered in time. Retryable; whether a change was made is not known.
     #[error("no bridge answered within {} s", .0.as_secs())]
     NoBridge(Duration),
-    /// No bridge answered a submit, several times. It may be accepted.
-    #[error("no bridge answered; whether {0} was accepted is not known")]
+    /// No bridge acknowledged a submit, several times. It may be accepted.
+    #[error("nobody acknowledged it; whether {0} was accepted is not known")]
     Unsure(CommandId),
     /// The bridge refused. The code says whether it may pass later.
     #[error("{}", .0.message)]

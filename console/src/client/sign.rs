@@ -5,7 +5,7 @@ use std::time::Duration;
 use signalbox_schemas::{
     api::{Accepted, Preview, Previewed, Submit, Target, op},
     command::{CommandSpec, Grant, InvalidSpec},
-    error::{ErrorCode, Problem},
+    error::{ErrorCode, Problem, report},
     id::{CommandId, Sha256},
     limit,
     selector::Selector,
@@ -112,8 +112,8 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
     let id = new_id();
     let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
     let spec = draft.spec(access, id, count, now_ms());
-    spec.validate().map_err(|error| refuse(ErrorCode::Invalid, error.to_string()))?;
     let bytes = serde_json::to_vec(&spec).map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?;
+    CommandSpec::from_bytes(&bytes).map_err(|error| refuse(ErrorCode::Invalid, error.to_string()))?;
     let spec_sha256 = Sha256::of(&bytes);
     let grant = |target: &Target| {
         let grant = Grant {
@@ -145,14 +145,23 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`]: it is not accepted. [`ClientError::Unsure`]: it may be.
     pub async fn submit(&self, prepared: &Prepared) -> Result<Accepted, ClientError> {
+        let mut is_unsure = false;
         for attempt in 1..=SUBMIT_TRIES {
             match self.change(op::COMMANDS_SUBMIT, &prepared.submit).await {
-                Err(ClientError::NoBridge(_)) => {
-                    tracing::debug!(id = %prepared.id, attempt, "submit was not answered");
-                    sleep(SUBMIT_STEP).await;
+                Ok(accepted) => return Ok(accepted),
+                Err(ClientError::NoBridge(_)) => is_unsure = true,
+                // The broker did not acknowledge: it may be stored all the same.
+                Err(ClientError::Refused(problem)) if problem.code == ErrorCode::NotAccepted => {
+                    is_unsure = true;
                 }
-                answered => return answered,
+                // Says nothing about the try before it.
+                Err(error) if is_unsure => {
+                    tracing::debug!(error = report(&error), "a repeated submit failed");
+                }
+                Err(error) => return Err(error),
             }
+            tracing::debug!(id = %prepared.id, attempt, "submit was not acknowledged");
+            sleep(SUBMIT_STEP).await;
         }
         Err(ClientError::Unsure(prepared.id))
     }

@@ -6,10 +6,7 @@
 
 mod input;
 
-use std::{
-    io,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, time::Duration};
 
 use ratatui::{Terminal, backend::Backend};
 use tokio::{
@@ -20,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Ask, Told},
+    client::{Ask, Told, nats::now_ms},
     tui::{
         TuiError, TuiOptions,
         effect::Effect,
@@ -211,11 +208,6 @@ async fn panic_of(tasks: &mut JoinSet<()>) -> TuiError {
 }
 
 /// Now, Unix ms.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,29 +25,39 @@ enum Fate {
 
 fn fate(c: char) -> Fate {
     match c {
-        // Invisible, joining or reordering marks, variation selectors, skin tones and tags: terminals disagree
-        // about their width, or they let text read other than it is.
-        '\u{ad}'
-        | '\u{34f}'
-        | '\u{61c}'
-        | '\u{115f}'
-        | '\u{1160}'
-        | '\u{17b4}'
-        | '\u{17b5}'
-        | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}'
-        | '\u{ffa0}'
-        | '\u{1f3fb}'..='\u{1f3ff}'
-        | '\u{e0000}'..='\u{e0fff}' => Fate::Dropped,
-        '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' => Fate::Replaced,
-        c if c.is_control() => Fate::Replaced,
+        // Variation selectors and skin tones: terminals disagree about their width.
+        '\u{fe00}'..='\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}' => Fate::Dropped,
+        c if hides(c) => Fate::Dropped,
+        c if breaks(c) || c.is_control() => Fate::Replaced,
         _ => Fate::Shown,
     }
+}
+
+/// Invisible, joining and reordering marks and tags: they let text read other than it is.
+pub fn hides(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Line and paragraph separators and annotations that are no controls to Unicode.
+pub fn breaks(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// One line of foreign text: controls become U+FFFD, tabs and line ends a space.

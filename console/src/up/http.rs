@@ -12,12 +12,15 @@ use tokio::{
 
 /// Longest wait for the whole answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Most pages that are read: far more machines than one directory was ever set up for.
+const PAGES: usize = 100;
 /// Largest answer: 64 machines with metrics are below 200 KiB.
 const ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Deserialize)]
 struct Machines {
     items: Vec<Machine>,
+    next: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -28,14 +31,21 @@ struct Machine {
 
 /// The machines that are online; none when the bridge does not answer or not yet.
 pub async fn online(bridge: SocketAddr, token: &str) -> Vec<MachineId> {
-    let answer = timeout(ANSWER_WITHIN, get(bridge, "/api/v1/machines?limit=1000", token)).await;
-    let body = match answer {
-        Ok(Ok(answer)) => body(&answer),
-        Ok(Err(_)) | Err(_) => None,
-    };
-    let machines = body.and_then(|body| serde_json::from_slice::<Machines>(&body).ok());
-    let machines = machines.map(|machines| machines.items).unwrap_or_default();
-    machines.into_iter().filter(|m| m.state == Liveness::Online).map(|m| m.id).collect()
+    let mut found = Vec::new();
+    let mut after = String::new();
+    for _ in 0..PAGES {
+        let Some(page) = page(bridge, &after, token).await else { break };
+        found.extend(page.items.into_iter().filter(|m| m.state == Liveness::Online).map(|m| m.id));
+        let Some(next) = page.next else { break };
+        after = format!("&after={next}");
+    }
+    found
+}
+
+async fn page(bridge: SocketAddr, after: &str, token: &str) -> Option<Machines> {
+    let path = format!("/api/v1/machines?limit=1000{after}");
+    let answer = timeout(ANSWER_WITHIN, get(bridge, &path, token)).await.ok()?.ok()?;
+    serde_json::from_slice(&body(&answer)?).ok()
 }
 
 async fn get(bridge: SocketAddr, path: &str, token: &str) -> std::io::Result<Vec<u8>> {

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use signalbox_schemas::layout::Layout;
 
 /// The directory cannot be had.
@@ -45,6 +48,15 @@ pub struct StateLock {
     named: Option<File>,
 }
 
+/// Whether the lock is ours now; an error where locks do not work.
+fn try_lock(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl StateLock {
     /// Takes the directory; makes it if it is missing.
     ///
@@ -60,7 +72,7 @@ impl StateLock {
         let root = fs::canonicalize(path).map_err(failed)?;
         let directory = File::open(&root).map_err(failed)?;
         let mut lock = Self { root, was_missing, was_empty: false, directory, named: None };
-        if !lock.try_directory() {
+        if !lock.try_directory().map_err(failed)? {
             let pid = read_pid(&Layout::new(&lock.root).lock());
             return Err(LockError::InUse { path: lock.root.clone(), pid });
         }
@@ -68,8 +80,8 @@ impl StateLock {
         Ok(lock)
     }
 
-    fn try_directory(&self) -> bool {
-        flock(&self.directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+    fn try_directory(&self) -> io::Result<bool> {
+        try_lock(&self.directory)
     }
 
     /// The directory by its real path.
@@ -87,7 +99,7 @@ impl StateLock {
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
         let mut file = options.open(&path).map_err(failed)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !try_lock(&file).map_err(failed)? {
             return Err(LockError::InUse { path: self.root.clone(), pid: read_pid(&path) });
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;

@@ -129,3 +129,21 @@ async fn output_shows_at_once() -> Result<()> {
     assert_eq!(stack.http().output(&id, "demo-1", "stdout").await?, b"a\nb\n");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_no_success() -> Result<()> {
+    let stack = Stack::demo().await?;
+    for args in
+        [vec!["machines"], vec!["run", "--on", "demo-1", "--", "echo lost"], vec!["completions", "bash"]]
+    {
+        let mut command = stack.cli(&args)?;
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::fs::File::options().write(true).open("/dev/full")?);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?} says {said:?}");
+        assert!(said.contains("write the output"), "{args:?} says {said:?}");
+    }
+    Ok(())
+}
