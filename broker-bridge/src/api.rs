@@ -35,8 +35,8 @@ use crate::{
     view::{Cursors, View},
 };
 
-/// How long an answer about something unknown waits for this bridge to read what the broker already has.
-/// A bridge that is up to date needs microseconds; a client gives up after 5 s.
+/// How long an answer about something unknown waits for the broker to say how far it goes, and then for this bridge to
+/// read that. A bridge that is up to date needs microseconds; a client gives up after 5 s.
 const READ_THROUGH: Duration = Duration::from_secs(2);
 /// How long a write waits to be readable here, so that the next read needs no cursor. Reading one's own write
 /// takes about 1 ms; more than this means that the bridge is busy, and the cursor says how to wait.
@@ -274,7 +274,8 @@ impl Api {
             let message = "this bridge cannot tell yet, it has not read all there is; try again in a moment";
             Problem::new(ErrorCode::NotCaughtUp, message)
         };
-        let state = self.link.stream_state(stream).await.map_err(|error| {
+        let asked = tokio::time::timeout(READ_THROUGH, self.link.stream_state(stream)).await;
+        let state = asked.map_err(|_| behind())?.map_err(|error| {
             warn!(stream, error = report(&error), "cannot ask how far a stream goes");
             behind()
         })?;

@@ -221,16 +221,18 @@ impl BrokerLink {
         record: &T,
     ) -> Result<Cursors, BrokerError> {
         let new = self.record(table, id, record)?;
+        let created = self.created(stream::STATE).await?;
+        let cursor = |sequence| Cursors::of(stream::STATE, Position { created, sequence });
         for _ in 0..RECORD_TRIES {
             let known = self.last(stream::STATE, &new.subject).await?;
             if let Some(same) = known.as_ref().filter(|message| message.payload == new.body) {
-                return self.state_cursor(same.sequence).await;
+                return Ok(cursor(same.sequence));
             }
             let message = Store::new(new.subject.clone(), new.body.clone())
                 .with_headers(new.headers.clone())
                 .only_after(known.map_or(0, |message| message.sequence));
             match self.link.store(message).await {
-                Ok(stored) => return self.state_cursor(stored.sequence).await,
+                Ok(stored) => return Ok(cursor(stored.sequence)),
                 // An earlier attempt of ours, or another bridge: look again.
                 Err(StoreError::Taken { .. } | StoreError::Unanswered { .. }) => {}
                 Err(source) => return Err(BrokerError::Store { what: new.subject, source }),
@@ -244,24 +246,28 @@ impl BrokerLink {
     /// # Errors
     /// [`BrokerError::Store`] with [`StoreError::Taken`] as cause when one of them exists.
     pub async fn put_records_atomic(&self, records: Vec<NewRecord>) -> Result<Cursors, BrokerError> {
+        // Asked first: nothing may fail once the records are acknowledged.
+        let created = self.created(stream::STATE).await?;
         let what = records.first().map(|record| record.subject.clone()).unwrap_or_default();
         let messages = records
             .into_iter()
             .map(|record| Store::new(record.subject, record.body).with_headers(record.headers).only_first());
         let stored = self.link.store_batch(messages.collect()).await;
         let stored = stored.map_err(|source| BrokerError::Store { what, source })?;
-        self.state_cursor(stored.sequence).await
-    }
-
-    async fn state_cursor(&self, sequence: u64) -> Result<Cursors, BrokerError> {
-        self.cursor(stream::STATE, sequence).await
+        Ok(Cursors::of(stream::STATE, Position { created, sequence: stored.sequence }))
     }
 
     /// The cursor that says that a stream was read up to `sequence`.
     pub(crate) async fn cursor(&self, name: &str, sequence: u64) -> Result<Cursors, BrokerError> {
+        let created = self.created(name).await?;
+        Ok(Cursors::of(name, Position { created, sequence }))
+    }
+
+    /// When a stream was made, Unix ms.
+    async fn created(&self, name: &str) -> Result<u64, BrokerError> {
         let state = self.link.stream_state(name).await;
         let state = state.map_err(|source| BrokerError::Stream { name: name.to_owned(), source })?;
-        Ok(Cursors::of(name, Position { created: state.created_ms, sequence }))
+        Ok(state.created_ms)
     }
 
     /// The last message of a subject, from the leader.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -38,8 +38,10 @@ use crate::{
 /// Changes that a slow reader may fall behind before it is told to read everything again. A command to 1,000
 /// machines makes 2,000.
 const CHANGES: usize = 4_096;
-/// Bodies of young output chunks kept in memory, bytes: live output is read from here and not from the broker.
+/// Memory for young output chunks, bytes: live output is read from here and not from the broker.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// What an entry takes beside its body, about: a chunk may be a single byte.
+const CACHE_ENTRY_BYTES: usize = 128;
 
 /// What the core needs to know.
 #[derive(Debug)]
@@ -255,13 +257,13 @@ impl ChunkCache {
     pub(crate) fn put(&mut self, sequence: u64, body: &Bytes) {
         // A copy: the original is a slice of a larger read buffer, which it would keep alive.
         let body = Bytes::copy_from_slice(body);
-        self.bytes += body.len();
+        self.bytes += body.len() + CACHE_ENTRY_BYTES;
         if let Some(replaced) = self.bodies.insert(sequence, body) {
-            self.bytes -= replaced.len();
+            self.bytes -= replaced.len() + CACHE_ENTRY_BYTES;
         }
         while self.bytes > CACHE_BYTES {
             let Some((_, oldest)) = self.bodies.pop_first() else { break };
-            self.bytes -= oldest.len();
+            self.bytes -= oldest.len() + CACHE_ENTRY_BYTES;
         }
     }
 
@@ -293,9 +295,58 @@ impl Counters {
 }
 
 /// Now, Unix ms by this machine's clock.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+pub fn now_ms() -> u64 {
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A state that reads nothing and a broker without streams, for tests of single parts.
+#[cfg(test)]
+pub(crate) mod still {
+    use nkeys::{KeyPair, KeyPairType};
+    use signalbox_link::Options;
+    use signalbox_testkit::Broker;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::api::{Api, Settings};
+
+    pub(crate) struct Still {
+        pub(crate) context: Context,
+        _dir: TempDir,
+        _broker: Broker,
+    }
+
+    /// A key made from one byte.
+    pub(crate) fn key(byte: u8) -> SigningKey {
+        let pair = KeyPair::new_from_raw(KeyPairType::User, [byte; 32]).unwrap();
+        SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
+    }
+
+    impl Still {
+        pub(crate) async fn start() -> anyhow::Result<Self> {
+            let broker = Broker::start().await?;
+            let link = Link::connect(Options::plain(&broker.url(), "still", None)).await?;
+            let (ws, bridge) = (Workspace::main(), BridgeId::new("b1")?);
+            let dir = tempfile::tempdir()?;
+            let store = Store::open(dir.path(), "still")?;
+            let memory = Memory::load(&store, Duration::ZERO)?;
+            let decoder = Decoder { ws: ws.clone(), fleet_key: key(1).public().clone() };
+            let shared = Arc::new(Shared::new(link.clone(), decoder, store, memory)?);
+            let broker_link = BrokerLink::new(link, ws, bridge, Arc::new(key(2)));
+            let lease = watch::channel(Some(Epoch(1))).1;
+            let context = Context { shared, broker: broker_link, lease, stop: CancellationToken::new() };
+            Ok(Self { context, _dir: dir, _broker: broker })
+        }
+
+        /// The operations of this bridge.
+        pub(crate) fn api(&self) -> Arc<Api> {
+            let (link, view) = (self.context.broker.link().clone(), View::new(self.context.shared.clone()));
+            let (ws, bridge) = (Workspace::main(), self.context.broker.bridge().clone());
+            let settings = Settings { ws, bridge, key: Arc::new(key(2)), pepper: [0; 32] };
+            Arc::new(Api::new(link.clone(), link, view, settings))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -309,8 +360,18 @@ mod tests {
         for sequence in 1..=40 {
             cache.put(sequence, &body);
         }
-        assert_eq!(cache.get(8), None);
-        assert_eq!(cache.get(9).map(|body| body.len()), Some(1024 * 1024));
+        assert_eq!(cache.get(9), None);
+        assert_eq!(cache.get(10).map(|body| body.len()), Some(1024 * 1024));
         assert!(cache.bytes <= CACHE_BYTES);
+    }
+
+    #[test]
+    fn single_bytes_do_not_fill_memory() {
+        let mut cache = ChunkCache::default();
+        let most = CACHE_BYTES / CACHE_ENTRY_BYTES;
+        for sequence in 1..=most as u64 + 10 {
+            cache.put(sequence, &Bytes::from_static(b"x"));
+        }
+        assert!(cache.bodies.len() < most, "{} entries", cache.bodies.len());
     }
 }

@@ -18,7 +18,7 @@ use tokio::{task::JoinSet, time::sleep};
 use tracing::{debug, info, warn};
 
 use crate::{
-    core::{Context, CoreError, Epoch, now_ms},
+    core::{Context, CoreError, now_ms},
     ingest::{FOLLOWED, apply_fact, read_to_end},
     projection::output::Received,
     store::key,
@@ -50,28 +50,30 @@ pub(crate) async fn run(context: Context) -> Result<(), CoreError> {
     let stop = context.stop.clone();
     let work = async {
         loop {
-            let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return };
+            let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return Ok(()) };
             let Some(epoch) = epoch else { continue };
             if caught_up.wait_for(|is| *is).await.is_err() {
-                return;
+                return Ok(());
             }
             read_to_end(&context.shared, &FOLLOWED).await;
+            info!(epoch = epoch.0, "keeping deadlines");
             tokio::select! {
-                () = keep(&context, epoch) => {}
+                ended = keep(&context, JoinSet::new()) => return ended,
                 _ = lease.wait_for(|held| *held != Some(epoch)) => {}
             }
         }
     };
     tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
+        () = stop.cancelled() => Ok(()),
+        ended = work => ended,
     }
-    Ok(())
 }
 
-async fn keep(context: &Context, epoch: Epoch) {
-    info!(epoch = epoch.0, "keeping deadlines");
-    let mut decisions = JoinSet::new();
+/// Decides what is due, for ever.
+///
+/// # Errors
+/// When a decision panicked, or a fact could not be applied: memory may be wrong then, and nothing is decided by it.
+async fn keep(context: &Context, mut decisions: JoinSet<Result<(), CoreError>>) -> Result<(), CoreError> {
     loop {
         while decisions.len() < IN_FLIGHT {
             let Some(due) = take_due(context) else { break };
@@ -82,7 +84,7 @@ async fn keep(context: &Context, epoch: Epoch) {
         let wait = next.map_or(LONGEST, |at| Duration::from_millis(at.saturating_sub(now_ms())).min(LONGEST));
         tokio::select! {
             () = context.shared.deadline.notified() => {}
-            Some(_) = decisions.join_next() => {}
+            Some(ended) = decisions.join_next() => ended.unwrap_or(Err(CoreError::Ended("decision")))?,
             () = sleep(wait), if decisions.len() < IN_FLIGHT => {}
         }
     }
@@ -112,7 +114,7 @@ fn take_due(context: &Context) -> Option<Due> {
     Some(Due { cid, mid, decision })
 }
 
-async fn decide(context: &Context, due: Due) {
+async fn decide(context: &Context, due: Due) -> Result<(), CoreError> {
     let Due { cid, mid, decision } = due;
     let ws = context.broker.ws().clone();
     let (kind, stored) = match decision {
@@ -133,25 +135,31 @@ async fn decide(context: &Context, due: Due) {
     };
     match stored {
         Ok(_) => info!(command = %cid, machine = %mid, kind = kind.as_str(), "decided what was due"),
-        Err(StoreError::Taken { .. }) => read_on(context, cid, &mid, kind).await,
+        Err(StoreError::Taken { .. }) => return read_on(context, cid, &mid, kind).await,
         // It stays due, and is tried again.
         Err(error) => {
             warn!(command = %cid, machine = %mid, error = report(&error), "deadline was not written");
         }
     }
+    Ok(())
 }
 
 /// Somebody was first. Usually that is on its way to the projection, or was applied already; but it is made
 /// sure, for nothing else would ever end this run.
-async fn read_on(context: &Context, cid: CommandId, mid: &MachineToken, kind: FactKind) {
+async fn read_on(
+    context: &Context,
+    cid: CommandId,
+    mid: &MachineToken,
+    kind: FactKind,
+) -> Result<(), CoreError> {
     debug!(command = %cid, machine = %mid, kind = kind.as_str(), "somebody was first");
     let subject = Subject::Run(context.broker.ws().clone(), mid.clone(), cid, kind).to_string();
     match context.broker.last(RUN, &subject).await {
-        Ok(Some(message)) => apply_fact(&context.shared, message).await,
-        Ok(None) => return,
+        Ok(Some(message)) => apply_fact(&context.shared, message).await?,
+        Ok(None) => return Ok(()),
         Err(error) => {
             warn!(command = %cid, machine = %mid, error = report(&error), "register cannot be read");
-            return;
+            return Ok(());
         }
     }
     let still_claimed = {
@@ -165,6 +173,7 @@ async fn read_on(context: &Context, cid: CommandId, mid: &MachineToken, kind: Fa
         let purged = context.broker.link().purge_subject(RUN, &subject).await;
         warn!(command = %cid, machine = %mid, purged = purged.is_ok(), "foreign `lost` removed");
     }
+    Ok(())
 }
 
 fn known_bytes(context: &Context, cid: CommandId, mid: &MachineToken) -> [u64; 2] {
@@ -174,3 +183,20 @@ fn known_bytes(context: &Context, cid: CommandId, mid: &MachineToken) -> [u64; 2
 
 /// The bridge withdraws an offer this long after `expires_at`, when relays have long been silent.
 const _: () = assert!(limit::EXPIRY_GRACE_MS < AGAIN_MS);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::core::still::Still;
+
+    #[tokio::test]
+    async fn a_decision_that_panics_ends_the_core() {
+        let still = Still::start().await.unwrap();
+        let mut decisions = JoinSet::new();
+        decisions.spawn(async { panic!("on purpose") });
+        let ended = timeout(Duration::from_secs(5), keep(&still.context, decisions)).await.unwrap();
+        assert!(matches!(ended, Err(CoreError::Ended(_))), "{ended:?}");
+    }
+}

@@ -72,29 +72,28 @@ pub(crate) async fn run(context: Context) -> Result<(), CoreError> {
     let stop = context.stop.clone();
     let work = async {
         loop {
-            let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return };
+            let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return Ok(()) };
             let Some(epoch) = epoch else { continue };
             if caught_up.wait_for(|is| *is).await.is_err() {
-                return;
+                return Ok(());
             }
             read_to_end(&context.shared, &FOLLOWED).await;
             let mut dispatcher = Dispatcher::new(context.clone(), epoch);
             tokio::select! {
-                () = dispatcher.dispatch() => {}
+                ended = dispatcher.dispatch() => ended?,
                 _ = lease.wait_for(|held| *held != Some(epoch)) => {}
             }
             info!(epoch = epoch.0, "dispatching ended");
             // Deposed before the lease noticed: wait until it does.
             if lease.wait_for(|held| *held != Some(epoch)).await.is_err() {
-                return;
+                return Ok(());
             }
         }
     };
     tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
+        () = stop.cancelled() => Ok(()),
+        ended = work => ended,
     }
-    Ok(())
 }
 
 struct Dispatcher {
@@ -131,7 +130,10 @@ impl Dispatcher {
     }
 
     /// Writes until another bridge has a later lease.
-    async fn dispatch(&mut self) {
+    ///
+    /// # Errors
+    /// When a write panicked: its machine would be taken for busy for ever.
+    async fn dispatch(&mut self) -> Result<(), CoreError> {
         info!(epoch = self.epoch.0, machines = self.queue.len(), "dispatching");
         let mut check = tokio::time::interval(NUDGE_CHECK);
         loop {
@@ -140,7 +142,7 @@ impl Dispatcher {
             tokio::select! {
                 () = self.context.shared.dispatch.notified() => self.collect(),
                 Some(ended) = self.writes.join_next() => {
-                    let Ok((mid, wrote)) = ended else { continue };
+                    let (mid, wrote) = ended.map_err(|_| CoreError::Ended("mailbox write"))?;
                     self.busy.remove(&mid);
                     match wrote {
                         Wrote::Yes => {}
@@ -148,7 +150,7 @@ impl Dispatcher {
                             self.context.shared.counters.add("mailbox.again");
                             self.queue.insert(mid);
                         }
-                        Wrote::Deposed => return,
+                        Wrote::Deposed => return Ok(()),
                     }
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.clean(),
@@ -292,13 +294,13 @@ impl Write {
             self.context.shared.counters.add("mailbox.conflict");
             match self.read_back(sha256).await {
                 Some(Found::Mine(sequence)) => return self.stands(&mailbox, sequence, sha256),
-                Some(Found::Other(row)) if row.epoch > self.epoch.0 && !self.is_holder().await => {
-                    return Wrote::Deposed;
-                }
-                Some(Found::Other(row)) => {
-                    self.wait_for(&row).await;
-                    self.context.shared.memory_mut().mailboxes.insert(self.mid.clone(), row);
-                }
+                Some(Found::Other(row)) if row.epoch > self.epoch.0 => match self.is_holder().await {
+                    Some(false) => return Wrote::Deposed,
+                    Some(true) => self.take_over(row).await,
+                    // Not known: asked again.
+                    None => {}
+                },
+                Some(Found::Other(row)) => self.take_over(row).await,
                 Some(Found::Nothing) => {
                     self.context.shared.memory_mut().mailboxes.remove(&self.mid);
                 }
@@ -362,12 +364,24 @@ impl Write {
     }
 
     /// Whether the lease is this bridge's, by the leader's word. Then a higher epoch is one of a lease stream that
-    /// is no more, and means nothing.
-    async fn is_holder(&self) -> bool {
+    /// is no more, and means nothing. `None`: not known.
+    async fn is_holder(&self) -> Option<bool> {
         let subject = Subject::Lease(self.context.broker.ws().clone()).to_string();
-        let found = self.context.broker.last(LEASE, &subject).await.ok().flatten();
+        let found = match self.context.broker.last(LEASE, &subject).await {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(machine = %self.mid, error = report(&error), "lease cannot be read");
+                return None;
+            }
+        };
         let lease = found.and_then(|message| serde_json::from_slice::<Lease>(&message.payload).ok());
-        lease.is_some_and(|lease| lease.bridge == *self.context.broker.bridge())
+        Some(lease.is_some_and(|lease| lease.bridge == *self.context.broker.bridge()))
+    }
+
+    /// Goes on from what somebody else wrote.
+    async fn take_over(&self, row: MailboxRow) {
+        self.wait_for(&row).await;
+        self.context.shared.memory_mut().mailboxes.insert(self.mid.clone(), row);
     }
 
     /// Whoever wrote what stands there may have read further than this bridge.
@@ -392,4 +406,37 @@ enum Found {
 fn jitter() -> Duration {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Duration::from_millis(5 + u64::from(nanos.map_or(0, |since| since.subsec_nanos())) / 1_000 % 46)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::core::still::Still;
+
+    #[tokio::test]
+    async fn a_write_that_panics_ends_the_core() {
+        let still = Still::start().await.unwrap();
+        let mut dispatcher = Dispatcher::new(still.context.clone(), Epoch(1));
+        dispatcher.writes.spawn(async { panic!("on purpose") });
+        let ended = timeout(Duration::from_secs(5), dispatcher.dispatch()).await.unwrap();
+        assert!(matches!(ended, Err(CoreError::Ended(_))), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_cannot_be_read_is_nobodys_word() {
+        let still = Still::start().await.unwrap();
+        let mid = MachineToken::new("web-1").unwrap();
+        let write = Write { context: still.context.clone(), epoch: Epoch(1), mid };
+        // Its stream is missing.
+        assert_eq!(write.is_holder().await, None);
+        write.context.broker.ensure_streams().await.unwrap();
+        assert_eq!(write.is_holder().await, Some(false));
+        let subject = Subject::Lease(write.context.broker.ws().clone()).to_string();
+        let lease = Lease { bridge: write.context.broker.bridge().clone(), renewed_at: 1 };
+        let lease = Store::new(subject, serde_json::to_vec(&lease).unwrap());
+        write.context.broker.link().store(lease).await.unwrap();
+        assert_eq!(write.is_holder().await, Some(true));
+    }
 }

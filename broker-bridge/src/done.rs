@@ -58,6 +58,7 @@ pub(crate) async fn run(context: Context, after: Duration) -> Result<(), CoreErr
     let work = async {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_stuck = false;
         let mut trims = interval(TRIM);
         trims.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -71,9 +72,16 @@ pub(crate) async fn run(context: Context, after: Duration) -> Result<(), CoreErr
             let is_mine = keeper.context.epoch().is_some() && *keeper.context.shared.caught_up.borrow();
             let ended = if is_mine { keeper.round().await } else { keeper.forget().await };
             match ended {
-                Ok(()) => {}
+                Ok(()) => is_stuck = false,
                 Err(RoundError::Store(error)) => return Err(error.into()),
-                Err(error) => debug!(error = report(&error), "history waits for the broker"),
+                Err(error) if is_stuck => {
+                    debug!(error = report(&error), "history still waits for the broker");
+                }
+                Err(error) => {
+                    // Once, until a round ends well again.
+                    warn!(error = report(&error), "history waits for the broker");
+                    is_stuck = true;
+                }
             }
         }
     };
@@ -145,18 +153,40 @@ impl Keeper {
         Ok(())
     }
 
+    /// Writes a record. `None`: it never can be, and must not keep others from being written; the live streams keep
+    /// what they hold of it for their own time.
     async fn store<T: Message>(
         &self,
         subject: &Subject,
         record: &T,
         summary: &str,
-    ) -> Result<u64, RoundError> {
-        let body = self.context.broker.signed(record)?;
+    ) -> Result<Option<u64>, RoundError> {
         let subject = subject.to_string();
-        let message =
-            Store::new(subject.clone(), body).with_headers(self.context.broker.headers::<T>(summary));
-        let stored = self.context.broker.link().store(message).await;
-        Ok(stored.map_err(|source| BrokerError::Store { what: subject, source })?.sequence)
+        let stored = match self.context.broker.signed(record) {
+            Ok(body) => {
+                let headers = self.context.broker.headers::<T>(summary);
+                let message = Store::new(subject.clone(), body).with_headers(headers);
+                let stored = self.context.broker.link().store(message).await;
+                stored.map_err(|source| BrokerError::Store { what: subject, source })
+            }
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(stored) => Ok(Some(stored.sequence)),
+            Err(error) if is_final(&error) => {
+                let count = self.context.shared.counters.add("done.unwritable");
+                if count.is_power_of_two() {
+                    warn!(
+                        summary,
+                        count,
+                        error = report(&error),
+                        "history cannot be written, it is left out"
+                    );
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn write_run(&self, cid: CommandId, mid: &MachineToken) -> Result<Option<u64>, RoundError> {
@@ -179,7 +209,11 @@ impl Keeper {
         let subject = Subject::DoneRuns(ws.clone(), mid.clone());
         let state = row.state();
         let record = DoneRun { ws, mid: mid.clone(), cid, state, facts };
-        self.store(&subject, &record, &format!("{cid} {state}")).await.map(Some)
+        let written = self.store(&subject, &record, &format!("{cid} {state}")).await?;
+        if let (None, Some(at)) = (written, row.settled_at) {
+            self.delete(vec![key::settled_run(at, cid, mid)]).await?;
+        }
+        Ok(written)
     }
 
     async fn write_command(&self, cid: CommandId) -> Result<Option<u64>, RoundError> {
@@ -205,7 +239,12 @@ impl Keeper {
             machines: row.machines,
             counts,
         };
-        self.store(&subject, &record, &cid.to_string()).await.map(Some)
+        let written = self.store(&subject, &record, &cid.to_string()).await?;
+        let at = store.get(&key::settled_at(cid))?.and_then(|at| key::Reader(&at).u64());
+        if let (None, Some(at)) = (written, at) {
+            self.delete(vec![key::settled_command(at, cid)]).await?;
+        }
+        Ok(written)
     }
 
     /// Takes out of RUN and CMD what DONE holds.
@@ -335,4 +374,13 @@ impl Keeper {
         });
         job.await.map_err(|_| StoreError::Damaged("index"))?
     }
+}
+
+/// Whether a record is too large, which no other time changes.
+fn is_final(error: &BrokerError) -> bool {
+    matches!(
+        error,
+        BrokerError::Sign { .. }
+            | BrokerError::Store { source: signalbox_link::StoreError::TooLarge { .. }, .. }
+    )
 }

@@ -352,14 +352,56 @@ fn apply_some(
     Ok(count)
 }
 
-/// Applies one fact that was read alone, beside the reader of RUN. Its place in the stream makes that harmless.
-pub(crate) async fn apply_fact(shared: &Arc<Shared>, message: Message) {
-    let shared = shared.clone();
-    let job = tokio::task::spawn_blocking(move || {
-        let batch = decode_all(&shared, std::slice::from_ref(&message));
-        apply_some(&shared, RUN, None, &batch, true)
-    });
-    if let Ok(Err(error)) = job.await {
-        warn!(error = report(&error), "fact read alone was not applied");
+/// Applies one fact that was read alone, beside the reader of RUN. Its place in the stream makes that harmless. As
+/// there, one that cannot be placed waits for the streams it depends on, once.
+///
+/// # Errors
+/// [`CoreError`] when the store failed or the projection panicked: what memory says of the run is not to be relied on.
+pub(crate) async fn apply_fact(shared: &Arc<Shared>, message: Message) -> Result<(), CoreError> {
+    let message = Arc::new(message);
+    for last_chance in [false, true] {
+        let (state, message) = (shared.clone(), message.clone());
+        let job = tokio::task::spawn_blocking(move || {
+            let batch = decode_all(&state, std::slice::from_ref(&*message));
+            apply_some(&state, RUN, None, &batch, last_chance)
+        });
+        if job.await.map_err(|_| CoreError::Ended("projection"))?? > 0 {
+            break;
+        }
+        read_to_end(shared, depends_on(RUN)).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_link::Headers;
+    use signalbox_schemas::id::CommandId;
+
+    use super::*;
+    use crate::{
+        core::still::Still,
+        store::{StoreError, Txn, key},
+    };
+
+    const CID: &str = "0193a2b4-0000-7000-8000-000000000000";
+
+    #[tokio::test]
+    async fn a_fact_that_cannot_be_applied_is_an_error() {
+        let still = Still::start().await.unwrap();
+        let cid: CommandId = CID.parse().unwrap();
+        let mut txn = Txn::new(&still.context.shared.store);
+        txn.put(key::command(cid), b"rubbish".to_vec());
+        txn.commit().unwrap();
+        let message = Message {
+            stream: RUN.to_owned(),
+            subject: format!("run.main.web-1.{CID}.claim"),
+            sequence: 1,
+            time_ms: 1,
+            headers: Headers::new(),
+            payload: "{}".into(),
+        };
+        let applied = apply_fact(&still.context.shared, message).await;
+        assert!(matches!(applied, Err(CoreError::Store(StoreError::Damaged(_)))), "{applied:?}");
     }
 }

@@ -5,7 +5,6 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::UNIX_EPOCH,
 };
 
 use clap::Parser as _;
@@ -13,6 +12,7 @@ use rustix::fs::Mode;
 use signalbox_bridge::{
     args::{Cli, Command, InitArgs, LogFormat, ServeArgs},
     config::ServeConfig,
+    core::now_ms,
     identity::{self, Init},
     serve,
 };
@@ -59,12 +59,6 @@ fn init(args: &InitArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }
-}
-
-/// Now, Unix ms by this machine's clock.
-fn now_ms() -> u64 {
-    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where a nats-server is looked for: beside this program, then on `PATH`.

@@ -31,6 +31,9 @@ use crate::{
 /// Requests in work at once; above it the answer is `rate_limited`. Each is done in milliseconds, so this is
 /// some 10,000 requests/s, and what they hold (a request is up to 1 MiB) stays at 64 MiB.
 const IN_WORK: usize = 64;
+/// Requests, refusals and feeds at once; above it a request is counted and dropped, and its console asks again. The
+/// 1,024 feeds that there may be leave room for as many refusals, each of which waits for the broker in the worst case.
+const TASKS: usize = 2_048;
 /// Largest body of a request that only reads.
 const READ_BYTES: usize = 16 * 1024;
 /// Largest range of output in one answer.
@@ -101,6 +104,7 @@ impl Front {
         let Some(asked) = self.asked(delivery) else { return };
         match asked.op.as_str() {
             op::FEED_CREDIT | op::FEED_CLOSE => {}
+            _ if self.tasks.len() >= TASKS => self.api.count("rpc", "dropped"),
             op::FEED_OPEN => self.open_feed(asked),
             _ => self.answer(asked),
         }
@@ -116,9 +120,13 @@ impl Front {
         Some(Asked { operator, rid, op: format!("{noun}.{verb}"), body: delivery.payload })
     }
 
-    fn answer(&mut self, asked: Asked) {
+    fn answer(&mut self, mut asked: Asked) {
         let api = Arc::clone(&self.api);
         let permit = Arc::clone(&self.permits).try_acquire_owned();
+        if permit.is_err() {
+            // Up to 1 MiB that nobody is going to read.
+            asked.body = Bytes::new();
+        }
         self.tasks.spawn(async move {
             let mut answers = Answers::new(&api, &asked.operator, &asked.rid);
             let Ok(_permit) = permit else {
@@ -145,6 +153,7 @@ impl Front {
             // The same request twice: the feed is there, and a second answer would break its numbering.
             Ok(None) => api.count("rpc", "feed_repeated"),
             Err(problem) => drop(self.tasks.spawn(async move {
+                let asked = Asked { body: Bytes::new(), ..asked };
                 let mut answers = Answers::new(&api, &asked.operator, &asked.rid);
                 refuse(&api, &mut answers, &asked, problem).await;
             })),
@@ -274,4 +283,36 @@ async fn output(api: &Api, caller: &Caller, args: ReadOutput) -> Result<OutputAn
         truncated: range.truncated,
         bytes: bytes.freeze(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_link::Headers;
+
+    use super::*;
+    use crate::core::still::Still;
+
+    #[tokio::test]
+    async fn a_flood_of_requests_is_dropped_and_counted() {
+        let still = Still::start().await.unwrap();
+        let api = still.api();
+        let mut front = Front {
+            feeds: Feeds::new(Arc::clone(&api), CancellationToken::new()),
+            api,
+            // None are left: every request is to be refused, and nobody takes the refusals.
+            permits: Arc::new(Semaphore::new(0)),
+            tasks: JoinSet::new(),
+        };
+        let extra = 10;
+        for i in 0..TASKS + extra {
+            front.request(Delivery {
+                subject: format!("api.main.local.commands.submit.request-{i}"),
+                headers: Headers::new(),
+                payload: Bytes::from_static(b"{}"),
+                has_reply: false,
+            });
+        }
+        assert_eq!(front.tasks.len(), TASKS);
+        assert_eq!(front.api.counters().get("rpc.dropped"), Some(&(extra as u64)));
+    }
 }

@@ -1,7 +1,9 @@
 //! The view of the streams on disk: one sled tree, disposable.
 //!
 //! What stands here can be made again from the streams, so a store of another format, of another fleet or with
-//! damage is deleted and built anew. Cursors are written in the same batch as the rows they stand for.
+//! damage is deleted and built anew. It lives in a directory of its own within the one that was named, and nothing
+//! else is ever deleted; nor is the store when the system only refuses it (no permission, no room). Cursors are
+//! written in the same batch as the rows they stand for.
 //! Functions block for some microseconds (a read) to milliseconds (a batch): batches are written from blocking
 //! threads only. The layout of keys stands in `store/key.rs`.
 
@@ -18,7 +20,9 @@ use tracing::{info, warn};
 pub(crate) use txn::Txn;
 
 /// Version of the rows and keys. Another one on disk means: build anew.
-const FORMAT: &str = "signalbox-view-2";
+const FORMAT: &str = "signalbox-view-3";
+/// Directory of the store within the one that was named: that one may hold anything, by a slip of whoever named it.
+const OWN: &str = "view";
 /// Memory for pages, bytes. The working set is open commands and their runs, some megabytes.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// How often sled writes out by itself, ms. Losing the last second means reading it from the streams again.
@@ -62,12 +66,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `path`, or makes it anew when it is of another format or fleet, or damaged.
+    /// Opens the store in `view` below `data`, or makes it anew when it is of another format or fleet, or damaged.
     /// `identity` names what the rows are about (workspace and fleet key). Blocks.
     ///
     /// # Errors
     /// [`StoreError::InUse`] and [`StoreError::Open`].
-    pub fn open(path: &Path, identity: &str) -> Result<Self, StoreError> {
+    pub fn open(data: &Path, identity: &str) -> Result<Self, StoreError> {
+        let path = &data.join(OWN);
         let stamp = format!("{FORMAT}\n{identity}");
         match Self::try_open(path) {
             Ok(store) => match store.db.get(key::STAMP) {
@@ -76,14 +81,9 @@ impl Store {
                 Ok(_) => {
                     info!(path = %path.display(), "store is of another format or fleet, building it anew");
                 }
-                Err(error) => {
-                    warn!(path = %path.display(), error = report(&error), "store is damaged, building it anew");
-                }
+                Err(error) => damaged(path, error)?,
             },
-            Err(error @ StoreError::InUse(_)) => return Err(error),
-            Err(error) => {
-                warn!(path = %path.display(), error = report(&error), "store is damaged, building it anew");
-            }
+            Err(error) => damaged(path, error)?,
         }
         let failed = |source: std::io::Error| StoreError::Open {
             action: "delete",
@@ -91,25 +91,12 @@ impl Store {
             source: Box::new(source),
         };
         std::fs::remove_dir_all(path).map_err(failed)?;
-        Self::try_open(path)?.stamped(&stamp)
+        Self::try_open(path).map_err(|error| refused(path, error))?.stamped(&stamp)
     }
 
-    fn try_open(path: &Path) -> Result<Self, StoreError> {
-        let opened = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .open();
-        match opened {
-            Ok(db) => Ok(Self { db }),
-            // The lock of a bridge that runs is reported as this text and nothing better.
-            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
-                Err(StoreError::InUse(path.to_owned()))
-            }
-            Err(error) => {
-                Err(StoreError::Open { action: "open", path: path.to_owned(), source: Box::new(error) })
-            }
-        }
+    fn try_open(path: &Path) -> Result<Self, sled::Error> {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        config.flush_every_ms(Some(FLUSH_EVERY_MS)).open().map(|db| Self { db })
     }
 
     fn stamped(self, stamp: &str) -> Result<Self, StoreError> {
@@ -170,6 +157,32 @@ impl Store {
     }
 }
 
+/// Whether an error of the store is about what stands in it, which then may be deleted. What the system refuses
+/// says nothing about that.
+fn damaged(path: &Path, error: sled::Error) -> Result<(), StoreError> {
+    let is_refused = match &error {
+        sled::Error::Io(error) => error.raw_os_error().is_some() || is_locked(error),
+        _ => false,
+    };
+    if is_refused {
+        return Err(refused(path, error));
+    }
+    warn!(path = %path.display(), error = report(&error), "store is damaged, building it anew");
+    Ok(())
+}
+
+fn refused(path: &Path, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if is_locked(&error) => StoreError::InUse(path.to_owned()),
+        error => StoreError::Open { action: "open", path: path.to_owned(), source: Box::new(error) },
+    }
+}
+
+/// The lock of a bridge that runs is reported as this text and nothing better.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
 /// A key and its value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
@@ -190,7 +203,7 @@ mod tests {
     #[test]
     fn another_fleet_or_format_builds_anew_and_the_same_keeps() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("view");
+        let path = dir.path().join("data");
         let put = |store: &Store| {
             let mut txn = Txn::new(store);
             txn.put(b"x".to_vec(), b"1".to_vec());
@@ -209,7 +222,7 @@ mod tests {
     #[test]
     fn a_store_in_use_is_not_deleted() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("view");
+        let path = dir.path().join("data");
         let first = Store::open(&path, "main").unwrap();
         assert!(matches!(Store::open(&path, "main"), Err(StoreError::InUse(_))));
         assert_eq!(first.get(key::STAMP).unwrap(), Some(format!("{FORMAT}\nmain").into_bytes()));
@@ -218,10 +231,35 @@ mod tests {
     #[test]
     fn damage_builds_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("view");
+        let path = dir.path().join("data");
         drop(Store::open(&path, "main").unwrap());
-        std::fs::write(path.join("conf"), b"rubbish").unwrap();
+        std::fs::write(path.join(OWN).join("conf"), b"rubbish").unwrap();
         let store = Store::open(&path, "main").unwrap();
         assert_eq!(store.get(b"x").unwrap(), None);
+    }
+
+    #[test]
+    fn what_else_stands_in_the_directory_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["letter", "conf", "db"] {
+            std::fs::write(dir.path().join(name), b"dear").unwrap();
+        }
+        for fleet in ["U1", "U2"] {
+            drop(Store::open(dir.path(), fleet).unwrap());
+        }
+        for name in ["letter", "conf", "db"] {
+            assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"dear", "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file that cannot be opened: permissions would not stop a test that runs as root.
+        let file = dir.path().join(OWN).join("db");
+        std::fs::create_dir_all(&file).unwrap();
+        let refused = Store::open(dir.path(), "main").unwrap_err();
+        assert!(matches!(refused, StoreError::Open { action: "open", .. }), "{refused:?}");
+        assert!(file.exists());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use signalbox_link::{
-    Headers, Link, Store, StoreError,
+    Headers, Link, ReadError, Store, StoreError, StreamError,
     crash::{self, Point},
 };
 use signalbox_schemas::{
@@ -20,12 +20,12 @@ use signalbox_schemas::{
     stream,
     subject::{CommandPiece, Subject},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{broker_link::BrokerError, view::Cursors};
 
-/// How long a submit is tried before it is reported as not accepted. Clients wait 5 s for a first answer, so
-/// that this one comes before they give up.
+/// How long a submit takes at most, from its first question to its last, before it is reported as not accepted.
+/// Clients wait 5 s for a first answer, so that this one comes before they give up.
 const TRY_FOR: Duration = Duration::from_secs(4);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -66,6 +66,8 @@ pub async fn store_command(
     let part = Part { cid, n: 1, of: 1, grants };
     let part = serde_json::to_vec(&part).map_err(|_| SubmitError::TooLarge)?;
     let until = Instant::now() + TRY_FOR;
+    // Asked first: nothing may fail once the spec is acknowledged.
+    let created = created(link, until).await?;
     let subject = |piece| Subject::Command(ws.clone(), cid, piece).to_string();
     let headers = |kind: &str| Headers::new().with(eyes::TYPE, kind).with(eyes::BY, &by);
     let message = Store::new(subject(CommandPiece::Part(1)), part).with_headers(headers("part"));
@@ -76,10 +78,10 @@ pub async fn store_command(
         .only_first();
     let sequence = match until_stored(link, message, until).await? {
         Some(sequence) => sequence,
-        None => same_spec(link, &subject, &spec_bytes).await?,
+        None => same_spec(link, &subject, &spec_bytes, until).await?,
     };
     crash::hit(crash::Part::Bridge, Point::SubmitAcked);
-    command_cursor(link, sequence).await
+    Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
 
 /// Stores the wish to cancel a command. The request was checked by the caller, and is checked again by everybody
@@ -96,15 +98,28 @@ pub async fn store_cancel(
     let subject = Subject::Command(ws.clone(), cid, CommandPiece::Cancel).to_string();
     let headers = Headers::new().with(eyes::TYPE, Request::TYPE).with(eyes::BY, request.key().as_str());
     let message = Store::new(subject, request.to_json()).with_headers(headers);
-    let sequence = until_stored(link, message, Instant::now() + TRY_FOR).await?;
-    command_cursor(link, sequence.unwrap_or_default()).await
+    let until = Instant::now() + TRY_FOR;
+    let created = created(link, until).await?;
+    let sequence = until_stored(link, message, until).await?.unwrap_or_default();
+    Ok(Cursors::of(stream::CMD, Position { created, sequence }))
+}
+
+/// When the stream of commands was made, Unix ms: half of every cursor.
+async fn created(link: &Link, until: Instant) -> Result<u64, SubmitError> {
+    let failed = |source| SubmitError::NotAccepted {
+        source: BrokerError::Stream { name: stream::CMD.to_owned(), source },
+    };
+    let asked = timeout_at(until, link.stream_state(stream::CMD)).await;
+    let late = |_| StreamError::Unanswered { stream: stream::CMD.to_owned(), source: "too late".into() };
+    Ok(asked.map_err(late).flatten().map_err(failed)?.created_ms)
 }
 
 /// Stores a message, again after a lost acknowledgement, until the time is over. `None`: somebody, perhaps an
 /// earlier try, was first.
 async fn until_stored(link: &Link, message: Store, until: Instant) -> Result<Option<u64>, SubmitError> {
     loop {
-        match link.store(message.clone()).await {
+        let late = |_| StoreError::Unanswered { waited: TRY_FOR };
+        match timeout_at(until, link.store(message.clone())).await.map_err(late).flatten() {
             Ok(stored) => return Ok(Some(stored.sequence)),
             Err(StoreError::Taken { .. }) => return Ok(None),
             Err(StoreError::TooLarge { .. }) => return Err(SubmitError::TooLarge),
@@ -117,24 +132,25 @@ async fn until_stored(link: &Link, message: Store, until: Instant) -> Result<Opt
     }
 }
 
-/// The sequence of the spec that stands there, if it is this one.
-async fn same_spec(link: &Link, subject: &str, bytes: &Bytes) -> Result<u64, SubmitError> {
-    let found = link.last_from_leader(stream::CMD, subject).await.map_err(|source| {
-        let source = BrokerError::Read { what: subject.to_owned(), source };
-        SubmitError::NotAccepted { source }
-    })?;
+/// The sequence of the spec that stands there, if it is this one. Asked again until the time is over: it may be our
+/// own, and then it counts.
+async fn same_spec(link: &Link, subject: &str, bytes: &Bytes, until: Instant) -> Result<u64, SubmitError> {
+    let found = loop {
+        let (stream, waited) = (stream::CMD.to_owned(), TRY_FOR);
+        let late = |_| ReadError::Unanswered { stream, waited };
+        match timeout_at(until, link.last_from_leader(stream::CMD, subject)).await.map_err(late).flatten() {
+            Ok(found) => break found,
+            Err(ReadError::Unanswered { .. }) if Instant::now() < until => sleep(PAUSE).await,
+            Err(source) => {
+                let source = BrokerError::Read { what: subject.to_owned(), source };
+                return Err(SubmitError::NotAccepted { source });
+            }
+        }
+    };
     match found {
         Some(message) if message.payload == *bytes => Ok(message.sequence),
         Some(_) => Err(SubmitError::IdConflict),
         // It was there a moment ago and is gone: the administrator purges.
         None => Err(SubmitError::NotAccepted { source: BrokerError::Contended(subject.to_owned()) }),
     }
-}
-
-async fn command_cursor(link: &Link, sequence: u64) -> Result<Cursors, SubmitError> {
-    let state = link.stream_state(stream::CMD).await.map_err(|source| {
-        let source = BrokerError::Stream { name: stream::CMD.to_owned(), source };
-        SubmitError::NotAccepted { source }
-    })?;
-    Ok(Cursors::of(stream::CMD, Position { created: state.created_ms, sequence }))
 }

@@ -269,7 +269,8 @@ impl View {
         self.run_view(id, mid).map(Some)
     }
 
-    /// Chunks of a command after a position, at most `max`, in the order in which they were stored.
+    /// Chunks of a command after a position, in the order in which they were stored: `max`, and those that share the
+    /// last one's position. A message overlapped by earlier ones is several chunks, and a position is that of a message.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -281,7 +282,16 @@ impl View {
     ) -> Result<Vec<ChunkRef>, StoreError> {
         let from = key::chunk(id, position.saturating_add(1), 0);
         let rows = self.shared.store.range(from, key::after(&key::chunks(id)));
-        rows.take(max).map(|row| row.and_then(|(found, row)| self.chunk_ref(&found, &row))).collect()
+        let mut chunks: Vec<ChunkRef> = Vec::new();
+        for row in rows {
+            let (found, row) = row?;
+            let chunk = self.chunk_ref(&found, &row)?;
+            if chunks.len() >= max && chunks.last().is_none_or(|last| last.position != chunk.position) {
+                break;
+            }
+            chunks.push(chunk);
+        }
+        Ok(chunks)
     }
 
     /// The chunk that holds the byte at `offset`, or, when that byte was left out or has not arrived, the next

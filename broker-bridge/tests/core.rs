@@ -6,11 +6,12 @@ mod world;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use signalbox_link::StoreError;
+use signalbox_link::{Link, Options, StoreError};
 use signalbox_schemas::{
     api::Page,
     heartbeat::{Facts, Heartbeat},
     id::CommandId,
+    limit,
     mailbox::Mailbox,
     output::{ChunkHead, OutputStream},
     record::{AssignmentRecord, table},
@@ -298,6 +299,47 @@ async fn submitting_again_is_the_same_command_and_another_one_conflicts() -> Res
     bridge.stop().await
 }
 
+/// What cannot be told to have been accepted must not be stored: the client would send it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_stored_when_its_cursor_cannot_be_told() -> Result<()> {
+    let broker = signalbox_testkit::Broker::start().await?;
+    let link = Link::connect(Options::plain(&broker.url(), "test", None)).await?;
+    // Streams that take what CMD and the state would, and say nothing about those.
+    let client = async_nats::connect(broker.url()).await?;
+    let jetstream = async_nats::jetstream::new(client);
+    let subjects = vec!["cmd.>".to_owned(), "$KV.state.>".to_owned()];
+    let config = async_nats::jetstream::stream::Config {
+        name: "OTHER".to_owned(),
+        subjects,
+        allow_atomic_publish: true,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await?;
+    let world = World::beside(broker, link)?;
+    let submitted = world.submit("true", &[mid("web-1")?], MINUTE).await;
+    assert!(submitted.is_err(), "{submitted:?}");
+    let writer = world.writer()?;
+    let record = world.machine_record(0, &mid("web-1")?)?;
+    let put = writer.put_records_atomic(vec![writer.record(table::MACHINES, "web-1", &record)?]).await;
+    assert!(put.is_err(), "{put:?}");
+    assert_eq!(world.link.stream_state("OTHER").await?.messages, 0);
+    Ok(())
+}
+
+/// A client waits 5 s for its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_does_not_answer_is_reported_in_time() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    world.broker.stop()?;
+    let asked = std::time::Instant::now();
+    let submitted = world.submit("true", &world.machines, MINUTE).await;
+    let took = asked.elapsed();
+    world.broker.cont()?;
+    assert!(submitted.is_err(), "{submitted:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_bridge_takes_over_and_nothing_is_doubled() -> Result<()> {
     let world = World::start(&["web-1"]).await?;
@@ -517,6 +559,42 @@ async fn settled_history_leaves_the_live_streams_and_answers_stay() -> Result<()
     world.read(&third, &[DONE]).await?;
     assert_eq!(world.answers(&third).await?, after);
     third.stop().await?;
+    bridge.stop().await
+}
+
+/// The largest claim and the largest exit that a relay can store, the first of them rubbish.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_hostile_relay_does_not_stop_the_history_of_all() -> Result<()> {
+    let world = World::start(&["web-1", "web-2"]).await?;
+    let (web1, web2) = (mid("web-1")?, mid("web-2")?);
+    let short =
+        |config: &mut signalbox_bridge::core::CoreConfig| config.history_after = Duration::from_secs(1);
+    let bridge = world.bridge_with("b1", short).await?;
+    let (hostile, _) = world.submit("true", std::slice::from_ref(&web1), 1_500).await?;
+    let (honest, _) = world.submit("true", std::slice::from_ref(&web2), 1_500).await?;
+    let rubbish = vec![b'x'; limit::RELAY_PAYLOAD_BYTES - 1_024];
+    world.raw_fact(&web1, hostile, FactKind::Claim, rubbish).await?;
+    let mut exit = world.exit_fact(&web1, hostile, 1, b"", true);
+    exit.signal = Some("x".repeat(limit::FACT_BYTES / 4 * 3 - 1_500));
+    world.fact(&web1, hostile, FactKind::Exit, &exit).await?;
+    bridge.state(hostile, &web1, RunState::Rejected).await?;
+    world.claim(&web2, honest).await?;
+    world.exit(&web2, honest, 0).await?;
+    bridge.state(honest, &web2, RunState::Completed).await?;
+    world.read(&bridge, &[RUN]).await?;
+    let before = world.answers(&bridge).await?;
+    eventually_within("all history is purged", Duration::from_secs(30), || async {
+        let left = world.link.stream_state(RUN).await?.messages;
+        ensure!(left == 0, "{left} messages in RUN");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(bridge.count("done.unwritable"), 0);
+    bridge.stop().await?;
+    // From DONE alone, where the rubbish is shorter and means the same.
+    std::fs::remove_dir_all(world.data("b1"))?;
+    let bridge = world.bridge_with("b1", short).await?;
+    assert_eq!(world.answers(&bridge).await?, before);
     bridge.stop().await
 }
 

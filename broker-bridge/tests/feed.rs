@@ -478,3 +478,42 @@ async fn a_console_that_is_not_known_is_told_so() -> Result<()> {
     assert_eq!(code(stranger.read(op::MACHINES_LIST, &json!({})).await?)?, ErrorCode::Unauthenticated);
     Ok(())
 }
+
+/// A message that earlier ones overlap is many chunks at one position: a feed that was cut off between them goes on
+/// before all of them, and one that looks up only so many chunks at once loses none.
+#[tokio::test]
+async fn a_message_of_many_pieces_is_told_whole() -> Result<()> {
+    const SINGLES: u64 = 100;
+    let bench = Bench::start(&["a-1"]).await?;
+    let console = bench.console("local").await?;
+    let id = bench.submit("a-1").await?;
+    let relay = bench.relay("a-1")?;
+    relay.claim(id).await?;
+    for i in 0..SINGLES {
+        relay.output(id, Stdout, 2 * i + 1, "x").await?;
+    }
+    let whole = 2 * SINGLES + 1;
+    relay.output(id, Stdout, 0, vec![b'x'; usize::try_from(whole)?]).await?;
+    let state = bench.link.stream_state(stream::OUT).await?;
+    relay.exit(id, whole, false).await?;
+
+    let mut first = console.watch(id, None, PLENTY).await?;
+    let (mut told, mut positions) = (0, Vec::new());
+    let begun = Instant::now();
+    while told < whole {
+        ensure!(begun.elapsed() < Duration::from_secs(15), "{told} bytes of {whole} were told");
+        if let Item::Chunk { bytes, position, .. } = first.next().await? {
+            told += bytes.len() as u64;
+            positions.push(position.context("no position")?);
+        }
+    }
+    assert_eq!(positions.last(), Some(&state.last));
+    // Only the last piece says that the message is done with.
+    assert_eq!(positions.iter().filter(|position| **position == state.last).count(), 1);
+    assert_eq!(first.story("settled").await?.len(), 2);
+    let mut again = console.watch(id, Some(state.last - 1), PLENTY).await?;
+    let story = again.story("settled").await?;
+    let pieces = story.iter().filter(|told| told.contains('+')).count();
+    assert_eq!(pieces as u64, SINGLES + 1, "{story:?}");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{CommandId, MachineToken, Sha256, Workspace},
     limit,
-    signed::{Message, Signed},
+    signed::{Message, PublicKey, Signed},
 };
 
 /// What shall run. Immutable; its exact bytes are what grants are about.
@@ -155,10 +155,145 @@ pub struct Part {
     pub grants: Vec<Signed<Grant>>,
 }
 
+/// What the grants of a command say, when they fit it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// Who signed all of them.
+    pub author: PublicKey,
+    /// The machines, sorted.
+    pub machines: Vec<MachineToken>,
+}
+
+/// The grants do not fit the spec.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrantsError {
+    /// Not one per target, or more than [`limit::TARGETS`].
+    #[error("it has {grants} grants for {targets} targets")]
+    Count {
+        /// Grants there are.
+        grants: usize,
+        /// Targets that the spec names.
+        targets: u32,
+    },
+    /// One has no readable payload.
+    #[error("a grant cannot be read")]
+    Payload,
+    /// One speaks of other bytes, or of another command, workspace or time.
+    #[error("the grant for {0} speaks of another command")]
+    Misplaced(MachineToken),
+    /// Not all are by one author.
+    #[error("the grant for {0} is not signed with the same key as the first")]
+    Author(MachineToken),
+    /// They are not sorted by machine, or name one twice.
+    #[error("the grants are not sorted by machine, or name one twice")]
+    Order,
+}
+
+impl GrantsError {
+    /// A short constant for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Count { .. } => "grants_count",
+            Self::Payload => "grants_payload",
+            Self::Misplaced(_) => "grants_misplaced",
+            Self::Author(_) => "grants_author",
+            Self::Order => "grants_order",
+        }
+    }
+}
+
+/// Reads the grants of a spec: exactly one per target, sorted by machine, by one author, and all about these very
+/// bytes. `spec_sha256` is the hash of the spec's exact bytes. Signatures are not checked: each relay checks its own.
+///
+/// Whoever accepts a command and whoever reads it later must agree on this, or an accepted command is none.
+///
+/// # Errors
+/// [`GrantsError`] naming the first thing that does not fit.
+pub fn granted(
+    spec: &CommandSpec,
+    spec_sha256: Sha256,
+    grants: &[Signed<Grant>],
+) -> Result<Granted, GrantsError> {
+    let count = GrantsError::Count { grants: grants.len(), targets: spec.targets };
+    if grants.len() != spec.targets as usize || grants.len() > limit::TARGETS {
+        return Err(count);
+    }
+    let author = grants.first().ok_or(count)?.key().clone();
+    let mut machines: Vec<MachineToken> = Vec::with_capacity(grants.len());
+    for signed in grants {
+        let grant = signed.peek().map_err(|_| GrantsError::Payload)?;
+        let fits = grant.ws == spec.ws
+            && grant.cid == spec.cid
+            && grant.spec_sha256 == spec_sha256
+            && grant.expires_at == spec.expires_at;
+        if !fits {
+            return Err(GrantsError::Misplaced(grant.mid));
+        }
+        if *signed.key() != author {
+            return Err(GrantsError::Author(grant.mid));
+        }
+        if machines.last().is_some_and(|last| *last >= grant.mid) {
+            return Err(GrantsError::Order);
+        }
+        machines.push(grant.mid);
+    }
+    Ok(Granted { author, machines })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signed::SigningKey;
+    use nkeys::{KeyPair, KeyPairType};
     use rstest::rstest;
+
+    fn key(byte: u8) -> SigningKey {
+        let pair = KeyPair::new_from_raw(KeyPairType::User, [byte; 32]).unwrap();
+        SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
+    }
+
+    fn grant(spec: &CommandSpec, mid: &str, by: u8) -> Signed<Grant> {
+        let (ws, cid, expires_at) = (spec.ws.clone(), spec.cid, spec.expires_at);
+        let mid = MachineToken::new(mid).unwrap();
+        Signed::sign(&Grant { ws, cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at }, &key(by)).unwrap()
+    }
+
+    #[test]
+    fn grants_fit_when_there_is_one_per_target_by_one_author_in_order() {
+        let spec = CommandSpec { targets: 2, ..spec() };
+        let two = [grant(&spec, "a", 1), grant(&spec, "b", 1)];
+        let fits = granted(&spec, Sha256::of(b"spec"), &two).unwrap();
+        assert_eq!(fits.machines.iter().map(MachineToken::as_str).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(fits.author, *key(1).public());
+    }
+
+    #[rstest]
+    #[case::too_few(|_: &CommandSpec, g: &mut Vec<Signed<Grant>>| drop(g.pop()), "grants_count")]
+    #[case::too_many(|s: &CommandSpec, g: &mut Vec<Signed<Grant>>| g.push(grant(s, "c", 1)), "grants_count")]
+    #[case::none(|_: &CommandSpec, g: &mut Vec<Signed<Grant>>| g.clear(), "grants_count")]
+    #[case::unsorted(|_: &CommandSpec, g: &mut Vec<Signed<Grant>>| g.reverse(), "grants_order")]
+    #[case::twice(|_: &CommandSpec, g: &mut Vec<Signed<Grant>>| g[1] = g[0].clone(), "grants_order")]
+    #[case::two_authors(|s: &CommandSpec, g: &mut Vec<Signed<Grant>>| g[1] = grant(s, "b", 2), "grants_author")]
+    #[case::other_time(
+        |s: &CommandSpec, g: &mut Vec<Signed<Grant>>| g[0] = grant(&CommandSpec { expires_at: 3_000, ..s.clone() }, "a", 1),
+        "grants_misplaced"
+    )]
+    fn grants_that_do_not_fit_are_refused(
+        #[case] spoil: fn(&CommandSpec, &mut Vec<Signed<Grant>>),
+        #[case] reason: &str,
+    ) {
+        let spec = CommandSpec { targets: 2, ..spec() };
+        let mut grants = vec![grant(&spec, "a", 1), grant(&spec, "b", 1)];
+        spoil(&spec, &mut grants);
+        assert_eq!(granted(&spec, Sha256::of(b"spec"), &grants).unwrap_err().reason(), reason);
+    }
+
+    #[test]
+    fn grants_about_other_bytes_are_refused() {
+        let spec = spec();
+        let refused = granted(&spec, Sha256::of(b"other"), &[grant(&spec, "a", 1)]).unwrap_err();
+        assert_eq!(refused.reason(), "grants_misplaced");
+    }
 
     fn spec() -> CommandSpec {
         CommandSpec {

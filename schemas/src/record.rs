@@ -125,7 +125,7 @@ pub struct StoredFact {
     pub sequence: u64,
     /// When the broker stored it, Unix ms.
     pub stored_at: u64,
-    /// The message's body, untouched.
+    /// The message's body, untouched; of a `claim` above its limit, which decides as well, just enough to be above it.
     pub body: Base64Url,
 }
 

@@ -348,7 +348,12 @@ struct Slot<T> {
     value: T,
 }
 
-/// Everything known about one run: at most one fact of each kind, the one the stream held first.
+/// Nonces of which a `lost` is kept. RUN holds one at a time, and bridges remove one that is not the claimer's, so there
+/// is rarely a second.
+const LOST_KEPT: usize = 4;
+
+/// Everything known about one run: at most one fact of each kind, the one the stream held first; of `lost` one of each
+/// nonce, so that one which is not the claimer's does not stand in the way of the one that is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -357,8 +362,8 @@ pub struct RunFacts {
     start: Option<Slot<Start>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exit: Option<Slot<Box<Exit>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    lost: Option<Slot<Lost>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<Slot<Lost>>,
 }
 
 /// The state of a run.
@@ -463,8 +468,27 @@ impl RunFacts {
             Fact::Register(register) => keep_first(&mut self.register, sequence, register),
             Fact::Start(start) => keep_first(&mut self.start, sequence, start),
             Fact::Exit(exit) => keep_first(&mut self.exit, sequence, exit),
-            Fact::Lost(lost) => keep_first(&mut self.lost, sequence, lost),
+            Fact::Lost(lost) => self.keep_lost(Slot { sequence, value: lost }),
         }
+    }
+
+    /// Keeps the first `lost` of each nonce, of the earliest [`LOST_KEPT`] nonces. Sorted, so that the order in which
+    /// they came cannot be seen.
+    fn keep_lost(&mut self, new: Slot<Lost>) -> bool {
+        let known = self.lost.iter().position(|slot| slot.value.nonce == new.value.nonce);
+        if let Some(known) = known {
+            if self.lost.get(known).is_none_or(|slot| slot.sequence <= new.sequence) {
+                return false;
+            }
+            self.lost.remove(known);
+        }
+        let place = self.lost.partition_point(|slot| slot.sequence < new.sequence);
+        if place >= LOST_KEPT {
+            return false;
+        }
+        self.lost.insert(place, new);
+        self.lost.truncate(LOST_KEPT);
+        true
     }
 
     /// What stands in the register.
@@ -489,7 +513,8 @@ impl RunFacts {
     /// Why it was given up, if it was and no exit came after all.
     pub fn lost(&self) -> Option<&Lost> {
         let (nonce, _) = self.claim()?;
-        self.lost.as_ref().map(|slot| &slot.value).filter(|lost| lost.nonce == nonce && self.exit().is_none())
+        let claimers = self.lost.iter().map(|slot| &slot.value).find(|lost| lost.nonce == nonce);
+        claimers.filter(|_| self.exit().is_none())
     }
 
     /// The state.
@@ -582,7 +607,8 @@ mod tests {
     }
 
     fn any_fact() -> impl Strategy<Value = Fact> {
-        let nonce = prop_oneof![Just(NONCE), Just(Nonce([8; 16]))];
+        // More of them than are kept of `lost`.
+        let nonce = prop_oneof![Just(NONCE), (1..7u8).prop_map(|byte| Nonce([byte; 16]))];
         (0..8u8, nonce).prop_map(|(kind, nonce)| match kind {
             0 | 1 => Fact::Register(Register::Claimed { nonce, stored_at: 1 }),
             2 => Fact::Register(Register::Withdrawn(WithdrawReason::Expired)),
@@ -597,7 +623,7 @@ mod tests {
         /// One message per sequence, as a stream has it; any order, any number of deliveries.
         #[test]
         fn order_and_repetition_change_nothing(
-            facts in prop::collection::vec(any_fact(), 0..8),
+            facts in prop::collection::vec(any_fact(), 0..16),
             order in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
         ) {
             let stream: Vec<_> = facts.into_iter().enumerate().map(|(i, f)| (i as u64, f)).collect();
@@ -625,6 +651,24 @@ mod tests {
         assert_eq!(fold(&[(1, claimed()), (2, lost(NONCE))]), RunState::Lost);
         assert_eq!(fold(&[(1, claimed()), (2, lost(NONCE)), (3, done.clone())]), RunState::Failed);
         assert_eq!(fold(&[(1, claimed()), (2, done), (3, lost(NONCE))]), RunState::Failed);
+    }
+
+    #[test]
+    fn a_foreign_lost_does_not_stand_in_the_way_of_the_real_one() {
+        let foreign = || lost(Nonce([9; 16]));
+        assert_eq!(fold(&[(1, foreign()), (2, claimed())]), RunState::Executing);
+        assert_eq!(fold(&[(1, foreign()), (2, claimed()), (3, lost(NONCE))]), RunState::Lost);
+        assert_eq!(fold(&[(1, claimed()), (3, lost(NONCE)), (2, foreign())]), RunState::Lost);
+    }
+
+    #[test]
+    fn of_many_foreign_losts_few_are_kept() {
+        let mut run = RunFacts::default();
+        for i in (0..100u8).rev() {
+            run.apply(u64::from(i), lost(Nonce([i; 16])));
+        }
+        let kept: Vec<_> = run.lost.iter().map(|slot| slot.sequence).collect();
+        assert_eq!(kept, [0, 1, 2, 3]);
     }
 
     #[test]

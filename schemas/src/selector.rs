@@ -1,7 +1,9 @@
 //! Which machines are meant: a name, a glob, or `all`.
 //!
 //! A glob knows `*` (any characters), `?` (one character), `[a-z]` and `{a,b}`; it is matched against the
-//! machine's id and against its token.
+//! machine's id and against its token. A character is a Unicode scalar value, of whatever length in bytes.
+
+use std::borrow::Cow;
 
 use globset::{ErrorKind, GlobBuilder, GlobSet};
 
@@ -9,6 +11,9 @@ use crate::{
     id::{MachineId, MachineToken},
     limit::SELECTOR_BYTES,
 };
+
+/// Different characters beyond ASCII in one glob; see [`Letters`].
+const LETTERS: usize = 15;
 
 /// A parsed selector.
 #[derive(Debug, Clone)]
@@ -18,7 +23,45 @@ pub enum Selector {
     /// One machine, by id or token.
     Name(String),
     /// All that match.
-    Glob(Box<GlobSet>),
+    Glob(Box<Glob>),
+}
+
+/// A compiled glob.
+#[derive(Debug, Clone)]
+pub struct Glob {
+    set: GlobSet,
+    letters: Letters,
+}
+
+/// The characters beyond ASCII of a glob, sorted. Globs are matched byte by byte, so each such character, and each gap
+/// between two of them, is written as one control character, which no selector and no id has. They keep their order, so
+/// that ranges hold.
+#[derive(Debug, Clone)]
+struct Letters(Vec<char>);
+
+impl Letters {
+    fn of(text: &str) -> Option<Self> {
+        let mut letters: Vec<char> = text.chars().filter(|c| !c.is_ascii()).collect();
+        letters.sort_unstable();
+        letters.dedup();
+        (letters.len() <= LETTERS).then_some(Self(letters))
+    }
+
+    /// The text with one byte for each character.
+    fn flatten<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        let flat = |c: char| {
+            if c.is_ascii() {
+                return c;
+            }
+            let place = self.0.binary_search(&c).map_or_else(|gap| 2 * gap, |known| 2 * known + 1);
+            // 1 to 31, by the bound above.
+            u8::try_from(place + 1).map_or(c, char::from)
+        };
+        text.chars().map(flat).collect()
+    }
 }
 
 /// The text is no selector.
@@ -42,10 +85,14 @@ impl Selector {
         if !text.contains(['*', '?', '[', '{']) {
             return Ok(Self::Name(text.to_owned()));
         }
-        let glob = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build();
+        let Some(letters) = Letters::of(text) else {
+            return Err(SelectorError(format!("it has more than {LETTERS} different letters beyond ASCII")));
+        };
+        let glob =
+            GlobBuilder::new(&letters.flatten(text)).literal_separator(false).backslash_escape(true).build();
         // A set of one: what cannot be compiled is an error here, where a matcher of its own panics.
         glob.and_then(|glob| GlobSet::builder().add(glob).build())
-            .map(|set| Self::Glob(Box::new(set)))
+            .map(|set| Self::Glob(Box::new(Glob { set, letters })))
             .map_err(|error| SelectorError(reason(error.kind())))
     }
 
@@ -54,7 +101,9 @@ impl Selector {
         match self {
             Self::All => true,
             Self::Name(name) => name == id.as_str() || name == token.as_str(),
-            Self::Glob(glob) => glob.is_match(id.as_str()) || glob.is_match(token.as_str()),
+            Self::Glob(glob) => {
+                glob.set.is_match(&*glob.letters.flatten(id.as_str())) || glob.set.is_match(token.as_str())
+            }
         }
     }
 }
@@ -63,6 +112,8 @@ fn reason(kind: &ErrorKind) -> String {
     match kind {
         // Its own text quotes all of what it made of the glob.
         ErrorKind::Regex(_) => "it is too large, or its braces are nested too deep".to_owned(),
+        // In it, characters beyond ASCII would not be the ones that were written.
+        ErrorKind::InvalidRange(..) => "a range runs backwards, or from ASCII to beyond it".to_owned(),
         kind => kind.to_string(),
     }
 }
@@ -90,6 +141,40 @@ mod tests {
     }
 
     #[rstest]
+    #[case("B\u{fc}ro ?", true)]
+    #[case("B?ro 1", true)]
+    #[case("B??ro 1", false)]
+    #[case("????? ?", false)]
+    #[case("???? ?", true)]
+    #[case("B[\u{fc}\u{e4}]ro*", true)]
+    #[case("B[!a]ro*", true)]
+    #[case("B[!\u{fc}]ro*", false)]
+    #[case("B[\u{e0}-\u{ff}]ro*", true)]
+    #[case("B[\u{fd}-\u{ff}]ro*", false)]
+    #[case("B{\u{e4},\u{fc}}ro*", true)]
+    #[case("B\\\u{fc}ro*", true)]
+    #[case("B\u{e4}ro*", false)]
+    #[case("*ro*", true)]
+    fn a_letter_beyond_ascii_is_one_character(#[case] text: &str, #[case] meant: bool) {
+        let id = MachineId::new("B\u{fc}ro 1").unwrap();
+        assert_eq!(Selector::parse(text).unwrap().matches(&id, &id.token()), meant);
+    }
+
+    #[test]
+    fn a_machine_named_by_any_letters_is_matched_by_as_many_question_marks() {
+        // Of one to four bytes each, and more of them than a glob may have.
+        let letters: String = ['x', '\u{e9}', '\u{20ac}', '\u{1f980}'].into_iter().cycle().take(40).collect();
+        let id = MachineId::new(letters.as_str()).unwrap();
+        let matches = |marks: usize| Selector::parse(&"?".repeat(marks)).unwrap().matches(&id, &id.token());
+        assert_eq!([39, 40, 41].map(matches), [false, true, false]);
+        let many: String = ('\u{4e00}'..='\u{4e0f}').collect();
+        assert!(Selector::parse(&format!("{many}*")).is_err());
+        let fewer: String = many.chars().skip(1).collect();
+        assert!(Selector::parse(&format!("{fewer}*")).is_ok());
+    }
+
+    #[rstest]
+    #[case("[a-\u{e4}]")]
     #[case("")]
     #[case("   ")]
     #[case("[z-a]")]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use signalbox_schemas::{
-    command::{CommandSpec, Grant, Part},
+    command::{CommandSpec, Grant, Part, granted},
     id::{CommandId, MachineToken, Sha256},
     run::RunState,
     signed::{PublicKey, Signed},
@@ -30,27 +30,31 @@ pub(super) struct NewCommand<'a> {
     pub(super) grants: Vec<Signed<Grant>>,
 }
 
-/// Grants that fit a spec.
-struct Granted {
-    grants: Vec<Signed<Grant>>,
-    machines: Vec<MachineToken>,
-    author: PublicKey,
-}
-
 impl Projection<'_> {
     pub(super) fn part(&mut self, sequence: u64, stored_at: u64, cid: CommandId, body: &Bytes) -> Outcome {
         if self.txn.has(&key::command(cid))? {
             // A submit that is tried again after its commit.
             return Ok(Applied::Yes);
         }
-        let waiting = self.txn.scan(&key::parts(cid))?;
-        if waiting.iter().any(|(_, row)| row.get(8..) == Some(body)) {
-            return Ok(Applied::Yes);
+        let mut waiting = self.txn.scan(&key::parts(cid))?;
+        let again = waiting.iter().rposition(|(_, row)| row.get(8..) == Some(body));
+        let place = key::part(cid, sequence);
+        if let Some(again) = again {
+            // The same part once more: it is as young as its newest copy.
+            let (found, _) = waiting.remove(again);
+            if found >= place {
+                return Ok(Applied::Yes);
+            }
+            self.txn.delete(found);
         }
+        self.txn.put(place, [&stored_at.to_be_bytes()[..], body].concat());
         if waiting.len() >= MAX_WAITING_PARTS {
-            return Err(ApplyError::Refused("too_many_parts"));
+            // The oldest goes: the newest is the one whose spec is on its way.
+            for (oldest, _) in self.txn.scan(&key::parts(cid))?.into_iter().take(1) {
+                self.txn.delete(oldest);
+                self.notes.push("part.dropped");
+            }
         }
-        self.txn.put(key::part(cid, sequence), [&stored_at.to_be_bytes()[..], body].concat());
         Ok(Applied::Yes)
     }
 
@@ -75,7 +79,7 @@ impl Projection<'_> {
         for (_, row) in self.txn.scan(&key::parts(cid))?.iter().rev() {
             let body = row.get(8..).unwrap_or_default();
             let part: Part = parse(body, "part")?;
-            match fitting(spec, sha256, part.grants) {
+            match granted(spec, sha256, &part.grants) {
                 Ok(granted) if granted.machines.iter().all(|mid| self.memory.machines.contains_key(mid)) => {
                     self.txn.put(key::grants(cid), body.to_vec());
                     let row = CommandRow {
@@ -88,12 +92,12 @@ impl Projection<'_> {
                     };
                     self.new_command(
                         cid,
-                        NewCommand { row, spec, spec_bytes: bytes.clone(), grants: granted.grants },
+                        NewCommand { row, spec, spec_bytes: bytes.clone(), grants: part.grants },
                     )?;
                     return Ok(Applied::Yes);
                 }
                 Ok(_) => return Ok(Applied::NotYet),
-                Err(why) => reason = why,
+                Err(why) => reason = why.reason(),
             }
         }
         Err(ApplyError::Refused(reason))
@@ -222,27 +226,76 @@ pub(crate) fn parse_unknown(found: &[u8], row: &[u8]) -> Option<(MachineToken, F
     Some((mid, parse_fact_row(kind, row)?))
 }
 
-/// Grants that are exactly one per target of this spec, by one author; else why not.
-fn fitting(spec: &CommandSpec, sha256: Sha256, grants: Vec<Signed<Grant>>) -> Result<Granted, &'static str> {
-    if grants.len() != spec.targets as usize {
-        return Err("grants_count");
+#[cfg(test)]
+mod tests {
+    use nkeys::{KeyPair, KeyPairType};
+    use signalbox_schemas::{
+        id::{MachineId, Workspace},
+        record::MachineRecord,
+        signed::SigningKey,
+    };
+
+    use super::*;
+    use crate::{ingest::decode::Decoder, projection::memory::Memory, store::Store};
+
+    const CID: &str = "0193a2b4-0000-7000-8000-000000000000";
+
+    fn key(byte: u8) -> SigningKey {
+        let pair = KeyPair::new_from_raw(KeyPairType::User, [byte; 32]).unwrap();
+        SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
     }
-    let author = grants.first().ok_or("no_grants")?.key().clone();
-    let mut machines: Vec<MachineToken> = Vec::with_capacity(grants.len());
-    for grant in &grants {
-        let payload = grant.peek().map_err(|_| "grants_payload")?;
-        let fits = payload.ws == spec.ws
-            && payload.cid == spec.cid
-            && payload.spec_sha256 == sha256
-            && payload.expires_at == spec.expires_at
-            && *grant.key() == author;
-        if !fits {
-            return Err("grants_misplaced");
-        }
-        if machines.last().is_some_and(|last| *last >= payload.mid) {
-            return Err("grants_order");
-        }
-        machines.push(payload.mid);
+
+    /// The spec and the part of one try of a submit, which differ from try to try.
+    fn attempt(expires_at: u64) -> (CommandSpec, Bytes, Bytes) {
+        let (ws, cid) = (Workspace::main(), CID.parse().unwrap());
+        let spec = serde_json::json!({
+            "ws": ws, "cid": cid, "command": "true", "timeout_ms": 1, "created_at": 0, "expires_at": expires_at,
+            "max_output": 1, "on": "all", "targets": 1, "by": "operator:local",
+        });
+        let spec_bytes = Bytes::from(spec.to_string());
+        let spec = CommandSpec::from_bytes(&spec_bytes).unwrap();
+        let mid = MachineToken::new("web-1").unwrap();
+        let grant = Grant { ws, cid, mid, spec_sha256: Sha256::of(&spec_bytes), expires_at };
+        let part = Part { cid, n: 1, of: 1, grants: vec![Signed::sign(&grant, &key(3)).unwrap()] };
+        (spec, spec_bytes, Bytes::from(serde_json::to_vec(&part).unwrap()))
     }
-    Ok(Granted { grants, machines, author })
+
+    /// Applies the parts of these attempts, then the spec of one of them; answers what becomes of it.
+    fn after_parts(attempts: impl IntoIterator<Item = u64>, of: u64) -> (Outcome, Vec<&'static str>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "t").unwrap();
+        let decoder = Decoder { ws: Workspace::main(), fleet_key: key(1).public().clone() };
+        let mut memory = Memory::default();
+        memory.put_machine(MachineRecord {
+            ws: Workspace::main(),
+            id: MachineId::new("web-1").unwrap(),
+            token: MachineToken::new("web-1").unwrap(),
+            login_key: key(4).public().clone(),
+            signing_key: key(5).public().clone(),
+            enrolled_at: 1,
+        });
+        let mut projection = Projection::new(&mut memory, &store, &decoder);
+        let cid = CID.parse().unwrap();
+        for (sequence, expires_at) in attempts.into_iter().enumerate() {
+            projection.part(sequence as u64 + 1, 1, cid, &attempt(expires_at).2).unwrap();
+        }
+        let (spec, bytes, _) = attempt(of);
+        let outcome = projection.spec(1_000, 1, cid, &spec, &bytes);
+        (outcome, projection.notes)
+    }
+
+    #[test]
+    fn however_often_a_submit_was_tried_its_last_part_counts() {
+        let (outcome, notes) = after_parts(100..120, 119);
+        assert_eq!(outcome.unwrap(), Applied::Yes);
+        assert_eq!(notes, ["part.dropped"; 20 - MAX_WAITING_PARTS]);
+    }
+
+    #[test]
+    fn a_part_that_comes_again_is_young_again() {
+        // As many as may wait, the first of them once more, and one that has no room.
+        let parts = (1..=MAX_WAITING_PARTS as u64).chain([1, 100]);
+        assert_eq!(after_parts(parts.clone(), 1).0.unwrap(), Applied::Yes);
+        assert!(after_parts(parts, 2).0.is_err());
+    }
 }

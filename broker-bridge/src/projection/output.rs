@@ -9,11 +9,15 @@ use signalbox_schemas::{
     output::{ChunkHead, OutputStream},
 };
 
-use super::{Applied, Outcome, Projection};
+use super::{Applied, ApplyError, Outcome, Projection};
 use crate::{
     store::{StoreError, key},
     view::Change,
 };
+
+/// Chunks, and pieces of chunks, that are indexed of one run: as many as OUT keeps of one subject. An honest relay needs
+/// 33,000 for the largest output there may be.
+const CHUNKS_PER_RUN: u32 = 200_000;
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,19 +61,21 @@ impl ChunkRow {
 pub(crate) struct Received {
     pub(crate) bytes: [u64; 2],
     pub(crate) cut: [bool; 2],
+    /// Rows of chunks.
+    chunks: u32,
 }
 
 impl Received {
     fn to_bytes(self) -> Vec<u8> {
         let [out, err] = self.bytes;
         let cut = self.cut.map(u8::from);
-        [&out.to_be_bytes()[..], &err.to_be_bytes()[..], &cut[..]].concat()
+        [&out.to_be_bytes()[..], &err.to_be_bytes()[..], &cut[..], &self.chunks.to_be_bytes()[..]].concat()
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = key::Reader(bytes);
         let bytes = [reader.u64()?, reader.u64()?];
-        Some(Self { bytes, cut: [reader.u8()? == 1, reader.u8()? == 1] })
+        Some(Self { bytes, cut: [reader.u8()? == 1, reader.u8()? == 1], chunks: reader.u32()? })
     }
 }
 
@@ -99,12 +105,16 @@ impl Projection<'_> {
             self.changes.insert(Change::Output { cid });
             return Ok(Applied::Yes);
         }
+        if received.chunks >= CHUNKS_PER_RUN {
+            return Err(ApplyError::Refused("too_many_chunks"));
+        }
         let pieces = self.fresh(cid, mid, head, body)?;
         if pieces.is_empty() {
             self.notes.push("chunk.duplicate");
             return Ok(Applied::Yes);
         }
         for row in pieces {
+            received.chunks = received.chunks.saturating_add(1);
             let total = at(&mut received.bytes, row.stream);
             *total = total.saturating_add(u64::from(row.len));
             self.txn.put(key::chunk(cid, sequence, row.skip), row.to_bytes());
@@ -179,48 +189,75 @@ mod tests {
         store::Store,
     };
 
+    /// A projection that knows one command on one machine.
+    fn with_run<T>(test: impl FnOnce(&mut Projection<'_>, CommandId, &MachineToken) -> T) -> T {
+        let pair = KeyPair::new_from_raw(KeyPairType::User, [1; 32]).unwrap();
+        let key = SigningKey::from_seed(&pair.seed().unwrap()).unwrap().public().clone();
+        let decoder = Decoder { ws: Workspace::main(), fleet_key: key.clone() };
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "t").unwrap();
+        let cid: CommandId = "0193a2b4-0000-7000-8000-000000000000".parse().unwrap();
+        let mid = MachineToken::new("web-1").unwrap();
+        let mut memory = Memory::default();
+        let mut projection = Projection::new(&mut memory, &store, &decoder);
+        let machines = vec![mid.clone()];
+        let row =
+            CommandRow { sequence: 1, accepted_at: 1, author: key, machines, expires_at: 1, done: false };
+        projection.txn.put_json(key::command(cid), &row);
+        test(&mut projection, cid, &mid)
+    }
+
+    fn head(offset: u64) -> ChunkHead {
+        ChunkHead { stream: OutputStream::Stdout, offset, counter: 0, sha256: None, cut: false }
+    }
+
+    #[test]
+    fn a_run_has_so_many_chunks_and_no_more() {
+        with_run(|projection, cid, mid| {
+            let body = Bytes::from_static(b"x");
+            let mut nearly = projection.received(cid, mid).unwrap();
+            nearly.chunks = CHUNKS_PER_RUN - 2;
+            projection.txn.put(key::received(cid, mid), nearly.to_bytes());
+            for sequence in 1..=2 {
+                projection.chunk(sequence, cid, mid, &head(sequence), &body).unwrap();
+            }
+            let refused = projection.chunk(3, cid, mid, &head(3), &body);
+            assert!(matches!(refused, Err(ApplyError::Refused("too_many_chunks"))), "{refused:?}");
+            assert_eq!(projection.received(cid, mid).unwrap().bytes, [2, 0]);
+        });
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         /// However a stream is cut into chunks, and cut again: every byte once, each in its place.
         #[test]
         fn every_byte_counts_once(chunks in prop::collection::vec((0..60_u64, 1..20_usize), 1..30)) {
-            let pair = KeyPair::new_from_raw(KeyPairType::User, [1; 32]).unwrap();
-            let key = SigningKey::from_seed(&pair.seed().unwrap()).unwrap().public().clone();
-            let decoder = Decoder { ws: Workspace::main(), fleet_key: key.clone() };
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(&dir.path().join("view"), "t").unwrap();
-            let cid: CommandId = "0193a2b4-0000-7000-8000-000000000000".parse().unwrap();
-            let mid = MachineToken::new("web-1").unwrap();
-            let mut memory = Memory::default();
-            let mut projection = Projection::new(&mut memory, &store, &decoder);
-            let machines = vec![mid.clone()];
-            let row = CommandRow { sequence: 1, accepted_at: 1, author: key, machines, expires_at: 1, done: false };
-            projection.txn.put_json(key::command(cid), &row);
-            let truth: Vec<u8> = (0..100).collect();
-            let (mut sent, mut indexed) = ([false; 100], [false; 100]);
-            for (i, (offset, len)) in chunks.iter().enumerate() {
-                let from = usize::try_from(*offset).unwrap();
-                sent[from..from + len].fill(true);
-                let body = Bytes::copy_from_slice(&truth[from..from + len]);
-                let stream = OutputStream::Stdout;
-                let head = ChunkHead { stream, offset: *offset, counter: 0, sha256: None, cut: false };
-                prop_assert_eq!(projection.chunk(i as u64 + 1, cid, &mid, &head, &body).unwrap(), Applied::Yes);
-                let from = key::chunk(cid, i as u64 + 1, 0);
-                for (_, row) in projection.txn.scan(&from[..from.len() - 4]).unwrap() {
-                    let row = ChunkRow::parse(&row).unwrap();
-                    let (skip, len) = (row.skip as usize, row.len as usize);
-                    for (i, byte) in body[skip..skip + len].iter().enumerate() {
-                        let at = usize::try_from(row.offset).unwrap() + i;
-                        prop_assert!(!indexed[at], "byte {} twice", at);
-                        prop_assert_eq!(*byte, truth[at]);
-                        indexed[at] = true;
+            with_run(|projection, cid, mid| {
+                let truth: Vec<u8> = (0..100).collect();
+                let (mut sent, mut indexed) = ([false; 100], [false; 100]);
+                for (i, (offset, len)) in chunks.iter().enumerate() {
+                    let from = usize::try_from(*offset).unwrap();
+                    sent[from..from + len].fill(true);
+                    let body = Bytes::copy_from_slice(&truth[from..from + len]);
+                    prop_assert_eq!(projection.chunk(i as u64 + 1, cid, mid, &head(*offset), &body).unwrap(), Applied::Yes);
+                    let from = key::chunk(cid, i as u64 + 1, 0);
+                    for (_, row) in projection.txn.scan(&from[..from.len() - 4]).unwrap() {
+                        let row = ChunkRow::parse(&row).unwrap();
+                        let (skip, len) = (row.skip as usize, row.len as usize);
+                        for (i, byte) in body[skip..skip + len].iter().enumerate() {
+                            let at = usize::try_from(row.offset).unwrap() + i;
+                            prop_assert!(!indexed[at], "byte {} twice", at);
+                            prop_assert_eq!(*byte, truth[at]);
+                            indexed[at] = true;
+                        }
                     }
                 }
-            }
-            prop_assert_eq!(indexed, sent);
-            let total = indexed.iter().filter(|indexed| **indexed).count() as u64;
-            prop_assert_eq!(projection.received(cid, &mid).unwrap().bytes[0], total);
+                prop_assert_eq!(indexed, sent);
+                let total = indexed.iter().filter(|indexed| **indexed).count() as u64;
+                prop_assert_eq!(projection.received(cid, mid).unwrap().bytes[0], total);
+                Ok(())
+            })?;
         }
     }
 }

@@ -20,7 +20,7 @@
 //! | `r` cid mid | [`RunRow`](crate::projection::RunRow), JSON |
 //! | `f` cid mid 0 kind | a fact as it stood in RUN: sequence, `stored_at` (2 × u64), body |
 //! | `u` cid mid 0 kind | the same of a run that is not known |
-//! | `w` cid mid | output received: bytes (2 × u64), cut (2 × u8) |
+//! | `w` cid mid | output received: bytes (2 × u64), cut (2 × u8), rows of chunks (u32) |
 //! | `x` cid sequence skip | chunk, or piece of one: stream (u8), offset (u64), skip, len (2 × u32), mid |
 //! | `y` cid mid 0 stream offset | the same: sequence (u64), len, skip (2 × u32) |
 //! | `b` mid | [`MailboxRow`](crate::projection::MailboxRow), JSON |

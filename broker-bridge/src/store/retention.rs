@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn old_output_goes_first_and_old_commands_go_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("view"), "t").unwrap();
+        let store = Store::open(dir.path(), "t").unwrap();
         let cids = ["0193a2b4-0000-7000-8000-000000000000", "0193a2b4-0000-7000-8000-000000000001"];
         let mut txn = Txn::new(&store);
         for (i, cid) in cids.iter().enumerate() {

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_transaction_sees_itself_and_nothing_else_does() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("view"), "t").unwrap();
+        let store = Store::open(dir.path(), "t").unwrap();
         let mut txn = Txn::new(&store);
         for key in ["a1", "a3", "b1"] {
             txn.put(key.into(), key.into());

@@ -131,8 +131,8 @@ impl World {
     pub(crate) async fn start(machines: &[&str]) -> Result<Self> {
         let broker = Broker::start().await?;
         let link = Link::connect(Options::plain(&broker.url(), "test", None)).await?;
-        let machines = machines.iter().map(|text| mid(text)).collect::<Result<Vec<_>>>()?;
-        let world = Self { broker, link, ws: Workspace::main(), machines, dir: tempfile::tempdir()? };
+        let mut world = Self::beside(broker, link)?;
+        world.machines = machines.iter().map(|text| mid(text)).collect::<Result<Vec<_>>>()?;
         let writer = world.writer()?;
         writer.ensure_streams().await?;
         world.authors(1).await?;
@@ -149,6 +149,11 @@ impl World {
         };
         writer.put_record(table::OPERATORS, "local", &operator).await?;
         Ok(world)
+    }
+
+    /// A broker as it is.
+    pub(crate) fn beside(broker: Broker, link: Link) -> Result<Self> {
+        Ok(Self { broker, link, ws: Workspace::main(), machines: vec![], dir: tempfile::tempdir()? })
     }
 
     pub(crate) fn machine_record(&self, i: usize, token: &MachineToken) -> Result<MachineRecord> {

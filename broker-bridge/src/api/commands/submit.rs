@@ -3,17 +3,17 @@
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash as _, Hasher as _},
-    time::Duration,
 };
 
 use signalbox_schemas::{
     api::{Accepted, Submit},
     authors::{Right, Role},
-    command::{CommandSpec, Grant},
+    command::{CommandSpec, Grant, granted},
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineId, MachineToken, Sha256},
-    limit::{REQUEST_SKEW_MS, SPEC_BYTES, TARGETS},
+    limit::{REQUEST_SKEW_MS, SPEC_BYTES},
     signed::{PublicKey, Signed, SigningKey},
+    stream,
 };
 use tokio::sync::MutexGuard;
 use tracing::warn;
@@ -29,8 +29,6 @@ use crate::{
     view::{Cursors, StoredCommand},
 };
 
-/// How long to wait to see who else took an idempotency key: it is stored already, only not read here yet.
-const OTHERS_WRITE: Duration = Duration::from_secs(2);
 /// Above so many grants signing them (50 µs each) leaves the event loop.
 const SIGNED_INLINE: usize = 16;
 
@@ -59,7 +57,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
         return Ok((accepted(spec.cid, targets, &cursors), cursors));
     }
     check_spec(&spec, api, caller, now_ms())?;
-    let machines = granted_machines(&spec, &Sha256::of(&args.spec.0), key, &args.grants)?;
+    let machines = granted_machines(&spec, Sha256::of(&args.spec.0), key, &args.grants)?;
     let targets = known_machines(api, &machines)?;
     let id = spec.cid;
     let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, args.grants)
@@ -82,13 +80,14 @@ fn read_spec(bytes: &[u8]) -> Result<CommandSpec, Problem> {
 }
 
 fn check_author(api: &Api, key: &PublicKey) -> Result<(), Problem> {
-    if api.view().authors().is_some_and(|authors| authors.may_author(key, Right::Command)) {
-        return Ok(());
-    }
-    Err(refuse(
-        ErrorCode::Forbidden,
-        "the authors document does not give you the right `command`; ask an owner",
-    ))
+    let authors = api.view().authors().filter(|authors| authors.is_valid_at(now_ms()));
+    let why = match authors {
+        Some(authors) if authors.may_author(key, Right::Command) => return Ok(()),
+        Some(_) => "the authors document does not give you the right `command`; ask an owner",
+        // Relays would refuse it.
+        None => "there is no valid authors document; issue one with `signalbox-bridge init`",
+    };
+    Err(refuse(ErrorCode::Forbidden, why))
 }
 
 fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Result<(), Problem> {
@@ -108,37 +107,18 @@ fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Re
     Ok(())
 }
 
-/// The machines that the grants are for, when they are exactly one per target, sorted, by `key`, and speak of
-/// this very spec.
+/// The machines that the grants are for, when they fit the spec as every reader will ask, and are by `key`.
 fn granted_machines(
     spec: &CommandSpec,
-    spec_sha256: &Sha256,
+    spec_sha256: Sha256,
     key: &PublicKey,
     grants: &[Signed<Grant>],
 ) -> Result<Vec<MachineToken>, Problem> {
-    let wrong = |why: String| refuse(ErrorCode::Invalid, why);
-    if grants.len() != spec.targets as usize || grants.len() > TARGETS {
-        return Err(wrong(format!("it has {} grants for {} targets", grants.len(), spec.targets)));
+    let granted = granted(spec, spec_sha256, grants).map_err(|error| refuse(ErrorCode::Invalid, error))?;
+    if granted.author != *key {
+        return Err(refuse(ErrorCode::Invalid, "its grants are not signed with your key"));
     }
-    let mut machines: Vec<MachineToken> = Vec::with_capacity(grants.len());
-    for signed in grants {
-        let grant = signed.peek().map_err(|error| wrong(format!("a grant cannot be read: {error}")))?;
-        let fits = grant.ws == spec.ws
-            && grant.cid == spec.cid
-            && grant.spec_sha256 == *spec_sha256
-            && grant.expires_at == spec.expires_at;
-        if !fits {
-            return Err(wrong(format!("the grant for {} speaks of another command", grant.mid)));
-        }
-        if signed.key() != key {
-            return Err(wrong(format!("the grant for {} is not signed with your key", grant.mid)));
-        }
-        if machines.last().is_some_and(|last| *last >= grant.mid) {
-            return Err(wrong("the grants are not sorted by machine, or name one twice".to_owned()));
-        }
-        machines.push(grant.mid);
-    }
-    Ok(machines)
+    Ok(granted.machines)
 }
 
 fn known_machines(api: &Api, tokens: &[MachineToken]) -> Result<Vec<MachineId>, Problem> {
@@ -206,8 +186,10 @@ pub async fn run(
     if let Some(done) = store_wish(api, caller, &wish, id).await? {
         return Ok(done);
     }
-    // Somebody else stored it first, through another bridge or before this one had read it.
-    match stored_by_others(api, id).await? {
+    // Somebody else stored it first, through another bridge or before this one had read it: then it can be told only
+    // once it is read.
+    api.read_through(stream::CMD).await?;
+    match stored(api, id)? {
         Some(stored) => repeated(api, &wish, &stored),
         None => Err(storing_problem("submit", id, &SubmitError::IdConflict)),
     }
@@ -223,21 +205,6 @@ async fn turn(api: &Api, id: CommandId) -> Option<MutexGuard<'_, ()>> {
 
 fn stored(api: &Api, id: CommandId) -> Result<Option<StoredCommand>, Problem> {
     api.view().command_spec(id).map_err(|error| store_problem(&error))
-}
-
-async fn stored_by_others(api: &Api, id: CommandId) -> Result<Option<StoredCommand>, Problem> {
-    let mut changes = api.view().changes();
-    let wait = async {
-        loop {
-            if let Some(found) = stored(api, id)? {
-                return Ok(Some(found));
-            }
-            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = changes.recv().await {
-                return Ok(None);
-            }
-        }
-    };
-    tokio::time::timeout(OTHERS_WRITE, wait).await.unwrap_or(Ok(None))
 }
 
 /// The same answer for the same request under the same key.
@@ -324,4 +291,102 @@ async fn sign_grants(
     let key = std::sync::Arc::clone(&api.settings.key);
     let signed = tokio::task::spawn_blocking(move || sign(grants, &key)).await;
     signed.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use signalbox_link::Store;
+    use signalbox_schemas::{
+        authors::{Author, Authors},
+        id::Workspace,
+        limit::DAY_MS,
+        mailbox::Position,
+        record::MachineRecord,
+        subject::{CommandPiece, Subject},
+    };
+
+    use super::*;
+    use crate::{
+        core::still::{Still, key},
+        projection::memory::AuthorsDoc,
+    };
+
+    /// A bridge that may author until a time, knows one machine, and says that it has read everything.
+    async fn bridge(not_after: u64) -> Still {
+        let still = Still::start().await.unwrap();
+        still.context.broker.ensure_streams().await.unwrap();
+        let author = Author {
+            key: key(2).public().clone(),
+            name: "bridge:b1".to_owned(),
+            role: Role::Member,
+            rights: vec![Right::Command],
+        };
+        let doc = Authors {
+            ws: Workspace::main(),
+            version: 1,
+            issued_at: not_after - DAY_MS,
+            not_after,
+            authors: vec![author],
+            issuers: vec![],
+            bridges: vec![key(2).public().clone()],
+            next_fleet_key: None,
+            crit: vec![],
+        };
+        let id = MachineId::new("web-1").unwrap();
+        let mut memory = still.context.shared.memory_mut();
+        memory.authors = Some(AuthorsDoc { doc: Arc::new(doc), sha256: Sha256::of(b"") });
+        memory.put_machine(MachineRecord {
+            ws: Workspace::main(),
+            token: id.token(),
+            id,
+            login_key: key(3).public().clone(),
+            signing_key: key(4).public().clone(),
+            enrolled_at: 1,
+        });
+        drop(memory);
+        still.context.shared.caught_up.send_replace(true);
+        still
+    }
+
+    /// Asks for a command, in the name of the administrator.
+    async fn ask(still: &Still, idempotency_key: &str) -> Result<(Accepted, Cursors), Problem> {
+        let wish = serde_json::json!({"on": "web-1", "command": "true"});
+        let wish = serde_json::from_value(wish).unwrap();
+        run(&still.api(), &Caller::admin_token(), wish, Some(idempotency_key)).await
+    }
+
+    #[tokio::test]
+    async fn an_id_that_others_took_is_told_only_once_it_was_read() {
+        let still = bridge(now_ms() + DAY_MS / 2).await;
+        let id = CommandId::from_idempotency_key("token:admin", "k");
+        let subject = Subject::Command(Workspace::main(), id, CommandPiece::Spec).to_string();
+        let link = still.context.broker.link();
+        link.store(Store::new(subject, "another bridge's")).await.unwrap();
+        let state = link.stream_state(stream::CMD).await.unwrap();
+        let read_to = |sequence| {
+            let at = Position { created: state.created_ms, sequence };
+            still.context.shared.cursors.send_modify(|cursors| cursors.set(stream::CMD, at));
+        };
+        read_to(0);
+        // Stored, and not read here: it may be the same wish.
+        let refused = ask(&still, "k").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NotCaughtUp, "{refused:?}");
+        read_to(u64::MAX);
+        // Read, and no command: it never will be this one.
+        let refused = ask(&still, "k").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::IdConflict, "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_authors_by_a_document_that_has_expired() {
+        let still = bridge(now_ms() - 1).await;
+        let refused = ask(&still, "k").await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Forbidden, "{refused:?}");
+        let state = still.context.broker.link().stream_state(stream::CMD).await.unwrap();
+        assert_eq!(state.messages, 0);
+        let still = bridge(now_ms() + DAY_MS / 2).await;
+        assert!(ask(&still, "k").await.is_ok());
+    }
 }

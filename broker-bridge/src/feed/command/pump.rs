@@ -28,10 +28,11 @@ const READ_AHEAD: usize = 4;
 
 /// Where output stands.
 pub(super) struct Pump {
-    /// Everything up to here was sent.
+    /// Every message up to here was sent, with all of its chunks.
     position: u64,
     /// Output bytes sent.
     sent: u64,
+    /// Chunks to be sent next, of each message all or those that are left.
     queue: VecDeque<ChunkRef>,
 }
 
@@ -67,7 +68,7 @@ impl Pump {
         if round == 0 {
             return Ok(Flow::Blocked);
         }
-        let chunks: Vec<ChunkRef> = self.queue.drain(..round).collect();
+        let chunks: Vec<ChunkRef> = self.queue.iter().take(round).cloned().collect();
         let read = |chunk: ChunkRef| {
             let view = api.view().clone();
             async move {
@@ -77,19 +78,29 @@ impl Pump {
         };
         let mut bodies = stream::iter(chunks).map(read).buffered(READ_AHEAD);
         while let Some((chunk, body)) = bodies.next().await {
+            let behind = self.behind();
             match body {
-                Ok(Some(body)) => self.send(answers, &chunk, body).await?,
+                Ok(Some(body)) => self.send(answers, &chunk, body, behind).await?,
                 Ok(None) => api.count("feed", "chunk_gone"),
                 Err(error) => {
                     warn!(error = report(&error), "a chunk of output cannot be read");
-                    // What was not sent is looked up again.
-                    self.queue.clear();
+                    // What was not sent is still in the queue.
                     return Ok(Flow::Retry);
                 }
             }
-            self.position = chunk.position;
+            self.position = behind;
+            self.queue.pop_front();
         }
         Ok(Flow::More)
+    }
+
+    /// The position behind the next chunk: its own, unless more of the same message follows.
+    fn behind(&self) -> u64 {
+        let mut next = self.queue.iter().map(|chunk| chunk.position);
+        match (next.next(), next.next()) {
+            (Some(position), after) if after != Some(position) => position,
+            _ => self.position,
+        }
     }
 
     /// How many of the next chunks may go: as long as credit is left, the next one goes whole.
@@ -103,13 +114,20 @@ impl Pump {
         affordable.count()
     }
 
-    async fn send(&mut self, answers: &mut Answers, chunk: &ChunkRef, body: Bytes) -> Result<(), End> {
+    /// Sends a chunk, behind which everything up to `behind` was sent.
+    async fn send(
+        &mut self,
+        answers: &mut Answers,
+        chunk: &ChunkRef,
+        body: Bytes,
+        behind: u64,
+    ) -> Result<(), End> {
         let mut rest = body;
         let mut offset = chunk.offset;
         while !rest.is_empty() {
             let bytes = rest.split_to(rest.len().min(CHUNK_BYTES));
             // Only behind its last byte is the chunk done with.
-            let position = if rest.is_empty() { chunk.position } else { self.position };
+            let position = if rest.is_empty() { behind } else { self.position };
             let len = bytes.len() as u64;
             let head = ChunkHead { machine: &chunk.machine, stream: chunk.stream, offset, position };
             answers.chunk(head, bytes).await?;
@@ -157,6 +175,21 @@ mod tests {
             skip: 0,
         };
         Pump { position: 0, sent, queue: lens.iter().map(chunk).collect() }
+    }
+
+    #[test]
+    fn a_message_is_done_with_behind_its_last_chunk() {
+        let mut pump = pump(0, &[1; 4]);
+        for (chunk, position) in pump.queue.iter_mut().zip([7, 7, 7, 9]) {
+            chunk.position = position;
+        }
+        let mut behind = Vec::new();
+        while !pump.queue.is_empty() {
+            pump.position = pump.behind();
+            pump.queue.pop_front();
+            behind.push(pump.position);
+        }
+        assert_eq!(behind, [0, 0, 7, 9]);
     }
 
     #[rstest]
