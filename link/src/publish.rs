@@ -96,8 +96,8 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct PendingStore {
     ack: PublishAckFuture,
-    deadline: Instant,
-    waited: Duration,
+    began: Instant,
+    patience: Duration,
 }
 
 impl PendingStore {
@@ -107,10 +107,20 @@ impl PendingStore {
     /// # Errors
     /// [`StoreError`].
     pub async fn stored(self) -> Result<Stored, StoreError> {
-        match timeout_at(self.deadline, self.ack).await {
+        let patience = self.patience;
+        self.stored_within(patience).await
+    }
+
+    /// The same, until `patience` after the message was sent: a slow link needs more of it for a large message.
+    /// Not cancel safe.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stored_within(self, patience: Duration) -> Result<Stored, StoreError> {
+        match timeout_at(self.began + patience, self.ack).await {
             Ok(Ok(ack)) => Ok(stored(ack)),
-            Ok(Err(error)) => Err(meaning(&error, self.waited)),
-            Err(_) => Err(StoreError::Unanswered { waited: self.waited }),
+            Ok(Err(error)) => Err(meaning(&error, patience)),
+            Err(_) => Err(StoreError::Unanswered { waited: patience }),
         }
     }
 }
@@ -162,7 +172,7 @@ impl Link {
     pub async fn store_pipelined(&self, message: Store) -> Result<PendingStore, StoreError> {
         let (subject, headers, payload) = message.into_parts();
         self.check_size(&headers, &payload).map_err(|(size, limit)| StoreError::TooLarge { size, limit })?;
-        self.send(subject, headers, payload, Instant::now() + self.ack_timeout).await
+        self.send(subject, headers, payload, Instant::now()).await
     }
 
     /// Stores all of the messages or none, in order, in one stream that allows it. At most [`MAX_BATCH`].
@@ -192,7 +202,8 @@ impl Link {
             parts.push((subject, headers, payload));
         }
         let waited = self.ack_timeout;
-        let deadline = Instant::now() + waited;
+        let began = Instant::now();
+        let deadline = began + waited;
         let last = parts.pop();
         for (subject, headers, payload) in parts {
             let sent = self.client.publish_with_headers(subject.clone(), headers.into_inner(), payload);
@@ -207,7 +218,7 @@ impl Link {
         }
         match last {
             Some((subject, headers, payload)) => {
-                self.send(subject, headers, payload, deadline).await?.stored().await
+                self.send(subject, headers, payload, began).await?.stored().await
             }
             None => Err(StoreError::Unanswered { waited }),
         }
@@ -218,9 +229,9 @@ impl Link {
         subject: String,
         headers: Headers,
         payload: Bytes,
-        deadline: Instant,
+        began: Instant,
     ) -> Result<PendingStore, StoreError> {
-        let waited = self.ack_timeout;
+        let patience = self.ack_timeout;
         let sent = async {
             if headers.is_empty() {
                 self.jetstream.publish(subject, payload).await
@@ -228,10 +239,10 @@ impl Link {
                 self.jetstream.publish_with_headers(subject, headers.into_inner(), payload).await
             }
         };
-        match timeout_at(deadline, sent).await {
-            Ok(Ok(ack)) => Ok(PendingStore { ack, deadline, waited }),
-            Ok(Err(error)) => Err(meaning(&error, waited)),
-            Err(_) => Err(StoreError::Unanswered { waited }),
+        match timeout_at(began + patience, sent).await {
+            Ok(Ok(ack)) => Ok(PendingStore { ack, began, patience }),
+            Ok(Err(error)) => Err(meaning(&error, patience)),
+            Err(_) => Err(StoreError::Unanswered { waited: patience }),
         }
     }
 

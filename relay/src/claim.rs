@@ -4,7 +4,7 @@
 //! the register with this keeper's nonce in it. Whatever else stands there decides against starting.
 
 use signalbox_link::{
-    StoreError,
+    ACK_TIMEOUT, StoreError,
     crash::{Part, Point, hit},
 };
 use signalbox_schemas::{
@@ -93,7 +93,7 @@ async fn send(nats: &Nats, claim: &FactMessage) -> Result<(), StoreError> {
     #[cfg(feature = "crash-points")]
     nats.flush().await;
     hit(Part::Relay, Point::ClaimSent);
-    pending.stored().await.map(|_| ())
+    pending.stored(ACK_TIMEOUT).await
 }
 
 /// Reads the register. It is asked on the connection that the claim was sent on, so «nothing there» includes

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use signalbox_link::{
-    Headers, Link, LinkState, Message, PendingStore, PublishError, ReadError, Store, StoreError,
+    ACK_TIMEOUT, Headers, Link, LinkState, Message, PendingStore, PublishError, ReadError, Store, StoreError,
     SubscribeError, Subscription,
 };
 use signalbox_schemas::{
@@ -14,7 +14,7 @@ use signalbox_schemas::{
     stream::{DOC, MBOX, RUN},
     subject::{FactKind, Subject},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// A signed fact, ready to be stored.
 #[derive(Debug, Clone)]
@@ -62,10 +62,12 @@ impl Nats {
 
     /// Waits for a connection; at once if there is one. For ever, if the link was closed.
     pub(crate) async fn connected(&self) {
-        let mut state = self.link.state();
-        if state.wait_for(|state| state.is_connected).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        reach(self.link.state(), |state| state.is_connected).await;
+    }
+
+    /// How often a connection was made: the present one's number.
+    pub(crate) fn connects(&self) -> u64 {
+        self.link.state().borrow().connects
     }
 
     /// What the connection itself dropped or was denied.
@@ -96,13 +98,13 @@ impl Nats {
     }
 
     /// Sends a fact, once, as the first message of its subject.
-    pub(crate) async fn send_fact(&self, fact: &FactMessage) -> Result<PendingStore, StoreError> {
+    pub(crate) async fn send_fact(&self, fact: &FactMessage) -> Result<OnItsWay, StoreError> {
         let headers = Headers::new()
             .with(eyes::TYPE, fact.type_name)
             .with(eyes::BY, self.by.as_str())
             .with(eyes::SUMMARY, &fact.summary);
         let message = Store::new(self.run_subject(fact.cid, fact.kind), fact.body.clone());
-        self.link.store_pipelined(message.with_headers(headers).only_first()).await
+        self.send(message.with_headers(headers).only_first()).await
     }
 
     /// Sends a chunk of output, once.
@@ -111,11 +113,17 @@ impl Nats {
         cid: CommandId,
         head: &ChunkHead,
         body: Bytes,
-    ) -> Result<PendingStore, StoreError> {
+    ) -> Result<OnItsWay, StoreError> {
         let headers = head.to_headers().into_iter();
         let headers = headers.fold(Headers::new(), |headers, (name, value)| headers.with(name, &value));
         let subject = Subject::Output(self.ws.clone(), self.mid.clone(), cid).to_string();
-        self.link.store_pipelined(Store::new(subject, body).with_headers(headers)).await
+        self.send(Store::new(subject, body).with_headers(headers)).await
+    }
+
+    async fn send(&self, message: Store) -> Result<OnItsWay, StoreError> {
+        let (state, connects) = (self.link.state(), self.connects());
+        let pending = self.link.store_pipelined(message).await?;
+        Ok(OnItsWay { pending, state, connects })
     }
 
     /// Publishes a heartbeat without acknowledgement.
@@ -139,5 +147,44 @@ impl Nats {
 
     fn run_subject(&self, cid: CommandId, kind: FactKind) -> String {
         Subject::Run(self.ws.clone(), self.mid.clone(), cid, kind).to_string()
+    }
+}
+
+/// Slowest link on which nothing is sent twice for its slowness, bytes per second.
+const SLOWEST: u64 = 4_096;
+
+/// How long to wait for the acknowledgement of so many bytes when nothing is known about the link.
+pub(crate) fn first_patience(bytes: usize) -> Duration {
+    ACK_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST)
+}
+
+/// A message that was sent over one connection: its acknowledgement comes over that one or not at all.
+#[derive(Debug)]
+pub(crate) struct OnItsWay {
+    pending: PendingStore,
+    state: watch::Receiver<LinkState>,
+    connects: u64,
+}
+
+impl OnItsWay {
+    /// Waits for the acknowledgement until `patience` after the message was sent, or until there is another
+    /// connection. Not cancel safe: the answer is lost with the future.
+    pub(crate) async fn stored(self, patience: Duration) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let connects = self.connects;
+        tokio::select! {
+            biased;
+            stored = self.pending.stored_within(patience) => stored.map(|_| ()),
+            () = reach(self.state, |state| state.connects != connects) => {
+                Err(StoreError::Unanswered { waited: began.elapsed() })
+            }
+        }
+    }
+}
+
+/// Waits for a state of the link; for ever, if the link is gone.
+async fn reach(mut state: watch::Receiver<LinkState>, is_reached: impl FnMut(&LinkState) -> bool) {
+    if state.wait_for(is_reached).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

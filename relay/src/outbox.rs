@@ -14,13 +14,16 @@ use signalbox_schemas::subject::FactKind;
 use crate::{
     backoff::Backoff,
     counters::Counters,
-    nats_link::{FactMessage, Nats},
+    nats_link::{FactMessage, Nats, first_patience},
 };
 
 /// First and longest wait before a fact is sent again: a full stream or a missing leader is asked ten times a
 /// minute, and a lost acknowledgement is made good at once.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// Longest wait for one acknowledgement. It doubles with every silence: over a slow link, behind the output of other
+/// runs, an exit takes its time, and what is sent again makes all else later.
+const LONGEST_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What became of a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +40,10 @@ pub(crate) enum Delivered {
 pub(crate) async fn deliver(nats: Nats, fact: FactMessage, counters: Counters) -> Delivered {
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     let mut first_try = true;
+    let mut patience = first_patience(fact.body.len());
     loop {
         nats.connected().await;
-        match attempt(&nats, &fact).await {
+        match attempt(&nats, &fact, patience).await {
             Ok(()) => return Delivered::Stored,
             Err(StoreError::Taken { .. }) => return Delivered::Taken { first_try },
             Err(error @ StoreError::TooLarge { .. }) => {
@@ -52,6 +56,9 @@ pub(crate) async fn deliver(nats: Nats, fact: FactMessage, counters: Counters) -
                     StoreError::Refused { .. } => "fact_refused",
                     _ => "fact_unanswered",
                 };
+                if matches!(error, StoreError::Unanswered { waited } if waited >= patience) {
+                    patience = (patience * 2).min(LONGEST_PATIENCE);
+                }
                 if counters.count(reason) {
                     tracing::warn!(cid = %fact.cid, kind = fact.kind.as_str(), %error, "fact waits");
                 }
@@ -62,12 +69,12 @@ pub(crate) async fn deliver(nats: Nats, fact: FactMessage, counters: Counters) -
     }
 }
 
-async fn attempt(nats: &Nats, fact: &FactMessage) -> Result<(), StoreError> {
+async fn attempt(nats: &Nats, fact: &FactMessage, patience: Duration) -> Result<(), StoreError> {
     let pending = nats.send_fact(fact).await?;
     if fact.kind == FactKind::Exit {
         #[cfg(feature = "crash-points")]
         nats.flush().await;
         hit(Part::Relay, Point::ExitUnacked);
     }
-    pending.stored().await.map(|_| ())
+    pending.stored(patience).await
 }

@@ -1,13 +1,23 @@
 //! Output on its way: one pump per run, from the keeper's spool to the broker.
 //!
-//! [`Planner`] is pure and says which piece goes next; [`Pump`] reads it, sends it, waits for the
-//! acknowledgements (up to eight at once), and sends again what was not acknowledged. Each piece is in the
-//! journal before it is sent, so that the next relay process repeats it in the same shape.
+//! [`planner`] is pure and says which piece goes next, [`pace`] is pure and says how large it is and when it may go;
+//! [`Pump`] reads it, sends it, waits for the acknowledgements (up to eight at once), and sends again what was not
+//! acknowledged. Each piece is in the journal before it is sent, so that the next relay process repeats it in
+//! the same shape.
 
-use std::{cell::RefCell, collections::VecDeque, path::PathBuf, rc::Rc, time::Duration};
+mod pace;
+mod planner;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesOrdered};
+use futures_util::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use sha2::{Digest as _, Sha256 as Hasher};
 use signalbox_link::{
     StoreError,
@@ -22,13 +32,18 @@ use signalbox_schemas::{
 };
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{Instant, sleep, sleep_until},
 };
 
+use self::{
+    pace::Pace,
+    planner::{Piece, Planner},
+};
 use crate::{
     backoff::Backoff,
     counters::Counters,
-    journal::{ChunkRecord, Entry, Journal, Progress, ledger::ChunkLog},
+    journal::{ChunkRecord, Entry, Journal, ledger::ChunkLog},
     keeper::{
         protocol::{Phase, RunStatus, StreamStatus},
         spool::read_spool,
@@ -36,12 +51,6 @@ use crate::{
     nats_link::Nats,
 };
 
-/// Shortest and longest wait of a first byte for company.
-const FLUSH_MIN: Duration = Duration::from_millis(25);
-const FLUSH_MAX: Duration = Duration::from_secs(5);
-/// A run that has lasted for this many times a delay may have that delay: at most some 4,000 chunks per day and
-/// stream beyond the first minutes.
-const FLUSH_RUN_SHARE: u32 = 4_000;
 /// First and longest wait before a chunk is sent again.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
@@ -50,121 +59,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// An answer that came sooner than this was an answer and not a wait that ended.
 const IS_AN_ANSWER: Duration = Duration::from_secs(1);
-
-/// Which piece of a run's output goes next. Pure.
-#[derive(Debug)]
-pub(crate) struct Planner {
-    progress: Progress,
-    /// Sent by an earlier relay process and perhaps not acknowledged.
-    again: VecDeque<ChunkRecord>,
-    /// Since when the next bytes of a stream wait.
-    waiting_since: [Option<Instant>; 2],
-    began: Instant,
-    /// Nothing more is sent, and these streams lack bytes that were.
-    given_up: Option<[bool; 2]>,
-}
-
-/// A piece to be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) chunk: ChunkRecord,
-    pub(crate) counter: u64,
-    /// Whether it was never sent before.
-    pub(crate) is_new: bool,
-}
-
-fn stream_of(status: &RunStatus, stream: OutputStream) -> &StreamStatus {
-    match stream {
-        OutputStream::Stdout => &status.stdout,
-        OutputStream::Stderr => &status.stderr,
-    }
-}
-
-fn at<T: Copy + Default>(pair: &[T; 2], stream: OutputStream) -> T {
-    pair.get(stream as usize).copied().unwrap_or_default()
-}
-
-impl Planner {
-    pub(crate) fn new(log: ChunkLog, began: Instant) -> Self {
-        Self { progress: log.before, again: log.window, waiting_since: [None; 2], began, given_up: None }
-    }
-
-    /// Chunks sent so far.
-    pub(crate) fn chunks(&self) -> u64 {
-        self.progress.counter
-    }
-
-    /// The piece that is due, if any.
-    pub(crate) fn next(&mut self, status: &RunStatus, now: Instant) -> Option<Piece> {
-        if self.given_up.is_some() {
-            return None;
-        }
-        if let Some(chunk) = self.again.pop_front() {
-            return Some(self.take(chunk, false));
-        }
-        OutputStream::ALL.into_iter().find_map(|stream| self.next_of(stream, status, now))
-    }
-
-    fn next_of(&mut self, stream: OutputStream, status: &RunStatus, now: Instant) -> Option<Piece> {
-        let (of, ended) = (stream_of(status, stream), status.phase == Phase::Ended);
-        let offset = at(&self.progress.bulk, stream);
-        let waiting = of.kept.saturating_sub(offset);
-        if waiting > 0 {
-            let since = at(&self.waiting_since, stream).unwrap_or(now);
-            let due =
-                waiting >= CHUNK_BYTES as u64 || ended || of.truncated || now >= since + self.delay(now);
-            let rest = waiting.saturating_sub(CHUNK_BYTES as u64);
-            if let Some(waits) = self.waiting_since.get_mut(stream as usize) {
-                *waits = if due { (rest > 0).then_some(now) } else { Some(since) };
-            }
-            let chunk = ChunkRecord { stream, offset, len: waiting - rest, is_tail: false };
-            return due.then(|| self.take(chunk, true));
-        }
-        if of.truncated && !at(&self.progress.cut, stream) {
-            return Some(self.take(ChunkRecord { stream, offset, len: 0, is_tail: false }, true));
-        }
-        let tail = of.tail.filter(|_| ended)?;
-        let offset = at(&self.progress.tail, stream).max(tail.offset);
-        let len = (tail.offset + tail.len).saturating_sub(offset).min(CHUNK_BYTES as u64);
-        (len > 0).then(|| self.take(ChunkRecord { stream, offset, len, is_tail: true }, true))
-    }
-
-    fn take(&mut self, chunk: ChunkRecord, is_new: bool) -> Piece {
-        let piece = Piece { chunk, counter: self.progress.counter, is_new };
-        self.progress.add(chunk);
-        piece
-    }
-
-    fn delay(&self, now: Instant) -> Duration {
-        (now.saturating_duration_since(self.began) / FLUSH_RUN_SHARE).clamp(FLUSH_MIN, FLUSH_MAX)
-    }
-
-    /// Plans nothing more. Only the first `chunks` got through; the streams of the others are `lacking`.
-    pub(crate) fn give_up(&mut self, chunks: u64, lacking: [bool; 2]) {
-        self.progress.counter = chunks;
-        self.waiting_since = [None; 2];
-        self.given_up = Some(lacking);
-    }
-
-    /// The status that an exit may sign: a stream of which bytes stayed behind is not whole.
-    pub(crate) fn without_what_stayed_behind(&self, mut status: RunStatus) -> RunStatus {
-        let Some(lacking) = self.given_up else { return status };
-        for stream in OutputStream::ALL {
-            let of = match stream {
-                OutputStream::Stdout => &mut status.stdout,
-                OutputStream::Stderr => &mut status.stderr,
-            };
-            let lacks = at(&lacking, stream) || of.kept > at(&self.progress.bulk, stream);
-            of.truncated |= of.bytes > 0 && lacks;
-        }
-        status
-    }
-
-    /// When to ask again at the latest.
-    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
-        self.waiting_since.iter().flatten().min().map(|since| *since + self.delay(now))
-    }
-}
 
 /// What a pump needs of the relay.
 pub(crate) struct Pump {
@@ -187,24 +81,25 @@ pub(crate) struct Pumped {
     pub(crate) inline: Option<InlineOutput>,
 }
 
-/// A chunk in flight, and what became of it.
-struct Sent {
-    head: ChunkHead,
-    body: Bytes,
+/// What became of one sending of a chunk.
+struct Answer {
+    counter: u64,
     result: Result<(), StoreError>,
     took: Duration,
+    /// How long it would have been waited for.
+    patience: Duration,
+    /// Which connection it went over.
+    connects: u64,
 }
-
-type InFlight = FuturesOrdered<LocalBoxFuture<'static, Sent>>;
 
 impl Pump {
     /// Brings out all output of a run; answers when the run has ended and the last chunk is acknowledged or
     /// given up. `None` when the run's end will never be known.
     pub(crate) async fn run(mut self, log: ChunkLog) -> Option<Pumped> {
-        let mut planner = Planner::new(log, Instant::now());
         let mut hashes = Hashes::default();
-        let mut in_flight = InFlight::new();
-        let mut retry = Retry::default();
+        self.catch_up(&mut hashes, &log).await;
+        let mut planner = Planner::new(log, Instant::now());
+        let mut flow = Flow::default();
         loop {
             let status = self.status.borrow_and_update().clone();
             let ended = status.phase == Phase::Ended;
@@ -215,33 +110,20 @@ impl Pump {
                 let inline = Some(all).filter(|all| all.stdout.0.len() + all.stderr.0.len() > 0);
                 return Some(Pumped { status, chunks: 0, inline });
             }
-            while in_flight.len() < CHUNKS_IN_FLIGHT
-                && let Some(piece) = planner.next(&status, Instant::now())
-            {
-                let Some((head, body)) = self.read(piece, &mut hashes) else {
-                    if self.counters.count("output_unreadable") {
-                        tracing::warn!(cid = %self.cid, "output cannot be read back, the rest of it stays behind");
-                    }
-                    planner.give_up(piece.counter, OutputStream::ALL.map(|it| it == piece.chunk.stream));
-                    break;
-                };
-                in_flight
-                    .push_back(send(self.nats.clone(), self.cid, head, body, Duration::ZERO).boxed_local());
-            }
-            if ended && in_flight.is_empty() {
+            self.send_what_may_go(&status, &mut planner, &mut hashes, &mut flow);
+            if ended && flow.waiting.is_empty() {
                 let status = planner.without_what_stayed_behind(status);
                 return Some(Pumped { status, chunks: planner.chunks(), inline: None });
             }
-            let has_room = in_flight.len() < CHUNKS_IN_FLIGHT;
+            let has_room = flow.has_room_for_new(planner.chunks());
             let due = planner.due(Instant::now()).filter(|_| has_room);
             tokio::select! {
                 biased;
-                Some(sent) = in_flight.next() => {
-                    if self.acknowledge(sent, &mut in_flight, &mut retry).is_break() {
+                Some(answer) = flow.in_flight.next() => {
+                    if self.take(answer, &mut flow).is_break() {
                         self.counters.count("output_given_up");
-                        let acknowledged = planner.chunks() - in_flight.len() as u64 - 1;
-                        in_flight = InFlight::new();
-                        planner.give_up(acknowledged, [true; 2]);
+                        planner.give_up(flow.acknowledged(planner.chunks()), [true; 2]);
+                        flow = Flow::default();
                     }
                 }
                 changed = self.status.changed(), if !ended => changed.ok()?,
@@ -250,30 +132,63 @@ impl Pump {
         }
     }
 
-    /// Takes the answer about the oldest chunk in flight; breaks when the output is to be given up.
-    fn acknowledge(
+    fn send_what_may_go(
         &self,
-        sent: Sent,
-        in_flight: &mut InFlight,
-        retry: &mut Retry,
-    ) -> std::ops::ControlFlow<()> {
-        let Err(error) = sent.result else {
-            *retry = Retry::default();
+        status: &RunStatus,
+        planner: &mut Planner,
+        hashes: &mut Hashes,
+        flow: &mut Flow,
+    ) {
+        while let Some(&counter) = flow.again.first()
+            && flow.pace.has_room(flow.bytes)
+        {
+            flow.again.remove(&counter);
+            let delay = flow.retry.backoff.delay();
+            flow.send(self, counter, delay);
+        }
+        while flow.has_room_for_new(planner.chunks())
+            && let Some(piece) = planner.next(status, Instant::now(), flow.pace.piece())
+        {
+            let Some(chunk) = self.read(piece, hashes) else {
+                if self.counters.count("output_unreadable") {
+                    tracing::warn!(cid = %self.cid, "output cannot be read back, the rest of it stays behind");
+                }
+                planner.give_up(piece.counter, OutputStream::ALL.map(|it| it == piece.chunk.stream));
+                break;
+            };
+            flow.waiting.insert(piece.counter, chunk);
+            flow.send(self, piece.counter, Duration::ZERO);
+        }
+    }
+
+    /// Takes the answer about a chunk; breaks when the output is to be given up.
+    fn take(&self, answer: Answer, flow: &mut Flow) -> std::ops::ControlFlow<()> {
+        let bytes = flow.waiting.get(&answer.counter).map_or(0, |(_, body)| body.len());
+        flow.bytes -= bytes;
+        let Err(error) = answer.result else {
+            flow.waiting.remove(&answer.counter);
+            flow.pace.answered(bytes, answer.took);
+            flow.retry = Retry::default();
             hit(Part::Relay, Point::OutputHalf);
             return std::ops::ControlFlow::Continue(());
         };
-        let silent = matches!(error, StoreError::Unanswered { .. }) && sent.took >= IS_AN_ANSWER;
-        if silent {
-            retry.refused_since = None;
-        } else if retry.refused_since.get_or_insert_with(Instant::now).elapsed() >= GIVE_UP_AFTER {
+        let is_cut_off = self.nats.connects() != answer.connects;
+        let is_silent = matches!(error, StoreError::Unanswered { .. }) && answer.took >= IS_AN_ANSWER;
+        if is_cut_off {
+            flow.pace.reconnected();
+        } else if is_silent {
+            flow.pace.unanswered(answer.patience);
+        }
+        if is_cut_off || is_silent {
+            flow.retry.refused_since = None;
+        } else if flow.retry.refused_since.get_or_insert_with(Instant::now).elapsed() >= GIVE_UP_AFTER {
             tracing::warn!(cid = %self.cid, %error, "output given up");
             return std::ops::ControlFlow::Break(());
         }
         if self.counters.count("output_repeated") {
             tracing::warn!(cid = %self.cid, %error, "output chunk sent again");
         }
-        let delay = retry.backoff.delay();
-        in_flight.push_front(send(self.nats.clone(), self.cid, sent.head, sent.body, delay).boxed_local());
+        flow.again.insert(answer.counter);
         std::ops::ControlFlow::Continue(())
     }
 
@@ -320,17 +235,29 @@ impl Pump {
         (bytes.len() == len).then_some(bytes)
     }
 
-    /// The running hash up to and with a piece. After a restart what lies before it is read once more.
+    /// After a restart: reads once more what was acknowledged before, to go on with its hash. It may be much, and
+    /// the relay has other things to do meanwhile.
+    async fn catch_up(&self, hashes: &mut Hashes, log: &ChunkLog) {
+        for (stream, &until) in OutputStream::ALL.into_iter().zip(&log.before.bulk) {
+            let Some(hash) = hashes.0.get_mut(stream as usize) else { continue };
+            while hash.position < until {
+                let len = (until - hash.position).min(CHUNK_BYTES as u64);
+                // What cannot be read leaves the hash behind, and the next piece says so.
+                let Some(bytes) = self.read_exactly(stream, hash.position, len) else { break };
+                hash.add(&bytes);
+                yield_now().await;
+            }
+        }
+    }
+
+    /// The running hash up to and with a piece. A piece that was not written down lies before it unread.
     fn hash(&self, hashes: &mut Hashes, chunk: ChunkRecord, body: &[u8]) -> Option<Sha256> {
         let hash = hashes.0.get_mut(chunk.stream as usize)?;
         while hash.position < chunk.offset {
             let len = (chunk.offset - hash.position).min(CHUNK_BYTES as u64);
-            let bytes = self.read_exactly(chunk.stream, hash.position, len)?;
-            hash.hasher.update(&bytes);
-            hash.position += len;
+            hash.add(&self.read_exactly(chunk.stream, hash.position, len)?);
         }
-        hash.hasher.update(body);
-        hash.position += body.len() as u64;
+        hash.add(body);
         Some(Sha256(hash.hasher.clone().finalize().into()))
     }
 }
@@ -345,6 +272,59 @@ struct RunningHash {
     hasher: Hasher,
 }
 
+impl RunningHash {
+    fn add(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.position += bytes.len() as u64;
+    }
+}
+
+/// What is on its way, and what waits to go again.
+#[derive(Default)]
+struct Flow {
+    pace: Pace,
+    /// By number, all that was sent and is not acknowledged.
+    waiting: BTreeMap<u64, (ChunkHead, Bytes)>,
+    /// Those of them that are to be sent again.
+    again: BTreeSet<u64>,
+    /// The others.
+    in_flight: FuturesUnordered<LocalBoxFuture<'static, Answer>>,
+    /// Their bytes.
+    bytes: usize,
+    retry: Retry,
+}
+
+impl Flow {
+    /// Whether a new chunk may follow, after so many. The newest ones are what a restarted relay repeats, so none
+    /// may go before all but those are acknowledged.
+    fn has_room_for_new(&self, chunks: u64) -> bool {
+        let unsure = chunks - self.acknowledged(chunks);
+        self.again.is_empty() && unsure < CHUNKS_IN_FLIGHT as u64 && self.pace.has_room(self.bytes)
+    }
+
+    /// So many of `chunks` are acknowledged, with all before them.
+    fn acknowledged(&self, chunks: u64) -> u64 {
+        self.waiting.first_key_value().map_or(chunks, |(&counter, _)| counter)
+    }
+
+    fn send(&mut self, pump: &Pump, counter: u64, delay: Duration) {
+        let Some((head, body)) = self.waiting.get(&counter).cloned() else { return };
+        self.bytes += body.len();
+        let (nats, cid, patience) = (pump.nats.clone(), pump.cid, self.pace.patience());
+        let sending = async move {
+            sleep(delay).await;
+            nats.connected().await;
+            let (connects, began) = (nats.connects(), Instant::now());
+            let result = match nats.send_chunk(cid, &head, body).await {
+                Ok(sent) => sent.stored(patience).await,
+                Err(error) => Err(error),
+            };
+            Answer { counter, result, took: began.elapsed(), patience, connects }
+        };
+        self.in_flight.push(sending.boxed_local());
+    }
+}
+
 /// How the broker has been taking it lately.
 struct Retry {
     backoff: Backoff,
@@ -356,17 +336,3 @@ impl Default for Retry {
         Self { backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY), refused_since: None }
     }
 }
-
-async fn send(nats: Nats, cid: CommandId, head: ChunkHead, body: Bytes, delay: Duration) -> Sent {
-    sleep(delay).await;
-    nats.connected().await;
-    let began = Instant::now();
-    let result = match nats.send_chunk(cid, &head, body.clone()).await {
-        Ok(pending) => pending.stored().await.map(|_| ()),
-        Err(error) => Err(error),
-    };
-    Sent { head, body, result, took: began.elapsed() }
-}
-
-#[cfg(test)]
-mod tests;

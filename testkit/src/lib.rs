@@ -5,6 +5,7 @@ pub mod eventually;
 pub mod http;
 pub mod process;
 pub mod pty;
+pub mod slow_link;
 pub mod stack;
 pub mod tmux;
 

@@ -21,7 +21,7 @@ fn kept(bytes: u64) -> StreamStatus {
 }
 
 fn pieces(planner: &mut Planner, status: &RunStatus, now: Instant) -> Vec<(u64, u64, bool)> {
-    std::iter::from_fn(|| planner.next(status, now))
+    std::iter::from_fn(|| planner.next(status, now, CHUNK_BYTES))
         .map(|piece| (piece.chunk.offset, piece.chunk.len, piece.chunk.is_tail))
         .collect()
 }
@@ -72,12 +72,12 @@ fn a_stream_of_which_bytes_stay_behind_is_not_whole() {
 
     let mut planner = Planner::new(ChunkLog::default(), now);
     let run = both(kept(3), kept(CHUNK + 5));
-    let first = planner.next(&run, now).unwrap();
+    let first = planner.next(&run, now, CHUNK_BYTES).unwrap();
     assert_eq!(truncated(&planner.without_what_stayed_behind(run.clone())), [false, false]);
-    let second = planner.next(&run, now).unwrap();
+    let second = planner.next(&run, now, CHUNK_BYTES).unwrap();
     assert_eq!((first.chunk.stream, second.chunk.stream), (OutputStream::Stdout, OutputStream::Stderr));
     planner.give_up(second.counter, [false, true]);
-    assert_eq!((planner.next(&run, now), planner.due(now), planner.chunks()), (None, None, 1));
+    assert_eq!((planner.next(&run, now, CHUNK_BYTES), planner.due(now), planner.chunks()), (None, None, 1));
     assert_eq!(truncated(&planner.without_what_stayed_behind(run)), [false, true]);
 
     // What is written after that stays behind too; a stream without bytes lacks none.
@@ -98,7 +98,7 @@ proptest! {
     /// However the run grows, and wherever the relay is killed, the pieces are the stream, each in one shape.
     #[test]
     fn pieces_are_the_stream_over_any_restart(
-        steps in prop::collection::vec((0..300_000_u64, any::<bool>()), 1..20),
+        steps in prop::collection::vec((0..300_000_u64, any::<bool>(), 1_000..CHUNK_BYTES), 1..20),
         limit in prop::option::of(0..2_000_000_u64),
     ) {
         let now = Instant::now();
@@ -106,7 +106,7 @@ proptest! {
         let mut sent: Vec<Piece> = Vec::new();
         let mut bytes = 0;
         let last = steps.len() - 1;
-        for (index, (more, restart)) in steps.into_iter().enumerate() {
+        for (index, (more, restart, most)) in steps.into_iter().enumerate() {
             bytes += more;
             let kept = limit.map_or(bytes, |limit| bytes.min(limit));
             let ended = index == last;
@@ -115,7 +115,7 @@ proptest! {
             if restart {
                 planner = Planner::new(log(&sent), now);
             }
-            while let Some(piece) = planner.next(&status, now + FLUSH_MAX) {
+            while let Some(piece) = planner.next(&status, now + FLUSH_MAX, most) {
                 sent.push(piece);
             }
         }
