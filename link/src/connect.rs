@@ -28,6 +28,9 @@ pub const ACK_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait for TCP, TLS and login together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait for the first connection as a whole, over all addresses of a name. One that is tried for ever has returned by
+/// then, at once.
+const FIRST_CONNECT: Duration = Duration::from_secs(10);
 /// Silence after which the server is asked for a sign of life; after two unanswered the connection is dropped.
 /// A broker that hangs is so noticed within 30 s; the client's default would take 3 min.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -40,7 +43,8 @@ const ACKS_IN_FLIGHT: usize = 5_000;
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `nats://`, `tls://`, `ws://` or `wss://` with host and port.
+    /// `nats://`, `tls://`, `ws://` or `wss://` with host and port. Without user and password: those would be read
+    /// in lists of processes and in logs.
     pub url: String,
     /// Name shown in the broker's list of connections.
     pub name: String,
@@ -157,17 +161,19 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// Connects. With `retry_forever` it returns at once and connects in the background; otherwise there is a
-    /// confirmed connection when it returns.
+    /// connection when it returns, confirmed where there is a probe, or an error within about 15 s.
     ///
     /// # Errors
     /// [`ConnectError`]; with `retry_forever` only for a URL that is none.
     pub async fn connect(options: Options) -> Result<Self, ConnectError> {
+        let address = address(&options.url)?;
         let url = options.url.clone();
-        let address: ServerAddr = url.parse().map_err(|_| ConnectError::Url { url: url.clone() })?;
         let watcher = Arc::new(Watcher::default());
-        let client = connect_options(&options, &watcher)
-            .connect(address)
-            .await
+        let connecting = connect_options(&options, &watcher).connect(address);
+        // The client bounds each of its steps, and tries every address of a name.
+        let connected = tokio::time::timeout(FIRST_CONNECT, connecting).await;
+        let client = connected
+            .map_err(|_| ConnectError::Silent { url: url.clone() })?
             .map_err(|error| refused_or_unreachable(&url, error))?;
         let jetstream =
             ContextBuilder::new().timeout(API_TIMEOUT).max_ack_inflight(ACKS_IN_FLIGHT).build(client.clone());
@@ -349,6 +355,23 @@ fn connect_options(options: &Options, watcher: &Arc<Watcher>) -> ConnectOptions 
     if options.retry_forever { base.retry_on_initial_connect() } else { base }
 }
 
+/// The address in a URL. What has a user name or password in it is refused, and shown without.
+fn address(url: &str) -> Result<ServerAddr, ConnectError> {
+    match url.parse::<ServerAddr>() {
+        Ok(address) if address.has_user_pass() => {
+            let shown = format!("{}://{}:{}", address.scheme(), address.host(), address.port());
+            Err(ConnectError::UserInfo { url: shown })
+        }
+        Ok(address) => Ok(address),
+        Err(_) => {
+            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+            let shown =
+                rest.rsplit_once('@').map_or(url.to_owned(), |(_, host)| format!("{scheme}://…@{host}"));
+            Err(ConnectError::Url { url: shown })
+        }
+    }
+}
+
 fn refused_or_unreachable(url: &str, error: async_nats::ConnectError) -> ConnectError {
     let url = url.to_owned();
     match error.kind() {
@@ -366,15 +389,39 @@ fn ceiling(attempt: usize) -> Duration {
     RECONNECT_MIN.saturating_mul(1 << doublings).min(RECONNECT_MAX)
 }
 
-/// Full jitter: anything from 0 to the ceiling. The seed of a hash map is random enough to spread a herd.
+/// Full jitter: anything from 0 to the ceiling.
 fn jittered(attempt: usize) -> Duration {
+    ceiling(attempt).mul_f64(random_ratio())
+}
+
+/// A random number from 0 to 1. The seed of a hash map is random enough to spread a herd, and not for secrets.
+pub fn random_ratio() -> f64 {
     let random = u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or(u32::MAX);
-    ceiling(attempt).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    f64::from(random) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_told() {
+        for (url, shown) in [
+            (
+                "nats://me:hunter2@broker:4222",
+                "broker url nats://broker:4222 has a user name or password in it; name it without, credentials come from a file",
+            ),
+            (
+                "hunter2@broker",
+                "broker url nats://broker:4222 has a user name or password in it; name it without, credentials come from a file",
+            ),
+            ("nats://me:hunter2@broker:no", "broker url \"nats://…@broker:no\" is not valid"),
+            ("nats://broker:no", "broker url \"nats://broker:no\" is not valid"),
+        ] {
+            assert_eq!(address(url).unwrap_err().to_string(), shown);
+        }
+        assert_eq!(address("nats://broker").unwrap().port(), 4222);
+    }
 
     #[test]
     fn delays_double_up_to_fifteen_seconds() {

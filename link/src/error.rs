@@ -45,6 +45,14 @@ pub enum ConnectError {
         /// As given.
         url: String,
     },
+    /// The URL has a user name or a password in it. Not retryable.
+    #[error(
+        "broker url {url} has a user name or password in it; name it without, credentials come from a file"
+    )]
+    UserInfo {
+        /// Scheme, host and port.
+        url: String,
+    },
     /// The server refused the login, or asked for a signature that is never given (see [`crate::login`]).
     /// Not retryable with the same credentials.
     #[error("broker at {url} refused the login")]

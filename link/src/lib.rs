@@ -24,7 +24,7 @@ pub mod read;
 pub mod stream;
 pub mod subscribe;
 
-pub use connect::{ACK_TIMEOUT, Counters, Link, LinkState, Options};
+pub use connect::{ACK_TIMEOUT, Counters, Link, LinkState, Options, random_ratio};
 pub use error::{
     ConnectError, FollowError, LoginError, PublishError, ReadError, StoreError, StreamError, SubscribeError,
 };

@@ -1,9 +1,8 @@
 //! Waiting before trying again: doubling with full jitter, up to a bound.
 
-use std::{
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
+
+use signalbox_link::random_ratio;
 
 /// Delays that double from a first one to a longest one. Each is drawn between half of itself and itself, so
 /// that those who failed together do not try again together.
@@ -24,12 +23,6 @@ impl Backoff {
         self.next = (whole * 2).min(self.longest);
         whole.mul_f64(0.5 + random_ratio() / 2.0)
     }
-}
-
-/// A random number from 0 to 1. Not for secrets.
-pub(crate) fn random_ratio() -> f64 {
-    let random = u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or(u32::MAX);
-    f64::from(random) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -56,14 +56,17 @@ use tokio::{
 
 pub use error::KeeperError;
 pub use process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE};
+pub(crate) use store::make_private_folder;
 
 use board::{Admission, Board};
 use connection::{Asked, Identity};
 use process::{Group, Reaper};
 use protocol::{Cause, End, Phase, Refusal, RunStatus, StartRun, StreamStatus, ToKeeper, ToRelay};
-use run::{Run, Shared, unix_ms};
+use run::{Run, Shared};
 use spool::{RunSpool, Spool};
 use store::{Lock, Store};
+
+use crate::clock::unix_ms;
 
 /// How often the keeper looks whether its lock file is still its own: children end within 1 s of its loss.
 const LOCK_CHECK: Duration = Duration::from_millis(500);

@@ -1,9 +1,9 @@
 //! One relay per store.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, create_dir_all},
+    fs::{File, OpenOptions, create_dir_all},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,8 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
+
+use crate::keeper::make_private_folder;
 
 /// Name of the file in the store.
 const FILE: &str = "relay.lock";
@@ -50,7 +52,10 @@ impl Lock {
     /// [`LockError`].
     pub fn acquire(store: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Store { store: store.to_owned(), source };
-        make_private(store).map_err(failed)?;
+        if let Some(parent) = store.parent() {
+            create_dir_all(parent).map_err(failed)?;
+        }
+        make_private_folder(store).map_err(failed)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(store.join(FILE)).map_err(failed)?;
@@ -68,16 +73,6 @@ impl Lock {
         let written = written.and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(failed)?;
         Ok(Self { _file: file })
-    }
-}
-
-fn make_private(store: &Path) -> io::Result<()> {
-    if let Some(parent) = store.parent() {
-        create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(store) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && store.is_dir() => Ok(()),
-        made => made,
     }
 }
 

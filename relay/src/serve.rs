@@ -80,6 +80,8 @@ pub fn run_blocking(store: &Path, creds: &Path, url: &str) -> Result<(), ServeEr
 
 async fn serve(identity: Identity, place: Place, journal: Journal, url: String) -> Result<(), ServeError> {
     let config = &identity.config;
+    // It refuses a URL with a password in it, so that the next line can show the URL.
+    let link = Link::connect(Options::relay(&url, config.mid.as_str(), identity.login.clone())).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         machine = %config.mid,
@@ -90,7 +92,6 @@ async fn serve(identity: Identity, place: Place, journal: Journal, url: String) 
         "relay starts"
     );
     let stop = stop_signal().map_err(|source| ServeError::System { what: "no signals", source })?;
-    let link = Link::connect(Options::relay(&url, config.mid.as_str(), identity.login.clone())).await?;
     let nats = Nats::new(link, config.ws.clone(), config.mid.clone(), identity.public_key().clone());
     let agent = Agent::new(identity, place, nats.clone(), journal);
     let ended = agent.run(stop).await.map_err(ServeError::Panicked);

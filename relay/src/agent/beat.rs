@@ -1,11 +1,11 @@
 //! Signs of life.
 
+use signalbox_link::random_ratio;
 use signalbox_schemas::heartbeat::{Facts, Metrics};
 use tokio::time::Instant;
 
 use super::{Agent, Done};
 use crate::{
-    backoff::random_ratio,
     clock::unix_ms,
     heartbeat::{Vitals, encode, interval},
     metrics::{Sampler, facts},

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -52,7 +52,7 @@ pub async fn end_marked(instance: Nonce, runs: Option<&[CommandId]>) -> EndedPro
 ///
 /// Bounds as for [`end_marked`].
 pub(crate) async fn end_left_behind(store: &Path, instance: Nonce) -> EndedProcesses {
-    let Some(here) = Namespaces::of("self") else { return EndedProcesses { ended: 0, none_left: true } };
+    let Some(here) = Namespaces::of("self") else { return EndedProcesses { ended: 0, none_left: false } };
     let keeper = entry(KEEPER_VARIABLE, instance.to_string().as_bytes());
     end(Marks::LeftBehind { store: entry(STORE_VARIABLE, store.as_os_str().as_bytes()), keeper, here }).await
 }
@@ -62,7 +62,15 @@ async fn end(marks: Marks) -> EndedProcesses {
     let mut ended = HashSet::new();
     loop {
         let seen = marks.clone();
-        let killed = tokio::task::spawn_blocking(move || kill_round(&seen)).await.unwrap_or_default();
+        let looked = tokio::task::spawn_blocking(move || kill_round(&seen)).await;
+        // Who could not look cannot say that none is left.
+        let killed = match looked.map_err(io::Error::other).flatten() {
+            Ok(killed) => killed,
+            Err(error) => {
+                tracing::error!(%error, "processes cannot be searched");
+                return EndedProcesses { ended: ended.len(), none_left: false };
+            }
+        };
         let none_left = killed.is_empty();
         ended.extend(killed);
         if none_left || began.elapsed() >= SEARCH_LIMIT {
@@ -122,10 +130,14 @@ impl Namespaces {
 }
 
 /// One look at all processes; answers the marked ones, which were sent a KILL.
-fn kill_round(marks: &Marks) -> Vec<Pid> {
-    let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(Pid::from_raw).filter(|pid| *pid != getpid() && kill_if_marked(*pid, marks)).collect()
+fn kill_round(marks: &Marks) -> io::Result<Vec<Pid>> {
+    let mut killed = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        killed.extend(pid.filter(|pid| *pid != getpid() && kill_if_marked(*pid, marks)));
+    }
+    Ok(killed)
 }
 
 fn kill_if_marked(pid: Pid, marks: &Marks) -> bool {

@@ -8,13 +8,7 @@
 //!             shell reaped, and both pipes closed or 1 s passed
 //! ```
 
-use std::{
-    cell::RefCell,
-    future::pending,
-    io,
-    rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::RefCell, future::pending, io, rc::Rc, time::Duration};
 
 use signalbox_link::crash::{Part, Point, hit};
 use signalbox_schemas::output::OutputStream;
@@ -30,6 +24,7 @@ use super::{
     protocol::{Cause, End, Phase, RunStatus, ShellEnd},
     spool::RunSpool,
 };
+use crate::clock::unix_ms;
 
 /// A TERM has this long before it becomes a KILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -52,12 +47,6 @@ pub(crate) struct Shared {
     pub(crate) reaper: Reaper,
     /// One buffer of [`READ_BYTES`] is enough: no run keeps it while it waits.
     pub(crate) buffer: RefCell<Vec<u8>>,
-}
-
-/// Unix time by this machine's clock, ms.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the keeper did to a run before it ended by itself.

@@ -76,9 +76,14 @@ impl Spool {
         for entry in fs::read_dir(&spool.folder)? {
             let entry = entry?;
             let metadata = entry.metadata()?;
-            if metadata.modified()? < oldest {
-                fs::remove_file(entry.path())?;
-            } else {
+            let is_removed = metadata.modified()? < oldest
+                && fs::remove_file(entry.path())
+                    .inspect_err(|error| {
+                        // It takes room, and nothing else depends on it.
+                        tracing::warn!(path = %entry.path().display(), %error, "old spool entry not removed");
+                    })
+                    .is_ok();
+            if !is_removed {
                 spool.used_bytes.set(spool.used_bytes.get().saturating_add(metadata.size()));
             }
         }
