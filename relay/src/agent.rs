@@ -25,7 +25,7 @@ use signalbox_schemas::{
 };
 use tokio::{
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 
@@ -41,10 +41,12 @@ use crate::{
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::RunStatus,
     },
+    lock::Lock,
     metrics::Sampler,
     nats_link::Nats,
     outbox::Delivered,
     output::Pumped,
+    serve::ServeError,
 };
 
 use inbox::Inbox;
@@ -88,15 +90,19 @@ struct Keeper {
 /// How far a run has come.
 #[derive(Debug)]
 enum Stage {
-    /// The register is being asked.
-    Claiming,
+    /// The register is being asked. `may_stand`: an earlier claim of ours may stand there.
+    Claiming {
+        may_stand: bool,
+    },
     /// It is asked again at this time. `may_stand`: a claim of ours may stand there.
     Waiting {
         until: Instant,
         may_stand: bool,
     },
-    /// The claim stands; the keeper was asked.
-    Starting,
+    /// The claim stands; the keeper was asked, and answers by then.
+    Starting {
+        until: Instant,
+    },
     Running,
     /// Over; its output is being brought out.
     Ended,
@@ -126,13 +132,15 @@ impl Run {
     }
 
     fn is_alive(&self) -> bool {
-        matches!(self.stage, Stage::Starting | Stage::Running)
+        matches!(self.stage, Stage::Starting { .. } | Stage::Running)
     }
 }
 
 /// Where an agent finds its things.
 pub(crate) struct Place {
     pub(crate) store: PathBuf,
+    /// The right to it.
+    pub(crate) lock: Lock,
     /// This program, for the keeper.
     pub(crate) exe: PathBuf,
 }
@@ -233,8 +241,9 @@ impl Agent {
     /// Runs until `stop` comes.
     ///
     /// # Errors
-    /// When a job panicked: then nothing can be relied on, and a new process picks everything up.
-    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), JoinError> {
+    /// When a job panicked: then nothing can be relied on, and a new process picks everything up. When the store was
+    /// removed and is another relay's now.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         tokio::pin!(stop);
         let mut link = self.nats.state();
         self.bring_keeper_up();
@@ -248,7 +257,7 @@ impl Agent {
                 event = next_event(&mut self.keeper) => self.on_keeper(event),
                 Some(answer) = self.claims.next() => self.on_claim(answer).await,
                 delivery = next_delivery(&mut self.subscription) => self.on_delivery(delivery),
-                Some(done) = self.jobs.join_next() => self.on_done(done?).await,
+                Some(done) = self.jobs.join_next() => self.on_done(done?).await?,
                 changed = link.changed() => if changed.is_ok() {
                     let state = *link.borrow_and_update();
                     self.on_link(state);
@@ -260,9 +269,9 @@ impl Agent {
         }
     }
 
-    async fn on_done(&mut self, done: Done) {
+    async fn on_done(&mut self, done: Done) -> Result<(), ServeError> {
         match done {
-            Done::Keeper(up) => self.on_keeper_up(*up).await,
+            Done::Keeper(up) => self.on_keeper_up(*up).await?,
             Done::Buried(instance) => self.on_buried(instance),
             Done::Subscribed(subscribed) => self.on_subscribed(subscribed),
             Done::Mailbox(found) => self.on_mailbox_read(found),
@@ -281,6 +290,7 @@ impl Agent {
             }
             Done::Repeated | Done::Published => {}
         }
+        Ok(())
     }
 
     fn on_link(&mut self, state: LinkState) {
@@ -314,6 +324,7 @@ impl Agent {
         }
         if Timers::take(&mut self.timers.reconcile, now) {
             self.retry_claims(now);
+            self.check_keeper(now);
         }
         if Timers::take(&mut self.timers.sync, now) {
             self.sync();

@@ -25,10 +25,20 @@ pub(crate) enum Outcome {
     Mine,
     /// Something else stands there.
     Theirs,
-    /// Nothing stands there, and nothing of ours is on its way.
+    /// Nothing stands there, and nothing of ours was sent this time.
     Absent,
+    /// This claim was not stored, by the broker's word. Nothing is known of an earlier one.
+    Refused,
     /// The broker did not say.
     Unknown,
+}
+
+impl Outcome {
+    /// The same, when a claim of ours may be on its way: what a connection that is gone has carried may reach the
+    /// register after this look at it, and a replica may not know yet what its leader does.
+    fn with_one_on_its_way(self) -> Self {
+        if self == Self::Absent { Self::Unknown } else { self }
+    }
 }
 
 /// The answer to one attempt.
@@ -69,18 +79,20 @@ pub(crate) async fn attempt(
             Ok(()) => Outcome::Mine,
             Err(StoreError::Full) => {
                 counters.count("claim_full");
-                Outcome::Absent
+                Outcome::Refused
             }
-            Err(StoreError::Taken { .. }) => read_back(&nats, &claimer, cid, nonce).await,
+            Err(StoreError::Taken { .. }) => {
+                read_back(&nats, &claimer, cid, nonce).await.with_one_on_its_way()
+            }
             Err(StoreError::Unanswered { .. }) => {
                 counters.count("claim_unanswered");
-                read_back(&nats, &claimer, cid, nonce).await
+                read_back(&nats, &claimer, cid, nonce).await.with_one_on_its_way()
             }
             Err(error @ (StoreError::Refused { .. } | StoreError::TooLarge { .. })) => {
                 if counters.count("claim_refused") {
                     tracing::warn!(%cid, %error, "claim refused by the broker");
                 }
-                Outcome::Absent
+                Outcome::Refused
             }
         },
         None => read_back(&nats, &claimer, cid, nonce).await,

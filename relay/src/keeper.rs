@@ -56,7 +56,7 @@ use tokio::{
 
 pub use error::KeeperError;
 pub use process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE};
-pub(crate) use store::make_private_folder;
+pub(crate) use store::{identity, make_private_folder};
 
 use board::{Admission, Board};
 use connection::{Asked, Identity};
@@ -305,7 +305,7 @@ impl Keeper {
         self.wait_until_empty(&runs, SHUTDOWN_KILL_GRACE).await;
         let cids: Vec<_> = runs.iter().map(|(cid, _)| *cid).collect();
         if !cids.is_empty() {
-            let search = reap::end_marked(self.identity.instance, Some(&cids));
+            let search = reap::end_marked(self.identity.instance, &cids);
             if timeout(SHUTDOWN_SEARCH, search).await.is_err() {
                 tracing::warn!("processes that left their group may be left");
             }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use signalbox_schemas::{
     error::report,
-    id::{Nonce, Sha256},
+    id::{CommandId, Nonce, Sha256},
 };
 use tokio::time::sleep;
 
@@ -49,15 +49,16 @@ pub(crate) fn mark(welcome: &Welcome) -> KeeperMark {
     }
 }
 
-/// Waits until a former keeper is gone for sure, then ends what it left running.
-pub(crate) async fn bury(mark: KeeperMark) -> Nonce {
+/// Waits until a former keeper is gone for sure, then ends what it left running of its open runs. What ended ones
+/// left on request stays.
+pub(crate) async fn bury(mark: KeeperMark, open: Vec<CommandId>) -> Nonce {
     let mut waited = Duration::ZERO;
     while is_alive(&mark) {
         let pause = if waited < GONE_SOON { GONE_POLL } else { GONE_POLL_LATER };
         waited += pause;
         sleep(pause).await;
     }
-    let ended = end_marked(mark.instance, None).await;
+    let ended = end_marked(mark.instance, &open).await;
     tracing::info!(instance = %mark.instance, ended = ended.ended, none_left = ended.none_left, "former keeper is gone");
     mark.instance
 }

@@ -1,7 +1,7 @@
 //! One relay per store.
 
 use std::{
-    fs::{File, OpenOptions, create_dir_all},
+    fs::{self, File, OpenOptions, create_dir_all},
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::keeper::make_private_folder;
+use crate::keeper::{identity, make_private_folder};
 
 /// Name of the file in the store.
 const FILE: &str = "relay.lock";
@@ -39,10 +39,11 @@ pub enum LockError {
     },
 }
 
-/// The right to be the only relay of a store; ends with the process.
+/// The right to be the only relay of a store, as long as the file stays where it is; ends with the process.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    store: PathBuf,
+    file: File,
 }
 
 impl Lock {
@@ -72,7 +73,19 @@ impl Lock {
         let written = file.set_len(0).and_then(|()| file.rewind());
         let written = written.and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { store: store.to_owned(), file })
+    }
+
+    /// Takes the store again if its file was removed, with the store or alone: somebody else may have made it anew.
+    ///
+    /// # Errors
+    /// [`LockError`]; with [`LockError::InUse`] this relay is not the store's any more.
+    pub(crate) fn hold(&mut self) -> Result<(), LockError> {
+        let place = fs::metadata(self.store.join(FILE)).map(|found| identity(&found)).ok();
+        if self.file.metadata().map(|held| identity(&held)).ok() != place || place.is_none() {
+            *self = Self::acquire(&self.store)?;
+        }
+        Ok(())
     }
 }
 
@@ -89,5 +102,19 @@ mod tests {
         assert!(refused.to_string().contains(&format!("pid {}", std::process::id())), "{refused}");
         drop(lock);
         Lock::acquire(&store).unwrap();
+    }
+
+    #[test]
+    fn a_removed_lock_is_taken_again_unless_somebody_else_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let mut lock = Lock::acquire(&store).unwrap();
+        lock.hold().unwrap();
+        fs::remove_dir_all(&store).unwrap();
+        lock.hold().unwrap();
+        assert!(matches!(Lock::acquire(&store), Err(LockError::InUse { .. })), "it was not taken again");
+        fs::remove_dir_all(&store).unwrap();
+        let _other = Lock::acquire(&store).unwrap();
+        assert!(matches!(lock.hold(), Err(LockError::InUse { .. })));
     }
 }

@@ -69,7 +69,8 @@ pub(crate) async fn deliver(nats: Nats, fact: FactMessage, counters: Counters) -
     }
 }
 
-async fn attempt(nats: &Nats, fact: &FactMessage, patience: Duration) -> Result<(), StoreError> {
+/// Sends a fact once and waits for its acknowledgement.
+pub(crate) async fn attempt(nats: &Nats, fact: &FactMessage, patience: Duration) -> Result<(), StoreError> {
     let pending = nats.send_fact(fact).await?;
     if fact.kind == FactKind::Exit {
         #[cfg(feature = "crash-points")]

@@ -84,6 +84,8 @@ pub(crate) fn reconcile(
         match (standing(offer.cid), &offer.verdict) {
             (Standing::Active, _) => {}
             (Standing::Settled, _) => plan.actions.push(Action::Repeat(offer.cid)),
+            // A rejection is remembered too.
+            (Standing::Unknown, Err(_)) if !can_remember => plan.actions.push(Action::RejectFull(offer.cid)),
             (Standing::Unknown, Err(fault)) => {
                 plan.actions.push(Action::Reject(offer.cid, fault.clone()));
             }
@@ -143,8 +145,10 @@ mod tests {
     #[test]
     fn a_full_memory_takes_nothing_on() {
         let full = Situation { can_remember: false, ..situation(4) };
-        let plan = reconcile(&[offer(1)], &[], |_| Standing::Unknown, full);
-        assert_eq!(plan.actions, [Action::RejectFull(cid(1))]);
+        let fault = Fault { reason: RejectReason::Invalid, message: String::new() };
+        let wrong = Desired { cid: cid(2), verdict: Err(fault) };
+        let plan = reconcile(&[offer(1), wrong], &[], |_| Standing::Unknown, full);
+        assert_eq!(plan.actions, [Action::RejectFull(cid(1)), Action::RejectFull(cid(2))]);
     }
 
     #[test]

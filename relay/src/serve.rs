@@ -52,7 +52,7 @@ pub enum ServeError {
     },
     /// A part of it panicked. A new process picks everything up.
     #[error("a job of the relay panicked")]
-    Panicked(#[source] JoinError),
+    Panicked(#[from] JoinError),
 }
 
 /// Runs a relay until SIGTERM or SIGINT. Its runs go on in the keeper.
@@ -61,7 +61,7 @@ pub enum ServeError {
 /// [`ServeError`]; everything that is wrong with the files is found before anything is opened.
 pub fn run_blocking(store: &Path, creds: &Path, url: &str) -> Result<(), ServeError> {
     let identity = Identity::read(creds)?;
-    let _lock = Lock::acquire(store)?;
+    let lock = Lock::acquire(store)?;
     let system = |what| move |source| ServeError::System { what, source };
     let store = store.canonicalize().map_err(system("the store has no path"))?;
     let exe = env::current_exe().map_err(system("this program has no path"))?;
@@ -71,8 +71,8 @@ pub fn run_blocking(store: &Path, creds: &Path, url: &str) -> Result<(), ServeEr
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .map_err(system("no runtime"))?;
-    let served =
-        LocalSet::new().block_on(&runtime, serve(identity, Place { store, exe }, journal, url.to_owned()));
+    let served = LocalSet::new()
+        .block_on(&runtime, serve(identity, Place { store, lock, exe }, journal, url.to_owned()));
     // A look at a hanging file system must not hold the end.
     runtime.shutdown_background();
     served
@@ -94,7 +94,7 @@ async fn serve(identity: Identity, place: Place, journal: Journal, url: String) 
     let stop = stop_signal().map_err(|source| ServeError::System { what: "no signals", source })?;
     let nats = Nats::new(link, config.ws.clone(), config.mid.clone(), identity.public_key().clone());
     let agent = Agent::new(identity, place, nats.clone(), journal);
-    let ended = agent.run(stop).await.map_err(ServeError::Panicked);
+    let ended = agent.run(stop).await;
     nats.close(CLOSE_WAIT).await;
     tracing::info!("relay stopped");
     ended

@@ -396,7 +396,7 @@ async fn a_daemon_that_holds_the_pipe_delays_the_end_by_a_second() -> Result<()>
     let status = room.run("(setsid sleep 300 &) ; echo x").await?;
     assert_eq!((cause(&status)?, room.text(&status)?.as_str()), (&Cause::Exited { code: 0 }, "x\n"));
     assert!((1000..3000).contains(&end(&status)?.duration_ms), "{status:?}");
-    let ended = end_marked(room.welcome.instance, Some(&[status.cid])).await;
+    let ended = end_marked(room.welcome.instance, &[status.cid]).await;
     assert_eq!((ended.ended, ended.none_left), (1, true));
     Ok(())
 }
@@ -540,6 +540,7 @@ async fn what_a_killed_keeper_leaves_is_found_by_its_marks() -> Result<()> {
     let mut room = Room::open().await?;
     let kept = StartRun { leave_children: true, ..room.start_of("sleep 300 >/dev/null 2>&1 & echo $!") };
     let kept = room.run_as(kept).await?;
+    let ended = kept.cid;
     let kept: u32 = room.text(&kept)?.trim().parse()?;
     let run = room.start_of("echo a; setsid sleep 300 & sleep 300 & env -i sleep 300 & echo $!; wait");
     let cid = room.start(run).await?;
@@ -550,15 +551,15 @@ async fn what_a_killed_keeper_leaves_is_found_by_its_marks() -> Result<()> {
     signal(room.welcome.pid, Signal::KILL)?;
     while room.event().await? != KeeperEvent::Gone {}
     assert!(is_alive(shell), "nobody told it to end yet");
-    let ended = end_marked(room.welcome.instance, Some(&[cid])).await;
+    let found = end_marked(room.welcome.instance, &[cid]).await;
     // Those that died with their group before they were looked at are not counted.
-    assert!(ended.none_left && ended.ended >= 2, "{ended:?}");
+    assert!(found.none_left && found.ended >= 2, "{found:?}");
     assert!(!is_alive(shell) && !is_alive(unmarked));
     assert!(is_alive(kept), "another run's child was ended");
     assert_eq!(read_spool(&room.store(), cid, Stdout, 0, 100)?, format!("a\n{unmarked}\n"));
 
-    let all = end_marked(room.welcome.instance, None).await;
-    assert_eq!((all.ended, all.none_left), (1, true));
+    let found = end_marked(room.welcome.instance, &[ended]).await;
+    assert_eq!((found.ended, found.none_left), (1, true));
     eventually_dead(kept, PATIENCE).await?;
     let (client, welcome) = KeeperClient::connect_or_start(&room.store(), exe()).await?;
     room.client = client;
@@ -610,7 +611,7 @@ async fn a_keeper_without_its_lock_file_ends_with_its_children() -> Result<()> {
     println!("gone after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_millis(1500), "it took {:?}", began.elapsed());
     assert!(!is_alive(shell));
-    assert_eq!(end_marked(room.welcome.instance, Some(&[cid])).await.ended, 0);
+    assert_eq!(end_marked(room.welcome.instance, &[cid]).await.ended, 0);
     assert_eq!(fs::read_to_string(&lock)?, "somebody else's");
     Ok(())
 }
@@ -766,7 +767,7 @@ async fn a_keeper_that_dies_on_purpose_leaves_a_run_that_is_lost(#[case] point: 
         }
     }
     keeper.wait()?;
-    let ended = end_marked(room.welcome.instance, Some(&[cid])).await;
+    let ended = end_marked(room.welcome.instance, &[cid]).await;
     assert!(ended.none_left);
     assert_eq!(ended.ended > 0, point != "exit.written");
     Ok(())

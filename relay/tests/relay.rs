@@ -25,7 +25,7 @@ use signalbox_schemas::{
 };
 use signalbox_testkit::{
     eventually, eventually_within,
-    process::{Daemon, is_alive},
+    process::{Daemon, Signal, is_alive, signal},
 };
 
 /// Lines of a file that commands append to; none when it is not there.
@@ -227,6 +227,47 @@ async fn a_killed_keeper_means_lost_runs_and_no_process_left() -> Result<()> {
     fleet.offer(&machine, &[offer, other]).await?;
     assert_eq!(fleet.exit(&machine, next).await?.state, ExitState::Completed);
     assert_eq!(lines(&pids).len(), 2, "a lost run is not started again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_ended_run_left_on_request_outlives_the_keeper() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let pids = machine.file("pids");
+    let script = format!("sleep 300 >/dev/null 2>&1 & echo $! >> {}", pids.display());
+    let (left, offer) = fleet.command_with(&machine, &script, |spec| spec.leave_children = true)?;
+    let (open, other) = fleet.command(&machine, &format!("echo $$ >> {}; sleep 300", pids.display()))?;
+    fleet.offer(&machine, std::slice::from_ref(&offer)).await?;
+    assert_eq!(fleet.exit(&machine, left).await?.state, ExitState::Completed);
+    fleet.offer(&machine, &[offer, other]).await?;
+    eventually("the second process", || async {
+        ensure!(lines(&pids).len() == 2);
+        Ok(())
+    })
+    .await?;
+    relay.kill_keeper().await?;
+    assert_eq!(fleet.lost(&machine, open).await?.reason, LostReason::KeeperGone);
+    let [daemon, shell] = [lines(&pids)[0].parse()?, lines(&pids)[1].parse()?];
+    assert!(!is_alive(shell), "the open run's process is left");
+    assert!(is_alive(daemon), "what was left on request was ended");
+    signal(daemon, Signal::KILL)
+}
+
+#[tokio::test]
+async fn a_keeper_that_hangs_starts_once_it_goes_on() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let log = machine.file("log");
+    signal(relay.keeper_pid, Signal::STOP)?;
+    let (cid, offer) = fleet.command(&machine, &format!("echo $$ >> {}", log.display()))?;
+    fleet.offer(&machine, &[offer]).await?;
+    fleet.counted(&machine, "keeper_silent").await?;
+    signal(relay.keeper_pid, Signal::CONT)?;
+    assert_eq!(fleet.exit(&machine, cid).await?.state, ExitState::Completed);
+    assert_eq!(lines(&log).len(), 1);
     Ok(())
 }
 

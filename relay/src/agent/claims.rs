@@ -10,7 +10,6 @@ use signalbox_link::{
 use signalbox_schemas::{
     command::CommandSpec,
     id::{CommandId, Nonce, Sha256},
-    limit::MAX_EXPIRES_IN_MS,
     run::{Claim, Lost, LostReason, RejectReason, Rejection},
     signed::Signed,
     subject::FactKind,
@@ -34,7 +33,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// A settled run that is on offer for this long is reported again: its report may have been lost with the
 /// broker's disk. Settled offers leave a mailbox within 5 s.
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+pub(super) const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Longest sleep before a `not_before` is looked at again: clocks are set.
 const LONGEST_SLEEP_MS: u64 = 60_000;
 
@@ -103,7 +102,7 @@ impl Agent {
             return;
         }
         let run = Run {
-            stage: Stage::Claiming,
+            stage: Stage::Claiming { may_stand: false },
             nonce,
             instance,
             expires_at,
@@ -135,13 +134,14 @@ impl Agent {
     pub(super) async fn on_claim(&mut self, answer: Answer) {
         let Answer { cid, nonce, outcome } = answer;
         let Some(run) = self.runs.get_mut(&cid) else { return };
-        if run.nonce != nonce || !matches!(run.stage, Stage::Claiming) {
+        let Stage::Claiming { may_stand } = run.stage else { return };
+        if run.nonce != nonce {
             return;
         }
         match outcome {
             Outcome::Mine => {
                 hit(Part::Relay, Point::ClaimAcked);
-                run.stage = Stage::Starting;
+                run.stage = Stage::Starting { until: Instant::now() };
                 tracing::debug!(%cid, "claimed");
                 self.start(cid).await;
             }
@@ -152,9 +152,15 @@ impl Agent {
                 self.note(Entry::Decided { cid });
                 self.look = true;
             }
-            Outcome::Absent | Outcome::Unknown => {
+            Outcome::Absent | Outcome::Refused | Outcome::Unknown => {
                 let until = Instant::now() + run.backoff.delay();
-                run.stage = Stage::Waiting { until, may_stand: outcome == Outcome::Unknown };
+                // A refusal says nothing about what was sent before.
+                let may_stand = match outcome {
+                    Outcome::Absent => false,
+                    Outcome::Refused => may_stand,
+                    _ => true,
+                };
+                run.stage = Stage::Waiting { until, may_stand };
                 self.wake_at(until);
             }
         }
@@ -170,7 +176,7 @@ impl Agent {
                 if now < until {
                     due.push((*cid, run.nonce, Some(until), may_stand));
                 } else {
-                    run.stage = Stage::Claiming;
+                    run.stage = Stage::Claiming { may_stand };
                     due.push((*cid, run.nonce, None, may_stand));
                 }
             }
@@ -190,11 +196,15 @@ impl Agent {
     }
 
     fn reject(&mut self, cid: CommandId, fault: Fault) {
+        // One that could not be written down comes back, and is not said in a circle.
+        if !self.is_time_to_say(cid, Duration::ZERO) {
+            return;
+        }
         tracing::warn!(%cid, reason = fault.reason.as_str(), message = fault.message, "offer rejected");
         self.counters.count(rejected(fault.reason));
         if let Some(fact) = self.sign_rejection(cid, fault) {
-            let expires_at = unix_ms().saturating_add(MAX_EXPIRES_IN_MS);
-            self.report(Report::Rejection, expires_at, fact);
+            // Nothing was begun: that it is known for a day saves a question to the register and no more.
+            self.report(Report::Rejection, unix_ms(), fact);
         }
     }
 
@@ -256,7 +266,8 @@ impl Agent {
             Some(_) if self.burying.contains(&instance) => {}
             Some(mark) => {
                 self.burying.push(instance);
-                self.jobs.spawn_local(async move { Done::Buried(bury(mark).await) });
+                let open = self.claims_of(instance);
+                self.jobs.spawn_local(async move { Done::Buried(bury(mark, open).await) });
             }
             // Its line in the journal is broken: nothing can be said about it, and the bridge's deadline speaks.
             None => self.on_buried(instance),
@@ -265,12 +276,10 @@ impl Agent {
 
     pub(super) fn on_buried(&mut self, instance: Nonce) {
         self.burying.retain(|other| *other != instance);
-        let claims: Vec<CommandId> = {
-            let journal = self.journal.borrow();
-            let of_life = journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
-            of_life.map(|(cid, ..)| cid).filter(|cid| !self.runs.contains_key(cid)).collect()
-        };
-        for cid in claims {
+        for cid in self.claims_of(instance) {
+            if self.runs.contains_key(&cid) {
+                continue;
+            }
             let nats = self.nats.clone();
             self.jobs.spawn_local(async move {
                 let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
@@ -284,6 +293,13 @@ impl Agent {
                 }
             });
         }
+    }
+
+    /// Commands that were claimed in a keeper's life and whose end is not known.
+    fn claims_of(&self, instance: Nonce) -> Vec<CommandId> {
+        let journal = self.journal.borrow();
+        let of_life = journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
+        of_life.map(|(cid, ..)| cid).collect()
     }
 
     /// What stands in the register of a claim of a former keeper's life.

@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalbox_link::crash::{Part, Point, hit};
+use signalbox_link::{
+    StoreError,
+    crash::{Part, Point, hit},
+};
 use signalbox_schemas::{
     Base64Url,
+    error::report,
     id::{CommandId, Nonce},
     limit::{EXPIRY_GRACE_MS, MAX_EXPIRES_IN_MS},
     run::{Exit, Lost},
@@ -13,10 +17,10 @@ use signalbox_schemas::{
 };
 use tokio::{
     sync::watch,
-    time::{error::Elapsed, timeout},
+    time::{Instant, error::Elapsed, timeout},
 };
 
-use super::{Agent, Done, Keeper, Run, Stage};
+use super::{Agent, Done, Keeper, Run, Stage, claims::SAY_AGAIN_AFTER};
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
@@ -27,14 +31,20 @@ use crate::{
         protocol::{Phase, Refusal, RunStatus, StartRun},
     },
     keeper_life::{bring_up, mark},
+    lock::LockError,
     nats_link::FactMessage,
-    outbox::{Delivered, deliver},
+    outbox::{Delivered, attempt, deliver},
     output::{Pump, Pumped},
     run::{NotStarted, RunNames, exit, exit_not_started, summary_line},
+    serve::ServeError,
 };
 
-/// A keeper that does not take a frame for this long hangs; the connection is made anew.
+/// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made
+/// anew.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+/// Wait for the acknowledgement of what is said again; as long as the pause before it is said once more, so that
+/// there are never two of one.
+const REPEAT_PATIENCE: Duration = SAY_AGAIN_AFTER;
 /// Waits between questions to a register, for runs that are picked up.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
@@ -45,10 +55,21 @@ impl Agent {
         self.jobs.spawn_local(async move { Done::Keeper(Box::new(bring_up(store, exe).await)) });
     }
 
-    pub(super) async fn on_keeper_up(&mut self, (client, welcome): (KeeperClient, Welcome)) {
+    /// # Errors
+    /// When the store is another relay's.
+    pub(super) async fn on_keeper_up(
+        &mut self,
+        (client, welcome): (KeeperClient, Welcome),
+    ) -> Result<(), ServeError> {
         tracing::info!(pid = welcome.pid, instance = %welcome.instance, runs = welcome.runs.len(), "keeper is up");
         let Welcome { nonce, instance, pid, .. } = welcome;
         if self.journal.borrow().ledger().keeper(instance).is_none() {
+            // A keeper ends when its store is removed: perhaps with the lock, and somebody else took both.
+            match self.place.lock.hold() {
+                Err(error @ LockError::InUse { .. }) => return Err(error.into()),
+                Err(error) => tracing::warn!(error = report(&error), "store is not locked"),
+                Ok(()) => {}
+            }
             self.note(Entry::Keeper { mark: mark(&welcome) });
             self.journal.borrow_mut().begin_life(instance);
         }
@@ -63,6 +84,7 @@ impl Agent {
         self.runs.values_mut().filter(|run| run.is_alive()).for_each(|run| run.is_cancelled = false);
         self.look = true;
         self.announce();
+        Ok(())
     }
 
     /// Runs of another keeper's life are over, except that what had ended is still reported as it ended.
@@ -101,11 +123,11 @@ impl Agent {
             let is_known = known.iter().any(|status| status.cid == cid);
             match self.runs.get(&cid).map(|run| &run.stage) {
                 // The frame may have been lost with the connection: starting twice is starting once.
-                Some(Stage::Starting | Stage::Running) if !is_known => self.restart.push(cid),
+                Some(Stage::Starting { .. } | Stage::Running) if !is_known => self.restart.push(cid),
                 Some(_) => {}
                 None => {
                     let spec = serde_json::from_str(&spec).ok().map(Arc::new);
-                    let stage = if is_known { Stage::Running } else { Stage::Claiming };
+                    let stage = if is_known { Stage::Running } else { Stage::Claiming { may_stand: true } };
                     let run = Run {
                         stage,
                         nonce,
@@ -173,8 +195,8 @@ impl Agent {
     pub(super) fn on_keeper(&mut self, event: KeeperEvent) {
         match event {
             KeeperEvent::Started { cid } => {
-                if let Some(run) = self.runs.get_mut(&cid).filter(|run| matches!(run.stage, Stage::Starting))
-                {
+                let starting = |run: &&mut Run| matches!(run.stage, Stage::Starting { .. });
+                if let Some(run) = self.runs.get_mut(&cid).filter(starting) {
                     hit(Part::Relay, Point::Spawned);
                     run.stage = Stage::Running;
                 }
@@ -187,6 +209,26 @@ impl Agent {
                 self.keeper = None;
                 self.bring_keeper_up();
             }
+        }
+    }
+
+    /// A keeper that answers a start neither with a yes nor with a no hangs: its connection is made anew, and what may
+    /// not have reached it is started again.
+    pub(super) fn check_keeper(&mut self, now: Instant) {
+        let waits_until = |run: &Run| match run.stage {
+            Stage::Starting { until } => Some(until),
+            _ => None,
+        };
+        let Some(until) = self.runs.values().filter_map(waits_until).min() else { return };
+        if self.keeper.is_none() {
+            // It is being brought up, and what waits for it is started then.
+        } else if now < until {
+            self.wake_at(until);
+        } else {
+            tracing::error!("keeper does not answer");
+            self.counters.count("keeper_silent");
+            self.keeper = None;
+            self.bring_keeper_up();
         }
     }
 
@@ -222,7 +264,7 @@ impl Agent {
     }
 
     fn on_refused(&mut self, cid: CommandId, reason: Refusal) {
-        let starting = self.runs.get(&cid).is_some_and(|run| matches!(run.stage, Stage::Starting));
+        let starting = self.runs.get(&cid).is_some_and(|run| matches!(run.stage, Stage::Starting { .. }));
         if !starting {
             return;
         }
@@ -267,6 +309,11 @@ impl Agent {
         let Some(keeper) = &mut self.keeper else { return };
         let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
         self.check_told(told);
+        let until = Instant::now() + KEEPER_PATIENCE;
+        if let Some(run) = self.runs.get_mut(&cid).filter(|run| matches!(run.stage, Stage::Starting { .. })) {
+            run.stage = Stage::Starting { until };
+            self.wake_at(until);
+        }
     }
 
     /// Starts again what may not have reached the keeper.
@@ -300,7 +347,7 @@ impl Agent {
     fn check_told(&mut self, told: Result<Result<(), KeeperError>, Elapsed>) {
         let error = match told {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => signalbox_schemas::error::report(&error),
+            Ok(Err(error)) => report(&error),
             Err(_) => "it does not listen".to_owned(),
         };
         tracing::error!(error, "keeper was not told");
@@ -371,11 +418,21 @@ impl Agent {
         self.jobs.spawn_local(async move { Done::Fact(cid, report, deliver(nats, fact, counters).await) });
     }
 
-    /// Says something again that is written down as reported, or that is not to be written down.
+    /// Says something again that is written down as reported, or that is not to be written down: once, and only while
+    /// there is a connection. The caller comes back as long as it is on offer.
     pub(super) fn repeat(&mut self, fact: FactMessage) {
+        if !self.nats.state().borrow().is_connected {
+            return;
+        }
         let (nats, counters) = (self.nats.clone(), self.counters.clone());
         self.jobs.spawn_local(async move {
-            deliver(nats, fact, counters).await;
+            match attempt(&nats, &fact, REPEAT_PATIENCE).await {
+                Ok(()) | Err(StoreError::Taken { .. }) => {}
+                Err(error) => {
+                    tracing::debug!(cid = %fact.cid, %error, "fact not said again");
+                    counters.count("repeat_not_sent");
+                }
+            }
             Done::Repeated
         });
     }

@@ -35,15 +35,15 @@ pub struct EndedProcesses {
     pub none_left: bool,
 }
 
-/// Kills the processes that the keeper called `instance` started, with their process groups: those of `runs`,
-/// or of all its runs, also of ended ones whose children were left on request, when `runs` is absent.
+/// Kills the processes that the keeper called `instance` started for `runs`, with their process groups. Not those of
+/// other runs: an ended one may have left children on request.
 ///
 /// Repeats until none is left, for at most 2 s. Reads `/proc` on a blocking thread. Kills neither this process
 /// nor its group.
-pub async fn end_marked(instance: Nonce, runs: Option<&[CommandId]>) -> EndedProcesses {
+pub async fn end_marked(instance: Nonce, runs: &[CommandId]) -> EndedProcesses {
     let keeper = entry(KEEPER_VARIABLE, instance.to_string().as_bytes());
     let run = |cid: &CommandId| entry(RUN_VARIABLE, cid.to_string().as_bytes());
-    end(Marks::Keeper { keeper, runs: runs.map(|runs| runs.iter().map(run).collect()) }).await
+    end(Marks::Keeper { keeper, runs: runs.iter().map(run).collect() }).await
 }
 
 /// Kills what former keepers of `store` left running: processes whose mark names that store and another keeper than
@@ -83,8 +83,8 @@ async fn end(marks: Marks) -> EndedProcesses {
 /// Processes to be ended, by entries of their environment block.
 #[derive(Clone)]
 enum Marks {
-    /// Those of a keeper and, unless all, of these runs.
-    Keeper { keeper: Vec<u8>, runs: Option<HashSet<Vec<u8>>> },
+    /// Those of these runs of a keeper.
+    Keeper { keeper: Vec<u8>, runs: HashSet<Vec<u8>> },
     /// Those of a store that are not of its present keeper, where that keeper is.
     LeftBehind { store: Vec<u8>, keeper: Vec<u8>, here: Namespaces },
 }
@@ -99,9 +99,7 @@ impl Marks {
     fn stand_in(&self, environment: &[u8]) -> bool {
         let has = |wanted: &[u8]| environment.split(|byte| *byte == 0).any(|entry| entry == wanted);
         match self {
-            Self::Keeper { keeper, runs } => {
-                has(keeper) && runs.as_ref().is_none_or(|runs| runs.iter().any(|run| has(run)))
-            }
+            Self::Keeper { keeper, runs } => has(keeper) && runs.iter().any(|run| has(run)),
             Self::LeftBehind { store, keeper, .. } => has(store) && !has(keeper),
         }
     }
@@ -170,16 +168,15 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case(b"A=1\0SIGNALBOX_KEEPER=k\0SIGNALBOX_RUN=r\0", true, true)]
-    #[case(b"SIGNALBOX_RUN=other\0SIGNALBOX_KEEPER=k\0", true, false)]
-    #[case(b"SIGNALBOX_KEEPER=kk\0SIGNALBOX_RUN=r\0", false, false)]
-    #[case(b"X=SIGNALBOX_KEEPER=k\0SIGNALBOX_RUN=r\0", false, false)]
-    #[case(b"", false, false)]
-    fn marks_are_whole_entries(#[case] environment: &[u8], #[case] of_keeper: bool, #[case] of_run: bool) {
+    #[case(b"A=1\0SIGNALBOX_KEEPER=k\0SIGNALBOX_RUN=r\0", true)]
+    #[case(b"SIGNALBOX_RUN=other\0SIGNALBOX_KEEPER=k\0", false)]
+    #[case(b"SIGNALBOX_KEEPER=kk\0SIGNALBOX_RUN=r\0", false)]
+    #[case(b"X=SIGNALBOX_KEEPER=k\0SIGNALBOX_RUN=r\0", false)]
+    #[case(b"", false)]
+    fn marks_are_whole_entries(#[case] environment: &[u8], #[case] of_run: bool) {
         let keeper = b"SIGNALBOX_KEEPER=k".to_vec();
         let runs = HashSet::from([b"SIGNALBOX_RUN=r".to_vec()]);
-        assert_eq!(Marks::Keeper { keeper: keeper.clone(), runs: None }.stand_in(environment), of_keeper);
-        assert_eq!(Marks::Keeper { keeper, runs: Some(runs) }.stand_in(environment), of_run);
+        assert_eq!(Marks::Keeper { keeper, runs }.stand_in(environment), of_run);
     }
 
     #[rstest]
