@@ -62,6 +62,9 @@ pub struct Follow {
     created_ms: Option<u64>,
     pending: u64,
     consumer: Option<Consumer>,
+    /// Inbox of the consumer that is being made, and where it begins: an attempt that was given up may have reached the
+    /// server, and the next one asks for the same consumer instead of leaving one behind.
+    making: Option<(String, u64)>,
     /// The connection was lost under a consumer: read so many messages alone before the next one.
     alone: u32,
     /// How many that were after the last loss; 0 when the end of the stream was reached since.
@@ -85,6 +88,7 @@ impl Link {
             created_ms: None,
             pending: 0,
             consumer: None,
+            making: None,
             alone: 0,
             alone_last: 0,
             barren: false,
@@ -183,14 +187,16 @@ impl Follow {
         // After the consumer: if the stream is replaced from now on, the consumer goes with it, and we learn.
         self.check_stream().await?;
         self.consumer = Some(consumer);
+        self.making = None;
         Ok(None)
     }
 
     async fn create(&mut self, connects: u64) -> Result<Consumer, Option<FollowError>> {
-        let inbox = self.link.client.new_inbox();
-        let id = inbox.rsplit('.').next().unwrap_or(&inbox);
+        let begins_here = self.making.take_if(|(_, sequence)| *sequence == self.next_sequence);
+        let (inbox, _) = begins_here.unwrap_or_else(|| (self.link.client.new_inbox(), self.next_sequence));
+        self.making = Some((inbox.clone(), self.next_sequence));
         let config = pull::Config {
-            name: Some(format!("follow-{id}")),
+            name: Some(consumer_name(&inbox)),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next_sequence },
             ack_policy: AckPolicy::None,
             filter_subject: self.filter.clone().unwrap_or_default(),
@@ -331,8 +337,12 @@ impl Follow {
         let Some(consumer) = self.consumer.take() else { return };
         self.barren = consumer.delivered == 0;
         tracing::debug!(stream = self.stream, why, "consumer is given up");
-        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, consumer.name);
-        // If it does not get there, the server forgets the consumer by itself.
+        self.delete(&consumer.name);
+    }
+
+    /// Has the server delete a consumer. If this does not get there, the server forgets it by itself.
+    fn delete(&self, name: &str) {
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.stream);
         let _ = self.link.client.publish(subject, bytes::Bytes::new()).now_or_never();
     }
 }
@@ -340,7 +350,15 @@ impl Follow {
 impl Drop for Follow {
     fn drop(&mut self) {
         self.abandon("dropped");
+        if let Some((inbox, _)) = self.making.take() {
+            self.delete(&consumer_name(&inbox));
+        }
     }
+}
+
+/// A consumer is named after its inbox, so that its name is as hard to guess.
+fn consumer_name(inbox: &str) -> String {
+    format!("follow-{}", inbox.rsplit('.').next().unwrap_or(inbox))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -113,6 +113,23 @@ async fn a_cancelled_read_loses_nothing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn attempts_that_are_given_up_leave_no_consumers_behind() -> Result<()> {
+    let broker = Broker::start().await?;
+    let link = link(&broker).await?;
+    link.ensure_stream(&def("EVT")).await?;
+    let mut follow = link.follow("EVT", 1, None);
+    for micros in (0..1_000).step_by(5) {
+        let read = tokio::time::timeout(Duration::from_micros(micros), follow.next_batch(1)).await;
+        assert!(read.is_err(), "the stream is empty");
+    }
+    let bare = async_nats::connect(broker.url()).await?;
+    let names = bare.request("$JS.API.CONSUMER.NAMES.EVT", "".into()).await?;
+    let names: serde_json::Value = serde_json::from_slice(&names.payload)?;
+    assert_eq!(names["total"], 1, "{names}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_broker_loses_and_doubles_nothing() -> Result<()> {
     let mut broker = Broker::start().await?;
