@@ -10,6 +10,10 @@ use crate::error::Cause;
 
 /// No such stream.
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+/// Nothing stands at this sequence.
+pub(crate) const SEQUENCE_NOT_FOUND: u64 = 10043;
+/// A message could not be deleted.
+pub(crate) const DELETE_FAILED: u64 = 10057;
 /// No such message.
 pub(crate) const MESSAGE_NOT_FOUND: u64 = 10037;
 

@@ -58,6 +58,8 @@ pub struct Follow {
     filter: Option<String>,
     /// The next message has this sequence or a higher one.
     next_sequence: u64,
+    /// Time of the message before that one, if it was read, Unix milliseconds.
+    last_ms: Option<u64>,
     /// Creation time of the stream as first seen.
     created_ms: Option<u64>,
     pending: u64,
@@ -85,6 +87,7 @@ impl Link {
             stream: stream.to_owned(),
             filter: filter.map(str::to_owned),
             next_sequence: from_sequence.max(1),
+            last_ms: None,
             created_ms: None,
             pending: 0,
             consumer: None,
@@ -98,6 +101,14 @@ impl Link {
 }
 
 impl Follow {
+    /// Says when the message before the first one was stored, Unix milliseconds: if another one stands there, the stream
+    /// has lost its end since, and has grown again.
+    #[must_use]
+    pub fn after(mut self, stored_ms: Option<u64>) -> Self {
+        self.last_ms = stored_ms;
+        self
+    }
+
     /// Waits for at least one message, then takes what is ready without waiting, at most `max`, in order.
     /// Waits through disconnections, however long. Cancel safe: nothing is lost or doubled.
     ///
@@ -176,7 +187,7 @@ impl Follow {
             let next = next.map_err(|_| None)?;
             self.alone -= 1;
             if let Some(message) = next {
-                self.next_sequence = message.sequence + 1;
+                (self.next_sequence, self.last_ms) = (message.sequence + 1, Some(message.time_ms));
                 // Not known here; the consumer will tell.
                 self.pending = 1;
                 return Ok(Some(message));
@@ -254,10 +265,18 @@ impl Follow {
             return Err(Some(FollowError::Recreated { stream, created_ms: now.created_ms }));
         }
         let position = self.next_sequence - 1;
-        if now.last < position {
+        if now.last < position || self.is_overwritten(position).await? {
             return Err(Some(FollowError::Rewound { stream, last: now.last, position }));
         }
         Ok(())
+    }
+
+    /// Whether the message that was read last is another one now: after a power failure a stream may have lost its end,
+    /// and have grown past it before anybody looked. One that was purged since cannot tell.
+    async fn is_overwritten(&self, position: u64) -> Result<bool, Option<FollowError>> {
+        let Some(last_ms) = self.last_ms.filter(|_| position > 0) else { return Ok(false) };
+        let stands = self.link.next_from_leader(&self.stream, position, ">").await.map_err(|_| None)?;
+        Ok(stands.is_some_and(|message| message.sequence == position && message.time_ms != last_ms))
     }
 
     /// Asks for more if the present pull is exhausted.
@@ -321,7 +340,7 @@ impl Follow {
             let Some(next) = next else { break };
             match consumer.look(&self.stream, next) {
                 Received::Message(message, pending) => {
-                    self.next_sequence = message.sequence + 1;
+                    (self.next_sequence, self.last_ms) = (message.sequence + 1, Some(message.time_ms));
                     self.pending = pending;
                     batch.push(message);
                 }

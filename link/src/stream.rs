@@ -6,10 +6,13 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Republish, Rete
 use serde_json::json;
 use signalbox_schemas::stream::{Discard, Storage, StreamDef};
 
-use crate::api::{ApiError, STREAM_NOT_FOUND};
+use crate::api::{ApiError, DELETE_FAILED, SEQUENCE_NOT_FOUND, STREAM_NOT_FOUND};
 use crate::connect::Link;
 use crate::error::StreamError;
 use crate::read::unix_ms;
+
+/// The server's words for a sequence that was deleted, and for one that the stream has not reached.
+const NOTHING_THERE: [&str; 2] = ["no message found", "stream store EOF"];
 
 /// What a stream holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +74,11 @@ impl Link {
         answer.map(|purged| purged.purged).map_err(|error| failed(name, error))
     }
 
-    /// Removes one message, without overwriting its bytes on disk.
+    /// Removes one message, without overwriting its bytes on disk. Answers whether it was there.
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn delete_message(&self, name: &str, sequence: u64) -> Result<(), StreamError> {
+    pub async fn delete_message(&self, name: &str, sequence: u64) -> Result<bool, StreamError> {
         #[derive(serde::Deserialize)]
         struct Deleted {
             #[serde(rename = "success")]
@@ -83,7 +86,17 @@ impl Link {
         }
         let body = json!({ "seq": sequence, "no_erase": true });
         let answer = self.api::<Deleted>(format!("STREAM.MSG.DELETE.{name}"), &body).await;
-        answer.map(|_| ()).map_err(|error| failed(name, error))
+        match answer {
+            Ok(_) => Ok(true),
+            Err(ApiError::Refused { code: SEQUENCE_NOT_FOUND, .. }) => Ok(false),
+            // One code for every failure; the words tell.
+            Err(ApiError::Refused { code: DELETE_FAILED, description })
+                if NOTHING_THERE.contains(&description.as_str()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(failed(name, error)),
+        }
     }
 
     pub(crate) async fn stream_info(&self, name: &str) -> Result<Info, StreamError> {
