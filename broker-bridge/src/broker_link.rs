@@ -13,6 +13,7 @@ use signalbox_schemas::{
     id::{BridgeId, CommandId, MachineToken, Workspace},
     mailbox::Position,
     output::eyes,
+    record::Edition,
     signed::{Message, PublicKey, Signed, SignedError, SigningKey},
     stream,
     subject::{FactKind, Subject},
@@ -21,10 +22,12 @@ use signalbox_schemas::{
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::view::Cursors;
+use crate::{core::now_ms, view::Cursors};
 
 /// Tries for one record against writers of the same record.
 const RECORD_TRIES: u32 = 5;
+/// Editions of one record that are read: more than the bucket keeps.
+const EDITIONS: usize = 16;
 /// Pause before the broker is asked again for what a start needs; each question has waited for seconds before.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -209,36 +212,55 @@ impl BrokerLink {
         Ok(NewRecord { subject, body: self.signed(record)?, headers: self.headers::<T>(id) })
     }
 
-    /// Writes one record over whatever stands there; nothing is written if the same stands there already.
-    /// The answer is where to read it.
+    /// Writes one record over whatever stands there, as its next edition; nothing is written if the same stands there
+    /// already. The answer is where to read it.
     ///
     /// # Errors
     /// [`BrokerError`].
-    pub async fn put_record<T: Message>(
+    pub async fn put_record<T: Edition>(
         &self,
         table: &str,
         id: &str,
         record: &T,
     ) -> Result<Cursors, BrokerError> {
-        let new = self.record(table, id, record)?;
+        let subject = Subject::State(self.ws.clone(), table.to_owned(), id.to_owned()).to_string();
         let created = self.created(stream::STATE).await?;
         let cursor = |sequence| Cursors::of(stream::STATE, Position { created, sequence });
         for _ in 0..RECORD_TRIES {
-            let known = self.last(stream::STATE, &new.subject).await?;
-            if let Some(same) = known.as_ref().filter(|message| message.payload == new.body) {
-                return Ok(cursor(same.sequence));
+            let known = self.editions::<T>(&subject).await?;
+            // The newest edition counts, wherever it stands: an older one may have been published again after it.
+            let newest = known.iter().filter_map(|(_, edition)| edition.clone()).max_by_key(|(it, _)| *it);
+            let (revision, stands) = newest.unzip();
+            let revision = revision.unwrap_or_default();
+            let last = known.last().map(|(sequence, _)| *sequence);
+            let mut next = record.clone();
+            *next.revision() = revision;
+            if let (true, Some(last)) = (stands.is_some_and(|stands| stands == next), last) {
+                return Ok(cursor(last));
             }
-            let message = Store::new(new.subject.clone(), new.body.clone())
-                .with_headers(new.headers.clone())
-                .only_after(known.map_or(0, |message| message.sequence));
+            *next.revision() = now_ms().max(revision.saturating_add(1));
+            let message = Store::new(subject.clone(), self.signed(&next)?)
+                .with_headers(self.headers::<T>(id))
+                .only_after(last.unwrap_or_default());
             match self.link.store(message).await {
                 Ok(stored) => return Ok(cursor(stored.sequence)),
                 // An earlier attempt of ours, or another bridge: look again.
                 Err(StoreError::Taken { .. } | StoreError::Unanswered { .. }) => {}
-                Err(source) => return Err(BrokerError::Store { what: new.subject, source }),
+                Err(source) => return Err(BrokerError::Store { what: subject, source }),
             }
         }
-        Err(BrokerError::Contended(new.subject))
+        Err(BrokerError::Contended(subject))
+    }
+
+    /// What is kept of a record's history: sequences, and editions that this bridge's key has signed.
+    async fn editions<T: Edition>(&self, subject: &str) -> Result<Vec<(u64, Option<(u64, T)>)>, BrokerError> {
+        let read = self.link.next_by_subject(stream::STATE, 1, subject, EDITIONS).await;
+        let read = read.map_err(|source| BrokerError::Read { what: subject.to_owned(), source })?;
+        let edition = |payload: &[u8]| {
+            let mut record = Signed::<T>::from_json(payload).ok()?.open(|key| key == self.public()).ok()?;
+            Some((*record.revision(), record))
+        };
+        Ok(read.iter().map(|message| (message.sequence, edition(&message.payload))).collect())
     }
 
     /// Writes new records, all or none; each must be the first of its subject. The answer is where to read them.

@@ -27,7 +27,9 @@ use tracing::{error, info};
 
 use crate::{
     broker_link::{BrokerError, BrokerLink, until_answered},
-    deadline, dispatcher, done, ingest,
+    deadline, dispatcher, done,
+    gauge::{self, Gauge},
+    held, ingest,
     ingest::decode::Decoder,
     lease::{self, Lease},
     projection::memory::Memory,
@@ -88,6 +90,10 @@ pub enum CoreError {
     /// The broker refused something that must be.
     #[error("the broker is not as it must be")]
     Broker(#[from] BrokerError),
+    /// A stream is not the one that was read: it was made anew, or has lost its end. The view speaks of what is no more,
+    /// and was discarded; a new core reads everything again.
+    #[error("stream {0} is not the one that was read")]
+    StreamLost(&'static str),
     /// A task ended by itself.
     #[error("task `{0}` ended")]
     Ended(&'static str),
@@ -135,6 +141,8 @@ impl Core {
         ingest::spawn(&shared, &broker, &stop, &mut tasks);
         tasks.spawn(lease::run(lease, stop.clone()));
         let context = Context { shared: shared.clone(), broker: broker.clone(), lease: held.clone(), stop };
+        tasks.spawn(held::run(context.clone()));
+        tasks.spawn(gauge::run(context.clone()));
         tasks.spawn(dispatcher::run(context.clone()));
         tasks.spawn(deadline::run(context.clone()));
         tasks.spawn(done::run(context, config.history_after));
@@ -193,10 +201,13 @@ pub(crate) struct Shared {
     pub(crate) changes: broadcast::Sender<Change>,
     pub(crate) cache: Mutex<ChunkCache>,
     pub(crate) counters: Counters,
+    pub(crate) gauge: Gauge,
     /// The dispatcher has something to look at.
     pub(crate) dispatch: Notify,
     /// The deadline keeper has something to look at.
     pub(crate) deadline: Notify,
+    /// There is another command that is held back.
+    pub(crate) held: Notify,
 }
 
 impl Shared {
@@ -215,8 +226,10 @@ impl Shared {
             changes: broadcast::Sender::new(CHANGES),
             cache: Mutex::default(),
             counters: Counters::default(),
+            gauge: Gauge::default(),
             dispatch: Notify::new(),
             deadline: Notify::new(),
+            held: Notify::new(),
         })
     }
 
@@ -269,10 +282,6 @@ impl ChunkCache {
 
     pub(crate) fn get(&self, sequence: u64) -> Option<Bytes> {
         self.bodies.get(&sequence).cloned()
-    }
-
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

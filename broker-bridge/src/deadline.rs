@@ -3,7 +3,7 @@
 //! The register decides as everywhere: a withdrawal is written only as the first message there, and a claim
 //! that was faster wins. Only the holder of the lease does this, once it has read the streams.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use signalbox_link::StoreError;
 use signalbox_schemas::{
@@ -28,6 +28,8 @@ use crate::{
 const IN_FLIGHT: usize = 64;
 /// When a decision is tried again, if nothing has come of it, ms.
 const AGAIN_MS: u64 = 5_000;
+/// How often in a row a decision is tried against somebody who is always first.
+const TRIES: u32 = 8;
 /// Longest sleep: clocks are set, and machines sleep.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -115,51 +117,65 @@ fn take_due(context: &Context) -> Option<Due> {
 }
 
 async fn decide(context: &Context, due: Due) -> Result<(), CoreError> {
+    for _ in 0..TRIES {
+        if decide_once(context, &due).await?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Breaks when there is nothing more to do just now.
+async fn decide_once(context: &Context, due: &Due) -> Result<ControlFlow<()>, CoreError> {
     let Due { cid, mid, decision } = due;
-    let ws = context.broker.ws().clone();
-    let (kind, stored) = match decision {
+    let (cid, ws) = (*cid, context.broker.ws().clone());
+    let (kind, stored) = match *decision {
         Decision::Withdraw(reason) => {
             let fact = Withdrawal { ws, mid: mid.clone(), cid, reason, withdrawn_at: now_ms() };
             let summary = match reason {
                 WithdrawReason::Expired => "expired",
                 WithdrawReason::Cancelled => "cancelled",
             };
-            (FactKind::Claim, context.broker.store_fact(&mid, cid, FactKind::Claim, &fact, summary).await)
+            (FactKind::Claim, context.broker.store_fact(mid, cid, FactKind::Claim, &fact, summary).await)
         }
         Decision::Lose(nonce) => {
-            let known_bytes = known_bytes(context, cid, &mid);
+            let known_bytes = known_bytes(context, cid, mid);
             let (reason, lost_at) = (LostReason::Deadline, now_ms());
             let fact = Lost { ws, mid: mid.clone(), cid, nonce, reason, lost_at, known_bytes };
-            (FactKind::Lost, context.broker.store_fact(&mid, cid, FactKind::Lost, &fact, "deadline").await)
+            (FactKind::Lost, context.broker.store_fact(mid, cid, FactKind::Lost, &fact, "deadline").await)
         }
     };
     match stored {
         Ok(_) => info!(command = %cid, machine = %mid, kind = kind.as_str(), "decided what was due"),
-        Err(StoreError::Taken { .. }) => return read_on(context, cid, &mid, kind).await,
+        Err(StoreError::Taken { .. }) => return read_on(context, cid, mid, kind).await,
         // It stays due, and is tried again.
         Err(error) => {
-            warn!(command = %cid, machine = %mid, error = report(&error), "deadline was not written");
+            let count = context.shared.counters.add("deadline.unwritten");
+            if count.is_power_of_two() {
+                warn!(command = %cid, machine = %mid, count, error = report(&error), "deadline was not written");
+            }
         }
     }
-    Ok(())
+    Ok(ControlFlow::Break(()))
 }
 
 /// Somebody was first. Usually that is on its way to the projection, or was applied already; but it is made
-/// sure, for nothing else would ever end this run.
+/// sure, for nothing else would ever end this run. Goes on when what stood there was removed: then the place is taken
+/// at once, before a hostile relay writes there again.
 async fn read_on(
     context: &Context,
     cid: CommandId,
     mid: &MachineToken,
     kind: FactKind,
-) -> Result<(), CoreError> {
+) -> Result<ControlFlow<()>, CoreError> {
     debug!(command = %cid, machine = %mid, kind = kind.as_str(), "somebody was first");
     let subject = Subject::Run(context.broker.ws().clone(), mid.clone(), cid, kind).to_string();
     match context.broker.last(RUN, &subject).await {
         Ok(Some(message)) => apply_fact(&context.shared, message).await?,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(ControlFlow::Continue(())),
         Err(error) => {
             warn!(command = %cid, machine = %mid, error = report(&error), "register cannot be read");
-            return Ok(());
+            return Ok(ControlFlow::Break(()));
         }
     }
     let still_claimed = {
@@ -172,8 +188,9 @@ async fn read_on(
         context.shared.counters.add("lost.foreign");
         let purged = context.broker.link().purge_subject(RUN, &subject).await;
         warn!(command = %cid, machine = %mid, purged = purged.is_ok(), "foreign `lost` removed");
+        return Ok(ControlFlow::Continue(()));
     }
-    Ok(())
+    Ok(ControlFlow::Break(()))
 }
 
 fn known_bytes(context: &Context, cid: CommandId, mid: &MachineToken) -> [u64; 2] {

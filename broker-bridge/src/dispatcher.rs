@@ -1,11 +1,14 @@
 //! Writes mailboxes: of machines where what stands differs from what should.
 //!
 //! Only the holder of the lease dispatches, and only once it has read every stream up to the end it had when
-//! the lease was taken over. A machine has at most one write under way. Something new goes out at once; what
-//! can only be taken out waits five seconds for company.
+//! the lease was taken over. A machine has at most one write under way. Something new goes out at once, and so does
+//! what had no room, once half of what is on offer has settled; what can only be taken out waits five seconds for
+//! company.
+
+mod later;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use signalbox_link::{
 };
 use signalbox_schemas::{
     error::report,
-    id::{MachineToken, Sha256},
+    id::{CommandId, MachineToken, Sha256},
     limit,
     mailbox::Mailbox,
     record::Lease,
@@ -36,9 +39,14 @@ use crate::{
         read_to_end,
     },
     mailbox::{Content, Difference, content},
-    projection::{MailboxRow, memory::Urgency},
+    projection::{
+        MailboxRow,
+        memory::{Memory, Urgency},
+    },
     view::{Cursors, View},
 };
+
+use later::Later;
 
 /// Writes under way at once: measured, more of them are no faster.
 const IN_FLIGHT: usize = 256;
@@ -104,7 +112,7 @@ struct Dispatcher {
     /// To be written even if nothing differs, or only surplus does.
     forced: HashSet<MachineToken>,
     /// When surplus is taken out.
-    later: BTreeMap<MachineToken, Instant>,
+    later: Later,
     busy: HashSet<MachineToken>,
     nudged: HashMap<MachineToken, Instant>,
     writes: JoinSet<(MachineToken, Wrote)>,
@@ -122,7 +130,7 @@ impl Dispatcher {
             epoch,
             queue,
             forced: HashSet::new(),
-            later: BTreeMap::new(),
+            later: Later::new(LATER),
             busy: HashSet::new(),
             nudged: HashMap::new(),
             writes: JoinSet::new(),
@@ -138,7 +146,7 @@ impl Dispatcher {
         let mut check = tokio::time::interval(NUDGE_CHECK);
         loop {
             self.look();
-            let next = self.later.values().min().copied();
+            let next = self.later.next();
             tokio::select! {
                 () = self.context.shared.dispatch.notified() => self.collect(),
                 Some(ended) = self.writes.join_next() => {
@@ -161,18 +169,13 @@ impl Dispatcher {
 
     /// Takes over what the projection marked.
     fn collect(&mut self) {
-        let dirty = {
-            let mut memory = self.context.shared.memory_mut();
-            std::mem::take(&mut memory.dirty)
-        };
-        for (mid, urgency) in dirty {
-            match urgency {
-                Urgency::Now => {
-                    self.queue.insert(mid);
-                }
-                Urgency::Later => {
-                    self.later.entry(mid).or_insert_with(|| Instant::now() + LATER);
-                }
+        let mut memory = self.context.shared.memory_mut();
+        let now = Instant::now();
+        for (mid, urgency) in std::mem::take(&mut memory.dirty) {
+            if urgency == Urgency::Now || is_hungry(&memory, &mid) {
+                self.queue.insert(mid);
+            } else {
+                self.later.insert(mid, now);
             }
         }
     }
@@ -180,10 +183,7 @@ impl Dispatcher {
     /// Surplus has waited long enough.
     fn clean(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> =
-            self.later.iter().filter(|(_, at)| **at <= now).map(|(mid, _)| mid.clone()).collect();
-        for mid in due {
-            self.later.remove(&mid);
+        while let Some(mid) = self.later.take(now) {
             self.forced.insert(mid.clone());
             self.queue.insert(mid);
         }
@@ -211,7 +211,7 @@ impl Dispatcher {
                     self.later.remove(&mid);
                 }
                 Some(Difference::Surplus) if !forced => {
-                    self.later.entry(mid).or_insert_with(|| Instant::now() + LATER);
+                    self.later.insert(mid, Instant::now());
                 }
                 Some(_) => {
                     self.later.remove(&mid);
@@ -232,13 +232,17 @@ impl Dispatcher {
         let now = Instant::now();
         self.nudged.retain(|_, at| at.elapsed() < NUDGE_EVERY);
         let blind: Vec<MachineToken> = {
-            let memory = self.context.shared.memory();
+            let (memory, now) = (self.context.shared.memory(), now_ms());
+            if memory.authors.as_ref().is_none_or(|known| !known.doc.is_valid_at(now)) {
+                // Nobody takes a mailbox under a document that has expired, however often it is written.
+                return;
+            }
             let is_blind = |mid: &MachineToken| {
                 let beat = memory.machines.get(mid)?.beat.as_ref()?;
                 let row = memory.mailboxes.get(mid)?;
                 // A generation is the time of its writing.
                 let late = beat.seen_at > row.generation.saturating_add(NUDGE_AFTER_MS);
-                let online = now_ms().saturating_sub(beat.seen_at) <= limit::STALE_MS;
+                let online = now.saturating_sub(beat.seen_at) <= limit::STALE_MS;
                 (late && online && beat.beat.generation < row.generation).then_some(())
             };
             memory.machines.keys().filter(|mid| is_blind(mid).is_some()).cloned().collect()
@@ -254,6 +258,18 @@ impl Dispatcher {
             self.queue.insert(mid);
         }
     }
+}
+
+/// Whether more waits for a machine than its mailbox has room for, and at most half of what stands there is still open:
+/// a mailbox for each command that settles would be as much too often as one every five seconds is too rare.
+fn is_hungry(memory: &Memory, mid: &MachineToken) -> bool {
+    let (Some(machine), Some(stands)) = (memory.machines.get(mid), memory.mailboxes.get(mid)) else {
+        return true;
+    };
+    let is_open =
+        |cid: &&CommandId| memory.open.get(*cid).is_some_and(|command| command.runs.contains_key(mid));
+    let open = stands.offers.iter().filter(is_open).count();
+    machine.queue.len() > open && open * 2 <= stands.offers.len()
 }
 
 /// The write of one machine's mailbox.

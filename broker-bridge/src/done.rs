@@ -1,28 +1,35 @@
 //! History and cleaning up, by the holder of the lease.
 //!
-//! What has been settled for an hour is written to DONE, runs first, then their command; an hour after that and
-//! after its `expires_at`, and once no mailbox that was acknowledged still offers it, its subjects leave RUN and
-//! CMD. A run of which more is learned after that gets a second record. Also purged: facts about runs that are
-//! not known, and parts whose spec never came.
+//! What has been settled for an hour is written to DONE, runs first, then their command. A run that stands there leaves
+//! nothing but its register in RUN, whose room is everybody's. The register stays until an hour after `expires_at` and
+//! until no mailbox that was acknowledged still offers the command; then RUN and CMD forget it whole. A run of which
+//! more is learned after that gets a second record. What belongs to nothing is [`tidy`]'s business.
 
-use std::time::Duration;
+mod tidy;
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use signalbox_link::Store;
 use signalbox_schemas::{
     error::report,
     id::{CommandId, MachineToken},
+    limit::DAY_MS,
     record::{DoneCommand, DoneRun, StoredFact},
+    run::RunState,
     signed::Message,
     stream::{CMD, DONE, RUN},
-    subject::{CommandPiece, FactKind, Subject, all_facts},
+    subject::{FactKind, Subject},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use crate::{
     broker_link::BrokerError,
-    core::{Context, CoreError, now_ms},
-    ingest::FOLLOWED,
+    core::{Context, CoreError, Epoch, now_ms},
+    ingest::{FOLLOWED, read_to_end},
     projection::{CommandRow, Counts, RunRow, parse_fact_row},
     store::{Row, StoreError, Txn, key, retention},
     view::View,
@@ -30,14 +37,16 @@ use crate::{
 
 /// How often there is looked for something to do; no answer depends on it.
 const ROUND: Duration = Duration::from_secs(1);
-/// How often rows are looked for that are too old: 100 commands each time are 144,000 a day.
+/// How often rows are looked for that are too old.
 const TRIM: Duration = Duration::from_mins(1);
 /// Records and purges of one round, of each kind.
 const PER_ROUND: usize = 1_000;
 /// How long to wait for one's own records to be read before the next round.
 const READ_BACK: Duration = Duration::from_secs(10);
-/// Parts whose spec did not come for this long belong to nothing, ms.
-const ORPHAN_MS: u64 = 600_000;
+/// Questions and purges under way at once.
+const IN_FLIGHT: usize = 32;
+/// Neither RUN nor CMD keeps anything for longer.
+const LIVE_MS: u64 = 10 * DAY_MS;
 
 /// A round could not be finished; the next one goes on.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +63,7 @@ enum RoundError {
 pub(crate) async fn run(context: Context, after: Duration) -> Result<(), CoreError> {
     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     let stop = context.stop.clone();
-    let keeper = Keeper { context, after_ms };
+    let mut keeper = Keeper::new(context, after_ms);
     let work = async {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -69,9 +78,11 @@ pub(crate) async fn run(context: Context, after: Duration) -> Result<(), CoreErr
                     continue;
                 }
             }
-            let is_mine = keeper.context.epoch().is_some() && *keeper.context.shared.caught_up.borrow();
-            let ended = if is_mine { keeper.round().await } else { keeper.forget().await };
-            match ended {
+            // What was not read yet is not unknown.
+            if !*keeper.context.shared.caught_up.borrow() {
+                continue;
+            }
+            match keeper.work().await {
                 Ok(()) => is_stuck = false,
                 Err(RoundError::Store(error)) => return Err(error.into()),
                 Err(error) if is_stuck => {
@@ -94,24 +105,63 @@ pub(crate) async fn run(context: Context, after: Duration) -> Result<(), CoreErr
 struct Keeper {
     context: Context,
     after_ms: u64,
+    /// The term in which every stream was read up to the end it had when the term began.
+    read_in: Option<Epoch>,
+    /// Runs whose record was read back in the last round, as it was written.
+    written: HashMap<(CommandId, MachineToken), RunState>,
+    aged: tidy::Aged,
 }
 
 impl Keeper {
-    async fn round(&self) -> Result<(), RoundError> {
-        self.purge_unknown().await?;
-        self.purge_orphans().await?;
+    fn new(context: Context, after_ms: u64) -> Self {
+        Self { context, after_ms, read_in: None, written: HashMap::new(), aged: tidy::Aged::default() }
+    }
+
+    async fn work(&mut self) -> Result<(), RoundError> {
+        let Some(epoch) = self.context.epoch() else {
+            self.read_in = None;
+            return self.forget().await;
+        };
+        if self.read_in != Some(epoch) {
+            // A bridge that was cut off takes the lease with its cursors behind.
+            read_to_end(&self.context.shared, &FOLLOWED).await;
+            self.read_in = Some(epoch);
+        }
+        self.tidy().await?;
+        self.history().await
+    }
+
+    async fn history(&mut self) -> Result<(), RoundError> {
         let due = now_ms().saturating_sub(self.after_ms);
+        let (mut last, mut written) = (None, HashMap::new());
+        for (at, cid, mid) in self.settled_runs(due).await? {
+            let row: RunRow =
+                self.context.shared.store.json(&key::run(cid, &mid), "run")?.unwrap_or_default();
+            let state = row.state();
+            if self.written.get(&(cid, mid.clone())) == Some(&state) {
+                // It was written, it was read, and it did not count: once more would not count either.
+                self.leave_out(at, cid, &mid).await?;
+            } else if let Some(sequence) = self.write_run(cid, &mid, row).await? {
+                last = Some(sequence);
+                written.insert((cid, mid), state);
+            }
+        }
+        self.written = if self.read_back(last).await? { written } else { HashMap::new() };
         let mut last = None;
-        for (cid, mid) in self.settled_runs(due).await? {
-            last = self.write_run(cid, &mid).await?.or(last);
+        for (at, cid) in self.settled_commands(due).await? {
+            last = self.write_command(at, cid).await?.or(last);
         }
         self.read_back(last).await?;
-        let mut last = None;
-        for cid in self.settled_commands(due).await? {
-            last = self.write_command(cid).await?.or(last);
-        }
-        self.read_back(last).await?;
+        self.release().await?;
         self.purge_history(due).await
+    }
+
+    async fn leave_out(&self, at: u64, cid: CommandId, mid: &MachineToken) -> Result<(), RoundError> {
+        let count = self.context.shared.counters.add("done.refused");
+        if count.is_power_of_two() {
+            warn!(command = %cid, machine = %mid, count, "history was written and is not believed, it is left out");
+        }
+        Ok(self.delete(vec![key::settled_run(at, cid, mid)]).await?)
     }
 
     /// Reads the first rows of a kind from a thread that may block.
@@ -129,28 +179,22 @@ impl Keeper {
         job.await.map_err(|_| StoreError::Damaged("index"))?
     }
 
-    async fn settled_runs(&self, due: u64) -> Result<Vec<(CommandId, MachineToken)>, StoreError> {
+    async fn settled_runs(&self, due: u64) -> Result<Vec<(u64, CommandId, MachineToken)>, StoreError> {
         let rows = self.rows(key::SETTLED_RUN, Some(due)).await?;
-        let read = |(found, _): &Row| {
-            let mut reader = key::Reader(found.get(9..)?);
-            reader.cid().zip(reader.mid())
-        };
-        rows.iter().map(|row| read(row).ok_or(StoreError::Damaged("settled run"))).collect()
+        rows.iter().map(|(found, _)| timed_run(found).ok_or(StoreError::Damaged("settled run"))).collect()
     }
 
-    async fn settled_commands(&self, due: u64) -> Result<Vec<CommandId>, StoreError> {
+    async fn settled_commands(&self, due: u64) -> Result<Vec<(u64, CommandId)>, StoreError> {
         let rows = self.rows(key::SETTLED_COMMAND, Some(due)).await?;
-        let read = |(found, _): &Row| key::Reader(found.get(9..)?).cid();
-        rows.iter().map(|row| read(row).ok_or(StoreError::Damaged("settled command"))).collect()
+        rows.iter().map(|(found, _)| timed(found).ok_or(StoreError::Damaged("settled command"))).collect()
     }
 
-    /// Waits until this bridge has read its own records, so that the next round does not write them again.
-    async fn read_back(&self, last: Option<u64>) -> Result<(), RoundError> {
-        if let Some(sequence) = last {
-            let cursor = self.context.broker.cursor(DONE, sequence).await?;
-            View::new(self.context.shared.clone()).reached(&cursor, READ_BACK).await;
-        }
-        Ok(())
+    /// Waits until this bridge has read its own records, so that the next round does not write them again. Answers
+    /// whether it has.
+    async fn read_back(&self, last: Option<u64>) -> Result<bool, RoundError> {
+        let Some(sequence) = last else { return Ok(true) };
+        let cursor = self.context.broker.cursor(DONE, sequence).await?;
+        Ok(View::new(self.context.shared.clone()).reached(&cursor, READ_BACK).await)
     }
 
     /// Writes a record. `None`: it never can be, and must not keep others from being written; the live streams keep
@@ -189,14 +233,20 @@ impl Keeper {
         }
     }
 
-    async fn write_run(&self, cid: CommandId, mid: &MachineToken) -> Result<Option<u64>, RoundError> {
+    async fn write_run(
+        &self,
+        cid: CommandId,
+        mid: &MachineToken,
+        row: RunRow,
+    ) -> Result<Option<u64>, RoundError> {
         let store = &self.context.shared.store;
-        let row: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
         if row.done == Some(row.state()) {
             return Ok(None);
         }
         let mut facts = Vec::new();
-        for kind in FactKind::ALL {
+        // A `lost` that is not the claimer's says nothing.
+        let tells = |kind: &FactKind| *kind != FactKind::Lost || row.facts.lost().is_some();
+        for kind in FactKind::ALL.into_iter().filter(tells) {
             let fact = store.get(&key::fact(cid, mid, kind))?;
             facts.extend(fact.and_then(|fact| parse_fact_row(kind, &fact)).map(|fact| StoredFact {
                 kind,
@@ -216,10 +266,14 @@ impl Keeper {
         Ok(written)
     }
 
-    async fn write_command(&self, cid: CommandId) -> Result<Option<u64>, RoundError> {
+    async fn write_command(&self, at: u64, cid: CommandId) -> Result<Option<u64>, RoundError> {
         let store = &self.context.shared.store;
         let row: Option<CommandRow> = store.json(&key::command(cid), "command")?;
-        let Some(row) = row.filter(|row| !row.done) else { return Ok(None) };
+        let Some(row) = row.filter(|row| !row.done) else {
+            // It settled a second time, after a record of its own: that one stays.
+            self.delete(vec![key::settled_command(at, cid)]).await?;
+            return Ok(None);
+        };
         for mid in &row.machines {
             let run: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
             if run.done != Some(run.state()) {
@@ -240,36 +294,71 @@ impl Keeper {
             counts,
         };
         let written = self.store(&subject, &record, &cid.to_string()).await?;
-        let at = store.get(&key::settled_at(cid))?.and_then(|at| key::Reader(&at).u64());
-        if let (None, Some(at)) = (written, at) {
+        if written.is_none() {
             self.delete(vec![key::settled_command(at, cid)]).await?;
         }
         Ok(written)
     }
 
-    /// Takes out of RUN and CMD what DONE holds.
-    async fn purge_history(&self, due: u64) -> Result<(), RoundError> {
-        for (found, _) in self.rows(key::PURGE, Some(due)).await? {
-            let cid = found.get(9..).and_then(|rest| key::Reader(rest).cid());
-            let cid = cid.ok_or(StoreError::Damaged("purge"))?;
-            let row: Option<CommandRow> = self.context.shared.store.json(&key::command(cid), "command")?;
-            let machines = row.map(|row| row.machines).unwrap_or_default();
-            if !self.may_purge(cid, &machines)? {
-                continue;
+    /// Takes out of RUN what DONE holds, except the registers: whoever has an old offer must find them.
+    async fn release(&self) -> Result<(), RoundError> {
+        let long_ago = now_ms().saturating_sub(LIVE_MS);
+        let mut rows = Vec::new();
+        for (found, _) in self.rows(key::RELEASE, None).await? {
+            let (at, cid, mid) = timed_run(&found).ok_or(StoreError::Damaged("release"))?;
+            rows.push(found);
+            if at > long_ago {
+                self.release_run(cid, &mid).await?;
             }
-            let ws = self.context.broker.ws();
-            let link = self.context.broker.link();
-            let mut purged = link.purge_subject(RUN, &format!("run.{ws}.*.{cid}.*")).await?;
-            purged += link.purge_subject(CMD, &format!("cmd.{ws}.{cid}.*")).await?;
-            debug!(command = %cid, purged, "history left the live streams");
-            self.delete(vec![found]).await?;
+        }
+        Ok(self.delete(rows).await?)
+    }
+
+    async fn release_run(&self, cid: CommandId, mid: &MachineToken) -> Result<(), RoundError> {
+        let store = &self.context.shared.store;
+        let row: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+        if row.done != Some(row.state()) {
+            // More was learned since; another record follows.
+            return Ok(());
+        }
+        // Each is write-once: as long as the one that was read stands there, nothing newer can.
+        for kind in FactKind::ALL.into_iter().filter(|kind| *kind != FactKind::Claim) {
+            if store.has(&key::fact(cid, mid, kind))? {
+                let subject = Subject::Run(self.context.broker.ws().clone(), mid.clone(), cid, kind);
+                self.context.broker.link().purge_subject(RUN, &subject.to_string()).await?;
+            }
         }
         Ok(())
     }
 
-    /// Whether every run stands in DONE as it is and nobody is offered it any more.
-    fn may_purge(&self, cid: CommandId, machines: &[MachineToken]) -> Result<bool, StoreError> {
-        for mid in machines {
+    /// Takes out of RUN and CMD what DONE holds.
+    async fn purge_history(&self, due: u64) -> Result<(), RoundError> {
+        let long_ago = now_ms().saturating_sub(LIVE_MS);
+        let mut gone = Vec::new();
+        for (found, _) in self.rows(key::PURGE, Some(due)).await? {
+            let (at, cid) = timed(&found).ok_or(StoreError::Damaged("purge"))?;
+            // What is older left the live streams by itself: a view that was built anew knows 400 days of it.
+            if at > long_ago {
+                let row: Option<CommandRow> =
+                    self.context.shared.store.json(&key::command(cid), "command")?;
+                if !self.may_purge(cid, row.as_ref(), due)? {
+                    continue;
+                }
+                let ws = self.context.broker.ws();
+                let link = self.context.broker.link();
+                let mut purged = link.purge_subject(RUN, &format!("run.{ws}.*.{cid}.*")).await?;
+                purged += link.purge_subject(CMD, &format!("cmd.{ws}.{cid}.*")).await?;
+                debug!(command = %cid, purged, "history left the live streams");
+            }
+            gone.push(found);
+        }
+        Ok(self.delete(gone).await?)
+    }
+
+    /// Whether every offer of it is void, every run stands in DONE as it is, and nobody is offered it any more.
+    fn may_purge(&self, cid: CommandId, row: Option<&CommandRow>, due: u64) -> Result<bool, StoreError> {
+        let Some(row) = row.filter(|row| row.expires_at <= due) else { return Ok(row.is_none()) };
+        for mid in &row.machines {
             let row: RunRow = self.context.shared.store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
             if row.done != Some(row.state()) || !row.state().is_settled() {
                 return Ok(false);
@@ -282,79 +371,28 @@ impl Keeper {
                 .get(mid)
                 .is_some_and(|row| row.offers.contains(&cid) || row.cancels.contains(&cid))
         };
-        Ok(!machines.iter().any(offered))
-    }
-
-    /// Removes facts about runs that are not known from RUN.
-    async fn purge_unknown(&self) -> Result<(), RoundError> {
-        if self.context.shared.memory().unknown_facts == 0 {
-            return Ok(());
-        }
-        let ws = self.context.broker.ws();
-        for (found, _) in self.rows(key::UNKNOWN, None).await? {
-            let mut reader = key::Reader(found.get(1..).unwrap_or_default());
-            let Some((cid, mid)) = reader.cid().zip(reader.mid_and_zero()) else {
-                return Err(StoreError::Damaged("unknown fact").into());
-            };
-            let purged = self.context.broker.link().purge_subject(RUN, &all_facts(ws, &mid, cid)).await?;
-            let count = self.context.shared.counters.add("run.unknown_purged");
-            if count.is_power_of_two() {
-                warn!(command = %cid, machine = %mid, purged, count, "facts about an unknown run purged");
-            }
-            self.delete(vec![found]).await?;
-        }
-        Ok(())
-    }
-
-    /// Removes parts whose spec never came.
-    async fn purge_orphans(&self) -> Result<(), RoundError> {
-        let ws = self.context.broker.ws().clone();
-        let until = now_ms().saturating_sub(ORPHAN_MS);
-        for (found, row) in self.rows(key::PART, None).await? {
-            let cid = key::Reader(found.get(1..).unwrap_or_default()).cid();
-            let at = key::Reader(&row).u64();
-            let (Some(cid), Some(at)) = (cid, at) else { return Err(StoreError::Damaged("part").into()) };
-            if at > until {
-                continue;
-            }
-            let subject = Subject::Command(ws.clone(), cid, CommandPiece::Part(1)).to_string();
-            self.context.broker.link().purge_subject(CMD, &subject).await?;
-            info!(command = %cid, "part without a spec purged");
-            self.delete(vec![found]).await?;
-        }
-        Ok(())
+        Ok(!row.machines.iter().any(offered))
     }
 
     /// Deletes what is older than the streams it came from.
     async fn trim(&self) -> Result<(), StoreError> {
-        let shared = self.context.shared.clone();
-        let job = tokio::task::spawn_blocking(move || {
-            // Against the projection, which writes the same kinds of rows.
-            let _memory = shared.memory_mut();
-            retention::trim(&shared.store, now_ms())
-        });
-        let trimmed = job.await.map_err(|_| StoreError::Damaged("index"))??;
-        if trimmed > 0 {
-            info!(commands = trimmed, "old rows deleted");
+        let mut commands = 0;
+        loop {
+            let shared = self.context.shared.clone();
+            let job = tokio::task::spawn_blocking(move || {
+                // Against the projection, which writes the same kinds of rows.
+                let _memory = shared.memory_mut();
+                retention::trim(&shared.store, now_ms())
+            });
+            let slice = job.await.map_err(|_| StoreError::Damaged("index"))??;
+            commands += slice.commands;
+            if !slice.more {
+                break;
+            }
         }
-        Ok(())
-    }
-
-    /// On a bridge that does not dispatch: forgets what the one that does has purged by now.
-    async fn forget(&self) -> Result<(), RoundError> {
-        if FOLLOWED.iter().any(|stream| self.context.shared.cursor(stream).created == 0) {
-            return Ok(());
+        if commands > 0 {
+            info!(commands, "old rows deleted");
         }
-        let until = now_ms().saturating_sub(ORPHAN_MS);
-        let mut old = Vec::new();
-        for kind in [key::UNKNOWN, key::PART] {
-            let rows = self.rows(kind, None).await?;
-            // The time stands behind the sequence in one, and first in the other.
-            let skip = if kind == key::UNKNOWN { 8 } else { 0 };
-            let at = |row: &[u8]| row.get(skip..).and_then(|row| key::Reader(row).u64());
-            old.extend(rows.into_iter().filter(|(_, row)| at(row).is_some_and(|at| at <= until)));
-        }
-        self.delete(old.into_iter().map(|(found, _)| found).collect()).await?;
         Ok(())
     }
 
@@ -374,6 +412,18 @@ impl Keeper {
         });
         job.await.map_err(|_| StoreError::Damaged("index"))?
     }
+}
+
+/// Time and command of a key that begins with them.
+fn timed(found: &[u8]) -> Option<(u64, CommandId)> {
+    let mut reader = key::Reader(found.get(1..)?);
+    Some((reader.u64()?, reader.cid()?))
+}
+
+/// The same with a machine behind.
+fn timed_run(found: &[u8]) -> Option<(u64, CommandId, MachineToken)> {
+    let mut reader = key::Reader(found.get(1..)?);
+    Some((reader.u64()?, reader.cid()?, reader.mid()?))
 }
 
 /// Whether a record is too large, which no other time changes.

@@ -315,6 +315,17 @@ impl Identity {
             layout,
         })
     }
+
+    /// The edition of the authors document that stands in the state directory now, with its envelope.
+    ///
+    /// # Errors
+    /// [`InitError`], when it is missing or not signed by the fleet key.
+    pub(crate) fn read_authors(&self) -> Result<(Vec<u8>, Authors), InitError> {
+        let bytes = state_dir::require_private(&self.layout.authors())?;
+        let authors =
+            Signed::<Authors>::from_json(&bytes).and_then(|signed| signed.open(|key| *key == self.fleet_key));
+        authors.map(|authors| (bytes, authors)).map_err(|source| InitError::Authors { source })
+    }
 }
 
 /// An operator's public keys: the login key from its login file, the signing key from the authors document.

@@ -19,12 +19,12 @@ use signalbox_schemas::{
 };
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     broker_link::BrokerLink,
     core::{CoreError, Shared},
-    projection::{Applied, ApplyError, Projection},
+    projection::{Applied, ApplyError, Cursor, Projection},
     store::StoreError,
 };
 use decode::{Event, Raw};
@@ -41,6 +41,9 @@ const INLINE: usize = 8;
 const RETRY: Duration = Duration::from_millis(200);
 /// How long to wait for a stream to be read on before asking again what it still holds.
 const RECHECK: Duration = Duration::from_secs(1);
+
+/// Reasons of refusals that another bridge might not give: a newer one, or one of another workspace.
+const FOREIGN: [&str; 2] = ["critical", "workspace"];
 
 /// What a stream's events may speak of.
 fn depends_on(stream: &str) -> &'static [&'static str] {
@@ -141,7 +144,7 @@ impl Reader {
         loop {
             let start = match self.start().await {
                 Ok(start) => start,
-                Err(Retry::Store(error)) => return Err(error.into()),
+                Err(Retry::End(error)) => return Err(error),
                 Err(Retry::Broker) => {
                     sleep(RETRY).await;
                     continue;
@@ -151,6 +154,9 @@ impl Reader {
                 Ok(()) | Err(Ended::Follow(FollowError::Closed)) => return Ok(()),
                 Err(Ended::Store(error)) => return Err(error.into()),
                 Err(Ended::Panicked) => return Err(CoreError::Ended("projection")),
+                Err(Ended::Follow(FollowError::Rewound { .. })) if self.has_cursor() => {
+                    return Err(self.lost().await);
+                }
                 Err(Ended::Follow(error)) => error,
             };
             self.shared.counters.add(&format!("restarted.{}", self.stream));
@@ -159,53 +165,75 @@ impl Reader {
         }
     }
 
-    /// Where to read on from. A stream that was made anew, or has lost its end, is read from its beginning.
-    async fn start(&self) -> Result<Position, Retry> {
+    /// Where to read on from.
+    async fn start(&self) -> Result<Start, Retry> {
         let state = match self.shared.link.stream_state(self.stream).await {
             Ok(state) => state,
             Err(StreamError::Missing { .. }) => {
-                self.broker.ensure_streams().await.map_err(|_| Retry::Broker)?;
+                self.shared.counters.add(&format!("missing.{}", self.stream));
+                if let Err(error) = self.broker.ensure_streams().await {
+                    self.complain(&error, "a missing stream cannot be made");
+                }
                 return Err(Retry::Broker);
             }
             Err(error) => {
-                debug!(stream = self.stream, error = report(&error), "stream cannot be asked");
+                self.complain(&error, "stream cannot be asked");
                 return Err(Retry::Broker);
             }
         };
-        let beginning = Position { created: state.created_ms, sequence: 0 };
+        let at = Position { created: state.created_ms, sequence: 0 };
         if !self.has_cursor() {
-            return Ok(beginning);
+            return Ok(Start { at, stored_at: None });
         }
-        let at = self.shared.cursor(self.stream);
-        if at.created == state.created_ms && at.sequence <= state.last {
-            return Ok(at);
+        let known = self.shared.cursor(self.stream);
+        if known.created == state.created_ms && known.sequence <= state.last {
+            let stored_at = self.shared.store.cursor_time(self.stream);
+            return Ok(Start { at: known, stored_at: stored_at.map_err(|error| Retry::End(error.into()))? });
         }
-        if at.created != 0 {
-            self.shared.counters.add(&format!("recreated.{}", self.stream));
-            warn!(
-                stream = self.stream,
-                sequence = at.sequence,
-                "stream was made anew, reading from its beginning"
-            );
-            if self.stream == OUT {
-                self.shared.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
-            }
+        if known.sequence > 0 {
+            return Err(Retry::End(self.lost().await));
         }
         let (shared, stream) = (self.shared.clone(), self.stream);
         let written = tokio::task::spawn_blocking(move || {
             let mut memory = shared.memory_mut();
-            Projection::new(&mut memory, &shared.store, &shared.decoder).commit(Some((stream, beginning)))
+            let projection = Projection::new(&mut memory, &shared.store, &shared.decoder);
+            projection.commit(Some(Cursor { stream, at, stored_at: None }))
         });
-        written.await.map_err(|_| Retry::Broker)?.map_err(Retry::Store)?;
-        self.shared.cursors.send_modify(|cursors| cursors.set(self.stream, beginning));
-        Ok(beginning)
+        let written = written.await.map_err(|_| Retry::Broker)?;
+        written.map_err(|error| Retry::End(error.into()))?;
+        self.shared.cursors.send_modify(|cursors| cursors.set(self.stream, at));
+        Ok(Start { at, stored_at: None })
+    }
+
+    /// Discards the view: rows that were made from messages that are no more contradict the truth, and nobody could
+    /// tell them from the others.
+    async fn lost(&self) -> CoreError {
+        warn!(
+            stream = self.stream,
+            "stream was made anew or has lost its end; the view is discarded and built again"
+        );
+        let store = self.shared.store.clone();
+        match tokio::task::spawn_blocking(move || store.discard()).await {
+            Ok(Ok(())) => CoreError::StreamLost(self.stream),
+            Ok(Err(error)) => error.into(),
+            Err(_) => CoreError::Ended("discard"),
+        }
+    }
+
+    /// Logs what keeps a stream from being read when its count is a power of two: it is tried five times a second.
+    fn complain(&self, error: &dyn std::error::Error, what: &str) {
+        let count = self.shared.counters.add(&format!("unreadable.{}", self.stream));
+        if count.is_power_of_two() {
+            warn!(stream = self.stream, error = report(error), count, "{what}");
+        }
     }
 
     /// Fetches, decodes and applies until the stream cannot be followed any more.
-    async fn follow(&self, start: Position) -> Result<(), Ended> {
+    async fn follow(&self, Start { at: start, stored_at }: Start) -> Result<(), Ended> {
         let (tx, mut rx) = mpsc::channel::<Vec<Decoded>>(AHEAD);
         let fetch = async {
-            let mut follow = self.shared.link.follow(self.stream, start.sequence + 1, None);
+            let follow = self.shared.link.follow(self.stream, start.sequence + 1, None);
+            let mut follow = follow.after(stored_at);
             loop {
                 let messages = follow.next_batch(BATCH).await.map_err(Ended::Follow)?;
                 if follow.created_ms().is_some_and(|created| created != start.created) {
@@ -271,7 +299,15 @@ impl Reader {
 
 enum Retry {
     Broker,
-    Store(StoreError),
+    End(CoreError),
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    at: Position,
+    /// When the message there was stored, Unix ms.
+    stored_at: Option<u64>,
 }
 
 enum Ended {
@@ -313,19 +349,32 @@ fn apply_some(
     let mut projection = Projection::new(&mut memory, &shared.store, &shared.decoder);
     let (mut count, mut at) = (0, None);
     for decoded in batch {
-        if let Ok(event) = &decoded.event {
-            match projection.apply(decoded.sequence, decoded.stored_at, event, last_chance) {
-                Ok(Applied::Yes) => {}
-                Ok(Applied::NotYet) => break,
-                Err(ApplyError::Refused(reason)) => refuse(shared, stream, decoded.sequence, reason),
-                Err(ApplyError::Store(error)) => return Err(error),
+        let said = match &decoded.event {
+            Ok(event) => projection.apply(decoded.sequence, decoded.stored_at, event, last_chance),
+            Err(reason) => Err(ApplyError::Refused(reason)),
+        };
+        match said {
+            Ok(Applied::Yes) => {}
+            Ok(Applied::NotYet) => break,
+            Err(ApplyError::Refused(reason)) => {
+                if decoded.event.is_ok() {
+                    refuse(shared, stream, decoded.sequence, reason);
+                }
+                if stream == RUN && !FOREIGN.contains(&reason) {
+                    projection.litter(decoded.sequence);
+                }
             }
+            Err(ApplyError::Store(error)) => return Err(error),
         }
-        at = Some(decoded.sequence);
+        at = Some((decoded.sequence, decoded.stored_at));
         count += 1;
     }
-    let cursor = created.zip(at).map(|(created, sequence)| Position { created, sequence });
-    let effects = projection.commit(cursor.map(|at| (stream, at)))?;
+    let cursor = created.zip(at).map(|(created, (sequence, stored_at))| {
+        let at = Position { created, sequence };
+        Cursor { stream, at, stored_at: Some(stored_at) }
+    });
+    let effects = projection.commit(cursor)?;
+    let cursor = cursor.map(|cursor| cursor.at);
     drop(memory);
     if !effects.bodies.is_empty() {
         let mut cache = shared.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -345,9 +394,10 @@ fn apply_some(
         // Nobody listening is no error.
         let _ = shared.changes.send(change);
     }
-    if stream != OUT {
+    if ![OUT, HB].contains(&stream) {
         shared.dispatch.notify_one();
         shared.deadline.notify_one();
+        shared.held.notify_one();
     }
     Ok(count)
 }

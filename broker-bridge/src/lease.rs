@@ -107,17 +107,24 @@ impl Lease {
         match self.broker.link().store(message).await {
             Ok(stored) => Ok(Some(Renewed { sequence: stored.sequence, at })),
             Err(StoreError::Taken { .. }) => {
-                // Perhaps an earlier renewal of ours whose acknowledgement was lost.
+                // Perhaps an earlier renewal of ours whose acknowledgement was lost: it counts from when it was sent, which
+                // its own words say, by the clock of this machine.
                 let found = self.broker.link().last_from_leader(LEASE, &self.subject).await;
-                let found = found.ok().flatten().filter(|message| self.is_mine(&message.payload));
-                Ok(found.map(|message| Renewed { sequence: message.sequence, at: Instant::now() }))
+                let found = found.ok().flatten();
+                Ok(found.and_then(|message| {
+                    Some(Renewed { sequence: message.sequence, at: self.sent(&message.payload)? })
+                }))
             }
             Err(error) => Err(error),
         }
     }
 
-    fn is_mine(&self, body: &[u8]) -> bool {
-        serde_json::from_slice::<Body>(body).is_ok_and(|lease| lease.bridge == *self.broker.bridge())
+    /// When a renewal of ours was sent; none when it is somebody else's.
+    fn sent(&self, body: &[u8]) -> Option<Instant> {
+        let lease =
+            serde_json::from_slice::<Body>(body).ok().filter(|it| it.bridge == *self.broker.bridge())?;
+        let ago = now_ms().saturating_sub(lease.renewed_at);
+        Instant::now().checked_sub(Duration::from_millis(ago))
     }
 
     /// Gives the lease back, if it is still ours.

@@ -6,8 +6,8 @@
 //! | `identity` | keys, accounts, logins and documents of a state directory |
 //! | `broker` | the embedded nats-server |
 //! | `broker_link` `submit` | what the bridge writes to the streams |
-//! | `ingest` `projection` `store` `view` | what it reads from them, folded, and kept in sled |
-//! | `lease` `mailbox` `dispatcher` `deadline` `done` | what it decides while it holds the lease |
+//! | `ingest` `projection` `store` `view` `gauge` | what it reads from them, folded, and kept in sled |
+//! | `lease` `mailbox` `dispatcher` `deadline` `held` `done` | what it decides, mostly while it holds the lease |
 //! | `api` `rpc` `feed` `http` | the operations and their fronts |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -23,6 +23,8 @@ mod deadline;
 mod dispatcher;
 mod done;
 mod feed;
+mod gauge;
+mod held;
 pub mod http;
 pub mod identity;
 mod ingest;

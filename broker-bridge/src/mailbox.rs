@@ -51,7 +51,7 @@ impl Room {
 /// Collects what should stand in a machine's mailbox at `now`, Unix ms. `None`: the machine or the authors
 /// document is not known.
 ///
-/// Offered is what waits, strictly in the order of CMD: what does not fit waits for room, and so does
+/// Offered is what waits and is not held back, strictly in the order of CMD: what does not fit waits for room, and so does
 /// everything behind it. What a relay has claimed stays on offer, as far as there is room, until it settles, so
 /// that a relay which died between its claim and the start finds it again.
 pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<Content> {
@@ -67,7 +67,7 @@ pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<C
         let Some(command) = memory.open.get(cid) else { continue };
         let (Some(run), Some(grant)) = (command.runs.get(mid), command.grants.get(mid)) else { continue };
         let waits = !run.state.is_running();
-        if waits && (is_full || command.cancelled || command.spec.expires_at <= now) {
+        if waits && (is_full || command.cancelled || command.held || command.spec.expires_at <= now) {
             continue;
         }
         if !waits {
@@ -188,6 +188,7 @@ mod tests {
             authors: vec![],
             issuers: vec![],
             bridges: vec![],
+            former_bridges: Vec::new(),
             next_fleet_key: None,
             crit: vec![],
         };
@@ -199,6 +200,7 @@ mod tests {
             login_key: key().public().clone(),
             signing_key: key().public().clone(),
             enrolled_at: 0,
+            revision: 0,
         });
         for (i, wish) in wishes.iter().enumerate() {
             let spec = CommandSpec {
@@ -236,6 +238,7 @@ mod tests {
                     machines: [web1()].into(),
                     grants,
                     cancelled: wish.cancelled,
+                    held: false,
                     runs: [].into(),
                 },
             );

@@ -15,7 +15,7 @@
 //! | `history` | settled runs and commands of DONE |
 //! | [`memory`] | what is kept in memory |
 
-mod command;
+pub(crate) mod command;
 mod entity;
 mod history;
 pub(crate) mod memory;
@@ -42,8 +42,8 @@ use crate::{
 };
 use memory::Memory;
 
-/// Facts of runs that are not known, kept until the lease holder has purged them. A hostile relay writes them;
-/// beyond this they are counted only, and go with the stream's age.
+/// Facts of runs that are not known, kept until the lease holder has purged them. A hostile relay writes them; beyond
+/// this they are litter at once.
 pub(crate) const MAX_UNKNOWN_FACTS: u64 = 10_000;
 /// Parts that wait for one spec: a submit that is tried again writes its part again.
 const MAX_WAITING_PARTS: usize = 8;
@@ -80,7 +80,8 @@ pub(crate) struct RunRow {
 
 impl RunRow {
     pub(crate) fn state(&self) -> RunState {
-        // Commands are not held and run on the relay's own machine, as long as this version knows nothing else.
+        // Runs are on the relay's own machine, as long as this version knows nothing else. That a command is held back
+        // is no fact but a matter of time: the view adds it.
         self.facts.state(RunKind::default())
     }
 }
@@ -164,6 +165,15 @@ pub(crate) struct Projection<'a> {
     notes: Vec<&'static str>,
 }
 
+/// How far a stream was read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor<'a> {
+    pub(crate) stream: &'a str,
+    pub(crate) at: Position,
+    /// When the message there was stored, Unix ms.
+    pub(crate) stored_at: Option<u64>,
+}
+
 /// What a batch did, once it is written.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
@@ -192,16 +202,18 @@ impl<'a> Projection<'a> {
     ) -> Outcome {
         let outcome = match event {
             Event::Authors { doc, sha256, envelope } => self.authors(sequence, doc, *sha256, envelope),
-            Event::Record(record, key) => Ok(self.record(record, key)),
+            Event::Record(record, key) => self.record(stored_at, record, key),
             Event::Part { cid, body } => self.part(sequence, stored_at, *cid, body),
             Event::Spec { cid, spec, bytes } => self.spec(sequence, stored_at, *cid, spec, bytes),
-            Event::Cancel { cid, key } => self.cancel(sequence, *cid, key),
+            Event::Cancel { cid, key } => self.cancel(sequence, stored_at, *cid, key),
             Event::Mailbox { mid, row } => Ok(self.mailbox(mid, sequence, row.as_ref(), last_chance)),
             Event::Fact(fact) if last_chance => self.fact_or_aside(fact),
             Event::Fact(fact) => self.fact(fact),
             Event::Chunk { cid, mid, head, body } => self.chunk(sequence, *cid, mid, head, body),
-            Event::DoneRun { cid, mid, state, facts, key } => self.done_run(*cid, mid, (*state, facts), key),
-            Event::DoneCommand { done, spec, key } => self.done_command(done, spec, key),
+            Event::DoneRun { cid, mid, state, facts, key } => {
+                self.done_run(stored_at, (*cid, mid), (*state, facts), key)
+            }
+            Event::DoneCommand { done, spec, key } => self.done_command(stored_at, done, spec, key),
             Event::Heartbeat(beat) => Ok(self.heartbeat(stored_at, beat)),
         };
         match outcome {
@@ -210,15 +222,24 @@ impl<'a> Projection<'a> {
         }
     }
 
+    /// Remembers a message of RUN that says nothing to anybody, for the holder of the lease to delete: the stream's room
+    /// is everybody's. One row for each such message, so that RUN's own limit bounds them.
+    pub(crate) fn litter(&mut self, sequence: u64) {
+        self.txn.put(key::litter(sequence), Vec::new());
+    }
+
     /// Writes the rows and the cursor of the stream they came from, all or nothing.
     ///
     /// # Errors
     /// [`StoreError`]: memory and store differ from now on, the caller ends.
-    pub(crate) fn commit(mut self, cursor: Option<(&str, Position)>) -> Result<Effects, StoreError> {
-        if let Some((stream, at)) = cursor {
-            self.txn.put(key::cursor(stream), key::position(at));
+    pub(crate) fn commit(mut self, cursor: Option<Cursor<'_>>) -> Result<Effects, StoreError> {
+        if let Some(Cursor { stream, at, stored_at }) = cursor {
+            self.txn.put(key::cursor(stream), key::position(at, stored_at));
         }
-        self.txn.commit()?;
+        // Most batches of heartbeats write nothing, and an empty batch would cost the store's log all the same.
+        if !self.txn.is_empty() {
+            self.txn.commit()?;
+        }
         Ok(Effects { changes: self.changes, bodies: self.bodies, notes: self.notes })
     }
 
@@ -226,10 +247,15 @@ impl<'a> Projection<'a> {
         self.memory.authors.as_ref().is_some_and(|known| known.doc.is_bridge(key))
     }
 
-    fn may_cancel(&self, key: &PublicKey) -> bool {
+    /// Whether a key was a bridge's when the broker stored what it signed: belief must not depend on when a bridge reads.
+    fn was_bridge(&self, key: &PublicKey, stored_at: u64) -> bool {
+        self.memory.authors.as_ref().is_some_and(|known| known.doc.was_bridge(key, stored_at))
+    }
+
+    fn may_cancel(&self, key: &PublicKey, stored_at: u64) -> bool {
         let author = self.memory.authors.as_ref().and_then(|known| known.doc.author(key));
         let member = author.is_some_and(|author| !matches!(author.role, Role::Viewer));
-        member || self.is_bridge(key)
+        member || self.was_bridge(key, stored_at)
     }
 
     fn command_row(&self, cid: CommandId) -> Result<Option<CommandRow>, StoreError> {

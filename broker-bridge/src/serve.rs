@@ -14,6 +14,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
+    sync::Arc,
 };
 
 use signalbox_link::{ConnectError, LoginError};
@@ -143,7 +144,7 @@ pub async fn serve(config: &ServeConfig, stop: &CancellationToken) -> Result<(),
         supervisor.spawn(broker.supervise(broker_stop.clone()));
         lock
     });
-    let bridge = Bridge { id, identity, nats, broker_pid, data: config.data.clone() };
+    let bridge = Bridge { id, identity: Arc::new(identity), nats, broker_pid, data: config.data.clone() };
     let served = tokio::select! {
         served = bridge.run(listener, stop) => served,
         Some(ended) = supervisor.join_next() => match ended {

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 pub(crate) use txn::Txn;
 
 /// Version of the rows and keys. Another one on disk means: build anew.
-const FORMAT: &str = "signalbox-view-3";
+const FORMAT: &str = "signalbox-view-4";
 /// Directory of the store within the one that was named: that one may hold anything, by a slip of whoever named it.
 const OWN: &str = "view";
 /// Memory for pages, bytes. The working set is open commands and their runs, some megabytes.
@@ -104,6 +104,15 @@ impl Store {
         Ok(self)
     }
 
+    /// Makes the next [`Store::open`] build the view anew. Blocks until the file system knows.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn discard(&self) -> Result<(), StoreError> {
+        self.db.remove(key::STAMP).map_err(|source| StoreError::Io { action: "discard", source })?;
+        self.flush()
+    }
+
     /// Writes everything out. Blocks until the file system has it.
     ///
     /// # Errors
@@ -150,6 +159,12 @@ impl Store {
     pub(crate) fn cursor(&self, stream: &str) -> Result<Position, StoreError> {
         let row = self.get(&key::cursor(stream))?;
         Ok(row.and_then(|bytes| key::parse_position(&bytes)).unwrap_or_default())
+    }
+
+    /// When the last message that was read of a stream was stored, Unix ms.
+    pub(crate) fn cursor_time(&self, stream: &str) -> Result<Option<u64>, StoreError> {
+        let row = self.get(&key::cursor(stream))?;
+        Ok(row.and_then(|bytes| key::Reader(bytes.get(16..)?).u64()))
     }
 
     pub(crate) fn write(&self, batch: sled::Batch) -> Result<(), StoreError> {

@@ -20,7 +20,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, OperatorId},
     output::OutputStream,
     record::{AssignmentRecord, MachineRecord, OperatorRecord, table},
-    run::{Exit, InlineOutput},
+    run::{Exit, InlineOutput, RunState},
     selector::Selector,
     signed::{PublicKey, Signed},
     stream,
@@ -221,6 +221,7 @@ impl View {
         let counts: Option<Counts> = self.shared.store.json(&key::counts(id), "counts")?;
         let Some(counts) = counts else { return Ok(None) };
         let (spec, _) = self.spec(id)?;
+        let counts = if self.is_held(id) { held(counts) } else { counts };
         Ok(Some(CommandSummary {
             id,
             command: spec.command,
@@ -381,6 +382,11 @@ impl View {
         tokio::time::timeout(within, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
+    /// What an operator should know before it hurts, in words.
+    pub fn warnings(&self, now_ms: u64) -> Vec<String> {
+        self.shared.gauge.warnings(self.authors().map(|doc| doc.not_after), now_ms)
+    }
+
     /// Whether every stream was read up to the end it had when this bridge started.
     pub fn is_caught_up(&self) -> bool {
         *self.shared.caught_up.borrow()
@@ -418,7 +424,11 @@ impl View {
         });
         Ok(RunView {
             machine: self.machine_id(mid),
-            state: row.state(),
+            state: if row.state() == RunState::Pending && self.is_held(id) {
+                RunState::Held
+            } else {
+                row.state()
+            },
             exit_code: exit.and_then(|exit| exit.exit_code),
             signal: exit.and_then(|exit| exit.signal.clone()),
             error: row.facts.error(),
@@ -427,6 +437,11 @@ impl View {
             stdout: exit.map_or(out, |exit| (&exit.stdout).into()),
             stderr: exit.map_or(err, |exit| (&exit.stderr).into()),
         })
+    }
+
+    /// Whether a command's `not_before` has not come.
+    fn is_held(&self, id: CommandId) -> bool {
+        self.shared.memory().open.get(&id).is_some_and(|command| command.held)
     }
 
     fn machine_id(&self, mid: &MachineToken) -> MachineId {
@@ -444,6 +459,14 @@ impl View {
         let ChunkRow { stream, offset, skip, len, mid } = row;
         Ok(ChunkRef { position, machine: self.machine_id(&mid), token: mid, stream, offset, len, skip })
     }
+}
+
+/// What waits is held back.
+fn held(mut counts: Counts) -> Counts {
+    if let Some(pending) = counts.remove(&RunState::Pending) {
+        *counts.entry(RunState::Held).or_default() += pending;
+    }
+    counts
 }
 
 fn liveness(machine: &Machine, now_ms: u64) -> Liveness {

@@ -1,14 +1,18 @@
 //! The core against a real broker: what the streams say is what the view answers, whatever happens between.
 
+#[path = "core/history.rs"]
+mod history;
 #[path = "core/world.rs"]
 mod world;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use signalbox_bridge::{core::CoreError, view::Change};
 use signalbox_link::{Link, Options, StoreError};
 use signalbox_schemas::{
     api::Page,
+    command::CommandSpec,
     heartbeat::{Facts, Heartbeat},
     id::CommandId,
     limit,
@@ -17,10 +21,11 @@ use signalbox_schemas::{
     record::{AssignmentRecord, table},
     run::{RunState, WithdrawReason, Withdrawal},
     signed::Signed,
-    stream::{CMD, DONE, OUT, RUN},
+    stream::{CMD, OUT, RUN, STATE},
     subject::{FactKind, Subject},
 };
 use signalbox_testkit::{eventually, eventually_within};
+use tokio::time::Instant;
 use uuid::Uuid;
 use world::{OPERATOR, World, key, mid, now};
 
@@ -80,6 +85,7 @@ async fn two_bridges_and_one_without_its_store_answer_the_same() -> Result<()> {
         enabled: true,
         api_key_hash: "00".into(),
         created_at: 1,
+        revision: 0,
     };
     first.core.broker.put_record(table::ASSIGNMENTS, &assignment.id, &assignment).await?;
     let mut commands = Vec::new();
@@ -470,7 +476,7 @@ async fn a_foreign_lost_does_not_keep_a_run_open() -> Result<()> {
         Ok(())
     })
     .await?;
-    assert_eq!(bridge.count("lost.foreign"), 1);
+    assert!(bridge.count("lost.foreign") + bridge.count("run.litter_deleted") > 0);
     bridge.stop().await
 }
 
@@ -512,90 +518,6 @@ async fn a_fact_before_its_command_counts_once_the_command_comes() -> Result<()>
         bridge.stop().await?;
     }
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settled_history_leaves_the_live_streams_and_answers_stay() -> Result<()> {
-    let world = World::start(&["web-1"]).await?;
-    let web1 = mid("web-1")?;
-    let short = |config: &mut signalbox_bridge::core::CoreConfig| {
-        config.history_after = Duration::from_secs(1);
-        config.lost_grace = Duration::from_millis(100);
-    };
-    let bridge = world.bridge_with("b1", short).await?;
-    let (done, _) = world.submit("true", &world.machines, 1_500).await?;
-    let (lost, _) = world.submit("true", &world.machines, 1_500).await?;
-    let (open, _) = world.submit("true", &world.machines, MINUTE).await?;
-    world.claim(&web1, done).await?;
-    world.exit(&web1, done, 0).await?;
-    world.claim(&web1, lost).await?;
-    bridge.state(done, &web1, RunState::Completed).await?;
-    bridge.state(lost, &web1, RunState::Lost).await?;
-    let before = world.answers(&bridge).await?;
-    eventually_within("history is purged", Duration::from_secs(30), || async {
-        let left = world.command_subjects(done).await? + world.command_subjects(lost).await?;
-        ensure!(left == 0, "{left} messages in CMD");
-        Ok(())
-    })
-    .await?;
-    assert_eq!(world.command_subjects(open).await?, 2);
-    assert_eq!(world.answers(&bridge).await?, before);
-    // From DONE alone.
-    bridge.stop().await?;
-    std::fs::remove_dir_all(world.data("b1"))?;
-    let bridge = world.bridge_with("b1", short).await?;
-    assert_eq!(world.answers(&bridge).await?, before);
-    // Learned of after all: by a second record.
-    world.exit(&web1, lost, 3).await?;
-    bridge.state(lost, &web1, RunState::Failed).await?;
-    eventually_within("the late exit is purged too", Duration::from_secs(30), || async {
-        let left = world.link.stream_state(RUN).await?.messages;
-        ensure!(left == 0, "{left} messages in RUN");
-        Ok(())
-    })
-    .await?;
-    let after = world.answers(&bridge).await?;
-    let third = world.bridge_with("b3", short).await?;
-    world.read(&third, &[DONE]).await?;
-    assert_eq!(world.answers(&third).await?, after);
-    third.stop().await?;
-    bridge.stop().await
-}
-
-/// The largest claim and the largest exit that a relay can store, the first of them rubbish.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_hostile_relay_does_not_stop_the_history_of_all() -> Result<()> {
-    let world = World::start(&["web-1", "web-2"]).await?;
-    let (web1, web2) = (mid("web-1")?, mid("web-2")?);
-    let short =
-        |config: &mut signalbox_bridge::core::CoreConfig| config.history_after = Duration::from_secs(1);
-    let bridge = world.bridge_with("b1", short).await?;
-    let (hostile, _) = world.submit("true", std::slice::from_ref(&web1), 1_500).await?;
-    let (honest, _) = world.submit("true", std::slice::from_ref(&web2), 1_500).await?;
-    let rubbish = vec![b'x'; limit::RELAY_PAYLOAD_BYTES - 1_024];
-    world.raw_fact(&web1, hostile, FactKind::Claim, rubbish).await?;
-    let mut exit = world.exit_fact(&web1, hostile, 1, b"", true);
-    exit.signal = Some("x".repeat(limit::FACT_BYTES / 4 * 3 - 1_500));
-    world.fact(&web1, hostile, FactKind::Exit, &exit).await?;
-    bridge.state(hostile, &web1, RunState::Rejected).await?;
-    world.claim(&web2, honest).await?;
-    world.exit(&web2, honest, 0).await?;
-    bridge.state(honest, &web2, RunState::Completed).await?;
-    world.read(&bridge, &[RUN]).await?;
-    let before = world.answers(&bridge).await?;
-    eventually_within("all history is purged", Duration::from_secs(30), || async {
-        let left = world.link.stream_state(RUN).await?.messages;
-        ensure!(left == 0, "{left} messages in RUN");
-        Ok(())
-    })
-    .await?;
-    assert_eq!(bridge.count("done.unwritable"), 0);
-    bridge.stop().await?;
-    // From DONE alone, where the rubbish is shorter and means the same.
-    std::fs::remove_dir_all(world.data("b1"))?;
-    let bridge = world.bridge_with("b1", short).await?;
-    assert_eq!(world.answers(&bridge).await?, before);
-    bridge.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -669,29 +591,116 @@ async fn the_broker_dies_and_comes_back() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_were_made_anew_are_read_from_their_beginning() -> Result<()> {
+async fn a_view_of_streams_that_are_no_more_is_discarded() -> Result<()> {
     let mut world = World::start(&["web-1"]).await?;
     let web1 = mid("web-1")?;
     let bridge = world.bridge("b1").await?;
     bridge.dispatches().await?;
-    for _ in 0..5 {
-        let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
-        world.claim(&web1, cid).await?;
-        world.exit(&web1, cid, 0).await?;
-        bridge.state(cid, &web1, RunState::Completed).await?;
-    }
+    let (before, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.claim(&web1, before).await?;
+    bridge.state(before, &web1, RunState::Executing).await?;
     // The broker comes back without its disk.
     world.broker.kill()?;
     std::fs::remove_dir_all(world.broker.store_dir())?;
     world.broker.restart().await?;
-    for stream in ["CMD", "RUN", "MBOX"] {
-        bridge.counted(&format!("recreated.{stream}"), 1).await?;
+    let ended = bridge.join().await;
+    assert!(matches!(ended, Err(CoreError::StreamLost(_))), "{ended:?}");
+    eventually("the records", || world.enroll()).await?;
+
+    let bridge = world.bridge("b1").await?;
+    assert_eq!(bridge.view().commands(&Page::default())?.items.len(), 0, "the streams know of none");
+    bridge.dispatches().await?;
+    let (after, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.offered(&web1, &[after]).await?;
+    world.claim(&web1, after).await?;
+    world.exit(&web1, after, 0).await?;
+    bridge.state(after, &web1, RunState::Completed).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_edition_of_a_record_changes_nothing() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    let stands = || world.link.last_from_leader(STATE, "$KV.state.main.machines.web-1");
+    let old = stands().await?.context("there")?;
+    let mut record = world.machine_record(0, &web1)?;
+    record.signing_key = key(99)?.public().clone();
+    let cursors = world.writer()?.put_record(table::MACHINES, "web-1", &record).await?;
+    assert!(bridge.view().reached(&cursors, Duration::from_secs(5)).await);
+    world.raw(&old.subject, old.payload).await?;
+    bridge.counted("refused.KV_state.older_revision", 1).await?;
+    let known = bridge.view().machine("web-1").context("known")?;
+    assert_eq!(known.signing_key, record.signing_key);
+    // Written anew, it is an edition above both.
+    let cursors =
+        world.writer()?.put_record(table::MACHINES, "web-1", &world.machine_record(0, &web1)?).await?;
+    assert!(bridge.view().reached(&cursors, Duration::from_secs(5)).await);
+    let known = bridge.view().machine("web-1").context("known")?;
+    assert_eq!(known.signing_key, *world.machine_key(&web1)?.public());
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_run_before_a_time_is_held_and_blocks_nothing() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    let hold = |until: u64| move |spec: &mut CommandSpec| spec.not_before = Some(until);
+    // More than a mailbox has room for, and one that is due soon.
+    let mut waiting = Vec::new();
+    for _ in 0..limit::OFFERS {
+        waiting.push(world.submit_with(&world.machines, MINUTE, hold(now() + MINUTE / 2)).await?);
     }
-    let (cid, _) = eventually("a submit", || world.submit("true", &world.machines, MINUTE)).await?;
-    world.offered(&web1, &[cid]).await?;
-    world.claim(&web1, cid).await?;
-    world.exit(&web1, cid, 0).await?;
-    bridge.state(cid, &web1, RunState::Completed).await?;
-    assert_eq!(bridge.view().commands(&Page::default())?.items.len(), 6);
+    let soon = world.submit_with(&world.machines, MINUTE, hold(now() + 1_500)).await?;
+    let (plain, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.offered(&web1, &[plain]).await?;
+    bridge.state(soon, &web1, RunState::Held).await?;
+    let summary = bridge.view().summary(waiting[0])?.context("there")?;
+    assert_eq!((summary.counts, summary.settled), ([(RunState::Held, 1)].into(), false));
+    // A second bridge, and one with a store of its own rows, say the same.
+    let second = world.bridge("b2").await?;
+    second.state(waiting[0], &web1, RunState::Held).await?;
+
+    let mut changes = bridge.view().changes();
+    world.offered(&web1, &[soon, plain]).await?;
+    bridge.state(soon, &web1, RunState::Pending).await?;
+    second.state(soon, &web1, RunState::Pending).await?;
+    let told = std::iter::from_fn(|| changes.try_recv().ok()).collect::<Vec<_>>();
+    assert!(told.contains(&Change::Run { cid: soon, mid: web1.clone() }), "{told:?}");
+    // One that is held back can be taken back.
+    world.cancel(waiting[0], OPERATOR).await?;
+    bridge.state(waiting[0], &web1, RunState::Cancelled).await?;
+    second.stop().await?;
+    bridge.stop().await?;
+    let again = world.bridge("b1").await?;
+    again.state(waiting[1], &web1, RunState::Held).await?;
+    again.stop().await
+}
+
+/// Half of what is on offer has settled: what had no room before follows at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_offered_as_fast_as_it_settles() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    let mut commands = Vec::new();
+    for _ in 0..4 * limit::OFFERS {
+        commands.push(world.submit("true", &world.machines, MINUTE).await?.0);
+    }
+    let begun = Instant::now();
+    for done in 0..3 {
+        let from = done * limit::OFFERS;
+        world.offered(&web1, &commands[from..from + limit::OFFERS]).await?;
+        for cid in &commands[from..from + limit::OFFERS] {
+            world.claim(&web1, *cid).await?;
+            world.exit(&web1, *cid, 0).await?;
+        }
+    }
+    world.offered(&web1, &commands[3 * limit::OFFERS..]).await?;
+    assert!(begun.elapsed() < Duration::from_secs(3 * 5), "each time it waited for company");
     bridge.stop().await
 }

@@ -67,6 +67,8 @@ async fn health_needs_no_token_and_everything_else_does() -> Result<()> {
     assert_eq!(health["caught_up"], true);
     assert_eq!(health["broker"], "connected");
     assert!(health["counters"].is_object());
+    // The authors document of this fleet lives ten days.
+    assert!(health["warnings"][0].as_str().context("a warning")?.contains("authors document"), "{health}");
     eventually("the lease is held", || async {
         ensure!(nobody.json("/health").await?["lease"] == "held");
         Ok(())

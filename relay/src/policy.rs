@@ -138,6 +138,7 @@ pub(crate) mod tests {
             ],
             issuers: vec![],
             bridges: vec![key(3).public().clone()],
+            former_bridges: Vec::new(),
             next_fleet_key: None,
             crit: vec![],
         }

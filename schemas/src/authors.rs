@@ -11,6 +11,9 @@ use crate::{
     signed::{Message, PublicKey},
 };
 
+/// Former bridge keys that a document names; the oldest leave first.
+pub const FORMER_BRIDGES: usize = 64;
+
 /// Something that an author may be allowed to author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +57,15 @@ pub struct Author {
     pub rights: Vec<Right>,
 }
 
+/// A bridge key that was replaced: what it signed before still counts, what it signs later does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerBridge {
+    /// Its signing key.
+    pub key: PublicKey,
+    /// What the broker stored up to then counts, Unix ms.
+    pub until: u64,
+}
+
 /// The document; `doc.<ws>.authors`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authors {
@@ -71,6 +83,9 @@ pub struct Authors {
     pub issuers: Vec<PublicKey>,
     /// Keys that may sign mailboxes, withdrawals, records.
     pub bridges: Vec<PublicKey>,
+    /// Keys that once might: history is read with them. At most [`FORMER_BRIDGES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_bridges: Vec<FormerBridge>,
     /// The fleet key that follows this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_fleet_key: Option<PublicKey>,
@@ -100,6 +115,12 @@ impl Authors {
     /// Whether `key` is a bridge's.
     pub fn is_bridge(&self, key: &PublicKey) -> bool {
         self.bridges.contains(key)
+    }
+
+    /// Whether `key` was a bridge's when the broker stored something it signed, at `stored_at`, Unix ms.
+    pub fn was_bridge(&self, key: &PublicKey, stored_at: u64) -> bool {
+        let former = |former: &FormerBridge| former.key == *key && stored_at <= former.until;
+        self.is_bridge(key) || self.former_bridges.iter().any(former)
     }
 
     /// The author that signs with `key`.

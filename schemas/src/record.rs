@@ -26,6 +26,17 @@ pub mod table {
     pub const API_KEYS: &str = "unique-api-key";
 }
 
+/// A record that is written more than once.
+pub trait Edition: Message + Clone + PartialEq {
+    /// Which edition it is.
+    fn revision(&mut self) -> &mut u64;
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_first(revision: &u64) -> bool {
+    *revision == 0
+}
+
 /// A machine that belongs to the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineRecord {
@@ -41,11 +52,20 @@ pub struct MachineRecord {
     pub signing_key: PublicKey,
     /// Since when, Unix ms.
     pub enrolled_at: u64,
+    /// Grows with each edition, so that an older one that is published again changes nothing.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub revision: u64,
 }
 
 impl Message for MachineRecord {
     const TYPE: &'static str = "machine";
     const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+impl Edition for MachineRecord {
+    fn revision(&mut self) -> &mut u64 {
+        &mut self.revision
+    }
 }
 
 /// A person who may use the console.
@@ -61,11 +81,20 @@ pub struct OperatorRecord {
     pub signing_key: PublicKey,
     /// Since when, Unix ms.
     pub created_at: u64,
+    /// Grows with each edition, so that an older one that is published again changes nothing.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub revision: u64,
 }
 
 impl Message for OperatorRecord {
     const TYPE: &'static str = "operator";
     const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+impl Edition for OperatorRecord {
+    fn revision(&mut self) -> &mut u64 {
+        &mut self.revision
+    }
 }
 
 /// A machine's place in the old contract: an API key stands for it.
@@ -85,11 +114,20 @@ pub struct AssignmentRecord {
     pub api_key_hash: String,
     /// Since when, Unix ms.
     pub created_at: u64,
+    /// Grows with each edition, so that an older one that is published again changes nothing.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub revision: u64,
 }
 
 impl Message for AssignmentRecord {
     const TYPE: &'static str = "assignment";
     const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+impl Edition for AssignmentRecord {
+    fn revision(&mut self) -> &mut u64 {
+        &mut self.revision
+    }
 }
 
 /// Makes an API key unique and leads to its assignment.

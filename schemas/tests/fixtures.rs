@@ -255,6 +255,7 @@ fn what_bridges_sign() {
             login_key: key(4).public().clone(),
             signing_key: key(3).public().clone(),
             enrolled_at: NOW,
+            revision: 0,
         },
         1,
     );
@@ -265,6 +266,7 @@ fn what_bridges_sign() {
             login_key: key(5).public().clone(),
             signing_key: key(2).public().clone(),
             created_at: NOW,
+            revision: 0,
         },
         1,
     );
@@ -277,6 +279,7 @@ fn what_bridges_sign() {
             enabled: true,
             api_key_hash: "00".into(),
             created_at: NOW,
+            revision: 0,
         },
         1,
     );
@@ -326,6 +329,7 @@ fn what_authors_sign() {
             }],
             issuers: vec![],
             bridges: vec![key(1).public().clone()],
+            former_bridges: Vec::new(),
             next_fleet_key: None,
             crit: vec![],
         },

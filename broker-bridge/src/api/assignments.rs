@@ -79,6 +79,7 @@ pub async fn create(
         enabled: true,
         api_key_hash: api_key_hash.clone(),
         created_at: now_ms(),
+        revision: 0,
     };
     let unique = ApiKeyRecord { ws: api.ws().clone(), assignment: record.id.clone() };
     let cursors = store(api, &record, &unique).await.map_err(|error| failed(&error))?;

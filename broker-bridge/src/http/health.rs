@@ -10,6 +10,7 @@ use axum::{
 use serde::Serialize;
 
 use super::Shared;
+use crate::core::now_ms;
 
 #[derive(Serialize)]
 struct Health {
@@ -18,6 +19,7 @@ struct Health {
     caught_up: bool,
     broker: &'static str,
     lease: &'static str,
+    warnings: Vec<String>,
     counters: BTreeMap<String, u64>,
 }
 
@@ -42,6 +44,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
         caught_up,
         broker: if connected { "connected" } else { "disconnected" },
         lease: if (shared.front.holds_lease)() { "held" } else { "standby" },
+        warnings: api.view().warnings(now_ms()),
         counters: api.counters(),
     };
     let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

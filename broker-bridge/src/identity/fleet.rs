@@ -2,7 +2,7 @@
 
 use nkeys::KeyPairType;
 use signalbox_schemas::{
-    authors::{Author, Authors, Right, Role},
+    authors::{Author, Authors, FORMER_BRIDGES, FormerBridge, Right, Role},
     id::{MachineId, OperatorId, Workspace},
     layout::{self, Layout},
     limit::{AUTHORS_VALID_MS, DAY_MS},
@@ -59,16 +59,22 @@ impl OwnAuthors<'_> {
 
     /// The edition that follows `old`; `None` when `old` still says it all and lives long enough.
     ///
-    /// Authors and bridges that somebody else put into `old` are kept.
+    /// Authors and bridges that somebody else put into `old` are kept. A bridge key that is replaced becomes a former
+    /// one: what it has signed is history, and stays believed.
     fn next(&self, old: Option<&Authors>, now_ms: u64) -> Option<Authors> {
         let own = self.list();
         let is_own = |author: &Author| own.iter().any(|o| o.key == author.key || o.name == author.name);
         let mut authors = own.clone();
         let mut bridges = vec![self.bridge.clone()];
+        let mut former_bridges = Vec::new();
         if let Some(old) = old {
             authors.extend(old.authors.iter().filter(|author| !is_own(author)).cloned());
             let replaced = |key: &PublicKey| old.author(key).is_some_and(is_own);
             bridges.extend(old.bridges.iter().filter(|key| *key != self.bridge && !replaced(key)).cloned());
+            let gone = old.bridges.iter().filter(|key| *key != self.bridge && replaced(key));
+            let gone = gone.map(|key| FormerBridge { key: key.clone(), until: now_ms });
+            former_bridges = old.former_bridges.iter().cloned().chain(gone).collect();
+            former_bridges.drain(..former_bridges.len().saturating_sub(FORMER_BRIDGES));
         }
         if let Some(old) = old
             && old.ws == *self.ws
@@ -88,6 +94,7 @@ impl OwnAuthors<'_> {
             authors,
             issuers: old.map_or_else(Vec::new, |old| old.issuers.clone()),
             bridges,
+            former_bridges,
             next_fleet_key: old.and_then(|old| old.next_fleet_key.clone()),
             crit: Vec::new(),
         })
@@ -134,6 +141,7 @@ pub(crate) fn ensure_machine(
         login_key: login.parse().map_err(|_| InitError::Key { what: "a login key".into() })?,
         signing_key: signing.public().clone(),
         enrolled_at: old.map_or(now_ms, |old| old.enrolled_at),
+        revision: 0,
     };
     let text = Secret::new(serde_json::to_vec_pretty(&record).unwrap_or_default());
     Ok(state_dir::update_private(&record_path, text.bytes())?)
@@ -189,7 +197,17 @@ mod tests {
         let changed = OwnAuthors { ws: &ws, operators: &operators, bridge: &other };
         let next = changed.next(Some(&first), now).unwrap();
         assert_eq!(next.version, first.version + 1);
-        assert_eq!(next.bridges, [other], "the key that was replaced is trusted no longer");
+        assert_eq!(
+            next.bridges,
+            std::slice::from_ref(&other),
+            "the key that was replaced is trusted no longer"
+        );
+        assert!(
+            next.was_bridge(&bridge, now) && !next.was_bridge(&bridge, now + 1),
+            "but for what it had said"
+        );
+        let kept = changed.next(Some(&next), now + 46 * DAY_MS).unwrap();
+        assert_eq!(kept.former_bridges, next.former_bridges);
     }
 
     #[test]

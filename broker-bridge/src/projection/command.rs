@@ -126,18 +126,17 @@ impl Projection<'_> {
             }
         } else {
             self.txn.put(key::open(cid), Vec::new());
-            self.memory.open.insert(
-                cid,
-                OpenCommand {
-                    order,
-                    spec_bytes: new.spec_bytes,
-                    spec: Arc::new(new.spec.clone()),
-                    machines: new.row.machines.clone().into(),
-                    grants: by_machine(new.grants),
-                    cancelled: self.txn.has(&key::cancel(cid))?,
-                    runs: BTreeMap::new(),
-                },
-            );
+            let command = OpenCommand {
+                order,
+                spec_bytes: new.spec_bytes,
+                spec: Arc::new(new.spec.clone()),
+                machines: new.row.machines.clone().into(),
+                grants: by_machine(new.grants),
+                cancelled: self.txn.has(&key::cancel(cid))?,
+                held: new.spec.not_before.is_some(),
+                runs: BTreeMap::new(),
+            };
+            self.memory.put_command(cid, command);
             for (mid, run) in &runs {
                 self.memory.set_run(cid, mid, run.state(), run.facts.claim());
                 self.memory.soil(mid, Urgency::Now);
@@ -173,8 +172,14 @@ impl Projection<'_> {
         Ok(())
     }
 
-    pub(super) fn cancel(&mut self, sequence: u64, cid: CommandId, signer: &PublicKey) -> Outcome {
-        if !self.may_cancel(signer) {
+    pub(super) fn cancel(
+        &mut self,
+        sequence: u64,
+        stored_at: u64,
+        cid: CommandId,
+        signer: &PublicKey,
+    ) -> Outcome {
+        if !self.may_cancel(signer, stored_at) {
             return Ok(Applied::NotYet);
         }
         if self.txn.has(&key::cancel(cid))? {
@@ -273,6 +278,7 @@ mod tests {
             login_key: key(4).public().clone(),
             signing_key: key(5).public().clone(),
             enrolled_at: 1,
+            revision: 0,
         });
         let mut projection = Projection::new(&mut memory, &store, &decoder);
         let cid = CID.parse().unwrap();

@@ -7,7 +7,7 @@ use signalbox_schemas::{
     authors::Authors,
     heartbeat::Heartbeat,
     id::{MachineToken, Sha256},
-    record::table,
+    record::{AssignmentRecord, table},
     signed::PublicKey,
 };
 
@@ -15,7 +15,7 @@ use super::{
     Applied, ApplyError, MailboxRow, Outcome, Projection,
     memory::{AuthorsDoc, Beat, Urgency},
 };
-use crate::{ingest::decode::Record, store::key, view::Change};
+use crate::{ingest::decode::Record, store::key};
 
 impl Projection<'_> {
     pub(super) fn authors(
@@ -42,28 +42,33 @@ impl Projection<'_> {
         Ok(Applied::Yes)
     }
 
-    pub(super) fn record(&mut self, record: &Record, signer: &PublicKey) -> Applied {
-        if !self.is_bridge(signer) {
-            return Applied::NotYet;
+    pub(super) fn record(&mut self, stored_at: u64, record: &Record, signer: &PublicKey) -> Outcome {
+        if !self.was_bridge(signer, stored_at) {
+            return Ok(Applied::NotYet);
         }
         match record {
             Record::Machine(record) => {
+                let known = self.memory.machines.get(&record.token);
+                newer(record.revision, known.map(|known| known.record.revision))?;
                 self.txn.put_json(key::record(table::MACHINES, record.token.as_str()), record);
                 self.txn.put(key::machine_key(&record.token, record.signing_key.as_str()), Vec::new());
                 self.memory.put_machine(record.clone());
                 self.memory.soil(&record.token, Urgency::Now);
-                self.changes.insert(Change::Machine { mid: record.token.clone() });
             }
             Record::Operator(record) => {
+                newer(record.revision, self.memory.operators.get(&record.id).map(|known| known.revision))?;
                 self.txn.put_json(key::record(table::OPERATORS, record.id.as_str()), record);
                 self.memory.operators.insert(record.id.clone(), record.clone());
             }
             Record::Assignment(record) => {
-                self.txn.put_json(key::record(table::ASSIGNMENTS, &record.id), record);
+                let place = key::record(table::ASSIGNMENTS, &record.id);
+                let known: Option<AssignmentRecord> = self.txn.json(&place, "assignment")?;
+                newer(record.revision, known.map(|known| known.revision))?;
+                self.txn.put_json(place, record);
             }
             Record::ApiKey(id, record) => self.txn.put_json(key::record(table::API_KEYS, id), record),
         }
-        Applied::Yes
+        Ok(Applied::Yes)
     }
 
     pub(super) fn heartbeat(&mut self, stored_at: u64, beat: &Heartbeat) -> Applied {
@@ -72,7 +77,6 @@ impl Projection<'_> {
             return Applied::Yes;
         }
         machine.beat = Some(Beat { beat: beat.clone(), seen_at: stored_at });
-        self.changes.insert(Change::Machine { mid: beat.mid.clone() });
         Applied::Yes
     }
 
@@ -104,4 +108,10 @@ impl Projection<'_> {
         self.memory.mailboxes.insert(mid.clone(), row);
         Applied::Yes
     }
+}
+
+/// Refuses an edition below the one that is known.
+fn newer(revision: u64, known: Option<u64>) -> Result<(), ApplyError> {
+    let is_older = known.is_some_and(|known| revision < known);
+    if is_older { Err(ApplyError::Refused("older_revision")) } else { Ok(()) }
 }

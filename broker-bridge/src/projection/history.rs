@@ -4,71 +4,85 @@ use signalbox_schemas::{
     command::CommandSpec,
     id::{CommandId, MachineToken},
     record::DoneCommand,
-    run::{Fact, Register, RunState},
+    run::{Fact, Register, RunFacts, RunKind, RunState},
     signed::PublicKey,
     subject::FactKind,
 };
 
-use super::{Applied, CommandRow, Outcome, Projection, command::NewCommand};
+use super::{Applied, ApplyError, CommandRow, Outcome, Projection, command::NewCommand};
 use crate::{
     ingest::decode::{FactEvent, SignedFact},
     store::key,
 };
 
 impl Projection<'_> {
-    /// Applies the facts of a settled run. The command may come later: runs are written first.
+    /// Applies the facts of a settled run. The command may come later: runs are written first. What one of them lacks to
+    /// count does not keep the others from it.
     pub(super) fn done_run(
         &mut self,
-        cid: CommandId,
-        mid: &MachineToken,
+        stored_at: u64,
+        (cid, mid): (CommandId, &MachineToken),
         (state, facts): (RunState, &[FactEvent]),
         signer: &PublicKey,
     ) -> Outcome {
-        if !self.is_bridge(signer) || !self.memory.machines.contains_key(mid) {
+        if !self.was_bridge(signer, stored_at) || !self.memory.machines.contains_key(mid) {
             return Ok(Applied::NotYet);
         }
-        for fact in facts {
-            self.done_fact(state, fact)?;
+        let mut told = RunFacts::default();
+        for event in facts {
+            let Some(fact) = self.believed(state, event) else { continue };
+            told.apply(event.sequence, fact.clone());
+            match self.place(event, fact) {
+                Ok(_) => {}
+                Err(ApplyError::Refused(_)) => self.notes.push("done.fact"),
+                Err(ApplyError::Store(error)) => return Err(error.into()),
+            }
         }
         let mut row = self.run_row(cid, mid)?;
-        row.done = Some(row.state());
-        if let Some(at) = row.settled_at {
-            self.txn.delete(key::settled_run(at, cid, mid));
+        let (now, told) = (row.state(), told.state(RunKind::default()));
+        if row.done == Some(now) {
+            // A record that was written before the one that says what is.
+            return Ok(Applied::Yes);
+        }
+        row.done = Some(told);
+        if told == now {
+            if let Some(at) = row.settled_at {
+                self.txn.delete(key::settled_run(at, cid, mid));
+            }
+            let newest = facts.iter().map(|fact| fact.stored_at).max().unwrap_or_default();
+            self.txn.put(key::release(newest, cid, mid), Vec::new());
         }
         self.txn.put_json(key::run(cid, mid), &row);
         Ok(Applied::Yes)
     }
 
-    /// A fact of a settled run. Bridges that wrote withdrawals and `lost` may have other keys by now: the state
-    /// in the record says whether they were believed.
-    fn done_fact(&mut self, state: RunState, event: &FactEvent) -> Outcome {
-        let fact = match &event.fact {
-            Ok((fact, signer)) => {
-                let believed = match fact {
-                    SignedFact::Withdrawal(_) => matches!(state, RunState::Expired | RunState::Cancelled),
-                    SignedFact::Lost(_) => state == RunState::Lost,
-                    _ => false,
-                };
-                if believed || self.may_say(fact, &event.mid, signer) {
-                    fact.to_fact(event.stored_at)
-                } else if event.kind == FactKind::Claim {
-                    Fact::Register(Register::bad("untrusted"))
-                } else {
-                    return Ok(Applied::Yes);
-                }
-            }
-            Err(reason) => Fact::Register(Register::bad(reason)),
+    /// What a fact of a settled run means. Bridges that wrote withdrawals and `lost` may have other keys by now: the
+    /// state in the record says whether they were believed.
+    fn believed(&self, state: RunState, event: &FactEvent) -> Option<Fact> {
+        let (fact, signer) = match &event.fact {
+            Ok(said) => said,
+            Err(reason) => return Some(Fact::Register(Register::bad(reason))),
         };
-        self.place(event, fact)
+        let was_believed = match fact {
+            SignedFact::Withdrawal(_) => matches!(state, RunState::Expired | RunState::Cancelled),
+            SignedFact::Lost(_) => state == RunState::Lost,
+            _ => false,
+        };
+        if was_believed || self.may_say(fact, event, signer) {
+            Some(fact.to_fact(event.stored_at))
+        } else {
+            (event.kind == FactKind::Claim).then(|| Fact::Register(Register::bad("untrusted")))
+        }
     }
 
     pub(super) fn done_command(
         &mut self,
+        stored_at: u64,
         done: &DoneCommand,
         spec: &CommandSpec,
         signer: &PublicKey,
     ) -> Outcome {
-        if !self.is_bridge(signer) {
+        if !self.was_bridge(signer, stored_at) {
             return Ok(Applied::NotYet);
         }
         let cid = done.cid;

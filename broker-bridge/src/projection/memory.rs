@@ -89,6 +89,8 @@ pub(crate) struct OpenCommand {
     /// Absent for one that is known from DONE alone.
     pub(crate) grants: HashMap<MachineToken, Signed<Grant>>,
     pub(crate) cancelled: bool,
+    /// Its `not_before` has not come: nobody is offered it.
+    pub(crate) held: bool,
     pub(crate) runs: BTreeMap<MachineToken, OpenRun>,
 }
 
@@ -123,6 +125,8 @@ pub(crate) struct Memory {
     pub(crate) open: HashMap<CommandId, OpenCommand>,
     /// Open runs by when something has to be decided about them.
     pub(crate) deadlines: BTreeSet<(u64, CommandId, MachineToken)>,
+    /// Held commands by their `not_before`, Unix ms.
+    pub(crate) held: BTreeSet<(u64, CommandId)>,
     /// Mailboxes that may not say what they should; bounded by the number of machines.
     pub(crate) dirty: BTreeMap<MachineToken, Urgency>,
     /// Facts put aside because their run is not known.
@@ -185,26 +189,48 @@ impl Memory {
         let part: Option<Part> = store.json(&key::grants(cid), "grants")?;
         let grants = part.map(|part| part.grants).unwrap_or_default();
         let cancelled = store.has(&key::cancel(cid))?;
-        let mut command = OpenCommand {
+        let mut runs = Vec::new();
+        for mid in &row.machines {
+            let run: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+            runs.push((mid.clone(), run.state(), run.facts.claim()));
+        }
+        let command = OpenCommand {
             order: (row.accepted_at, row.sequence),
             spec_bytes: bytes.into(),
+            held: spec.not_before.is_some(),
             spec: Arc::new(spec),
             machines: row.machines.into(),
             grants: by_machine(grants),
             cancelled,
             runs: BTreeMap::new(),
         };
-        let mut runs = Vec::new();
-        for mid in &*command.machines {
-            let run: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
-            runs.push((mid.clone(), run.state(), run.facts.claim()));
-        }
-        command.runs.clear();
-        self.open.insert(cid, command);
+        self.put_command(cid, command);
         for (mid, state, claim) in runs {
             self.set_run(cid, &mid, state, claim);
         }
         Ok(())
+    }
+
+    /// Makes an open command known, without its runs.
+    pub(crate) fn put_command(&mut self, cid: CommandId, command: OpenCommand) {
+        if let Some(at) = command.spec.not_before.filter(|_| command.held) {
+            self.held.insert((at, cid));
+        }
+        self.open.insert(cid, command);
+    }
+
+    /// Lets go of the commands whose `not_before` has come; answers them with their machines.
+    pub(crate) fn release(&mut self, now: u64) -> Vec<(CommandId, Arc<[MachineToken]>)> {
+        let mut released = Vec::new();
+        while let Some((at, cid)) = self.held.first().copied().filter(|(at, _)| *at <= now) {
+            self.held.remove(&(at, cid));
+            let Some(command) = self.open.get_mut(&cid) else { continue };
+            command.held = false;
+            let machines = command.machines.clone();
+            machines.iter().for_each(|mid| self.soil(mid, Urgency::Now));
+            released.push((cid, machines));
+        }
+        released
     }
 
     /// Makes a machine known, or changes it.

@@ -57,7 +57,7 @@ impl Projection<'_> {
             // The first message in a register decides, also when it says nothing.
             Err(reason) => return self.place(event, Fact::Register(Register::bad(reason))),
         };
-        if !self.may_say(fact, &event.mid, signer) {
+        if !self.may_say(fact, event, signer) {
             return Ok(Applied::NotYet);
         }
         self.place(event, fact.to_fact(event.stored_at))
@@ -65,12 +65,12 @@ impl Projection<'_> {
 
     /// Whether a key may say this: withdrawals are a bridge's, `lost` a bridge's or the machine's, the rest is
     /// the machine's own.
-    pub(super) fn may_say(&self, fact: &SignedFact, mid: &MachineToken, signer: &PublicKey) -> bool {
-        let machine = self.memory.machines.get(mid);
+    pub(super) fn may_say(&self, fact: &SignedFact, event: &FactEvent, signer: &PublicKey) -> bool {
+        let machine = self.memory.machines.get(&event.mid);
         let own = machine.is_some_and(|machine| machine.keys.contains(signer));
         match fact {
-            SignedFact::Withdrawal(_) => self.is_bridge(signer),
-            SignedFact::Lost(_) => own || self.is_bridge(signer),
+            SignedFact::Withdrawal(_) => self.was_bridge(signer, event.stored_at),
+            SignedFact::Lost(_) => own || self.was_bridge(signer, event.stored_at),
             _ => own,
         }
     }
@@ -108,8 +108,10 @@ impl Projection<'_> {
             row.settled_at = Some(event.stored_at);
             self.txn.put(key::settled_run(event.stored_at, cid, mid), Vec::new());
             if row.done.is_some() {
-                // It stands in DONE as it was, and what came now stands in RUN: to be purged again.
-                self.txn.put(key::purge(event.stored_at, cid), Vec::new());
+                // It stands in DONE as it was, and what came now stands in RUN: to be purged again, and not before the
+                // last offer of it is void.
+                let expires_at = self.command_row(cid)?.map_or(0, |row| row.expires_at);
+                self.txn.put(key::purge(event.stored_at.max(expires_at), cid), Vec::new());
             }
         }
         self.txn.put_json(key::run(cid, mid), &row);

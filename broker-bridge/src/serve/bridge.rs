@@ -23,7 +23,8 @@ use tracing::{info, warn};
 use super::{ServeError, publish};
 use crate::{
     api::{Api, Settings},
-    core::{self, Core, CoreConfig},
+    broker_link::{BrokerLink, until_answered},
+    core::{self, Core, CoreConfig, CoreError},
     http,
     identity::Identity,
     rpc,
@@ -56,7 +57,7 @@ pub(super) struct Bridge {
     /// Its name.
     pub(super) id: BridgeId,
     /// Keys and records.
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     /// The broker's URL.
     pub(super) nats: String,
     /// The embedded broker.
@@ -71,6 +72,10 @@ impl Bridge {
     /// # Errors
     /// [`ServeError`] of whatever failed first; all of it has ended then.
     pub(super) async fn run(self, listener: TcpListener, stop: &CancellationToken) -> Result<(), ServeError> {
+        let address = listener.local_addr().map_err(|source| {
+            let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            ServeError::Listen { listen, source }
+        })?;
         let creds = self.identity.layout.creds("bridge");
         let login = || Login::from_creds_file(&creds).map_err(|source| ServeError::Login { source });
         let (for_streams, for_operators) = (login()?, login()?);
@@ -81,33 +86,50 @@ impl Bridge {
         };
         let Some(links) = Box::pin(stop.run_until_cancelled(connecting)).await else { return Ok(()) };
         let (link, operators) = links?;
-        let served = self.run_linked(&link, &operators, listener, stop).await;
+        let mut ready = Some(self.ready(address));
+        let mut served = Box::pin(self.run_linked(&link, &operators, listener, &mut ready, stop)).await;
+        while let Err(ServeError::Core(CoreError::StreamLost(stream))) = served {
+            warn!(stream, "reading all streams again");
+            served = match super::listen(address).await {
+                Ok(listener) => {
+                    Box::pin(self.run_linked(&link, &operators, listener, &mut ready, stop)).await
+                }
+                Err(error) => Err(error),
+            };
+        }
         if timeout(LINK_GRACE, async { tokio::join!(link.close(), operators.close()) }).await.is_err() {
             warn!("links were not closed in time");
         }
         served
     }
 
+    fn ready(&self, address: SocketAddr) -> Ready {
+        let (nats, data) = (self.nats.clone(), self.data.clone());
+        Ready { http: url(address), nats, pid: std::process::id(), broker_pid: self.broker_pid, data }
+    }
+
+    /// Runs until `stop`, or until the view has to be built anew. `ready` is told once.
     async fn run_linked(
-        self,
+        &self,
         link: &Link,
         operators: &Link,
         listener: TcpListener,
+        ready: &mut Option<Ready>,
         stop: &CancellationToken,
     ) -> Result<(), ServeError> {
-        let Self { id, identity, nats, broker_pid, data } = self;
-        let address = listener.local_addr().map_err(|source| {
-            let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-            ServeError::Listen { listen, source }
-        })?;
+        let Self { id, identity, data, .. } = self;
         // The core ends after the fronts, which end with `stop`.
         let core_stop = CancellationToken::new();
-        let Identity { ws, bridge_key, fleet_key, .. } = &identity;
+        let Identity { ws, bridge_key, fleet_key, .. } = &**identity;
         let key = Arc::clone(bridge_key);
         let config = CoreConfig::new(ws.clone(), id.clone(), key, fleet_key.clone(), data.clone());
         let starting = async {
+            let broker = BrokerLink::new(link.clone(), ws.clone(), id.clone(), Arc::clone(bridge_key));
+            until_answered(|| broker.ensure_streams()).await.map_err(CoreError::from)?;
+            // Before anything is read: without it nobody is known whose word could be taken.
+            publish::authors(&broker, &identity.authors_bytes, &identity.authors).await?;
             let core = Core::start(link.clone(), config, core_stop.clone()).await?;
-            publish::publish(&core.broker, &identity, core::now_ms()).await?;
+            publish::records(&core.broker, identity, core::now_ms()).await?;
             Ok::<_, ServeError>(core)
         };
         let Some(core) = stop.run_until_cancelled(starting).await else { return Ok(()) };
@@ -130,7 +152,13 @@ impl Bridge {
         let mut fronts = JoinSet::new();
         fronts.spawn(http_front(listener, front, fronts_stop.clone()));
         fronts.spawn(rpc_front(api, fronts_stop.clone()));
-        let ready = Ready { http: url(address), nats, pid: std::process::id(), broker_pid, data };
+        let look_every = publish::LOOK_EVERY;
+        fronts.spawn(publish::keep(
+            core.broker.clone(),
+            Arc::clone(identity),
+            look_every,
+            fronts_stop.clone(),
+        ));
         run_until_end(core, core_stop, fronts, fronts_stop, ready).await
     }
 }
@@ -141,13 +169,14 @@ async fn run_until_end(
     core_stop: CancellationToken,
     mut fronts: JoinSet<Result<(), ServeError>>,
     fronts_stop: CancellationToken,
-    ready: Ready,
+    ready: &mut Option<Ready>,
 ) -> Result<(), ServeError> {
     let view = core.view.clone();
     let mut core = pin!(core.join(&core_stop));
     let mut core_ended = false;
-    let mut told = pin!(tell_ready(&view, &ready));
-    let mut has_told = false;
+    let untold = ready.take();
+    let mut has_told = untold.is_none();
+    let mut told = pin!(tell_ready(&view, untold.as_ref()));
     let ended = loop {
         tokio::select! {
             () = &mut told, if !has_told => has_told = true,
@@ -171,7 +200,8 @@ async fn run_until_end(
 }
 
 /// Prints the ready line once everything that the streams hold has been read.
-async fn tell_ready(view: &View, ready: &Ready) {
+async fn tell_ready(view: &View, ready: Option<&Ready>) {
+    let Some(ready) = ready else { return };
     while !view.is_caught_up() {
         sleep(CAUGHT_UP_STEP).await;
     }

@@ -1,27 +1,79 @@
 //! What a state directory knows and the streams must hold: the authors document, machines, operators.
+//!
+//! The authors document lives 90 days and is issued anew by `init` long before: a bridge that runs for longer looks
+//! for a newer edition by itself.
+
+use std::{sync::Arc, time::Duration};
 
 use signalbox_schemas::{
+    authors::Authors,
+    error::report,
     record::{OperatorRecord, table},
     signed::Signed,
     stream,
     subject::Subject,
 };
 
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
 use super::ServeError;
 use crate::{
-    broker_link::{BrokerLink, until_answered},
+    broker_link::{BrokerError, BrokerLink, until_answered},
     identity::{Identity, OperatorKeys},
 };
 
-/// Publishes what is missing or different. Waits for a broker that does not answer.
+/// How often `authors.json` is looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_mins(1);
+
+fn failed(what: &'static str) -> impl FnOnce(BrokerError) -> ServeError {
+    move |source| ServeError::Publish { what, source }
+}
+
+/// Publishes the authors document, unless it stands there or a newer one does. Waits for a broker that does not answer.
+///
+/// # Errors
+/// [`ServeError::Publish`].
+pub(super) async fn authors(broker: &BrokerLink, bytes: &[u8], document: &Authors) -> Result<(), ServeError> {
+    let put = until_answered(|| broker.publish_authors(bytes, document));
+    put.await.map_err(failed("the authors document"))
+}
+
+/// Publishes each newer edition of the authors document that comes to stand in the state directory, until told to stop.
+///
+/// # Errors
+/// [`ServeError::Publish`], when the broker refuses it.
+pub(super) async fn keep(
+    broker: BrokerLink,
+    identity: Arc<Identity>,
+    every: Duration,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let mut known = identity.authors_bytes.clone();
+    while stop.run_until_cancelled(sleep(every)).await.is_some() {
+        match identity.read_authors() {
+            Ok((bytes, _)) if bytes == known => {}
+            Ok((bytes, document)) => {
+                let published = stop.run_until_cancelled(authors(&broker, &bytes, &document)).await;
+                let Some(published) = published else { break };
+                published?;
+                info!(version = document.version, "a new authors document was published");
+                known = bytes;
+            }
+            Err(error) => {
+                warn!(error = report(&error), "the authors document cannot be read, the old one stays");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Publishes records that are missing or different. Waits for a broker that does not answer.
 ///
 /// # Errors
 /// [`ServeError::Publish`]; what was published stays, and the next start goes on.
-pub(super) async fn publish(broker: &BrokerLink, identity: &Identity, now_ms: u64) -> Result<(), ServeError> {
-    let failed = |what| move |source| ServeError::Publish { what, source };
-    let (bytes, document) = (&identity.authors_bytes, &identity.authors);
-    let put = until_answered(|| broker.publish_authors(bytes, document));
-    put.await.map_err(failed("the authors document"))?;
+pub(super) async fn records(broker: &BrokerLink, identity: &Identity, now_ms: u64) -> Result<(), ServeError> {
     for record in &identity.machines {
         let put = until_answered(|| broker.put_record(table::MACHINES, record.token.as_str(), record));
         put.await.map_err(failed("the machines"))?;
@@ -38,7 +90,7 @@ async fn publish_operator(
     broker: &BrokerLink,
     operator: &OperatorKeys,
     now_ms: u64,
-) -> Result<(), crate::broker_link::BrokerError> {
+) -> Result<(), BrokerError> {
     let (ws, id) = (broker.ws(), &operator.id);
     let subject = Subject::State(ws.clone(), table::OPERATORS.to_owned(), id.to_string()).to_string();
     let stands = broker.last(stream::STATE, &subject).await?;
@@ -56,6 +108,7 @@ async fn publish_operator(
         login_key: operator.login_key.clone(),
         signing_key: operator.signing_key.clone(),
         created_at: stands.map_or(now_ms, |record| record.created_at),
+        revision: 0,
     };
     broker.put_record(table::OPERATORS, id.as_str(), &record).await.map(drop)
 }

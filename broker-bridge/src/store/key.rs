@@ -4,7 +4,7 @@
 //! | key | value |
 //! |---|---|
 //! | `v` | format, workspace and fleet key |
-//! | `c` stream | cursor: created, sequence (2 × u64) |
+//! | `c` stream | cursor: created, sequence, when that message was stored (3 × u64) |
 //! | `a` | the authors document: its envelope |
 //! | `e` | up to which key of the order output rows were deleted |
 //! | `s` table 0 id | a record of the `state` bucket, JSON |
@@ -28,6 +28,8 @@
 //! | `T` settled cid | a settled command that is not in DONE |
 //! | `m` cid | when that was, Unix ms (u64) |
 //! | `z` from cid | a command in DONE whose subjects in RUN and CMD may be purged an hour from then |
+//! | `Z` newest cid mid | a run that stands in DONE as it is: RUN needs its claim and no more. Newest fact (u64, Unix ms) |
+//! | `U` sequence | a message of RUN that says nothing to anybody |
 
 use signalbox_schemas::{
     id::{CommandId, MachineToken},
@@ -50,6 +52,8 @@ pub(crate) const UNKNOWN: u8 = b'u';
 pub(crate) const SETTLED_RUN: u8 = b't';
 pub(crate) const SETTLED_COMMAND: u8 = b'T';
 pub(crate) const PURGE: u8 = b'z';
+pub(crate) const RELEASE: u8 = b'Z';
+pub(crate) const LITTER: u8 = b'U';
 
 fn join(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -170,8 +174,19 @@ pub(crate) fn purge(at: u64, cid: CommandId) -> Vec<u8> {
     join(PURGE, &[&at.to_be_bytes(), cid.uuid().as_bytes()])
 }
 
-pub(crate) fn position(at: Position) -> Vec<u8> {
-    [at.created.to_be_bytes(), at.sequence.to_be_bytes()].concat()
+pub(crate) fn release(newest: u64, cid: CommandId, mid: &MachineToken) -> Vec<u8> {
+    join(RELEASE, &[&newest.to_be_bytes(), cid.uuid().as_bytes(), mid.as_str().as_bytes()])
+}
+
+pub(crate) fn litter(sequence: u64) -> Vec<u8> {
+    join(LITTER, &[&sequence.to_be_bytes()])
+}
+
+/// The row of a cursor. `stored_at`: when the message at it was stored; none at the beginning of a stream.
+pub(crate) fn position(at: Position, stored_at: Option<u64>) -> Vec<u8> {
+    let stored_at = stored_at.map(u64::to_be_bytes);
+    [&at.created.to_be_bytes()[..], &at.sequence.to_be_bytes(), stored_at.as_ref().map_or(&[], |at| &at[..])]
+        .concat()
 }
 
 pub(crate) fn parse_position(bytes: &[u8]) -> Option<Position> {

@@ -9,8 +9,10 @@ use super::{Store, StoreError, Txn, key};
 const OUTPUT_MS: u64 = 18 * DAY_MS;
 /// Everything else: DONE keeps 400 days from the day on which a command settled.
 const HISTORY_MS: u64 = (400 + 9) * DAY_MS;
-/// Commands looked at in one go.
-const AT_ONCE: usize = 100;
+/// Commands looked at in one slice.
+const COMMANDS: usize = 100;
+/// Rows deleted in one slice: a command may have a million rows of output.
+const ROWS: usize = 5_000;
 
 /// What is deleted when.
 #[derive(Clone, Copy)]
@@ -19,28 +21,44 @@ enum Kind {
     All,
 }
 
-/// Deletes rows of commands that are too old; answers of how many. Blocks for some milliseconds.
+/// What one slice came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    /// Commands of which nothing that is too old is left.
+    pub(crate) commands: usize,
+    /// Whether there may be more to do.
+    pub(crate) more: bool,
+}
+
+/// Deletes some rows of commands that are too old. Blocks for some milliseconds: whoever holds a lock meanwhile lets go
+/// of it before the next slice.
 ///
 /// # Errors
 /// [`StoreError`].
-pub(crate) fn trim(store: &Store, now_ms: u64) -> Result<usize, StoreError> {
+pub(crate) fn trim(store: &Store, now_ms: u64) -> Result<Slice, StoreError> {
     let output = trim_kind(store, Kind::Output, now_ms.saturating_sub(OUTPUT_MS))?;
+    if output.more {
+        return Ok(output);
+    }
     let all = trim_kind(store, Kind::All, now_ms.saturating_sub(HISTORY_MS))?;
-    Ok(output + all)
+    Ok(Slice { commands: output.commands + all.commands, more: all.more })
 }
 
-fn trim_kind(store: &Store, kind: Kind, until: u64) -> Result<usize, StoreError> {
+fn trim_kind(store: &Store, kind: Kind, until: u64) -> Result<Slice, StoreError> {
     // Commands whose output is gone stay in the order, so it is remembered up to where that was done.
     let from = match kind {
         Kind::Output => store.get(key::OUTPUT_TRIMMED)?.unwrap_or_else(|| vec![key::ORDER]),
         Kind::All => vec![key::ORDER],
     };
     let mut txn = Txn::new(store);
-    let mut count = 0;
-    for row in store.range(from, key::order(until, 0)).take(AT_ONCE) {
+    let (mut commands, mut room) = (0, ROWS);
+    for row in store.range(from, key::order(until, 0)).take(COMMANDS) {
         let (mut place, cid) = row?;
         let cid = key::Reader(&cid).cid().ok_or(StoreError::Damaged("order"))?;
-        delete(&mut txn, kind, cid)?;
+        delete(store, &mut txn, kind, cid, &mut room)?;
+        if room == 0 {
+            break;
+        }
         match kind {
             Kind::Output => {
                 place.push(0);
@@ -48,21 +66,28 @@ fn trim_kind(store: &Store, kind: Kind, until: u64) -> Result<usize, StoreError>
             }
             Kind::All => txn.delete(place),
         }
-        count += 1;
+        commands += 1;
     }
     txn.commit()?;
-    Ok(count)
+    Ok(Slice { commands, more: room == 0 || commands == COMMANDS })
 }
 
-fn delete(txn: &mut Txn<'_>, kind: Kind, cid: CommandId) -> Result<(), StoreError> {
+/// Deletes a command's rows as far as there is room.
+fn delete(
+    store: &Store,
+    txn: &mut Txn<'_>,
+    kind: Kind,
+    cid: CommandId,
+    room: &mut usize,
+) -> Result<(), StoreError> {
     let kinds: &[u8] = match kind {
         Kind::Output => b"xy",
         Kind::All => b"CSgKnorfwxym",
     };
     for kind in kinds {
-        let prefix = key::of(*kind, cid);
-        for (found, _) in txn.scan(&prefix)? {
-            txn.delete(found);
+        for row in store.scan(&key::of(*kind, cid)).take(*room) {
+            txn.delete(row?.0);
+            *room -= 1;
         }
     }
     Ok(())
@@ -87,11 +112,35 @@ mod tests {
         txn.commit().unwrap();
         let [one, two] = cids.map(|cid| cid.parse::<CommandId>().unwrap());
         let has = |cid| (store.has(&key::command(cid)).unwrap(), store.has(&key::chunk(cid, 5, 0)).unwrap());
-        assert_eq!(trim(&store, OUTPUT_MS).unwrap(), 0);
-        assert_eq!(trim(&store, OUTPUT_MS + 2_000).unwrap(), 1);
+        let slice = |commands| Slice { commands, more: false };
+        assert_eq!(trim(&store, OUTPUT_MS).unwrap(), slice(0));
+        assert_eq!(trim(&store, OUTPUT_MS + 2_000).unwrap(), slice(1));
         assert_eq!((has(one), has(two)), ((true, false), (true, true)));
-        assert_eq!(trim(&store, OUTPUT_MS + 2_000).unwrap(), 0);
+        assert_eq!(trim(&store, OUTPUT_MS + 2_000).unwrap(), slice(0));
         trim(&store, HISTORY_MS + 2_000).unwrap();
         assert_eq!((has(one), has(two)), ((false, false), (true, false)));
+    }
+
+    #[test]
+    fn a_command_with_very_many_rows_is_deleted_in_slices() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "t").unwrap();
+        let cid: CommandId = "0193a2b4-0000-7000-8000-000000000000".parse().unwrap();
+        let mut txn = Txn::new(&store);
+        txn.put(key::order(1_000, 1), cid.uuid().as_bytes().to_vec());
+        for sequence in 0..12_000 {
+            txn.put(key::chunk(cid, sequence, 0), b"chunk".to_vec());
+        }
+        txn.commit().unwrap();
+        let mut slices = Vec::new();
+        loop {
+            let slice = trim(&store, OUTPUT_MS + 2_000).unwrap();
+            slices.push(slice.commands);
+            if !slice.more {
+                break;
+            }
+        }
+        assert_eq!(slices, [0, 0, 1]);
+        assert_eq!(store.scan(&key::chunks(cid)).count(), 0);
     }
 }

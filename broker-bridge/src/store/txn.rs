@@ -21,6 +21,11 @@ impl<'a> Txn<'a> {
         Self { store, writes: BTreeMap::new() }
     }
 
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use signalbox_bridge::{
     broker_link::BrokerLink,
-    core::{Core, CoreConfig},
+    core::{Core, CoreConfig, CoreError},
     submit::{store_cancel, store_command},
     view::{Cursors, View},
 };
@@ -14,7 +14,7 @@ use signalbox_link::{Headers, Link, Message, Options, Store, StoreError, Stored}
 use signalbox_schemas::{
     Base64Url,
     api::{Cancel, Page, Request, op},
-    authors::{Author, Authors, Right, Role},
+    authors::{Author, Authors, FormerBridge, Right, Role},
     command::{CommandSpec, Grant},
     id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
     limit,
@@ -23,7 +23,7 @@ use signalbox_schemas::{
     record::{MachineRecord, OperatorRecord, table},
     run::{Claim, Exit, ExitState, InlineOutput, RunState, StreamSummary},
     signed::{Message as Body, PublicKey, Signed, SigningKey},
-    stream::{CMD, MBOX},
+    stream::{CMD, MBOX, RUN},
     subject::{FactKind, Subject},
 };
 use signalbox_testkit::{Broker, eventually, eventually_within};
@@ -37,6 +37,11 @@ pub(crate) const NONCE: Nonce = Nonce([7; 16]);
 pub(crate) fn key(byte: u8) -> Result<SigningKey> {
     let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [byte; 32])?;
     Ok(SigningKey::from_seed(&pair.seed()?)?)
+}
+
+/// A key that takes the place of the bridge's.
+pub(crate) fn other_bridge_key() -> Result<SigningKey> {
+    key(200)
 }
 
 const FLEET: u8 = 1;
@@ -81,6 +86,11 @@ impl Bridge {
         self.stop.cancel();
         self.core.join(&self.stop).await?;
         Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn join(self) -> Result<(), CoreError> {
+        self.core.join(&self.stop).await
     }
 
     /// Ends it without any of the things that an orderly end does to the broker.
@@ -133,22 +143,29 @@ impl World {
         let link = Link::connect(Options::plain(&broker.url(), "test", None)).await?;
         let mut world = Self::beside(broker, link)?;
         world.machines = machines.iter().map(|text| mid(text)).collect::<Result<Vec<_>>>()?;
-        let writer = world.writer()?;
+        world.enroll().await?;
+        Ok(world)
+    }
+
+    /// Makes streams, authors document, machines and the operator.
+    pub(crate) async fn enroll(&self) -> Result<()> {
+        let writer = self.writer()?;
         writer.ensure_streams().await?;
-        world.authors(1).await?;
-        for (i, token) in world.machines.iter().enumerate() {
-            let record = world.machine_record(i, token)?;
+        self.authors(1).await?;
+        for (i, token) in self.machines.iter().enumerate() {
+            let record = self.machine_record(i, token)?;
             writer.put_record(table::MACHINES, token.as_str(), &record).await?;
         }
         let operator = OperatorRecord {
-            ws: world.ws.clone(),
+            ws: self.ws.clone(),
             id: OperatorId::new("local")?,
             login_key: key(OPERATOR + 100)?.public().clone(),
             signing_key: key(OPERATOR)?.public().clone(),
             created_at: 1,
+            revision: 0,
         };
         writer.put_record(table::OPERATORS, "local", &operator).await?;
-        Ok(world)
+        Ok(())
     }
 
     /// A broker as it is.
@@ -164,6 +181,7 @@ impl World {
             login_key: key(MACHINE + 100 + u8::try_from(i)?)?.public().clone(),
             signing_key: machine_key_at(i)?.public().clone(),
             enrolled_at: 1,
+            revision: 0,
         })
     }
 
@@ -179,6 +197,21 @@ impl World {
     }
 
     pub(crate) async fn authors(&self, version: u64) -> Result<()> {
+        self.publish_authors(version, key(BRIDGE)?.public().clone(), Vec::new()).await
+    }
+
+    /// Another key signs for bridges from now on.
+    pub(crate) async fn replace_bridge_key(&self) -> Result<()> {
+        let former = FormerBridge { key: key(BRIDGE)?.public().clone(), until: now() };
+        self.publish_authors(2, other_bridge_key()?.public().clone(), vec![former]).await
+    }
+
+    async fn publish_authors(
+        &self,
+        version: u64,
+        bridge: PublicKey,
+        former_bridges: Vec<FormerBridge>,
+    ) -> Result<()> {
         let author = |byte: u8, name: &str, role| {
             anyhow::Ok(Author {
                 key: key(byte)?.public().clone(),
@@ -194,7 +227,8 @@ impl World {
             not_after: now() + limit::DAY_MS,
             authors: vec![author(OPERATOR, "operator:local", Role::Owner)?],
             issuers: vec![],
-            bridges: vec![key(BRIDGE)?.public().clone()],
+            bridges: vec![bridge],
+            former_bridges,
             next_fleet_key: None,
             crit: vec![],
         };
@@ -281,6 +315,21 @@ impl World {
         let grants = self.grants(&spec, &bytes, machines)?;
         let cursors = store_command(&self.link, &self.ws, bytes.into(), &spec, grants).await?;
         Ok((spec.cid, cursors))
+    }
+
+    /// Stores a command that is a little different from others.
+    pub(crate) async fn submit_with(
+        &self,
+        machines: &[MachineToken],
+        expires_in: u64,
+        change: impl FnOnce(&mut CommandSpec),
+    ) -> Result<CommandId> {
+        let mut spec = self.spec("true", machines.len(), expires_in)?;
+        change(&mut spec);
+        let bytes = serde_json::to_vec(&spec)?;
+        let grants = self.grants(&spec, &bytes, machines)?;
+        store_command(&self.link, &self.ws, bytes.into(), &spec, grants).await?;
+        Ok(spec.cid)
     }
 
     pub(crate) async fn cancel(&self, cid: CommandId, by: u8) -> Result<Cursors> {
@@ -466,6 +515,18 @@ impl World {
 
     pub(crate) async fn raw(&self, subject: &str, body: impl Into<Bytes>) -> Result<Stored> {
         Ok(self.link.store(Store::new(subject, body)).await?)
+    }
+
+    /// Waits until RUN holds exactly these facts of a command on its machine.
+    pub(crate) async fn left_in_run(&self, cid: CommandId, kinds: &[&str]) -> Result<()> {
+        let filter = format!("run.{}.*.{cid}.*", self.ws);
+        eventually_within("what RUN keeps", Duration::from_secs(20), || async {
+            let left = self.link.next_by_subject(RUN, 1, &filter, 10).await?;
+            let left: Vec<&str> = left.iter().filter_map(|it| it.subject.rsplit('.').next()).collect();
+            ensure!(left == kinds, "{left:?} instead of {kinds:?}");
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) async fn command_subjects(&self, cid: CommandId) -> Result<usize> {

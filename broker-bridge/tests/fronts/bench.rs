@@ -182,6 +182,7 @@ async fn enrol_operators(core: &Core, operators: &BTreeMap<String, Arc<SigningKe
             login_key: key.public().clone(),
             signing_key: key.public().clone(),
             created_at: 1,
+            revision: 0,
         };
         core.broker.put_record(table::OPERATORS, name, &record).await?;
     }
@@ -199,6 +200,7 @@ async fn enrol_machines(core: &Core, machines: &[&str]) -> Result<BTreeMap<Strin
             login_key: key.public().clone(),
             signing_key: key.public().clone(),
             enrolled_at: 1,
+            revision: 0,
         };
         core.broker.put_record(table::MACHINES, record.token.as_str(), &record).await?;
         keys.insert((*name).to_owned(), key);
@@ -231,6 +233,7 @@ async fn publish_authors(
         ],
         issuers: vec![],
         bridges: vec![bridge.public().clone()],
+        former_bridges: Vec::new(),
         next_fleet_key: None,
         crit: vec![],
     };

@@ -107,6 +107,7 @@ impl Fleet {
             ],
             issuers: vec![],
             bridges: vec![bridge.public().clone()],
+            former_bridges: Vec::new(),
             next_fleet_key: None,
             crit: vec![],
         };

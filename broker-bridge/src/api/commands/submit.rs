@@ -331,6 +331,7 @@ mod tests {
             authors: vec![author],
             issuers: vec![],
             bridges: vec![key(2).public().clone()],
+            former_bridges: Vec::new(),
             next_fleet_key: None,
             crit: vec![],
         };
@@ -344,6 +345,7 @@ mod tests {
             login_key: key(3).public().clone(),
             signing_key: key(4).public().clone(),
             enrolled_at: 1,
+            revision: 0,
         });
         drop(memory);
         still.context.shared.caught_up.send_replace(true);
