@@ -8,6 +8,7 @@ use signalbox_relay::{
     keeper, serve,
 };
 use signalbox_schemas::error::report;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing_subscriber::EnvFilter;
 
 /// What a wrong command line exits with, as in sysexits.h.
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
             return code;
         }
     };
-    let filter = match EnvFilter::try_new(&args.log) {
+    let filter = match EnvFilter::try_new(printable(&args.log, STATIC_MAX_LEVEL)) {
         Ok(filter) => filter,
         Err(error) => return fail(USAGE, &format!("--log {:?} is no filter: {error}", args.log)),
     };
@@ -49,10 +50,37 @@ fn fail(code: u8, why: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The filter without levels that this build has left out: the parser prints a word about each, and dies of it where
+/// nothing can be printed.
+fn printable(filter: &str, most: LevelFilter) -> String {
+    let of = |directive: &str| {
+        let at = directive.rfind('=').map_or(0, |at| at + 1);
+        let (target, level) = directive.split_at(at);
+        let is_left_out = level.trim().parse::<LevelFilter>().is_ok_and(|level| level > most);
+        if is_left_out { format!("{target}{most}") } else { directive.to_owned() }
+    };
+    filter.split(',').map(of).collect::<Vec<_>>().join(",")
+}
+
 fn init_log(filter: EnvFilter, format: LogFormat) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A line that cannot be written is lost and no more. By default the failure is printed, to the same full disk, and
+    // that print panics: the keeper, whose log lies in the store, would die of it with all it runs.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_that_were_left_out_are_not_asked_for() {
+        let asked = "signalbox_relay=trace,info,x=TRACE,trace,tracer";
+        assert_eq!(printable(asked, LevelFilter::TRACE), asked);
+        assert_eq!(printable(asked, LevelFilter::DEBUG), "signalbox_relay=debug,info,x=debug,debug,tracer");
     }
 }

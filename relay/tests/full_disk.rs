@@ -1,0 +1,145 @@
+//! Full disks: what prints is cut, and nothing that runs dies of it.
+
+#[expect(dead_code, reason = "written for the other tests of a relay")]
+#[path = "relay/harness.rs"]
+mod harness;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{Fleet, Machine};
+use rstest::rstest;
+use signalbox_relay::keeper::client::KeeperClient;
+use signalbox_schemas::{
+    run::{Claim, ExitState},
+    subject::FactKind,
+};
+use signalbox_testkit::{eventually, process::is_alive};
+
+/// Blocks of the file systems that are filled here, bytes.
+const BLOCK: usize = 4096;
+
+/// A small file system of its own over a folder.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this user may not mount one.
+    fn over(folder: &Path) -> Result<Option<Self>> {
+        fs::create_dir_all(folder)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"]).arg(folder);
+        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        Ok(is_mounted.then(|| Self(folder.to_owned())))
+    }
+
+    /// Takes all room that is left, also behind the ends of these files.
+    fn fill(&self, files: &[&str]) -> Result<()> {
+        for name in files {
+            let mut file = OpenOptions::new().create(true).append(true).open(self.0.join(name))?;
+            let missing = BLOCK - usize::try_from(file.metadata()?.len())? % BLOCK;
+            file.write_all(&b"\n".repeat(missing))?;
+        }
+        let mut ballast = File::create(self.0.join("ballast"))?;
+        while ballast.write_all(&[0; BLOCK]).is_ok() {}
+        Ok(())
+    }
+
+    fn make_room(&self) -> Result<()> {
+        Ok(fs::remove_file(self.0.join("ballast"))?)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a keeper may still be ending in there.
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
+}
+
+fn full() -> Result<File> {
+    Ok(OpenOptions::new().write(true).open("/dev/full")?)
+}
+
+#[rstest]
+#[case::text("text")]
+#[case::json("json")]
+#[tokio::test]
+async fn a_keeper_whose_log_takes_nothing_lives(#[case] format: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox-relay"));
+    command.args(["keeper", "--log", "trace", "--log-format", format, "--store"]).arg(folder.path());
+    let mut keeper = command.stderr(full()?).spawn()?;
+    let connect = || async { Ok(KeeperClient::connect(folder.path()).await?) };
+    let connected = eventually("the keeper", connect).await;
+    let alive = keeper.try_wait()?.is_none();
+    if let Ok((client, _)) = connected {
+        client.shutdown().await?;
+    }
+    let status = keeper.wait()?;
+    ensure!(alive && status.success(), "it ended by itself: {status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_relay_whose_log_takes_nothing_runs_commands() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox-relay"));
+    command.args(["run", "--log", "debug", "--nats", &fleet.broker.url(), "--store"]).arg(machine.store());
+    command.arg("--creds").arg(machine.file("relay.creds"));
+    let mut relay = command.stdout(Stdio::null()).stderr(full()?).spawn()?;
+    let (cid, offer) = fleet.command(&machine, "true")?;
+    fleet.offer(&machine, &[offer]).await?;
+    let exit = fleet.exit(&machine, cid).await;
+    relay.kill()?;
+    relay.wait()?;
+    drop(fs::remove_file(machine.store().join("keeper.lock")));
+    assert_eq!(exit?.state, ExitState::Completed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_a_full_disk_what_prints_is_cut_and_the_others_live_on() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let Some(disk) = SmallDisk::over(&machine.store())? else {
+        println!("no file system can be mounted here; what a full log does is tested with /dev/full");
+        return Ok(());
+    };
+    let relay = machine.start(&fleet).await?;
+    let (print, go_on) = (machine.file("print"), machine.file("go-on"));
+    let wait_for = |gate: &Path| format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    let (printing, first) =
+        fleet.command(&machine, &format!("{}; head -c 3000000 /dev/zero", wait_for(&print)))?;
+    let (other, second) = fleet.command(&machine, &format!("{}; exit 3", wait_for(&go_on)))?;
+    let (next, third) = fleet.command(&machine, "true")?;
+    fleet.offer(&machine, &[first.clone(), second.clone()]).await?;
+    for cid in [printing, other] {
+        eventually("the claim", || async {
+            fleet.fact::<Claim>(&machine, cid, FactKind::Claim).await?.context("no claim")
+        })
+        .await?;
+    }
+    disk.fill(&["keeper.log", "journal"])?;
+    fs::write(&print, "")?;
+    let exit = fleet.exit(&machine, printing).await?;
+    assert_eq!((exit.state, exit.stdout.bytes), (ExitState::Completed, 3_000_000));
+    assert!(exit.stdout.truncated, "there was room");
+    fleet.offer(&machine, &[first, second, third]).await?;
+    fleet.counted(&machine, "journal_write").await?;
+    assert!(is_alive(relay.daemon.pid()) && is_alive(relay.keeper_pid));
+
+    disk.make_room()?;
+    fs::write(&go_on, "")?;
+    let exit = fleet.exit(&machine, other).await?;
+    assert_eq!((exit.state, exit.exit_code), (ExitState::Failed, Some(3)));
+    assert_eq!(fleet.exit(&machine, next).await?.state, ExitState::Completed);
+    assert!(is_alive(relay.daemon.pid()) && is_alive(relay.keeper_pid));
+    drop(relay);
+    Ok(())
+}
