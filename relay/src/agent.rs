@@ -85,6 +85,11 @@ struct Keeper {
     nonce: Nonce,
     instance: Nonce,
     pid: u32,
+    /// How many more starts it takes, and whether that is its own word or what is left of it. Absent when it does not
+    /// say.
+    free: Option<u32>,
+    is_free_its_word: bool,
+    since: Instant,
 }
 
 /// How far a run has come.

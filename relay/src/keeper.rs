@@ -241,7 +241,11 @@ impl Keeper {
 
     /// Starts a run, unless it was started before.
     fn start(&mut self, start: &StartRun) -> Result<(), Refusal> {
-        if matches!(self.shared.board.admit(start.cid)?, Admission::Known) {
+        let board = &self.shared.board;
+        if board.free() == 0 {
+            board.prune(unix_ms());
+        }
+        if matches!(board.admit(start.cid, start.expires_at)?, Admission::Known) {
             return Ok(());
         }
         if !limit::TIMEOUT_MS.contains(&start.timeout_ms) {
@@ -266,14 +270,14 @@ impl Keeper {
             Ok(shell) => shell,
             Err(error) => {
                 end_without_a_start(&mut status, spool, &error);
-                self.shared.board.insert(status, None);
+                self.shared.board.insert(status, None, start.expires_at);
                 return Ok(());
             }
         };
         hit(Part::Keeper, Point::Spawned);
         status.pid = Some(shell.group.pid());
         tracing::debug!(cid = %start.cid, pid = shell.group.pid(), "run started");
-        let cancel = self.shared.board.insert(status.clone(), Some(shell.group));
+        let cancel = self.shared.board.insert(status.clone(), Some(shell.group), start.expires_at);
         let run = Run {
             shared: Rc::clone(&self.shared),
             status,

@@ -62,6 +62,7 @@ impl Room {
             timeout_ms: 60_000,
             max_output: 128 * MIB,
             leave_children: false,
+            expires_at: u64::MAX,
         }
     }
 

@@ -48,6 +48,7 @@ impl Agent {
         if !std::mem::take(&mut self.look) {
             return;
         }
+        self.check_keeper_room();
         let now_ms = unix_ms();
         let plan = {
             let journal = self.journal.borrow();
@@ -84,10 +85,14 @@ impl Agent {
         let taken = self.runs.values().filter(|run| run.holds_slot()).count();
         // Verdicts may be older than the end of the document they were made under.
         let authors_count = self.shelf.held().is_some_and(|held| held.document.is_valid_at(now_ms));
-        if self.keeper.is_none() || self.runs.len() - taken >= MAX_UNREPORTED || !authors_count {
+        let Some(keeper) = &self.keeper else { return 0 };
+        if self.runs.len() - taken >= MAX_UNREPORTED || !authors_count {
             return 0;
         }
-        (self.identity.config.max_parallel as usize).saturating_sub(taken)
+        let claiming = |run: &&Run| matches!(run.stage, Stage::Claiming { .. } | Stage::Waiting { .. });
+        let claiming = self.runs.values().filter(claiming).count();
+        let taken_by_keeper = keeper.free.map_or(usize::MAX, |free| (free as usize).saturating_sub(claiming));
+        (self.identity.config.max_parallel as usize).saturating_sub(taken).min(taken_by_keeper)
     }
 
     fn claim(&mut self, spec: Arc<CommandSpec>) {

@@ -42,6 +42,8 @@ use crate::{
 /// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made
 /// anew.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+/// A keeper that was full is asked this often whether it has room.
+const KEEPER_ROOM_EVERY: Duration = Duration::from_mins(1);
 /// Wait for the acknowledgement of what is said again; as long as the pause before it is said once more, so that
 /// there are never two of one.
 const REPEAT_PATIENCE: Duration = SAY_AGAIN_AFTER;
@@ -62,7 +64,7 @@ impl Agent {
         (client, welcome): (KeeperClient, Welcome),
     ) -> Result<(), ServeError> {
         tracing::info!(pid = welcome.pid, instance = %welcome.instance, runs = welcome.runs.len(), "keeper is up");
-        let Welcome { nonce, instance, pid, .. } = welcome;
+        let Welcome { nonce, instance, pid, free, .. } = welcome;
         if self.journal.borrow().ledger().keeper(instance).is_none() {
             // A keeper ends when its store is removed: perhaps with the lock, and somebody else took both.
             match self.place.lock.hold() {
@@ -74,7 +76,8 @@ impl Agent {
             self.journal.borrow_mut().begin_life(instance);
         }
         self.leave_former_lives(instance);
-        self.keeper = Some(Keeper { client, nonce, instance, pid });
+        let since = Instant::now();
+        self.keeper = Some(Keeper { client, nonce, instance, pid, free, is_free_its_word: true, since });
         self.pick_up_claims(instance, nonce, &welcome.runs);
         for status in welcome.runs {
             self.pick_up(status, instance, nonce).await;
@@ -232,6 +235,29 @@ impl Agent {
         }
     }
 
+    /// A keeper that can remember no more ids starts nothing: it is asked again whether some have gone, and one that
+    /// runs nothing makes way for a new one.
+    pub(super) fn check_keeper_room(&mut self) {
+        let Some(keeper) = self.keeper.as_ref().filter(|keeper| keeper.free == Some(0)) else { return };
+        let ask_at = keeper.since + KEEPER_ROOM_EVERY;
+        if !keeper.is_free_its_word || Instant::now() >= ask_at {
+            self.keeper = None;
+            self.bring_keeper_up();
+        } else if self.runs.values().any(Run::holds_slot) {
+            self.wake_at(ask_at);
+        } else if let Some(keeper) = self.keeper.take() {
+            tracing::warn!(pid = keeper.pid, "keeper remembers as many commands as it can, and is replaced");
+            self.counters.count("keeper_replaced");
+            let (store, exe) = (self.place.store.clone(), self.place.exe.clone());
+            self.jobs.spawn_local(async move {
+                if let Err(error) = keeper.client.shutdown().await {
+                    tracing::warn!(error = report(&error), "full keeper not ended");
+                }
+                Done::Keeper(Box::new(bring_up(store, exe).await))
+            });
+        }
+    }
+
     fn on_status(&mut self, status: RunStatus) {
         let cid = status.cid;
         let ended = status.phase == Phase::Ended;
@@ -276,6 +302,7 @@ impl Agent {
                 self.note(Entry::Decided { cid });
                 self.look = true;
             }
+            Refusal::Expired => self.report_not_started(cid, NotStarted::Expired),
             Refusal::JournalFull | Refusal::Busy | Refusal::Invalid => {
                 self.report_not_started(cid, NotStarted::KeeperRefused);
             }
@@ -304,9 +331,12 @@ impl Agent {
             timeout_ms: spec.timeout_ms,
             max_output: spec.max_output,
             leave_children: spec.leave_children,
+            expires_at: run.expires_at,
         };
         // Without a keeper just now: it is picked up or left behind when there is one.
         let Some(keeper) = &mut self.keeper else { return };
+        keeper.free = keeper.free.map(|free| free.saturating_sub(1));
+        keeper.is_free_its_word = false;
         let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
         self.check_told(told);
         let until = Instant::now() + KEEPER_PATIENCE;

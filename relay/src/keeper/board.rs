@@ -5,11 +5,11 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     rc::{Rc, Weak},
 };
 
-use signalbox_schemas::id::CommandId;
+use signalbox_schemas::{id::CommandId, limit::DAY_MS};
 use tokio::sync::Notify;
 
 use super::{
@@ -20,8 +20,11 @@ use super::{
 /// Runs that go on or wait to be forgotten. A relay has few slots and forgets what was acknowledged, so this
 /// many mean that it does not come to that; they take about 2 MB.
 const MAX_RUNS: usize = 4096;
-/// Ids remembered in one keeper's life, 16 bytes each.
+/// Ids remembered at once, 24 bytes each. Those of runs that were forgotten go a day after their command has expired,
+/// as in the relay's journal.
 const MAX_REMEMBERED: usize = 200_000;
+/// Expiry of a command whose relay does not name one: its id stays.
+const NEVER: u64 = u64::MAX;
 
 /// All runs of this keeper's life.
 #[derive(Default)]
@@ -30,13 +33,18 @@ pub(crate) struct Board(RefCell<Inner>);
 #[derive(Default)]
 struct Inner {
     runs: HashMap<CommandId, Entry>,
-    forgotten: HashSet<CommandId>,
+    /// When they expire, Unix ms.
+    forgotten: HashMap<CommandId, u64>,
+    /// Latest expiry of an id that is not remembered any more. It rests on what was said and not on the clock of the
+    /// moment, so that no clock that is set makes a command start twice.
+    dropped_until: u64,
     watchers: Vec<Weak<Watcher>>,
     closed: bool,
 }
 
 struct Entry {
     status: RunStatus,
+    expires_at: u64,
     /// Present until the group was ended; afterwards its id may be somebody else's.
     group: Option<Group>,
     cancel: Rc<Notify>,
@@ -51,16 +59,18 @@ pub(crate) enum Admission {
 }
 
 impl Board {
-    /// Decides about a `start`.
-    pub(crate) fn admit(&self, cid: CommandId) -> Result<Admission, Refusal> {
+    /// Decides about a `start`. `expires_at` is 0 when it is not known.
+    pub(crate) fn admit(&self, cid: CommandId, expires_at: u64) -> Result<Admission, Refusal> {
         let inner = self.0.borrow();
         if inner.runs.contains_key(&cid) {
             Ok(Admission::Known)
-        } else if inner.forgotten.contains(&cid) {
+        } else if inner.forgotten.contains_key(&cid) {
             Err(Refusal::Forgotten)
         } else if inner.closed {
             Err(Refusal::ShuttingDown)
-        } else if inner.runs.len() + inner.forgotten.len() >= MAX_REMEMBERED {
+        } else if expires_at > 0 && expires_at <= inner.dropped_until {
+            Err(Refusal::Expired)
+        } else if inner.free() == 0 {
             Err(Refusal::JournalFull)
         } else if inner.runs.len() >= MAX_RUNS {
             Err(Refusal::Busy)
@@ -70,10 +80,12 @@ impl Board {
     }
 
     /// Remembers a run that was just started, or failed to; answers what its cancelling will ring.
-    pub(crate) fn insert(&self, status: RunStatus, group: Option<Group>) -> Rc<Notify> {
+    pub(crate) fn insert(&self, status: RunStatus, group: Option<Group>, expires_at: u64) -> Rc<Notify> {
         let cancel = Rc::new(Notify::new());
         let cid = status.cid;
-        self.0.borrow_mut().runs.insert(cid, Entry { status, group, cancel: Rc::clone(&cancel) });
+        let expires_at = if expires_at == 0 { NEVER } else { expires_at };
+        let entry = Entry { status, expires_at, group, cancel: Rc::clone(&cancel) };
+        self.0.borrow_mut().runs.insert(cid, entry);
         self.tell(cid);
         cancel
     }
@@ -113,15 +125,34 @@ impl Board {
     /// Lets go of an ended run and keeps its id.
     pub(crate) fn forget(&self, cid: CommandId) -> Result<(), Refusal> {
         let mut inner = self.0.borrow_mut();
-        match inner.runs.get(&cid).map(|entry| entry.status.phase) {
-            Some(Phase::Running) => Err(Refusal::Running),
-            Some(Phase::Ended) => {
+        match inner.runs.get(&cid).map(|entry| (entry.status.phase, entry.expires_at)) {
+            Some((Phase::Running, _)) => Err(Refusal::Running),
+            Some((Phase::Ended, expires_at)) => {
                 inner.runs.remove(&cid);
-                inner.forgotten.insert(cid);
+                inner.forgotten.insert(cid, expires_at);
                 Ok(())
             }
             None => Ok(()),
         }
+    }
+
+    /// Drops ids of forgotten runs whose command expired more than a day ago.
+    pub(crate) fn prune(&self, now_ms: u64) {
+        let mut inner = self.0.borrow_mut();
+        let mut dropped_until = inner.dropped_until;
+        inner.forgotten.retain(|_, expires_at| {
+            let stays = now_ms < expires_at.saturating_add(DAY_MS);
+            if !stays {
+                dropped_until = dropped_until.max(*expires_at);
+            }
+            stays
+        });
+        inner.dropped_until = dropped_until;
+    }
+
+    /// How many more ids can be remembered.
+    pub(crate) fn free(&self) -> usize {
+        self.0.borrow().free()
     }
 
     /// All runs as they stand, and a watcher that hears of every change from now on.
@@ -144,6 +175,12 @@ impl Board {
         let mut inner = self.0.borrow_mut();
         inner.closed = true;
         inner.runs.iter().filter_map(|(cid, entry)| Some((*cid, entry.group?))).collect()
+    }
+}
+
+impl Inner {
+    fn free(&self) -> usize {
+        MAX_REMEMBERED.saturating_sub(self.runs.len() + self.forgotten.len())
     }
 }
 
@@ -182,30 +219,55 @@ mod tests {
     fn an_id_is_started_once_in_a_life() {
         let board = Board::default();
         let run = status(1, Phase::Running);
-        assert!(matches!(board.admit(run.cid), Ok(Admission::New)));
-        board.insert(run.clone(), None);
-        assert!(matches!(board.admit(run.cid), Ok(Admission::Known)));
+        assert!(matches!(board.admit(run.cid, 9), Ok(Admission::New)));
+        board.insert(run.clone(), None, 9);
+        assert!(matches!(board.admit(run.cid, 9), Ok(Admission::Known)));
         assert_eq!(board.forget(run.cid), Err(Refusal::Running));
         board.record(status(1, Phase::Ended));
-        assert!(matches!(board.admit(run.cid), Ok(Admission::Known)));
+        assert!(matches!(board.admit(run.cid, 9), Ok(Admission::Known)));
         assert_eq!(board.forget(run.cid), Ok(()));
-        assert_eq!(board.admit(run.cid).err(), Some(Refusal::Forgotten));
+        assert_eq!(board.admit(run.cid, 9).err(), Some(Refusal::Forgotten));
     }
 
     #[test]
     fn memory_is_bounded() {
         let board = Board::default();
         for number in 0..MAX_RUNS as u128 {
-            board.insert(status(number, Phase::Ended), None);
+            board.insert(status(number, Phase::Ended), None, 5);
         }
         let next = status(u128::from(u64::MAX), Phase::Running).cid;
-        assert_eq!(board.admit(next).err(), Some(Refusal::Busy));
+        assert_eq!(board.admit(next, 9).err(), Some(Refusal::Busy));
         for number in 0..MAX_REMEMBERED as u128 {
             let run = status(number, Phase::Ended);
-            board.insert(run.clone(), None);
+            board.insert(run.clone(), None, 5);
             board.forget(run.cid).unwrap();
         }
-        assert_eq!(board.admit(next).err(), Some(Refusal::JournalFull));
+        board.prune(5 + DAY_MS - 1);
+        assert_eq!(board.admit(next, 9).err(), Some(Refusal::JournalFull));
+        board.prune(5 + DAY_MS);
+        assert!(matches!(board.admit(next, 9), Ok(Admission::New)));
+    }
+
+    #[test]
+    fn an_id_that_is_not_remembered_any_more_is_started_by_no_clock() {
+        let board = Board::default();
+        let started = |number, expires_at| {
+            let run = status(number, Phase::Ended);
+            board.insert(run.clone(), None, expires_at);
+            board.forget(run.cid).unwrap();
+            run.cid
+        };
+        let (old, newer, nameless) = (started(1, 5), started(2, 6), started(3, 0));
+        board.prune(5 + DAY_MS);
+        assert_eq!(board.admit(old, 5).err(), Some(Refusal::Expired));
+        assert_eq!(board.admit(newer, 6).err(), Some(Refusal::Forgotten));
+        board.prune(u64::MAX - 1);
+        assert_eq!(board.admit(newer, 6).err(), Some(Refusal::Expired));
+        assert_eq!(
+            board.admit(nameless, 0).err(),
+            Some(Refusal::Forgotten),
+            "an older relay names no expiry"
+        );
     }
 
     #[tokio::test]
@@ -213,7 +275,7 @@ mod tests {
         let board = Board::default();
         let (_, watcher) = board.watch();
         let mut run = status(1, Phase::Running);
-        board.insert(run.clone(), None);
+        board.insert(run.clone(), None, 9);
         for bytes in 1..=1000 {
             run.stdout.bytes = bytes;
             board.record(run.clone());

@@ -58,16 +58,19 @@ pub struct Welcome {
     pub instance: Nonce,
     /// The keeper's process id.
     pub pid: u32,
+    /// How many more ids it can remember: so many starts are taken. Absent when it does not say.
+    pub free: Option<u32>,
     /// Every run that was not forgotten, in no order.
     pub runs: Vec<RunStatus>,
 }
 
 impl fmt::Debug for Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nonce: _, instance, pid, runs } = self;
+        let Self { nonce: _, instance, pid, free, runs } = self;
         f.debug_struct("Welcome")
             .field("instance", instance)
             .field("pid", pid)
+            .field("free", free)
             .field("runs", runs)
             .finish_non_exhaustive()
     }
@@ -163,7 +166,7 @@ impl KeeperClient {
     async fn greet(&mut self) -> Result<Welcome, KeeperError> {
         self.send(&ToKeeper::Hello { version: PROTOCOL_VERSION }).await?;
         let Some(ToRelay::Welcome(greeting)) = self.receive().await? else { return Err(KeeperError::Gone) };
-        let Greeting { version, nonce, instance, pid, runs: count } = greeting;
+        let Greeting { version, nonce, instance, pid, runs: count, free } = greeting;
         if version != PROTOCOL_VERSION {
             return Err(KeeperError::Version { theirs: version });
         }
@@ -172,7 +175,7 @@ impl KeeperClient {
             let Some(ToRelay::Status(run)) = self.receive().await? else { return Err(KeeperError::Gone) };
             runs.push(*run);
         }
-        Ok(Welcome { nonce, instance, pid, runs })
+        Ok(Welcome { nonce, instance, pid, free, runs })
     }
 
     /// Asks for a run. Answered by `Started` or `Refused`.

@@ -22,6 +22,7 @@ use super::{
     protocol::{FrameError, FrameReader, Greeting, PROTOCOL_VERSION, ToKeeper, ToRelay, encode},
     run::Shared,
 };
+use crate::clock::unix_ms;
 
 /// A relay says hello at once; whoever does not in this time is let go.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -119,11 +120,13 @@ async fn greet(
     identity: Identity,
     shared: &Shared,
 ) -> Result<Rc<Watcher>, FrameError> {
+    shared.board.prune(unix_ms());
     let (runs, watcher) = shared.board.watch();
     let Identity { nonce, instance } = identity;
     let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-    let greeting =
-        Greeting { version: PROTOCOL_VERSION, nonce, instance, pid: std::process::id(), runs: count };
+    let free = Some(u32::try_from(shared.board.free()).unwrap_or(u32::MAX));
+    let (version, pid) = (PROTOCOL_VERSION, std::process::id());
+    let greeting = Greeting { version, nonce, instance, pid, runs: count, free };
     let mut frames = Vec::new();
     encode(&ToRelay::Welcome(greeting), &mut frames)?;
     for run in runs {

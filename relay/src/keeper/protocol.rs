@@ -42,6 +42,10 @@ pub struct StartRun {
     pub max_output: u64,
     /// What is left in the process group when the run is over by itself is left alone.
     pub leave_children: bool,
+    /// When the command expires, Unix ms: its id is remembered until a day after that. Absent (0) from a relay that is
+    /// older than this field; then the id is remembered for as long as the keeper lives.
+    #[serde(default)]
+    pub expires_at: u64,
 }
 
 impl fmt::Debug for StartRun {
@@ -111,6 +115,9 @@ pub(crate) struct Greeting {
     pub(crate) pid: u32,
     /// How many status frames follow.
     pub(crate) runs: u32,
+    /// How many more ids can be remembered. Absent from a keeper that is older than this field, and does not say.
+    #[serde(default)]
+    pub(crate) free: Option<u32>,
 }
 
 impl fmt::Debug for Greeting {
@@ -135,6 +142,9 @@ pub enum Refusal {
     Busy,
     /// `start`: `timeout_ms` is out of range.
     Invalid,
+    /// `start`: commands that expired no earlier are forgotten already, so nobody knows whether it ran. Only said to a
+    /// relay that names `expires_at`.
+    Expired,
     /// `forget`: it is still going on.
     Running,
     /// The keeper is about to end.
@@ -383,11 +393,27 @@ mod tests {
             timeout_ms: 1,
             max_output: 1,
             leave_children: false,
+            expires_at: 1,
         };
         assert!(!format!("{:?}", ToKeeper::Start(start)).contains("secret"));
-        let greeting =
-            Greeting { version: 1, nonce: Nonce([0xab; 16]), instance: Nonce([1; 16]), pid: 1, runs: 0 };
+        let (nonce, instance) = (Nonce([0xab; 16]), Nonce([1; 16]));
+        let greeting = Greeting { version: 1, nonce, instance, pid: 1, runs: 0, free: Some(1) };
         let text = format!("{:?}", ToRelay::Welcome(greeting));
         assert!(!text.contains("171") && !text.contains("abab"), "{text}");
+    }
+
+    /// Relay and keeper of one machine may be of different releases: a keeper outlives its relay.
+    #[test]
+    fn what_a_former_release_says_is_understood() {
+        let start = r#"{"type":"start","cid":"0193a2b4-0000-7000-8000-000000000000","command":"true","timeout_ms":1,"max_output":1,"leave_children":false}"#;
+        let ToKeeper::Start(start) = serde_json::from_str(start).unwrap() else { panic!("no start") };
+        assert_eq!(start.expires_at, 0);
+        let id = "01".repeat(16);
+        let greeting =
+            format!(r#"{{"type":"welcome","version":1,"nonce":"{id}","instance":"{id}","pid":1,"runs":0}}"#);
+        let ToRelay::Welcome(greeting) = serde_json::from_str(&greeting).unwrap() else {
+            panic!("no welcome")
+        };
+        assert_eq!(greeting.free, None);
     }
 }
