@@ -13,6 +13,7 @@
 //! | `store` | folder, lock, socket address |
 //! | `board` | which runs there are and how they stand |
 //! | `run` | one run from start to recorded end |
+//! | `open` | which runs are open, for the next keeper |
 //! | `process` | starting, signalling and reaping processes |
 //! | [`spool`] | output on disk |
 //! | [`reap`] | ending processes of a keeper that is gone |
@@ -23,6 +24,7 @@ mod board;
 pub mod client;
 mod connection;
 mod error;
+mod open;
 mod process;
 pub mod protocol;
 pub mod reap;
@@ -60,6 +62,7 @@ pub(crate) use store::{identity, make_private_folder};
 
 use board::{Admission, Board};
 use connection::{Asked, Identity};
+use open::OpenRuns;
 use process::{Group, Reaper};
 use protocol::{Cause, End, Phase, Refusal, RunStatus, StartRun, StreamStatus, ToKeeper, ToRelay};
 use run::{Run, Shared};
@@ -150,6 +153,7 @@ impl Keeper {
         let shared = Shared {
             board: Board::default(),
             reaper: Reaper::default(),
+            open: OpenRuns::new(&store.path(""), identity.instance),
             buffer: RefCell::new(vec![0; run::READ_BYTES]),
         };
         Ok(Self {
@@ -167,12 +171,23 @@ impl Keeper {
         })
     }
 
-    /// Ends what a former keeper of this store left running. The relay does that too, for the keepers that its journal
-    /// knows: the journal may have been lost, or set back, together with the keeper.
+    /// Ends what the open runs of a former keeper of this store left running. The relay does that too, for the keepers
+    /// that its journal knows: the journal may have been lost, or set back, together with the keeper.
     async fn end_left_behind(&self) {
-        let left = reap::end_left_behind(&self.store.path(""), self.identity.instance).await;
+        let open = &self.shared.open;
+        let former = open.former().unwrap_or_else(|error| {
+            tracing::warn!(%error, "record of open runs not read");
+            None
+        });
+        let left =
+            reap::end_left_behind(&self.store.path(""), self.identity.instance, former.as_deref()).await;
         if left.ended > 0 || !left.none_left {
             tracing::warn!(ended = left.ended, none_left = left.none_left, "a former keeper left processes");
+        }
+        // Those that are left all the same are for the keeper after this one.
+        let over = former.filter(|_| left.none_left).unwrap_or_default();
+        if let Err(error) = open.begin(&over) {
+            tracing::warn!(%error, "open runs are not recorded");
         }
     }
 
@@ -266,11 +281,13 @@ impl Keeper {
         let place = self.store.path("");
         let mark = (!start.leave_children).then_some(place.as_path());
         let instance = self.identity.instance;
+        self.shared.open.add(start.cid);
         let shell = match self.shared.reaper.spawn(start.cid, &start.command, instance, mark) {
             Ok(shell) => shell,
             Err(error) => {
                 end_without_a_start(&mut status, spool, &error);
                 self.shared.board.insert(status, None, start.expires_at);
+                self.shared.open.remove(start.cid);
                 return Ok(());
             }
         };
@@ -310,8 +327,9 @@ impl Keeper {
         let cids: Vec<_> = runs.iter().map(|(cid, _)| *cid).collect();
         if !cids.is_empty() {
             let search = reap::end_marked(self.identity.instance, &cids);
-            if timeout(SHUTDOWN_SEARCH, search).await.is_err() {
-                tracing::warn!("processes that left their group may be left");
+            match timeout(SHUTDOWN_SEARCH, search).await {
+                Ok(ended) if ended.none_left => cids.iter().for_each(|cid| self.shared.open.remove(*cid)),
+                _ => tracing::warn!("processes that left their group may be left"),
             }
         }
         let lost = KeeperError::LockLost { path: self.store.lock_path() };

@@ -598,6 +598,29 @@ async fn a_new_keeper_ends_what_a_killed_one_left_even_when_the_store_is_gone() 
     signal(kept, Signal::KILL)
 }
 
+/// What a completed run started and left to itself, such as a service, outlives any number of keepers.
+#[tokio::test]
+async fn a_new_keeper_ends_what_open_runs_left_and_nothing_of_ended_ones() -> Result<()> {
+    let mut room = Room::open().await?;
+    let kept = room.run("setsid sleep 300 >/dev/null 2>&1 & echo $!").await?;
+    let kept: u32 = room.text(&kept)?.trim().parse()?;
+    assert!(is_alive(kept), "it left its group");
+    let run = room.start_of("setsid sleep 300 & echo $!; sleep 300");
+    let cid = room.start(run).await?;
+    let status = room.status_when(|status| status.cid == cid && status.stdout.bytes > 2).await?;
+    let (shell, daemon) = (status.pid.context("no pid")?, room.text(&status)?.trim().parse()?);
+    for _ in 0..2 {
+        signal(room.welcome.pid, Signal::KILL)?;
+        while room.event().await? != KeeperEvent::Gone {}
+        (room.client, room.welcome) = KeeperClient::connect_or_start(&room.store(), exe()).await?;
+        eventually_dead(shell, PATIENCE).await?;
+        eventually_dead(daemon, PATIENCE).await?;
+        assert!(is_alive(kept), "what an ended run left behind was ended");
+    }
+    assert_eq!(fs::read_dir(room.store().join("open"))?.count(), 0);
+    signal(kept, Signal::KILL)
+}
+
 #[tokio::test]
 async fn a_keeper_without_its_lock_file_ends_with_its_children() -> Result<()> {
     let mut room = Room::open().await?;

@@ -19,7 +19,10 @@ use rustix::{
 };
 use signalbox_schemas::id::{CommandId, Nonce};
 
-use super::process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE};
+use super::{
+    open::OpenRun,
+    process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE},
+};
 
 /// Longest search for marked processes that come into being while others are ended.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
@@ -47,14 +50,31 @@ pub async fn end_marked(instance: Nonce, runs: &[CommandId]) -> EndedProcesses {
 }
 
 /// Kills what former keepers of `store` left running: processes whose mark names that store and another keeper than
-/// `instance`, with their process groups. Only for the keeper that holds the store's lock: there is no other one then
-/// whose they could be. Left alone are processes of other containers, where the same path is another store.
+/// `instance`, with their process groups; of `open` runs only, unless nothing is known about those. Only for the keeper
+/// that holds the store's lock: there is no other one then whose they could be. Left alone are processes of other
+/// containers, where the same path is another store.
 ///
 /// Bounds as for [`end_marked`].
-pub(crate) async fn end_left_behind(store: &Path, instance: Nonce) -> EndedProcesses {
+pub(crate) async fn end_left_behind(
+    store: &Path,
+    instance: Nonce,
+    open: Option<&[OpenRun]>,
+) -> EndedProcesses {
+    if open.is_some_and(<[_]>::is_empty) {
+        return EndedProcesses { ended: 0, none_left: true };
+    }
     let Some(here) = Namespaces::of("self") else { return EndedProcesses { ended: 0, none_left: false } };
-    let keeper = entry(KEEPER_VARIABLE, instance.to_string().as_bytes());
-    end(Marks::LeftBehind { store: entry(STORE_VARIABLE, store.as_os_str().as_bytes()), keeper, here }).await
+    let run = |(instance, cid): &OpenRun| {
+        let keeper = entry(KEEPER_VARIABLE, instance.to_string().as_bytes());
+        [keeper, entry(RUN_VARIABLE, cid.to_string().as_bytes())]
+    };
+    end(Marks::LeftBehind {
+        store: entry(STORE_VARIABLE, store.as_os_str().as_bytes()),
+        keeper: entry(KEEPER_VARIABLE, instance.to_string().as_bytes()),
+        open: open.map(|open| open.iter().map(run).collect()),
+        here,
+    })
+    .await
 }
 
 async fn end(marks: Marks) -> EndedProcesses {
@@ -85,8 +105,8 @@ async fn end(marks: Marks) -> EndedProcesses {
 enum Marks {
     /// Those of these runs of a keeper.
     Keeper { keeper: Vec<u8>, runs: HashSet<Vec<u8>> },
-    /// Those of a store that are not of its present keeper, where that keeper is.
-    LeftBehind { store: Vec<u8>, keeper: Vec<u8>, here: Namespaces },
+    /// Those of a store that are not of its present keeper, where that keeper is; by keeper and run, or all of them.
+    LeftBehind { store: Vec<u8>, keeper: Vec<u8>, open: Option<Vec<[Vec<u8>; 2]>>, here: Namespaces },
 }
 
 /// An entry of an environment block.
@@ -100,7 +120,10 @@ impl Marks {
         let has = |wanted: &[u8]| environment.split(|byte| *byte == 0).any(|entry| entry == wanted);
         match self {
             Self::Keeper { keeper, runs } => has(keeper) && runs.iter().any(|run| has(run)),
-            Self::LeftBehind { store, keeper, .. } => has(store) && !has(keeper),
+            Self::LeftBehind { store, keeper, open, .. } => {
+                let of_run = |run: &[Vec<u8>; 2]| run.iter().all(|entry| has(entry));
+                has(store) && !has(keeper) && open.as_ref().is_none_or(|open| open.iter().any(of_run))
+            }
         }
     }
 
@@ -180,20 +203,23 @@ mod tests {
     }
 
     #[rstest]
-    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=former\0", true)]
-    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=k\0", false)]
-    #[case(b"SIGNALBOX_STORE=/s/t\0SIGNALBOX_KEEPER=former\0", false)]
-    #[case(b"SIGNALBOX_KEEPER=former\0", false)]
+    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=former\0SIGNALBOX_RUN=r\0", true, true)]
+    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=former\0SIGNALBOX_RUN=ended\0", true, false)]
+    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=another\0SIGNALBOX_RUN=r\0", true, false)]
+    #[case(b"SIGNALBOX_STORE=/s\0SIGNALBOX_KEEPER=k\0SIGNALBOX_RUN=r\0", false, false)]
+    #[case(b"SIGNALBOX_STORE=/s/t\0SIGNALBOX_KEEPER=former\0SIGNALBOX_RUN=r\0", false, false)]
+    #[case(b"SIGNALBOX_KEEPER=former\0SIGNALBOX_RUN=r\0", false, false)]
     fn left_behind_is_what_another_keeper_of_the_store_started(
         #[case] environment: &[u8],
-        #[case] left_behind: bool,
+        #[case] with_nothing_known: bool,
+        #[case] with_one_open: bool,
     ) {
-        let here = Namespaces::of("self").unwrap();
-        let marks = Marks::LeftBehind {
-            store: entry(STORE_VARIABLE, b"/s"),
-            keeper: entry(KEEPER_VARIABLE, b"k"),
-            here,
+        let open = vec![[entry(KEEPER_VARIABLE, b"former"), entry(RUN_VARIABLE, b"r")]];
+        let is_left_behind = |open| {
+            let here = Namespaces::of("self").unwrap();
+            let (store, keeper) = (entry(STORE_VARIABLE, b"/s"), entry(KEEPER_VARIABLE, b"k"));
+            Marks::LeftBehind { store, keeper, open, here }.stand_in(environment)
         };
-        assert_eq!(marks.stand_in(environment), left_behind);
+        assert_eq!((is_left_behind(None), is_left_behind(Some(open))), (with_nothing_known, with_one_open));
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     board::Board,
+    open::OpenRuns,
     process::{Exit, Group, Reaper},
     protocol::{Cause, End, Phase, RunStatus, ShellEnd},
     spool::RunSpool,
@@ -45,6 +46,7 @@ const READS_PER_TURN: usize = 4;
 pub(crate) struct Shared {
     pub(crate) board: Board,
     pub(crate) reaper: Reaper,
+    pub(crate) open: OpenRuns,
     /// One buffer of [`READ_BYTES`] is enough: no run keeps it while it waits.
     pub(crate) buffer: RefCell<Vec<u8>>,
 }
@@ -142,6 +144,7 @@ impl Run {
         tracing::debug!(%cid, group_dead, "run ended");
         self.shared.board.record(self.status);
         hit(Part::Keeper, Point::ExitWritten);
+        self.shared.open.remove(cid);
         self.shared.board.tell(cid);
     }
 

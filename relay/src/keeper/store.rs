@@ -5,6 +5,7 @@
 //!   keeper.lock       0600  held with flock while the keeper lives; {"pid", "instance", "started_at"}
 //!   keeper.sock       0600
 //!   keeper.log        0600  what the keeper says on stderr
+//!   open/             0700  which runs are open, see `open`
 //!   spool/            0700  output, see `spool`
 //! ```
 
