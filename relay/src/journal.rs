@@ -31,6 +31,8 @@ const CHECKSUM_DIGITS: usize = 8;
 const MAX_LINE_BYTES: u64 = 512 * 1024;
 /// The file is written anew when it is above this and above twice its size after the last time.
 const COMPACT_BYTES: u64 = 1024 * 1024;
+/// When that failed, such as on a full disk, it is tried again after so much more.
+const COMPACT_AGAIN_BYTES: u64 = 64 * 1024;
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +64,8 @@ pub(crate) struct Journal {
     file: File,
     /// Bytes of whole lines in the file.
     length: u64,
-    compacted_length: u64,
+    /// The file is written anew when it is longer than this.
+    compact_above: u64,
     is_dirty: bool,
     ledger: Ledger,
     /// Lines that could not be read back.
@@ -84,11 +87,15 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
+        // Of a process that was killed while it wrote the file anew. It takes room, and nothing else depends on it.
+        if let Err(error) = remove_if_there(&draft_of(&path)) {
+            tracing::warn!(%error, "journal draft not removed");
+        }
         let (ledger, length, broken_lines) = replay(&file).map_err(failed)?;
         // A torn tail goes, so that the next entry begins on a line of its own.
         file.set_len(length).map_err(failed)?;
         let mut journal =
-            Self { path, file, length, compacted_length: 0, is_dirty: false, ledger, broken_lines };
+            Self { path, file, length, compact_above: COMPACT_BYTES, is_dirty: false, ledger, broken_lines };
         journal.ledger.prune(now_ms);
         Ok(journal)
     }
@@ -114,11 +121,9 @@ impl Journal {
         self.length += line.len() as u64;
         self.is_dirty = true;
         self.ledger.apply(entry);
-        if self.length > COMPACT_BYTES
-            && self.length > 2 * self.compacted_length
+        if self.length > self.compact_above
             && let Err(error) = self.compact()
         {
-            // It only gets longer; tried again with the next entry.
             tracing::warn!(%error, "journal not written anew");
         }
         Ok(())
@@ -149,12 +154,27 @@ impl Journal {
     }
 
     fn compact(&mut self) -> io::Result<()> {
-        let draft = self.path.with_extension("new");
-        // Even when it fails, the next try waits until the file has doubled.
-        self.compacted_length = self.length;
+        let draft = draft_of(&self.path);
+        match self.write_draft(&draft).and_then(|written| fs::rename(&draft, &self.path).map(|()| written)) {
+            Ok((file, length)) => {
+                self.file = file;
+                self.length = length;
+                self.compact_above = COMPACT_BYTES.max(2 * length);
+                Ok(())
+            }
+            Err(error) => {
+                // What it took of a full disk is what the next entries need.
+                drop(remove_if_there(&draft));
+                self.compact_above = self.length + COMPACT_AGAIN_BYTES;
+                Err(error)
+            }
+        }
+    }
+
+    fn write_draft(&self, draft: &Path) -> io::Result<(File, u64)> {
         let mut options = OpenOptions::new();
         // Opened for appending too: after the rename this is the journal.
-        let file = options.read(true).append(true).create(true).mode(0o600).open(&draft)?;
+        let file = options.read(true).append(true).create(true).mode(0o600).open(draft)?;
         file.set_len(0)?;
         let mut writer = io::BufWriter::new(&file);
         let mut length = 0;
@@ -166,11 +186,19 @@ impl Journal {
         writer.flush()?;
         drop(writer);
         file.sync_data()?;
-        fs::rename(&draft, &self.path)?;
-        self.file = file;
-        self.length = length;
-        self.compacted_length = length;
-        Ok(())
+        Ok((file, length))
+    }
+}
+
+/// Where the file is written anew.
+fn draft_of(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

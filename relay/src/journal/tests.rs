@@ -123,6 +123,28 @@ fn the_file_stays_small_while_it_says_the_same() {
 }
 
 #[test]
+fn a_draft_that_fails_leaves_no_file_and_is_tried_again() {
+    let store = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(store.path(), 0).unwrap();
+    let draft = draft_of(&journal.path);
+    let full = || std::os::unix::fs::symlink("/dev/full", &draft).unwrap();
+    full();
+    while journal.length <= COMPACT_BYTES {
+        journal.append(chunk(1, 0, 9, false)).unwrap();
+    }
+    assert!(fs::symlink_metadata(&draft).is_err(), "the draft was left behind");
+    assert!(journal.length > COMPACT_BYTES, "nothing was tried");
+    while journal.length > COMPACT_BYTES && journal.length < 2 * COMPACT_BYTES {
+        journal.append(chunk(1, 0, 9, false)).unwrap();
+    }
+    assert!(journal.length < COMPACT_BYTES, "it was not tried again");
+    full();
+    drop(journal);
+    Journal::open(store.path(), 0).unwrap();
+    assert!(fs::symlink_metadata(&draft).is_err(), "the draft of a killed process was left behind");
+}
+
+#[test]
 fn ids_go_a_day_after_they_expired_unless_something_is_open() {
     let mut ledger = fold([claim(1), claim(2), fact(3, 1), fact(4, 1)]);
     ledger.apply(Entry::Decided { cid: cid(2) });
