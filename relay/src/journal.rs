@@ -67,6 +67,8 @@ pub(crate) struct Journal {
     /// The file is written anew when it is longer than this.
     compact_above: u64,
     is_dirty: bool,
+    /// Whether half a line may stand at the end of the file, which could not be taken away again.
+    is_torn: bool,
     ledger: Ledger,
     /// Lines that could not be read back.
     pub(crate) broken_lines: u64,
@@ -94,8 +96,16 @@ impl Journal {
         let (ledger, length, broken_lines) = replay(&file).map_err(failed)?;
         // A torn tail goes, so that the next entry begins on a line of its own.
         file.set_len(length).map_err(failed)?;
-        let mut journal =
-            Self { path, file, length, compact_above: COMPACT_BYTES, is_dirty: false, ledger, broken_lines };
+        let mut journal = Self {
+            path,
+            file,
+            length,
+            compact_above: COMPACT_BYTES,
+            is_dirty: false,
+            is_torn: false,
+            ledger,
+            broken_lines,
+        };
         journal.ledger.prune(now_ms);
         Ok(journal)
     }
@@ -110,15 +120,22 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`]: nothing was added.
     pub(crate) fn append(&mut self, entry: Entry) -> Result<(), JournalError> {
-        let line = encode(&entry);
+        let mut line = encode(&entry);
+        if self.is_torn {
+            // The reader passes over what is torn, but not over a line that continues it.
+            line.insert(0, b'\n');
+        }
         if let Err(source) = (&self.file).write_all(&line) {
-            // Half a line must not stay in front of the next one. If even that fails, the reader passes over it.
-            if let Err(error) = self.file.set_len(self.length) {
-                tracing::warn!(%error, "half a journal line stays");
+            // Half a line must not stay in front of the next one.
+            self.is_torn = self.file.set_len(self.length).is_err();
+            if self.is_torn {
+                tracing::warn!("half a journal line stays");
             }
             return Err(JournalError::Write { path: self.path.clone(), source });
         }
-        self.length += line.len() as u64;
+        // Longer by what is torn, if anything is.
+        self.length = self.file.metadata().map_or(self.length + line.len() as u64, |file| file.len());
+        self.is_torn = false;
         self.is_dirty = true;
         self.ledger.apply(entry);
         if self.length > self.compact_above
@@ -159,6 +176,7 @@ impl Journal {
             Ok((file, length)) => {
                 self.file = file;
                 self.length = length;
+                self.is_torn = false;
                 self.compact_above = COMPACT_BYTES.max(2 * length);
                 Ok(())
             }
@@ -240,6 +258,8 @@ fn replay(file: &File) -> io::Result<(Ledger, u64, u64)> {
             Some(whole) => {
                 match decode(whole) {
                     Some(entry) => ledger.apply(entry),
+                    // Before it nothing was torn after all.
+                    None if whole.is_empty() => {}
                     None => broken += 1,
                 }
                 end = position;

@@ -145,6 +145,28 @@ fn a_draft_that_fails_leaves_no_file_and_is_tried_again() {
 }
 
 #[test]
+fn half_a_line_that_cannot_be_taken_away_costs_no_other_line() {
+    let (store, bytes, ends) = written(&[claim(1), claim(2)]);
+    let path = store.path().join(FILE);
+    // What a full disk leaves of the second line.
+    fs::write(&path, &bytes[..ends[1]]).unwrap();
+    let mut journal = Journal::open(store.path(), 0).unwrap();
+    fs::write(&path, &bytes[..ends[2] - 20]).unwrap();
+    // It takes nothing and cannot be cut.
+    let file =
+        std::mem::replace(&mut journal.file, OpenOptions::new().append(true).open("/dev/full").unwrap());
+    journal.append(claim(2)).unwrap_err();
+    journal.append(claim(2)).unwrap_err();
+    journal.file = file;
+    journal.append(claim(3)).unwrap();
+    journal.append(claim(4)).unwrap();
+    assert_eq!(journal.length, fs::metadata(&path).unwrap().len());
+    let journal = Journal::open(store.path(), 0).unwrap();
+    let there: Vec<_> = (1..=4).filter(|number| journal.ledger.claimed(cid(*number)).is_some()).collect();
+    assert_eq!((there, journal.broken_lines), (vec![1, 3, 4], 1));
+}
+
+#[test]
 fn ids_go_a_day_after_they_expired_unless_something_is_open() {
     let mut ledger = fold([claim(1), claim(2), fact(3, 1), fact(4, 1)]);
     ledger.apply(Entry::Decided { cid: cid(2) });
