@@ -54,8 +54,8 @@ use crate::{
 /// First and longest wait before a chunk is sent again.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// A broker that says no for this long is believed, and the rest of the run's output is given up. Silence is not
-/// a no: then the broker is waited for.
+/// A broker that refuses for this long is believed, and the rest of the run's output is given up. Silence is no
+/// refusal, and neither is a broker that has no leader, no stream or no room just now: those are waited for.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// An answer that came sooner than this was an answer and not a wait that ended.
 const IS_AN_ANSWER: Duration = Duration::from_secs(1);
@@ -179,9 +179,7 @@ impl Pump {
         } else if is_silent {
             flow.pace.unanswered(answer.patience);
         }
-        if is_cut_off || is_silent {
-            flow.retry.refused_since = None;
-        } else if flow.retry.refused_since.get_or_insert_with(Instant::now).elapsed() >= GIVE_UP_AFTER {
+        if flow.retry.is_hopeless(&error, Instant::now()) {
             tracing::warn!(cid = %self.cid, %error, "output given up");
             return std::ops::ControlFlow::Break(());
         }
@@ -331,8 +329,41 @@ struct Retry {
     refused_since: Option<Instant>,
 }
 
+impl Retry {
+    /// Takes an error and says whether to give up.
+    fn is_hopeless(&mut self, error: &StoreError, now: Instant) -> bool {
+        if error.is_retryable() {
+            self.refused_since = None;
+            return false;
+        }
+        now >= *self.refused_since.get_or_insert(now) + GIVE_UP_AFTER
+    }
+}
+
 impl Default for Retry {
     fn default() -> Self {
         Self { backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY), refused_since: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_broker_that_refuses_is_believed() {
+        let refused = StoreError::Refused { code: 10_003, description: "bad request".into() };
+        let unanswered = StoreError::Unanswered { waited: Duration::ZERO };
+        let now = Instant::now();
+        let mut retry = Retry::default();
+        for waits in [StoreError::Full, unanswered] {
+            assert!(!retry.is_hopeless(&waits, now));
+            assert!(!retry.is_hopeless(&waits, now + 10 * GIVE_UP_AFTER));
+        }
+        assert!(!retry.is_hopeless(&refused, now));
+        assert!(!retry.is_hopeless(&StoreError::Full, now + GIVE_UP_AFTER));
+        assert!(!retry.is_hopeless(&refused, now + GIVE_UP_AFTER), "it began anew");
+        assert!(retry.is_hopeless(&refused, now + 2 * GIVE_UP_AFTER));
+        assert!(StoreError::TooLarge { size: 2, limit: 1 }.is_retryable() == refused.is_retryable());
     }
 }
