@@ -104,7 +104,7 @@ impl Pump {
             let status = self.status.borrow_and_update().clone();
             let ended = status.phase == Phase::Ended;
             if ended
-                && planner.chunks() == 0
+                && !planner.has_sent()
                 && let Some(all) = self.inline(&status)
             {
                 let inline = Some(all).filter(|all| all.stdout.0.len() + all.stderr.0.len() > 0);

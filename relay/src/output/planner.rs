@@ -27,6 +27,7 @@ pub(crate) struct Planner {
     began: Instant,
     /// Nothing more is sent, and these streams lack bytes that were.
     given_up: Option<[bool; 2]>,
+    has_sent: bool,
 }
 
 /// A piece to be sent.
@@ -51,7 +52,15 @@ fn at<T: Copy + Default>(pair: &[T; 2], stream: OutputStream) -> T {
 
 impl Planner {
     pub(crate) fn new(log: ChunkLog, began: Instant) -> Self {
-        Self { progress: log.before, again: log.window, waiting_since: [None; 2], began, given_up: None }
+        let has_sent = log.before.counter > 0 || !log.window.is_empty();
+        let (progress, again) = (log.before, log.window);
+        Self { progress, again, waiting_since: [None; 2], began, given_up: None, has_sent }
+    }
+
+    /// Whether a chunk was ever sent, by this process or a former one, acknowledged or not: what was may be there, and
+    /// the same bytes in the exit would come twice.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.has_sent
     }
 
     /// Chunks sent so far.
@@ -101,6 +110,7 @@ impl Planner {
     }
 
     fn take(&mut self, chunk: ChunkRecord, is_new: bool) -> Piece {
+        self.has_sent = true;
         let piece = Piece { chunk, counter: self.progress.counter, is_new };
         self.progress.add(chunk);
         piece

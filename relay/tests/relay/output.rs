@@ -2,8 +2,15 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Result, ensure};
-use signalbox_schemas::{id::Sha256, limit::INLINE_OUTPUT_BYTES, output::OutputStream, run::ExitState};
+use anyhow::{Context as _, Result, ensure};
+use signalbox_relay::keeper::client::KeeperClient;
+use signalbox_schemas::{
+    id::Sha256,
+    limit::INLINE_OUTPUT_BYTES,
+    output::OutputStream,
+    run::{Claim, ExitState},
+    subject::FactKind,
+};
 use signalbox_testkit::{
     eventually,
     slow_link::{SlowLink, Slowness},
@@ -96,6 +103,47 @@ async fn small_output_travels_in_the_exit_and_more_does_not() -> Result<()> {
     let sent = fleet.output(&machine, binary, OutputStream::Stdout).await?.whole()?;
     let inline = exit.inline.map(|inline| inline.stdout.0).unwrap_or_default();
     assert_eq!([sent, inline].concat(), b"\0\xff\xfe");
+    Ok(())
+}
+
+/// A chunk whose acknowledgement a killed relay did not see, of a run whose output would fit into the exit.
+#[tokio::test]
+async fn after_a_restart_no_byte_comes_twice() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let (print, end) = (machine.file("print"), machine.file("end"));
+    let wait_for = |gate: &std::path::Path| format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    let script = format!("{}; echo a; {}; echo b", wait_for(&print), wait_for(&end));
+    let (cid, offer) = fleet.command(&machine, &script)?;
+    fleet.offer(&machine, &[offer]).await?;
+    eventually("the claim", || async {
+        fleet.fact::<Claim>(&machine, cid, FactKind::Claim).await?.context("no claim")
+    })
+    .await?;
+    let journal = machine.store().join("journal");
+    fleet.broker.stop()?;
+    fs::write(&print, "")?;
+    eventually("the chunk is about to be sent", || async {
+        ensure!(fs::read_to_string(&journal)?.contains(r#""e":"chunk""#));
+        Ok(())
+    })
+    .await?;
+    relay.kill().await?;
+    fs::write(&end, "")?;
+    let (client, _) = KeeperClient::connect(&machine.store()).await?;
+    eventually("the whole output", || async {
+        ensure!(client.read_spool(cid, OutputStream::Stdout, 0, 9)?.len() == 4);
+        Ok(())
+    })
+    .await?;
+    fleet.broker.cont()?;
+    let _next = machine.start(&fleet).await?;
+    let exit = fleet.exit(&machine, cid).await?;
+    let sent = fleet.output(&machine, cid, OutputStream::Stdout).await?.whole()?;
+    let inline = exit.inline.map(|inline| inline.stdout.0).unwrap_or_default();
+    assert_eq!([sent, inline].concat(), b"a\nb\n");
+    assert!(exit.chunks > 0, "the exit does not tell of its chunks");
     Ok(())
 }
 

@@ -94,6 +94,19 @@ fn log(sent: &[Piece]) -> ChunkLog {
     log
 }
 
+#[test]
+fn a_chunk_that_may_be_there_keeps_the_output_out_of_the_exit() {
+    let now = Instant::now();
+    let mut planner = Planner::new(ChunkLog::default(), now);
+    assert!(!planner.has_sent());
+    let piece = planner.next(&status(kept(3), true), now, CHUNK_BYTES).unwrap();
+    assert!(planner.has_sent());
+    let restarted = Planner::new(log(&[piece]), now);
+    assert_eq!((restarted.chunks(), restarted.has_sent()), (0, true), "it is still to be sent again");
+    planner.give_up(0, [true; 2]);
+    assert!(planner.has_sent(), "given up is not unsent");
+}
+
 proptest! {
     /// However the run grows, and wherever the relay is killed, the pieces are the stream, each in one shape.
     #[test]
