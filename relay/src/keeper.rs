@@ -71,7 +71,8 @@ use store::{Lock, Store};
 
 use crate::clock::unix_ms;
 
-/// How often the keeper looks whether its lock file is still its own: children end within 1 s of its loss.
+/// How often the keeper looks whether its lock file and its socket are still its own: children end within 1 s of the
+/// loss of the one, and relays find the other again.
 const LOCK_CHECK: Duration = Duration::from_millis(500);
 /// Children have this long between TERM and KILL when the keeper itself is told to end.
 const SHUTDOWN_TERM_GRACE: Duration = Duration::from_secs(1);
@@ -125,6 +126,8 @@ struct Keeper {
     lock: Lock,
     listener: UnixListener,
     socket: (u64, u64),
+    /// Whether relays cannot find this keeper just now.
+    is_hidden: bool,
     signals: Signals,
     identity: Identity,
     shared: Rc<Shared>,
@@ -161,6 +164,7 @@ impl Keeper {
             lock,
             listener,
             socket,
+            is_hidden: false,
             signals,
             identity,
             shared: Rc::new(shared),
@@ -199,7 +203,12 @@ impl Keeper {
                 biased;
                 Some(()) = self.signals.terminate.recv() => return Reason::Told,
                 Some(()) = self.signals.interrupt.recv() => return Reason::Told,
-                _ = lock_check.tick() => if !self.lock.is_in_place() { return Reason::LockLost },
+                _ = lock_check.tick() => {
+                    if !self.lock.is_in_place() {
+                        return Reason::LockLost;
+                    }
+                    self.stay_reachable();
+                }
                 Some(()) = self.signals.child.recv() => self.shared.reaper.collect(),
                 Some(ended) = self.runs.join_next() => if let Err(error) = ended {
                     // A run nobody follows would go on for ever: better that all of them are `lost`.
@@ -212,6 +221,29 @@ impl Keeper {
                 accepted = self.listener.accept() => self.accept(accepted.map(|(stream, _)| stream)),
             }
         }
+    }
+
+    /// Listens anew when the socket was removed or replaced: nobody else may serve this store while the lock is held, so
+    /// without it the machine would have no keeper that can be reached, and could have no other one.
+    fn stay_reachable(&mut self) {
+        if self.is_socket_in_place() {
+            return;
+        }
+        match listen(&self.store) {
+            Ok((listener, socket)) => {
+                (self.listener, self.socket, self.is_hidden) = (listener, socket, false);
+                tracing::warn!("socket was gone, listening anew");
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_hidden, true) {
+                    tracing::error!(%error, "socket is gone and cannot be made anew");
+                }
+            }
+        }
+    }
+
+    fn is_socket_in_place(&self) -> bool {
+        fs::symlink_metadata(self.store.socket_path()).is_ok_and(|it| store::identity(&it) == self.socket)
     }
 
     fn accept(&mut self, accepted: io::Result<tokio::net::UnixStream>) {
@@ -333,8 +365,7 @@ impl Keeper {
             }
         }
         let lost = KeeperError::LockLost { path: self.store.lock_path() };
-        if fs::symlink_metadata(self.store.socket_path()).is_ok_and(|it| store::identity(&it) == self.socket)
-        {
+        if self.is_socket_in_place() {
             drop(fs::remove_file(self.store.socket_path()));
         }
         let path = self.store.lock_path();

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::{
     backoff::Backoff,
+    counters::Counters,
     journal::KeeperMark,
     keeper::{
         client::{KeeperClient, Welcome},
@@ -27,12 +28,15 @@ const GONE_SOON: Duration = Duration::from_secs(5);
 const GONE_POLL_LATER: Duration = Duration::from_secs(10);
 
 /// Connects to the keeper of `store`, or starts one, for as long as it takes.
-pub(crate) async fn bring_up(store: PathBuf, exe: PathBuf) -> (KeeperClient, Welcome) {
+pub(crate) async fn bring_up(store: PathBuf, exe: PathBuf, counters: Counters) -> (KeeperClient, Welcome) {
     let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
     loop {
         match KeeperClient::connect_or_start(&store, &exe).await {
             Ok(up) => return up,
-            Err(error) => tracing::error!(error = report(&error), "no keeper, nothing can run"),
+            Err(error) => {
+                counters.count("keeper_not_up");
+                tracing::error!(error = report(&error), "no keeper, nothing can run");
+            }
         }
         sleep(backoff.delay()).await;
     }

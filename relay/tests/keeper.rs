@@ -641,6 +641,27 @@ async fn a_keeper_without_its_lock_file_ends_with_its_children() -> Result<()> {
 }
 
 #[rstest]
+#[case::removed(false)]
+#[case::replaced(true)]
+#[tokio::test]
+async fn a_keeper_without_its_socket_is_found_again(#[case] is_replaced: bool) -> Result<()> {
+    let mut room = Room::open().await?;
+    let run = room.start_of("sleep 300");
+    let cid = room.start(run).await?;
+    let socket = room.store().join("keeper.sock");
+    fs::remove_file(&socket)?;
+    if is_replaced {
+        fs::write(&socket, "")?;
+    }
+    let connect = || async { Ok(KeeperClient::connect(&room.store()).await?) };
+    let (mut client, welcome) = eventually_within("the keeper is found", PATIENCE, connect).await?;
+    assert_eq!((welcome.pid, welcome.runs.len()), (room.welcome.pid, 1));
+    client.cancel(cid).await?;
+    room.end_of(cid).await?;
+    Ok(())
+}
+
+#[rstest]
 #[case::by_signal(true)]
 #[case::by_request(false)]
 #[tokio::test]

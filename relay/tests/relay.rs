@@ -476,6 +476,26 @@ async fn a_store_deleted_under_a_living_relay_loses_its_runs_and_nothing_else() 
 }
 
 #[tokio::test]
+async fn a_keeper_that_cannot_be_brought_up_is_counted() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    relay.kill().await?;
+    relay.kill_keeper().await?;
+    // Somebody else holds the lock of the next keeper.
+    let lock = fs::File::open(machine.store().join("keeper.lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    let next = machine.spawn(&fleet.broker.url(), &machine.store(), &[])?;
+    fleet.counted(&machine, "keeper_not_up").await?;
+    drop(lock);
+    let _next = next.ready().await?;
+    let (cid, offer) = fleet.command(&machine, "true")?;
+    fleet.offer(&machine, &[offer]).await?;
+    assert_eq!(fleet.exit(&machine, cid).await?.state, ExitState::Completed);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_relay_without_a_broker_waits_and_stops_when_told() -> Result<()> {
     let mut fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;

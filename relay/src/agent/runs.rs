@@ -53,8 +53,12 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 impl Agent {
     pub(super) fn bring_keeper_up(&mut self) {
-        let (store, exe) = (self.place.store.clone(), self.place.exe.clone());
-        self.jobs.spawn_local(async move { Done::Keeper(Box::new(bring_up(store, exe).await)) });
+        let up = self.keeper_up();
+        self.jobs.spawn_local(async move { Done::Keeper(Box::new(up.await)) });
+    }
+
+    fn keeper_up(&self) -> impl Future<Output = (KeeperClient, Welcome)> + use<> {
+        bring_up(self.place.store.clone(), self.place.exe.clone(), self.counters.clone())
     }
 
     /// # Errors
@@ -248,12 +252,12 @@ impl Agent {
         } else if let Some(keeper) = self.keeper.take() {
             tracing::warn!(pid = keeper.pid, "keeper remembers as many commands as it can, and is replaced");
             self.counters.count("keeper_replaced");
-            let (store, exe) = (self.place.store.clone(), self.place.exe.clone());
+            let up = self.keeper_up();
             self.jobs.spawn_local(async move {
                 if let Err(error) = keeper.client.shutdown().await {
                     tracing::warn!(error = report(&error), "full keeper not ended");
                 }
-                Done::Keeper(Box::new(bring_up(store, exe).await))
+                Done::Keeper(Box::new(up.await))
             });
         }
     }
