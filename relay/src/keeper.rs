@@ -42,6 +42,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::FileType;
 use signalbox_link::crash::{Part, Point, hit};
 use signalbox_schemas::{
     id::{CommandId, Nonce},
@@ -86,6 +87,8 @@ const SHUTDOWN_SEARCH: Duration = Duration::from_millis(500);
 const MAX_CONNECTIONS: usize = 8;
 /// Requests waiting to be served, over all connections; more wait in their sockets.
 const WAITING_REQUESTS: usize = 16;
+/// The log of keepers is dropped above this: it lies in the store, beside what must be written.
+const MAX_LOG_BYTES: u64 = 256 * 1024;
 /// Longest text about a failed start.
 const MAX_MESSAGE_CHARS: usize = 200;
 
@@ -208,6 +211,7 @@ impl Keeper {
                         return Reason::LockLost;
                     }
                     self.stay_reachable();
+                    self.bound_log();
                 }
                 Some(()) = self.signals.child.recv() => self.shared.reaper.collect(),
                 Some(ended) = self.runs.join_next() => if let Err(error) = ended {
@@ -238,6 +242,27 @@ impl Keeper {
                 if !std::mem::replace(&mut self.is_hidden, true) {
                     tracing::error!(%error, "socket is gone and cannot be made anew");
                 }
+            }
+        }
+    }
+
+    /// Drops the log when it is too long, also one that was removed while it is written to. It is opened for appending,
+    /// so what is written next stands at its beginning. Standard error that is something else is not touched.
+    fn bound_log(&self) {
+        let Ok(log) = rustix::fs::fstat(io::stderr()) else { return };
+        let is_large = u64::try_from(log.st_size).is_ok_and(|bytes| bytes > MAX_LOG_BYTES);
+        let is_file = FileType::from_raw_mode(log.st_mode) == FileType::RegularFile;
+        if !is_large || !is_file {
+            return;
+        }
+        let at_its_place = fs::symlink_metadata(self.store.log_path()).is_ok_and(|found| {
+            let (device, inode) = store::identity(&found);
+            log.st_dev == device && log.st_ino == inode
+        });
+        if at_its_place || log.st_nlink == 0 {
+            match rustix::fs::ftruncate(io::stderr(), 0) {
+                Ok(()) => tracing::info!("log was too long and begins anew"),
+                Err(error) => tracing::debug!(%error, "log not dropped"),
             }
         }
     }

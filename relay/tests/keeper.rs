@@ -758,6 +758,23 @@ async fn noise_on_the_socket_hurts_nobody_else() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_log_of_a_living_keeper_is_bounded() -> Result<()> {
+    use std::io::Write as _;
+    let mut room = Room::open().await?;
+    let log = room.store().join("keeper.log");
+    fs::File::options().append(true).open(&log)?.write_all(&[b'x'; 300_000])?;
+    eventually_within("the log begins anew", PATIENCE, || async {
+        let text = fs::read_to_string(&log)?;
+        ensure!(text.len() < 10_000 && text.contains("begins anew"), "{} bytes", text.len());
+        Ok(())
+    })
+    .await?;
+    let status = room.run("exit 4").await?;
+    assert_eq!(cause(&status)?, &Cause::Exited { code: 4 });
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_idle_keeper_is_small() -> Result<()> {
     let mut room = Room::open().await?;
     room.run("echo x").await?;

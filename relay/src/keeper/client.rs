@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    KeeperError,
+    KeeperError, MAX_LOG_BYTES,
     protocol::{
         FrameError, FrameReader, Greeting, PROTOCOL_VERSION, Refusal, RunStatus, StartRun, ToKeeper, ToRelay,
         encode,
@@ -46,8 +46,6 @@ const RESTART_EVERY: Duration = Duration::from_millis(500);
 const WELCOME_WAIT: Duration = Duration::from_secs(5);
 /// A keeper that was told to end is gone after 3 s.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(4);
-/// The log of former keepers is dropped above this.
-const MAX_LOG_BYTES: u64 = 256 * 1024;
 
 /// Who the keeper is and what it runs.
 #[derive(Clone)]
@@ -264,7 +262,7 @@ impl KeeperClient {
 /// Starts a keeper that outlives this process; it makes a session of its own.
 fn spawn(place: &Store, exe: &Path) -> Result<Child, KeeperError> {
     let failed = |source| KeeperError::Spawn { exe: exe.to_owned(), source };
-    let log = open_log(&place.path("keeper.log")).map_err(failed)?;
+    let log = open_log(&place.log_path()).map_err(failed)?;
     Command::new(exe)
         .arg("keeper")
         .arg("--store")

@@ -68,6 +68,10 @@ impl Store {
         self.path("keeper.lock")
     }
 
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path("keeper.log")
+    }
+
     pub(crate) fn socket_path(&self) -> PathBuf {
         self.path("keeper.sock")
     }
