@@ -5,11 +5,16 @@
 
 use signalbox_schemas::{
     id::{MachineToken, Sha256, Workspace},
+    limit::{DAY_MS, HOUR_MS},
     mailbox::Mailbox,
     signed::{Signed, SignedError},
 };
 
 use crate::authors::Held;
+
+/// A generation is the time it was composed at, Unix ms, or one more than the one before; it is believed only as far
+/// ahead of this machine's clock as clocks are apart that still work together.
+const MAX_AHEAD_MS: u64 = DAY_MS;
 
 /// The newest mailbox that was believed, remembered over restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,13 @@ pub(crate) enum Refusal {
     /// Another one of this generation was seen before.
     #[error("another one of its generation was seen before")]
     Forked,
+    /// Its generation is far ahead of the time: believed, it would make all that follow older, for ever. A clock that
+    /// was behind is set some time, and then it is worth another look.
+    #[error("its generation is {} h ahead of this machine's clock", ahead_ms / HOUR_MS)]
+    Ahead {
+        /// Ms.
+        ahead_ms: u64,
+    },
 }
 
 impl Refusal {
@@ -57,6 +69,7 @@ impl Refusal {
             Self::AuthorsExpired => "mailbox_authors_expired",
             Self::Older => "mailbox_older",
             Self::Forked => "mailbox_forked",
+            Self::Ahead { .. } => "mailbox_ahead",
         }
     }
 }
@@ -91,6 +104,10 @@ impl Gate<'_> {
                 return Err(Refusal::Forked);
             }
             _ => {}
+        }
+        let ahead_ms = seen.generation.saturating_sub(self.now_ms);
+        if ahead_ms > MAX_AHEAD_MS {
+            return Err(Refusal::Ahead { ahead_ms });
         }
         let (mine, named) = (held.document.version, mailbox.authors);
         if named.version > mine || named.version == mine && named.sha256 != held.sha256 {
@@ -156,6 +173,15 @@ mod tests {
         let fork = Mailbox { epoch: 2, ..mailbox(5) };
         assert_eq!(pass(&signed(&fork, 3), Some(&held), Some(seen), 0), Err("mailbox_forked"));
         assert_eq!(pass(&signed(&mailbox(6), 3), Some(&held), Some(seen), 0).unwrap().generation, 6);
+    }
+
+    #[test]
+    fn no_generation_shuts_out_all_that_follow() {
+        let held = held();
+        for generation in [u64::MAX, 5 + DAY_MS + 1] {
+            assert_eq!(pass(&signed(&mailbox(generation), 3), Some(&held), None, 5), Err("mailbox_ahead"));
+        }
+        assert!(pass(&signed(&mailbox(5 + DAY_MS), 3), Some(&held), None, 5).is_ok(), "clocks differ");
     }
 
     #[rstest]

@@ -202,7 +202,7 @@ impl Agent {
                         self.inbox.kept = Some((body, reason));
                         self.ask_for_authors(AUTHORS_FOR_STRANGERS);
                     }
-                    Refusal::Signed(_) | Refusal::Older | Refusal::Forked => {}
+                    Refusal::Signed(_) | Refusal::Older | Refusal::Forked | Refusal::Ahead { .. } => {}
                 }
             }
         }

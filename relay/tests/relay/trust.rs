@@ -52,6 +52,9 @@ async fn mailboxes_that_are_not_to_be_believed_change_nothing() -> Result<()> {
     )?)?;
     forged["sig"] = "AAAA".into();
     fleet.put(&machine, forged.to_string().into_bytes()).await?;
+    let mut ahead = fleet.mailbox(&machine, std::slice::from_ref(&offer));
+    ahead.generation = u64::MAX;
+    fleet.put(&machine, sign(&ahead, &fleet.bridge)?).await?;
     fleet.put(&machine, b"{rubbish".to_vec()).await?;
     fleet.put(&machine, vec![b'x'; 1_000_000]).await?;
 
@@ -67,6 +70,7 @@ async fn mailboxes_that_are_not_to_be_believed_change_nothing() -> Result<()> {
         "mailbox_misplaced",
         "mailbox_untrusted",
         "mailbox_critical",
+        "mailbox_ahead",
         "mailbox_signature",
         "mailbox_envelope",
         "mailbox_too_large",
