@@ -4,7 +4,7 @@
 //! that replays, or a bridge that was deposed, changes nothing.
 
 use signalbox_schemas::{
-    id::{MachineToken, Sha256, Workspace},
+    id::{CommandId, MachineToken, Sha256, Workspace},
     limit::{DAY_MS, HOUR_MS},
     mailbox::Mailbox,
     signed::{Signed, SignedError},
@@ -36,9 +36,13 @@ pub(crate) enum Refusal {
     /// It names another authors document than the one held, or none is held: nothing runs until it is there.
     #[error("the authors document held is not the one it names")]
     AuthorsBehind,
-    /// The authors document held has expired.
+    /// The authors document held has expired, and nothing else is wrong. Nothing begins, but what runs may be ended:
+    /// a fleet whose owner is late must still be able to stop what it started.
     #[error("the authors document has expired")]
-    AuthorsExpired,
+    AuthorsExpired {
+        /// What is to be cancelled.
+        cancels: Vec<CommandId>,
+    },
     /// A newer one was seen before.
     #[error("a newer one was seen before")]
     Older,
@@ -66,7 +70,7 @@ impl Refusal {
             Self::Signed(SignedError::Misplaced(_)) => "mailbox_misplaced",
             Self::Signed(SignedError::Untrusted(_)) | Self::UnknownSigner => "mailbox_untrusted",
             Self::AuthorsBehind => "mailbox_waits_for_authors",
-            Self::AuthorsExpired => "mailbox_authors_expired",
+            Self::AuthorsExpired { .. } => "mailbox_authors_expired",
             Self::Older => "mailbox_older",
             Self::Forked => "mailbox_forked",
             Self::Ahead { .. } => "mailbox_ahead",
@@ -114,7 +118,7 @@ impl Gate<'_> {
             return Err(Refusal::AuthorsBehind);
         }
         if !held.document.is_valid_at(self.now_ms) {
-            return Err(Refusal::AuthorsExpired);
+            return Err(Refusal::AuthorsExpired { cancels: mailbox.cancels });
         }
         Ok((mailbox, seen))
     }

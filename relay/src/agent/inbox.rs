@@ -198,7 +198,12 @@ impl Agent {
                         self.inbox.kept = Some((body, reason));
                         self.ask_for_authors(AUTHORS_WHEN_BEHIND);
                     }
-                    Refusal::UnknownSigner | Refusal::AuthorsExpired => {
+                    Refusal::AuthorsExpired { cancels } => {
+                        self.take_cancels(cancels);
+                        self.inbox.kept = Some((body, reason));
+                        self.ask_for_authors(AUTHORS_FOR_STRANGERS);
+                    }
+                    Refusal::UnknownSigner => {
                         self.inbox.kept = Some((body, reason));
                         self.ask_for_authors(AUTHORS_FOR_STRANGERS);
                     }
@@ -224,12 +229,17 @@ impl Agent {
         tracing::debug!(generation = seen.generation, offers = mailbox.offers.len(), "mailbox taken");
         self.inbox.seen = Some(seen);
         self.inbox.is_loaded = true;
-        self.inbox.cancels = mailbox.cancels;
-        self.inbox.cancels.truncate(CANCELS);
+        self.take_cancels(mailbox.cancels);
         let mut offers = mailbox.offers;
         offers.truncate(OFFERS);
         self.judge(offers);
         self.renew_login(mailbox.jwt);
+        self.look = true;
+    }
+
+    fn take_cancels(&mut self, mut cancels: Vec<CommandId>) {
+        cancels.truncate(CANCELS);
+        self.inbox.cancels = cancels;
         self.look = true;
     }
 

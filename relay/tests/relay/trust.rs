@@ -1,6 +1,6 @@
 //! Whom a relay believes, and what it does about the others.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use signalbox_link::Store;
 use signalbox_schemas::{
     command::{CommandSpec, Grant},
@@ -219,5 +219,35 @@ async fn an_expired_authors_document_runs_nothing() -> Result<()> {
     fleet.counted(&machine, "mailbox_authors_expired").await?;
     let register: Option<Claim> = fleet.fact(&machine, cid, FactKind::Claim).await?;
     assert_eq!(register, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn under_an_expired_authors_document_what_runs_can_be_cancelled() -> Result<()> {
+    let mut fleet = Fleet::start().await?;
+    // It is held for as long as the command takes to begin.
+    let mut short = fleet.authors.clone();
+    (short.version, short.not_after) = (2, now_ms() + 3_000);
+    fleet.authors_ref = fleet.publish_authors(&short).await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start(&fleet).await?;
+    let (cid, offer) = fleet.command(&machine, "sleep 300")?;
+    fleet.offer(&machine, std::slice::from_ref(&offer)).await?;
+    eventually_within("the claim", RUN_BOUND, || async {
+        fleet.fact::<Claim>(&machine, cid, FactKind::Claim).await?.context("no claim")
+    })
+    .await?;
+    eventually_within("the document's end", RUN_BOUND, || async {
+        ensure!(now_ms() > short.not_after);
+        Ok(())
+    })
+    .await?;
+    let (other, late) = fleet.command(&machine, "true")?;
+    let mut mailbox = fleet.mailbox(&machine, &[offer, late]);
+    mailbox.cancels = vec![cid];
+    fleet.put(&machine, sign(&mailbox, &fleet.bridge)?).await?;
+    assert_eq!(fleet.exit(&machine, cid).await?.state, ExitState::Cancelled);
+    let register: Option<Claim> = fleet.fact(&machine, other, FactKind::Claim).await?;
+    assert_eq!(register, None, "something began");
     Ok(())
 }
