@@ -13,7 +13,15 @@ mod claims;
 mod inbox;
 mod runs;
 
-use std::{cell::RefCell, collections::HashMap, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap, VecDeque},
+    io,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, future::LocalBoxFuture, stream::FuturesOrdered};
 use signalbox_link::{Delivery, LinkState, Message, SubscribeError, Subscription};
@@ -74,6 +82,8 @@ enum Done {
     Fact(CommandId, Report, Delivered),
     /// A report was said again.
     Repeated,
+    /// What lies in the spool.
+    Spooled(io::Result<BTreeSet<CommandId>>),
     Sampled(Box<Sampler>, Option<Metrics>),
     Synced(io::Result<()>),
     Published,
@@ -200,6 +210,8 @@ pub(crate) struct Agent {
     look: bool,
     /// Runs whose start may not have reached the keeper.
     restart: Vec<CommandId>,
+    /// Runs that the keeper is to forget, once there is one.
+    unforgotten: VecDeque<CommandId>,
 }
 
 impl Agent {
@@ -240,6 +252,7 @@ impl Agent {
             is_announced: false,
             look: false,
             restart: Vec::new(),
+            unforgotten: VecDeque::new(),
         }
     }
 
@@ -270,6 +283,7 @@ impl Agent {
                 () = sleep_until(timer) => self.on_time(Instant::now()),
             }
             self.reconcile().await;
+            self.tell_keeper().await;
             self.sync_later();
         }
     }
@@ -283,7 +297,8 @@ impl Agent {
             Done::Authors(found) => self.on_authors_read(found),
             Done::Ghost(cid, register) => self.on_ghost(cid, register),
             Done::Pumped(cid, pumped) => self.on_pumped(cid, pumped.map(|pumped| *pumped)),
-            Done::Fact(cid, report, delivered) => self.on_fact(cid, report, delivered).await,
+            Done::Fact(cid, report, delivered) => self.on_fact(cid, report, delivered),
+            Done::Spooled(found) => self.on_spooled(found),
             Done::Sampled(sampler, metrics) => self.on_sampled(sampler, metrics),
             Done::Synced(synced) => {
                 self.syncing = false;
@@ -337,6 +352,7 @@ impl Agent {
         if self.timers.prune <= now {
             self.timers.prune = now + Duration::from_millis(HOUR_MS);
             self.journal.borrow_mut().prune(unix_ms());
+            self.look_into_spool();
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a claim that stands to a report that is acknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use signalbox_link::{
     StoreError,
@@ -29,6 +29,7 @@ use crate::{
         KeeperError,
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::{Phase, Refusal, RunStatus, StartRun},
+        spool::spooled,
     },
     keeper_life::{bring_up, mark},
     lock::LockError,
@@ -42,6 +43,8 @@ use crate::{
 /// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made
 /// anew.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+/// Runs that wait to be forgotten while there is no keeper; a look into the spool finds the others.
+const MAX_UNFORGOTTEN: usize = 4096;
 /// A keeper that was full is asked this often whether it has room.
 const KEEPER_ROOM_EVERY: Duration = Duration::from_mins(1);
 /// Wait for the acknowledgement of what is said again; as long as the pause before it is said once more, so that
@@ -84,9 +87,10 @@ impl Agent {
         self.keeper = Some(Keeper { client, nonce, instance, pid, free, is_free_its_word: true, since });
         self.pick_up_claims(instance, nonce, &welcome.runs);
         for status in welcome.runs {
-            self.pick_up(status, instance, nonce).await;
+            self.pick_up(status, instance, nonce);
         }
         self.restart().await;
+        self.look_into_spool();
         // A cancel may have been lost with the connection; saying it twice is saying it once.
         self.runs.values_mut().filter(|run| run.is_alive()).for_each(|run| run.is_cancelled = false);
         self.look = true;
@@ -156,14 +160,14 @@ impl Agent {
     }
 
     /// A run that the keeper has.
-    async fn pick_up(&mut self, status: RunStatus, instance: Nonce, nonce: Nonce) {
+    fn pick_up(&mut self, status: RunStatus, instance: Nonce, nonce: Nonce) {
         let cid = status.cid;
         if !self.runs.contains_key(&cid) {
             let state = self.journal.borrow().ledger().record(cid).map(|record| record.state.clone());
             match state {
                 Some(RecordState::Reported(..) | RecordState::Known) => {
                     if status.phase == Phase::Ended {
-                        self.forget(cid).await;
+                        self.forget(cid);
                     }
                     return;
                 }
@@ -372,10 +376,48 @@ impl Agent {
         self.check_told(told);
     }
 
-    async fn forget(&mut self, cid: CommandId) {
-        let Some(keeper) = &mut self.keeper else { return };
-        let told = timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await;
-        self.check_told(told);
+    /// Has the keeper let go of a run, as soon as there is one.
+    fn forget(&mut self, cid: CommandId) {
+        if self.unforgotten.len() >= MAX_UNFORGOTTEN {
+            // The next look into the spool finds it.
+            self.unforgotten.pop_front();
+        }
+        self.unforgotten.push_back(cid);
+    }
+
+    pub(super) async fn tell_keeper(&mut self) {
+        while let Some(keeper) = &mut self.keeper
+            && let Some(cid) = self.unforgotten.pop_front()
+        {
+            let told = timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await;
+            if !matches!(told, Ok(Ok(()))) {
+                self.unforgotten.push_front(cid);
+            }
+            self.check_told(told);
+        }
+    }
+
+    /// Looks for output that nobody needs any more: of a run whose end was reported while there was no keeper that
+    /// could be told, or under a journal that is gone.
+    pub(super) fn look_into_spool(&mut self) {
+        let store = self.place.store.clone();
+        self.jobs.spawn_blocking(move || Done::Spooled(spooled(&store)));
+    }
+
+    pub(super) fn on_spooled(&mut self, found: io::Result<BTreeSet<CommandId>>) {
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "spool not looked into");
+            BTreeSet::new()
+        });
+        for cid in found {
+            let is_open = matches!(
+                self.journal.borrow().ledger().record(cid).map(|record| &record.state),
+                Some(RecordState::Claimed(_) | RecordState::Reporting(..))
+            );
+            if !is_open && !self.runs.contains_key(&cid) {
+                self.forget(cid);
+            }
+        }
     }
 
     fn check_told(&mut self, told: Result<Result<(), KeeperError>, Elapsed>) {
@@ -479,7 +521,7 @@ impl Agent {
         }
     }
 
-    pub(super) async fn on_fact(&mut self, cid: CommandId, report: Report, delivered: Delivered) {
+    pub(super) fn on_fact(&mut self, cid: CommandId, report: Report, delivered: Delivered) {
         match delivered {
             Delivered::Stored | Delivered::Taken { first_try: false } => {}
             Delivered::Taken { first_try: true } => {
@@ -497,7 +539,7 @@ impl Agent {
         self.runs.remove(&cid);
         self.look = true;
         if report != Report::Rejection {
-            self.forget(cid).await;
+            self.forget(cid);
         }
     }
 }

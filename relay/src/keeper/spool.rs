@@ -9,7 +9,7 @@
 
 use std::{
     cell::Cell,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -278,6 +278,16 @@ pub fn read_spool(
         Some(within) => read_at(&path, within.saturating_add(TAIL_HEADER_BYTES as u64), max),
         None => Ok(head),
     }
+}
+
+/// Commands that have files in the spool. Blocks on the disk.
+pub(crate) fn spooled(store: &Path) -> io::Result<BTreeSet<CommandId>> {
+    let mut cids = BTreeSet::new();
+    for entry in fs::read_dir(store.join(FOLDER))? {
+        let name = entry?.file_name();
+        cids.extend(name.to_str().and_then(|name| name.split('.').next()?.parse::<CommandId>().ok()));
+    }
+    Ok(cids)
 }
 
 fn open_if_there(path: &Path) -> io::Result<Option<File>> {

@@ -16,7 +16,7 @@ use signalbox_testkit::{
     slow_link::{SlowLink, Slowness},
 };
 
-use crate::harness::{Fleet, Machine};
+use crate::harness::{self, Fleet, Machine};
 
 #[tokio::test]
 async fn output_that_flows_is_shown_at_once() -> Result<()> {
@@ -193,4 +193,23 @@ async fn over_a_slow_link_output_arrives_and_hardly_anything_goes_twice() -> Res
     let carried = link.carried_bytes() - before;
     assert!(carried < 200 * 1024, "{carried} bytes");
     Ok(())
+}
+
+#[tokio::test]
+async fn output_that_nobody_needs_any_more_leaves_the_spool() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    relay.stop().await?;
+    // Of a run whose end was reported while there was no keeper to be told.
+    let spool = machine.store().join("spool");
+    for name in ["out", "err", "out.tail"] {
+        fs::write(spool.join(format!("{}.{name}", harness::new_cid())), [0; 10])?;
+    }
+    let _relay = machine.start(&fleet).await?;
+    eventually("the spool is empty", || async {
+        ensure!(fs::read_dir(&spool)?.next().is_none());
+        Ok(())
+    })
+    .await
 }
