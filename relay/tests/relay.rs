@@ -15,6 +15,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use harness::{Fleet, Machine, RUN_BOUND, memory, now_ms};
 use signalbox_link::Store;
+use signalbox_relay::keeper::{client::KeeperClient, protocol::Phase};
 use signalbox_schemas::{
     id::{MachineToken, Sha256, Workspace},
     output::OutputStream,
@@ -253,6 +254,51 @@ async fn what_an_ended_run_left_on_request_outlives_the_keeper() -> Result<()> {
     assert!(!is_alive(shell), "the open run's process is left");
     assert!(is_alive(daemon), "what was left on request was ended");
     signal(daemon, Signal::KILL)
+}
+
+/// The same while the broker is away, so that the run's output waits when its keeper dies.
+#[tokio::test]
+async fn what_a_run_left_on_request_outlives_the_keeper_while_its_output_waits() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let (pids, gate) = (machine.file("pids"), machine.file("gate"));
+    let script = format!(
+        "sleep 300 >/dev/null 2>&1 & echo $! > {}; until [ -e {} ]; do sleep 0.02; done; head -c 300000 /dev/zero",
+        pids.display(),
+        gate.display()
+    );
+    let (ended, offer) = fleet.command_with(&machine, &script, |spec| spec.leave_children = true)?;
+    let (open, other) = fleet.command(&machine, &format!("echo $$ >> {}; sleep 300", pids.display()))?;
+    fleet.offer(&machine, &[offer, other]).await?;
+    eventually("both processes", || async {
+        ensure!(lines(&pids).len() == 2);
+        Ok(())
+    })
+    .await?;
+    fleet.broker.stop()?;
+    fs::write(&gate, "")?;
+    eventually("the end of the run", || async {
+        let (_, welcome) = KeeperClient::connect(&machine.store()).await?;
+        let run = welcome.runs.into_iter().find(|run| run.cid == ended).context("it is not there")?;
+        ensure!(run.phase == Phase::Ended);
+        Ok(())
+    })
+    .await?;
+    relay.kill_keeper().await?;
+    eventually("the former keeper's burial", || async {
+        ensure!(relay.daemon.stderr()?.contains("former keeper is gone"));
+        Ok(())
+    })
+    .await?;
+    let [daemon, shell] = [lines(&pids)[0].parse()?, lines(&pids)[1].parse()?];
+    assert!(!is_alive(shell), "the open run's process is left");
+    assert!(is_alive(daemon), "what was left on request was ended");
+    signal(daemon, Signal::KILL)?;
+    fleet.broker.cont()?;
+    assert_eq!(fleet.exit(&machine, ended).await?.state, ExitState::Completed);
+    assert_eq!(fleet.lost(&machine, open).await?.reason, LostReason::KeeperGone);
+    Ok(())
 }
 
 #[tokio::test]

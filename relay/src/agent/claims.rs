@@ -300,11 +300,18 @@ impl Agent {
         }
     }
 
-    /// Commands that were claimed in a keeper's life and whose end is not known.
-    fn claims_of(&self, instance: Nonce) -> Vec<CommandId> {
+    /// Commands that were claimed and whose end is not known, with the keeper's life. A run that has ended and waits with
+    /// its output is none of them: what it left on request is not ended with its keeper.
+    pub(super) fn open_claims(&self) -> Vec<(CommandId, Nonce)> {
         let journal = self.journal.borrow();
-        let of_life = journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
-        of_life.map(|(cid, ..)| cid).collect()
+        let is_open = |cid: &CommandId| self.runs.get(cid).is_none_or(Run::holds_slot);
+        let open = journal.ledger().claims().filter(|(cid, ..)| is_open(cid));
+        open.map(|(cid, _, claimed)| (cid, claimed.instance)).collect()
+    }
+
+    fn claims_of(&self, instance: Nonce) -> Vec<CommandId> {
+        let open = self.open_claims().into_iter();
+        open.filter(|(_, life)| *life == instance).map(|(cid, _)| cid).collect()
     }
 
     /// What stands in the register of a claim of a former keeper's life.

@@ -109,15 +109,8 @@ impl Agent {
             }
             stays
         });
-        let former: Vec<Nonce> = {
-            let journal = self.journal.borrow();
-            journal
-                .ledger()
-                .claims()
-                .map(|(.., claimed)| claimed.instance)
-                .filter(|life| *life != instance)
-                .collect()
-        };
+        let open = self.open_claims().into_iter().map(|(_, life)| life);
+        let former: BTreeSet<Nonce> = open.filter(|life| *life != instance).collect();
         for life in former {
             self.bury(life);
         }
