@@ -51,7 +51,7 @@ use crate::{
     },
     lock::Lock,
     metrics::Sampler,
-    nats_link::Nats,
+    nats_link::{FactMessage, Nats},
     outbox::Delivered,
     output::Pumped,
     serve::ServeError,
@@ -63,6 +63,8 @@ use inbox::Inbox;
 const READ_EVERY: Duration = Duration::from_mins(1);
 /// What was added to the journal is on the disk this long after, at the latest; coalesces a busy relay's writes.
 const SYNC_AFTER: Duration = Duration::from_millis(200);
+/// What the journal did not take is offered to it again after this time.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Ended runs whose report is not acknowledged yet; above it nothing new is begun. Each holds its report, at most
 /// some 60 KiB, in memory.
 const MAX_UNREPORTED: usize = 64;
@@ -100,6 +102,19 @@ struct Keeper {
     free: Option<u32>,
     is_free_its_word: bool,
     since: Instant,
+}
+
+/// What a keeper is told when it can be.
+enum Untold {
+    Forget(CommandId),
+    Decline(CommandId, u64),
+}
+
+/// An end that the journal did not take.
+struct Unwritten {
+    entry: Entry,
+    /// What is sent once it is written.
+    fact: Option<(Report, FactMessage)>,
 }
 
 /// How far a run has come.
@@ -210,8 +225,11 @@ pub(crate) struct Agent {
     look: bool,
     /// Runs whose start may not have reached the keeper.
     restart: Vec<CommandId>,
-    /// Runs that the keeper is to forget, once there is one.
-    unforgotten: VecDeque<CommandId>,
+    /// What the keeper is to be told, once there is one.
+    untold: VecDeque<Untold>,
+    /// Ends that could not be written down yet. Their runs stay, so that nothing is made of the claims that the journal
+    /// still tells of.
+    unwritten: HashMap<CommandId, Unwritten>,
 }
 
 impl Agent {
@@ -252,7 +270,8 @@ impl Agent {
             is_announced: false,
             look: false,
             restart: Vec::new(),
-            unforgotten: VecDeque::new(),
+            untold: VecDeque::new(),
+            unwritten: HashMap::new(),
         }
     }
 
@@ -343,6 +362,7 @@ impl Agent {
             self.read_authors();
         }
         if Timers::take(&mut self.timers.reconcile, now) {
+            self.write_again();
             self.retry_claims(now);
             self.check_keeper(now);
         }
@@ -370,6 +390,46 @@ impl Agent {
             tracing::error!(error = signalbox_schemas::error::report(error), "nothing new is begun");
         }
         noted.is_ok()
+    }
+
+    /// Writes down how a command ended here and lets go of it; it stays until that is written.
+    fn settle(&mut self, cid: CommandId, entry: Entry) {
+        self.look = true;
+        self.unwritten.remove(&cid);
+        if self.note(entry.clone()) {
+            self.runs.remove(&cid);
+            return;
+        }
+        if let Some(run) = self.runs.get_mut(&cid) {
+            run.stage = Stage::Reporting;
+        }
+        self.write_later(cid, Unwritten { entry, fact: None });
+    }
+
+    fn write_later(&mut self, cid: CommandId, unwritten: Unwritten) {
+        self.unwritten.insert(cid, unwritten);
+        self.wake_at(Instant::now() + WRITE_AGAIN);
+    }
+
+    /// Writes down what could not be before, as far as the journal takes it.
+    fn write_again(&mut self) {
+        let cids: Vec<CommandId> = self.unwritten.keys().copied().collect();
+        for cid in cids {
+            let Some(Unwritten { entry, fact }) = self.unwritten.remove(&cid) else { continue };
+            if !self.note(entry.clone()) {
+                self.write_later(cid, Unwritten { entry, fact });
+                return;
+            }
+            match fact {
+                Some((report, fact)) => self.deliver(report, fact),
+                // It was sent when it could not be written, and waits for its acknowledgement.
+                None if matches!(entry, Entry::Fact { .. }) => {}
+                None => {
+                    self.runs.remove(&cid);
+                    self.look = true;
+                }
+            }
+        }
     }
 
     fn sync_later(&mut self) {

@@ -302,6 +302,10 @@ impl Keeper {
                 self.shared.board.cancel(cid);
                 None
             }
+            ToKeeper::Decline { cid, expires_at } => {
+                self.shared.board.decline(cid, expires_at);
+                None
+            }
             ToKeeper::Shutdown => return std::ops::ControlFlow::Break(()),
             ToKeeper::Hello { .. } => None,
         };

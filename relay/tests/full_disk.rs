@@ -12,11 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Fleet, Machine};
+use harness::{Fleet, Machine, now_ms};
 use rstest::rstest;
-use signalbox_relay::keeper::client::KeeperClient;
+use signalbox_relay::keeper::{
+    client::{KeeperClient, KeeperEvent},
+    protocol::{Refusal, StartRun},
+};
 use signalbox_schemas::{
-    run::{Claim, ExitState},
+    limit::EXPIRY_GRACE_MS,
+    run::{Claim, Exit, ExitState},
     subject::FactKind,
 };
 use signalbox_testkit::{eventually, process::is_alive};
@@ -140,6 +144,59 @@ async fn on_a_full_disk_what_prints_is_cut_and_the_others_live_on() -> Result<()
     assert_eq!((exit.state, exit.exit_code), (ExitState::Failed, Some(3)));
     assert_eq!(fleet.exit(&machine, next).await?.state, ExitState::Completed);
     assert!(is_alive(relay.daemon.pid()) && is_alive(relay.keeper_pid));
-    drop(relay);
+    let journal = machine.store().join("journal");
+    eventually("what could not be written is written", || async {
+        let line = format!(r#"{{"e":"decided","cid":"{printing}"}}"#);
+        ensure!(fs::read_to_string(&journal)?.contains(&line), "no {line}");
+        Ok(())
+    })
+    .await
+}
+
+/// Its exit says that it never started; were that said and not written down, a relay that comes back would start it.
+#[tokio::test]
+async fn what_never_started_is_said_when_it_is_written_and_not_before() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let Some(disk) = SmallDisk::over(&machine.store())? else {
+        println!("no file system can be mounted here");
+        return Ok(());
+    };
+    let _relay = machine.start(&fleet).await?;
+    let begin = now_ms() + 1_500;
+    let (cid, offer) = fleet.command_with(&machine, "true", |spec| {
+        (spec.not_before, spec.expires_at) = (Some(begin), begin + 1_500);
+    })?;
+    fleet.offer(&machine, &[offer]).await?;
+    eventually("the mailbox is taken", || async {
+        ensure!(fs::read_to_string(machine.store().join("journal"))?.contains(r#""e":"mailbox""#));
+        Ok(())
+    })
+    .await?;
+    // The claim is answered when it is too late to start.
+    fleet.broker.stop()?;
+    eventually("the claim is about to be sent", || async {
+        ensure!(fs::read_to_string(machine.store().join("journal"))?.contains(&cid.to_string()));
+        Ok(())
+    })
+    .await?;
+    disk.fill(&["keeper.log", "journal"])?;
+    eventually("it is too late", || async {
+        ensure!(now_ms() > begin + 1_500 + EXPIRY_GRACE_MS);
+        Ok(())
+    })
+    .await?;
+    fleet.broker.cont()?;
+    fleet.counted(&machine, "run_not_started").await?;
+    let exit: Option<Exit> = fleet.fact(&machine, cid, FactKind::Exit).await?;
+    assert_eq!(exit, None, "it was said and not written");
+    let (mut client, _) = KeeperClient::connect(&machine.store()).await?;
+    let (command, timeout_ms, max_output, leave_children) = ("true".into(), 1_000, 1_000, false);
+    let expires_at = begin + 1_500;
+    client.start(StartRun { cid, command, timeout_ms, max_output, leave_children, expires_at }).await?;
+    assert_eq!(client.next_event().await, KeeperEvent::Refused { cid, reason: Refusal::Forgotten });
+    disk.make_room()?;
+    let exit = fleet.exit(&machine, cid).await?;
+    assert_eq!((exit.state, exit.error.map(|error| error.code)), (ExitState::Failed, Some("expired".into())));
     Ok(())
 }

@@ -17,7 +17,7 @@ use harness::{Fleet, Machine, RUN_BOUND, memory, now_ms};
 use signalbox_link::Store;
 use signalbox_relay::keeper::{client::KeeperClient, protocol::Phase};
 use signalbox_schemas::{
-    id::{MachineToken, Sha256, Workspace},
+    id::{CommandId, MachineToken, Sha256, Workspace},
     output::OutputStream,
     run::{Claim, ExitState, LostReason},
     signed::Signed,
@@ -254,6 +254,34 @@ async fn what_an_ended_run_left_on_request_outlives_the_keeper() -> Result<()> {
     assert!(!is_alive(shell), "the open run's process is left");
     assert!(is_alive(daemon), "what was left on request was ended");
     signal(daemon, Signal::KILL)
+}
+
+/// 200,000 ids are two days of a command per second.
+#[tokio::test]
+async fn a_keeper_that_remembers_all_it_can_is_replaced_and_nothing_fails() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    relay.kill().await?;
+    let (mut client, welcome) = KeeperClient::connect(&machine.store()).await?;
+    let free = welcome.free.context("it does not say how many it can remember")?;
+    for number in 0..free {
+        let cid = CommandId::from_idempotency_key("test", &number.to_string());
+        client.decline(cid, now_ms() + 3_600_000).await?;
+    }
+    eventually("a full keeper", || async {
+        let (_, welcome) = KeeperClient::connect(&machine.store()).await?;
+        ensure!(welcome.free == Some(0), "{:?}", welcome.free);
+        Ok(())
+    })
+    .await?;
+    let _next = machine.start(&fleet).await?;
+    let (cid, offer) = fleet.command(&machine, "true")?;
+    fleet.offer(&machine, &[offer]).await?;
+    assert_eq!(fleet.exit(&machine, cid).await?.state, ExitState::Completed);
+    assert!(!is_alive(relay.keeper_pid), "it is the same keeper");
+    fleet.counted(&machine, "keeper_replaced").await?;
+    Ok(())
 }
 
 /// The same while the broker is away, so that the run's output waits when its keeper dies.

@@ -153,9 +153,7 @@ impl Agent {
             Outcome::Theirs => {
                 tracing::info!(%cid, "decided by somebody else");
                 self.counters.count("claim_decided_elsewhere");
-                self.runs.remove(&cid);
-                self.note(Entry::Decided { cid });
-                self.look = true;
+                self.settle(cid, Entry::Decided { cid });
             }
             Outcome::Absent | Outcome::Refused | Outcome::Unknown => {
                 let until = Instant::now() + run.backoff.delay();
@@ -192,10 +190,7 @@ impl Agent {
                 None if self.inbox.still_offers(cid, now_ms) => self.ask_register(cid, nonce, true),
                 // Not wanted any more. A claim that may stand there all the same must be known before it is let go.
                 None if may_stand => self.ask_register(cid, nonce, false),
-                None => {
-                    self.runs.remove(&cid);
-                    self.note(Entry::Unclaimed { cid });
-                }
+                None => self.settle(cid, Entry::Unclaimed { cid }),
             }
         }
     }
@@ -326,16 +321,12 @@ impl Agent {
         };
         let Some((nonce_sha256, expires_at)) = known else { return };
         let Some(register) = register else {
-            self.note(Entry::Unclaimed { cid });
-            self.look = true;
-            return;
+            return self.settle(cid, Entry::Unclaimed { cid });
         };
         let nonce = self.claimer().nonce_in(&register.payload, cid);
         match nonce.filter(|nonce| nonce_sha256 == Some(Sha256::of(&nonce.0))) {
             Some(nonce) => self.report_lost(cid, nonce, expires_at),
-            None => {
-                self.note(Entry::Decided { cid });
-            }
+            None => self.settle(cid, Entry::Decided { cid }),
         }
     }
 

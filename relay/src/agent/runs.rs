@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, error::Elapsed, timeout},
 };
 
-use super::{Agent, Done, Keeper, Run, Stage, claims::SAY_AGAIN_AFTER};
+use super::{Agent, Done, Keeper, Run, Stage, Untold, Unwritten, claims::SAY_AGAIN_AFTER};
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
@@ -43,8 +43,8 @@ use crate::{
 /// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made
 /// anew.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
-/// Runs that wait to be forgotten while there is no keeper; a look into the spool finds the others.
-const MAX_UNFORGOTTEN: usize = 4096;
+/// What waits for a keeper that can be told.
+const MAX_UNTOLD: usize = 4096;
 /// A keeper that was full is asked this often whether it has room.
 const KEEPER_ROOM_EVERY: Duration = Duration::from_mins(1);
 /// Wait for the acknowledgement of what is said again; as long as the pause before it is said once more, so that
@@ -298,11 +298,7 @@ impl Agent {
         tracing::warn!(%cid, ?reason, "keeper refused");
         match reason {
             // It ran in this keeper's life and was reported; the journal lost that.
-            Refusal::Forgotten => {
-                self.runs.remove(&cid);
-                self.note(Entry::Decided { cid });
-                self.look = true;
-            }
+            Refusal::Forgotten => self.settle(cid, Entry::Decided { cid }),
             Refusal::Expired => self.report_not_started(cid, NotStarted::Expired),
             Refusal::JournalFull | Refusal::Busy | Refusal::Invalid => {
                 self.report_not_started(cid, NotStarted::KeeperRefused);
@@ -371,20 +367,31 @@ impl Agent {
 
     /// Has the keeper let go of a run, as soon as there is one.
     fn forget(&mut self, cid: CommandId) {
-        if self.unforgotten.len() >= MAX_UNFORGOTTEN {
-            // The next look into the spool finds it.
-            self.unforgotten.pop_front();
+        self.tell_later(Untold::Forget(cid));
+    }
+
+    fn tell_later(&mut self, what: Untold) {
+        if self.untold.len() >= MAX_UNTOLD {
+            // The next look into the spool finds what is to be forgotten.
+            self.untold.pop_front();
         }
-        self.unforgotten.push_back(cid);
+        self.untold.push_back(what);
     }
 
     pub(super) async fn tell_keeper(&mut self) {
         while let Some(keeper) = &mut self.keeper
-            && let Some(cid) = self.unforgotten.pop_front()
+            && let Some(what) = self.untold.pop_front()
         {
-            let told = timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await;
+            let told = match what {
+                Untold::Forget(cid) => timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await,
+                // An older one would not know what is meant, and hang up.
+                Untold::Decline(..) if keeper.free.is_none() => continue,
+                Untold::Decline(cid, expires_at) => {
+                    timeout(KEEPER_PATIENCE, keeper.client.decline(cid, expires_at)).await
+                }
+            };
             if !matches!(told, Ok(Ok(()))) {
-                self.unforgotten.push_front(cid);
+                self.untold.push_front(what);
             }
             self.check_told(told);
         }
@@ -429,14 +436,23 @@ impl Agent {
         let Some(pumped) = pumped else { return };
         let Some(run) = self.runs.get(&cid) else { return };
         let (names, expires_at) = (self.names(cid, run.nonce), run.expires_at);
-        self.report_exit(&exit(names, pumped), expires_at);
+        if let Some(fact) = self.sign_exit(&exit(names, pumped)) {
+            self.report(Report::Exit, expires_at, fact);
+        }
     }
 
+    /// Reports a run that will never be started, and makes sure that it is not: the keeper is told, and nothing is said
+    /// before it is written down. A claim that the journal still tells of would be started when it is picked up.
     fn report_not_started(&mut self, cid: CommandId, why: NotStarted) {
         let Some(run) = self.runs.get(&cid) else { return };
         let (names, expires_at) = (self.names(cid, run.nonce), run.expires_at);
         self.counters.count("run_not_started");
-        self.report_exit(&exit_not_started(names, why, unix_ms()), expires_at);
+        self.tell_later(Untold::Decline(cid, expires_at));
+        let Some(fact) = self.sign_exit(&exit_not_started(names, why, unix_ms())) else { return };
+        match self.write_report(Report::Exit, expires_at, &fact) {
+            Ok(()) => self.deliver(Report::Exit, fact),
+            Err(entry) => self.write_later(cid, Unwritten { entry, fact: Some((Report::Exit, fact)) }),
+        }
     }
 
     fn names(&self, cid: CommandId, nonce: Nonce) -> RunNames {
@@ -444,26 +460,39 @@ impl Agent {
         RunNames { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce }
     }
 
-    fn report_exit(&mut self, exit: &Exit, expires_at: u64) {
+    fn sign_exit(&self, exit: &Exit) -> Option<FactMessage> {
         let line = summary_line(exit);
         tracing::info!(cid = %exit.cid, how = line, "run ended");
         match Signed::sign(exit, &self.identity.key) {
-            Ok(signed) => {
-                let fact = FactMessage::new(exit.cid, FactKind::Exit, &signed, line);
-                self.report(Report::Exit, expires_at, fact);
-            }
+            Ok(signed) => Some(FactMessage::new(exit.cid, FactKind::Exit, &signed, line)),
             Err(error) => {
                 // Cannot be: what it carries is bounded far below. The bridge's deadline would speak.
                 tracing::error!(cid = %exit.cid, %error, "exit not signed");
                 self.counters.count("exit_not_signed");
+                None
             }
         }
     }
 
-    /// Writes a fact down and sends it until it is acknowledged.
+    /// Writes a fact down and sends it until it is acknowledged, also while it cannot be written: what happened is to be
+    /// known, however full the disk is.
     pub(super) fn report(&mut self, report: Report, expires_at: u64, fact: FactMessage) {
+        if let Err(entry) = self.write_report(report, expires_at, &fact)
+            && report != Report::Rejection
+        {
+            self.write_later(fact.cid, Unwritten { entry, fact: None });
+        }
+        self.deliver(report, fact);
+    }
+
+    /// Notes that a run is being reported.
+    ///
+    /// # Errors
+    /// What is still to be written down.
+    fn write_report(&mut self, report: Report, expires_at: u64, fact: &FactMessage) -> Result<(), Entry> {
         let cid = fact.cid;
-        self.note(Entry::Fact { cid, report, expires_at, body: Base64Url(fact.body.to_vec()) });
+        let entry = Entry::Fact { cid, report, expires_at, body: Base64Url(fact.body.to_vec()) };
+        let noted = self.note(entry.clone());
         if report == Report::Exit {
             hit(Part::Relay, Point::ExitWritten);
         }
@@ -479,10 +508,10 @@ impl Agent {
         });
         run.stage = Stage::Reporting;
         self.look = true;
-        self.deliver(report, fact);
+        if noted { Ok(()) } else { Err(entry) }
     }
 
-    fn deliver(&mut self, report: Report, fact: FactMessage) {
+    pub(super) fn deliver(&mut self, report: Report, fact: FactMessage) {
         let (nats, counters, cid) = (self.nats.clone(), self.counters.clone(), fact.cid);
         self.jobs.spawn_local(async move { Done::Fact(cid, report, deliver(nats, fact, counters).await) });
     }
@@ -528,10 +557,14 @@ impl Agent {
             self.journal.borrow().ledger().record(cid).map(|record| &record.state),
             Some(RecordState::Reporting(..))
         );
-        self.note(if was_written { Entry::Acked { cid } } else { Entry::Decided { cid } });
-        self.runs.remove(&cid);
-        self.look = true;
-        if report != Report::Rejection {
+        let entry = if was_written { Entry::Acked { cid } } else { Entry::Decided { cid } };
+        if report == Report::Rejection {
+            // Nothing was claimed: one that is not written down is said again and no more.
+            self.note(entry);
+            self.runs.remove(&cid);
+            self.look = true;
+        } else {
+            self.settle(cid, entry);
             self.forget(cid);
         }
     }

@@ -136,6 +136,16 @@ impl Board {
         }
     }
 
+    /// Remembers a run that was never started as one that is over. One that was started stays what it is. Some are taken
+    /// above the limit: what was claimed before it was reached may have to be declined after.
+    pub(crate) fn decline(&self, cid: CommandId, expires_at: u64) {
+        let mut inner = self.0.borrow_mut();
+        let remembered = inner.runs.len() + inner.forgotten.len();
+        if !inner.runs.contains_key(&cid) && remembered < MAX_REMEMBERED + MAX_RUNS {
+            inner.forgotten.insert(cid, expires_at);
+        }
+    }
+
     /// Drops ids of forgotten runs whose command expired more than a day ago.
     pub(crate) fn prune(&self, now_ms: u64) {
         let mut inner = self.0.borrow_mut();
@@ -246,6 +256,20 @@ mod tests {
         assert_eq!(board.admit(next, 9).err(), Some(Refusal::JournalFull));
         board.prune(5 + DAY_MS);
         assert!(matches!(board.admit(next, 9), Ok(Admission::New)));
+    }
+
+    #[test]
+    fn what_was_declined_is_never_started() {
+        let board = Board::default();
+        let (never, running) = (status(1, Phase::Running), status(2, Phase::Running));
+        board.decline(never.cid, 9);
+        assert_eq!(board.admit(never.cid, 9).err(), Some(Refusal::Forgotten));
+        board.insert(running.clone(), None, 9);
+        board.decline(running.cid, 9);
+        assert!(matches!(board.admit(running.cid, 9), Ok(Admission::Known)));
+        assert_eq!(board.forget(running.cid), Err(Refusal::Running));
+        board.prune(9 + DAY_MS);
+        assert_eq!(board.admit(never.cid, 9).err(), Some(Refusal::Expired));
     }
 
     #[test]

@@ -201,6 +201,15 @@ impl KeeperClient {
         self.send(&ToKeeper::Forget { cid }).await
     }
 
+    /// Makes sure that a run is never started: its id counts as forgotten. Not answered. Only for a keeper that says how
+    /// much it has [`free`](Welcome::free): an older one does not know what is meant.
+    ///
+    /// # Errors
+    /// [`KeeperError::Gone`].
+    pub async fn decline(&mut self, cid: CommandId, expires_at: u64) -> Result<(), KeeperError> {
+        self.send(&ToKeeper::Decline { cid, expires_at }).await
+    }
+
     /// Ends the keeper and all it runs; returns when it is gone.
     ///
     /// # Errors

@@ -10,7 +10,7 @@
 //!                          ◀─  welcome{version, nonce, instance, pid, runs: n}, then n × status
 //! start{cid, …}            ─▶
 //!                          ◀─  started{cid} | refused{cid, reason}, then status … status(ended)
-//! forget{cid}              ─▶
+//! forget{cid} decline{cid} ─▶
 //! ```
 
 use std::{fmt, io};
@@ -75,6 +75,14 @@ pub(crate) enum ToKeeper {
     Forget {
         /// The command.
         cid: CommandId,
+    },
+    /// This run was reported as never started: its id is remembered as forgotten, so that it never will be. Only said
+    /// to a keeper that tells how many ids it can remember: older ones do not know it.
+    Decline {
+        /// The command.
+        cid: CommandId,
+        /// When it expires, Unix ms.
+        expires_at: u64,
     },
     /// Ends all children and the keeper.
     Shutdown,
