@@ -71,8 +71,10 @@ impl Lock {
             Err(errno) => return Err(failed(errno.into())),
         }
         let written = file.set_len(0).and_then(|()| file.rewind());
-        let written = written.and_then(|()| writeln!(file, "{}", std::process::id()));
-        written.map_err(failed)?;
+        if let Err(error) = written.and_then(|()| writeln!(file, "{}", std::process::id())) {
+            // It is for people. What counts is the lock, and that is had on a full disk too.
+            tracing::warn!(%error, "lock file does not say who holds it");
+        }
         Ok(Self { store: store.to_owned(), file })
     }
 

@@ -602,7 +602,9 @@ async fn a_new_keeper_ends_what_a_killed_one_left_even_when_the_store_is_gone() 
 #[tokio::test]
 async fn a_new_keeper_ends_what_open_runs_left_and_nothing_of_ended_ones() -> Result<()> {
     let mut room = Room::open().await?;
-    let kept = room.run("setsid sleep 300 >/dev/null 2>&1 & echo $!").await?;
+    // The shell stays until the other one has left its group.
+    let script = "setsid sleep 300 >/dev/null 2>&1 & until [ \"$(ps -o sid= $! | tr -d ' ')\" = $! ]; do :; done; echo $!";
+    let kept = room.run(script).await?;
     let kept: u32 = room.text(&kept)?.trim().parse()?;
     assert!(is_alive(kept), "it left its group");
     let run = room.start_of("setsid sleep 300 & echo $!; sleep 300");

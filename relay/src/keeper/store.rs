@@ -94,7 +94,7 @@ pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What stands in the lock file, for people and for the relay's journal.
+/// What stands in the lock file, for people.
 #[derive(Debug, Serialize, Deserialize)]
 struct LockFile {
     pid: u32,
@@ -111,7 +111,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock and says in it who holds it.
+    /// Takes the lock and says in it who holds it, where the disk takes that.
     ///
     /// # Errors
     /// [`KeeperError::Locked`] when another keeper holds it, [`KeeperError::Lock`] when it cannot be taken.
@@ -136,7 +136,10 @@ impl Lock {
             let lock = Self { path: path.clone(), file, identity };
             // Between open and flock a former holder may have removed the file: then this lock is on nothing.
             if lock.is_in_place() {
-                lock.write(&LockFile { pid: std::process::id(), instance, started_at }).map_err(failed)?;
+                if let Err(error) = lock.write(&LockFile { pid: std::process::id(), instance, started_at }) {
+                    // It is for people. What counts is the lock, and that is had on a full disk too.
+                    tracing::warn!(%error, "lock file does not say who holds it");
+                }
                 return Ok(lock);
             }
         }
