@@ -15,7 +15,7 @@ mod runs;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     io,
     path::PathBuf,
     rc::Rc,
@@ -211,6 +211,8 @@ pub(crate) struct Agent {
     runs: HashMap<CommandId, Run>,
     /// Output bytes known of runs whose keeper is gone.
     ghosts: HashMap<CommandId, [u64; 2]>,
+    /// Claims of former keepers' lives whose register is being read.
+    asking: HashSet<CommandId>,
     /// Keepers whose end is being made sure of.
     burying: Vec<Nonce>,
     /// Attempts to claim, answered in the order of the offers.
@@ -253,6 +255,7 @@ impl Agent {
             keeper: None,
             runs: HashMap::new(),
             ghosts: HashMap::new(),
+            asking: HashSet::new(),
             burying: Vec::new(),
             claims: FuturesOrdered::new(),
             jobs: JoinSet::new(),

@@ -330,6 +330,36 @@ async fn what_a_run_left_on_request_outlives_the_keeper_while_its_output_waits()
 }
 
 #[tokio::test]
+async fn keepers_that_die_while_the_broker_is_away_make_one_question_per_claim() -> Result<()> {
+    let mut fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let pids = machine.file("pids");
+    let (cid, offer) = fleet.command(&machine, &format!("echo $$ > {}; sleep 300", pids.display()))?;
+    fleet.offer(&machine, &[offer]).await?;
+    eventually("the process", || async {
+        ensure!(lines(&pids).len() == 1);
+        Ok(())
+    })
+    .await?;
+    fleet.broker.kill()?;
+    let said = |text: &str| Ok::<_, anyhow::Error>(relay.daemon.stderr()?.matches(text).count());
+    for died in 1..=3 {
+        let (_, welcome) = KeeperClient::connect(&machine.store()).await?;
+        signal(welcome.pid, Signal::KILL)?;
+        eventually("the next keeper, and the burial", || async {
+            ensure!(said("keeper is up")? == 1 + died && said("former keeper is gone")? >= died);
+            Ok(())
+        })
+        .await?;
+    }
+    fleet.broker.restart().await?;
+    assert_eq!(fleet.lost(&machine, cid).await?.reason, LostReason::KeeperGone);
+    assert_eq!(said("asking the register")?, 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_keeper_that_hangs_starts_once_it_goes_on() -> Result<()> {
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;

@@ -277,9 +277,11 @@ impl Agent {
     pub(super) fn on_buried(&mut self, instance: Nonce) {
         self.burying.retain(|other| *other != instance);
         for cid in self.claims_of(instance) {
-            if self.runs.contains_key(&cid) {
+            // While the broker is away each new keeper comes by here; one question is enough.
+            if self.runs.contains_key(&cid) || !self.asking.insert(cid) {
                 continue;
             }
+            tracing::debug!(%cid, "asking the register of a former keeper's claim");
             let nats = self.nats.clone();
             self.jobs.spawn_local(async move {
                 let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
@@ -311,6 +313,8 @@ impl Agent {
 
     /// What stands in the register of a claim of a former keeper's life.
     pub(super) fn on_ghost(&mut self, cid: CommandId, register: Option<Message>) {
+        self.asking.remove(&cid);
+        let known_bytes = self.ghosts.remove(&cid).unwrap_or_default();
         let known = {
             let journal = self.journal.borrow();
             let ledger = journal.ledger();
@@ -325,12 +329,12 @@ impl Agent {
         };
         let nonce = self.claimer().nonce_in(&register.payload, cid);
         match nonce.filter(|nonce| nonce_sha256 == Some(Sha256::of(&nonce.0))) {
-            Some(nonce) => self.report_lost(cid, nonce, expires_at),
+            Some(nonce) => self.report_lost(cid, nonce, expires_at, known_bytes),
             None => self.settle(cid, Entry::Decided { cid }),
         }
     }
 
-    fn report_lost(&mut self, cid: CommandId, nonce: Nonce, expires_at: u64) {
+    fn report_lost(&mut self, cid: CommandId, nonce: Nonce, expires_at: u64, known_bytes: [u64; 2]) {
         let config = &self.identity.config;
         let lost = Lost {
             ws: config.ws.clone(),
@@ -339,7 +343,7 @@ impl Agent {
             nonce,
             reason: LostReason::KeeperGone,
             lost_at: unix_ms(),
-            known_bytes: self.ghosts.remove(&cid).unwrap_or_default(),
+            known_bytes,
         };
         tracing::warn!(%cid, "run lost with its keeper");
         self.counters.count("run_lost");

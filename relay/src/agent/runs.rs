@@ -109,8 +109,11 @@ impl Agent {
             }
             stays
         });
-        let open = self.open_claims().into_iter().map(|(_, life)| life);
-        let former: BTreeSet<Nonce> = open.filter(|life| *life != instance).collect();
+        let open = self.open_claims();
+        // The others are not asked about, so nobody would take them.
+        self.ghosts.retain(|cid, _| open.iter().any(|(claimed, _)| claimed == cid));
+        let former: BTreeSet<Nonce> =
+            open.into_iter().map(|(_, life)| life).filter(|life| *life != instance).collect();
         for life in former {
             self.bury(life);
         }
