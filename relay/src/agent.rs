@@ -136,6 +136,10 @@ enum Stage {
     Running,
     /// Over; its output is being brought out.
     Ended,
+    /// Lost with its keeper; what is left of its output is being brought out. So many bytes are known of.
+    Lost {
+        known_bytes: [u64; 2],
+    },
     /// Its report is on its way.
     Reporting,
 }
@@ -158,7 +162,7 @@ struct Run {
 impl Run {
     /// Whether it takes up one of the parallel runs.
     fn holds_slot(&self) -> bool {
-        !matches!(self.stage, Stage::Ended | Stage::Reporting)
+        !matches!(self.stage, Stage::Ended | Stage::Lost { .. } | Stage::Reporting)
     }
 
     fn is_alive(&self) -> bool {

@@ -68,6 +68,8 @@ pub(crate) struct Pump {
     pub(crate) journal: Rc<RefCell<Journal>>,
     pub(crate) counters: Counters,
     pub(crate) status: watch::Receiver<RunStatus>,
+    /// Whether the run was lost: then no exit can carry its output.
+    pub(crate) is_lost: bool,
 }
 
 /// What a pump brought out.
@@ -104,6 +106,7 @@ impl Pump {
             let status = self.status.borrow_and_update().clone();
             let ended = status.phase == Phase::Ended;
             if ended
+                && !self.is_lost
                 && !planner.has_sent()
                 && let Some(all) = self.inline(&status)
             {

@@ -320,21 +320,28 @@ impl Agent {
             let ledger = journal.ledger();
             let claimed = ledger.claimed(cid);
             claimed.map(|claimed| {
-                (ledger.keeper(claimed.instance).map(|mark| mark.nonce_sha256), ledger.expires_at(cid))
+                let nonce_sha256 = ledger.keeper(claimed.instance).map(|mark| mark.nonce_sha256);
+                (claimed.instance, nonce_sha256, ledger.expires_at(cid))
             })
         };
-        let Some((nonce_sha256, expires_at)) = known else { return };
+        let Some((instance, nonce_sha256, expires_at)) = known else { return };
         let Some(register) = register else {
             return self.settle(cid, Entry::Unclaimed { cid });
         };
         let nonce = self.claimer().nonce_in(&register.payload, cid);
         match nonce.filter(|nonce| nonce_sha256 == Some(Sha256::of(&nonce.0))) {
-            Some(nonce) => self.report_lost(cid, nonce, expires_at, known_bytes),
+            Some(nonce) => self.bring_out_lost(cid, (nonce, instance), expires_at, known_bytes),
             None => self.settle(cid, Entry::Decided { cid }),
         }
     }
 
-    fn report_lost(&mut self, cid: CommandId, nonce: Nonce, expires_at: u64, known_bytes: [u64; 2]) {
+    pub(super) fn report_lost(
+        &mut self,
+        cid: CommandId,
+        nonce: Nonce,
+        expires_at: u64,
+        known_bytes: [u64; 2],
+    ) {
         let config = &self.identity.config;
         let lost = Lost {
             ws: config.ws.clone(),

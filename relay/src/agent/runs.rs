@@ -29,7 +29,7 @@ use crate::{
         KeeperError,
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::{Phase, Refusal, RunStatus, StartRun},
-        spool::spooled,
+        spool::{left_behind, spooled},
     },
     keeper_life::{bring_up, mark},
     lock::LockError,
@@ -273,11 +273,40 @@ impl Agent {
         } else {
             let (status_tx, status_rx) = watch::channel(status);
             run.status = Some(status_tx);
-            self.pump(cid, status_rx);
+            self.pump(cid, status_rx, false);
         }
     }
 
-    fn pump(&mut self, cid: CommandId, status: watch::Receiver<RunStatus>) {
+    /// Brings out what a run had written that was lost with its keeper; then the loss is reported. `known_bytes` is what
+    /// the keeper had told of; a relay that was restarted has only the spool's word.
+    pub(super) fn bring_out_lost(
+        &mut self,
+        cid: CommandId,
+        (nonce, instance): (Nonce, Nonce),
+        expires_at: u64,
+        known_bytes: [u64; 2],
+    ) {
+        let [stdout, stderr] = left_behind(&self.place.store, cid);
+        let [known_stdout, known_stderr] = known_bytes;
+        let known_bytes = [known_stdout.max(stdout.bytes), known_stderr.max(stderr.bytes)];
+        let phase = Phase::Ended;
+        let status = RunStatus { cid, phase, started_at_ms: 0, pid: None, stdout, stderr, end: None };
+        let (status_tx, status_rx) = watch::channel(status);
+        let run = Run {
+            stage: Stage::Lost { known_bytes },
+            nonce,
+            instance,
+            expires_at,
+            spec: None,
+            backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            is_cancelled: false,
+            status: Some(status_tx),
+        };
+        self.runs.insert(cid, run);
+        self.pump(cid, status_rx, true);
+    }
+
+    fn pump(&mut self, cid: CommandId, status: watch::Receiver<RunStatus>, is_lost: bool) {
         let log: ChunkLog = {
             let journal = self.journal.borrow();
             journal.ledger().claimed(cid).map(|claimed| claimed.chunks.clone()).unwrap_or_default()
@@ -289,6 +318,7 @@ impl Agent {
             journal: self.journal.clone(),
             counters: self.counters.clone(),
             status,
+            is_lost,
         };
         self.jobs.spawn_local(async move { Done::Pumped(cid, pump.run(log).await.map(Box::new)) });
     }
@@ -438,6 +468,10 @@ impl Agent {
     pub(super) fn on_pumped(&mut self, cid: CommandId, pumped: Option<Pumped>) {
         let Some(pumped) = pumped else { return };
         let Some(run) = self.runs.get(&cid) else { return };
+        if let Stage::Lost { known_bytes } = run.stage {
+            let (nonce, expires_at) = (run.nonce, run.expires_at);
+            return self.report_lost(cid, nonce, expires_at, known_bytes);
+        }
         let (names, expires_at) = (self.names(cid, run.nonce), run.expires_at);
         if let Some(fact) = self.sign_exit(&exit(names, pumped)) {
             self.report(Report::Exit, expires_at, fact);

@@ -280,6 +280,25 @@ pub fn read_spool(
     }
 }
 
+/// What a keeper that is gone left of a run's output, stdout first. It may have seen more: what it could not keep. Blocks
+/// on the disk.
+pub(crate) fn left_behind(store: &Path, cid: CommandId) -> [StreamStatus; 2] {
+    let folder = store.join(FOLDER);
+    OutputStream::ALL.map(|stream| {
+        let len_of = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        let path = tail_path(&folder, cid, stream);
+        let kept = len_of(&head_path(&folder, cid, stream));
+        let begin = read_at(&path, 0, TAIL_HEADER_BYTES).ok();
+        let begin = begin.and_then(|begin| begin.first_chunk().copied()).map(u64::from_be_bytes);
+        let tail = begin.filter(|offset| *offset >= kept).map(|offset| {
+            let len = len_of(&path).saturating_sub(TAIL_HEADER_BYTES as u64);
+            Tail { offset, len }
+        });
+        let bytes = tail.map_or(kept, |tail| tail.offset.saturating_add(tail.len));
+        StreamStatus { bytes, kept, sha256: None, truncated: bytes > kept, tail }
+    })
+}
+
 /// Commands that have files in the spool. Blocks on the disk.
 pub(crate) fn spooled(store: &Path) -> io::Result<BTreeSet<CommandId>> {
     let mut cids = BTreeSet::new();
@@ -387,6 +406,21 @@ mod tests {
         file.set_modified(SystemTime::now() - ORPHAN_KEEP - Duration::from_secs(1)).unwrap();
         assert_eq!(Spool::open(room.store.path()).unwrap().used_bytes.get(), 0);
         assert_eq!(read(&room, Stdout, 0), b"");
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_is_known_by_its_files() {
+        let room = room(None);
+        assert_eq!(left_behind(room.store.path(), cid()), [StreamStatus::default(); 2]);
+        let mut run = RunSpool::new(room.spool.clone(), cid(), 8);
+        run.write(Stdout, b"12345");
+        run.write(Stderr, b"abc");
+        let left = left_behind(room.store.path(), cid());
+        assert_eq!(left, [run.status(Stdout), run.status(Stderr)]);
+        run.write(Stdout, b"6789");
+        run.finish();
+        let whole = [Stdout, Stderr].map(|stream| StreamStatus { sha256: None, ..run.status(stream) });
+        assert_eq!(left_behind(room.store.path(), cid()), whole);
     }
 
     #[test]

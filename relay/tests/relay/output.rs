@@ -213,3 +213,42 @@ async fn output_that_nobody_needs_any_more_leaves_the_spool() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn what_a_lost_run_had_printed_is_brought_out_and_counted() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    let (gate, log) = (machine.file("gate"), machine.file("log"));
+    let script = format!(
+        "until [ -e {} ]; do sleep 0.02; done; head -c 300000 /dev/urandom | tee {}; echo err >&2; sleep 300",
+        gate.display(),
+        log.display()
+    );
+    let (cid, offer) = fleet.command(&machine, &script)?;
+    fleet.offer(&machine, &[offer]).await?;
+    eventually("the claim", || async {
+        fleet.fact::<Claim>(&machine, cid, FactKind::Claim).await?.context("no claim")
+    })
+    .await?;
+    // All of it waits when both die.
+    fleet.broker.stop()?;
+    fs::write(&gate, "")?;
+    let (client, _) = KeeperClient::connect(&machine.store()).await?;
+    eventually("the whole output", || async {
+        ensure!(client.read_spool(cid, OutputStream::Stdout, 0, 400_000)?.len() == 300_000);
+        ensure!(client.read_spool(cid, OutputStream::Stderr, 0, 9)?.len() == 4);
+        Ok(())
+    })
+    .await?;
+    relay.kill().await?;
+    relay.kill_keeper().await?;
+    fleet.broker.cont()?;
+    let _next = machine.start(&fleet).await?;
+    let lost = fleet.lost(&machine, cid).await?;
+    assert_eq!(lost.known_bytes, [300_000, 4]);
+    let sent = fleet.output(&machine, cid, OutputStream::Stdout).await?.whole()?;
+    assert!(sent == fs::read(&log)?, "{} bytes were sent", sent.len());
+    assert_eq!(fleet.output(&machine, cid, OutputStream::Stderr).await?.whole()?, b"err\n");
+    Ok(())
+}
