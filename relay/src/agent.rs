@@ -44,7 +44,7 @@ use crate::{
     clock::unix_ms,
     counters::Counters,
     identity::Identity,
-    journal::{Entry, Journal, Report},
+    journal::{Entry, Journal, Report, Rewritten},
     keeper::{
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::RunStatus,
@@ -65,6 +65,8 @@ const READ_EVERY: Duration = Duration::from_mins(1);
 const SYNC_AFTER: Duration = Duration::from_millis(200);
 /// What the journal did not take is offered to it again after this time.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// The journal is written anew again after this time when that failed, such as on a full disk.
+const REWRITE_AGAIN: Duration = Duration::from_secs(10);
 /// Ended runs whose report is not acknowledged yet; above it nothing new is begun. Each holds its report, at most
 /// some 60 KiB, in memory.
 const MAX_UNREPORTED: usize = 64;
@@ -88,6 +90,8 @@ enum Done {
     Spooled(io::Result<BTreeSet<CommandId>>),
     Sampled(Box<Sampler>, Option<Metrics>),
     Synced(io::Result<()>),
+    /// The journal was written anew.
+    Rewritten(io::Result<Rewritten>),
     Published,
 }
 
@@ -186,13 +190,18 @@ struct Timers {
     authors: Option<Instant>,
     reconcile: Option<Instant>,
     sync: Option<Instant>,
+    rewrite: Option<Instant>,
     prune: Instant,
 }
 
 impl Timers {
     fn next(&self) -> Instant {
-        let Self { heartbeat, read, authors, reconcile, sync, prune } = self;
-        [heartbeat, read, authors, reconcile, sync].into_iter().flatten().copied().fold(*prune, Instant::min)
+        let Self { heartbeat, read, authors, reconcile, sync, rewrite, prune } = self;
+        [heartbeat, read, authors, reconcile, sync, rewrite]
+            .into_iter()
+            .flatten()
+            .copied()
+            .fold(*prune, Instant::min)
     }
 
     /// Takes a timer that is due.
@@ -270,6 +279,7 @@ impl Agent {
                 authors: None,
                 reconcile: None,
                 sync: None,
+                rewrite: None,
                 prune: Instant::now() + Duration::from_millis(HOUR_MS),
             },
             beat: beat::Beat::new(),
@@ -311,6 +321,7 @@ impl Agent {
             self.reconcile().await;
             self.tell_keeper().await;
             self.sync_later();
+            self.rewrite_journal();
         }
     }
 
@@ -334,6 +345,7 @@ impl Agent {
                     tracing::warn!(%error, "journal not on disk");
                 }
             }
+            Done::Rewritten(written) => self.on_rewritten(written),
             Done::Repeated | Done::Published => {}
         }
         Ok(())
@@ -376,6 +388,8 @@ impl Agent {
         if Timers::take(&mut self.timers.sync, now) {
             self.sync();
         }
+        // The loop goes on to try again.
+        Timers::take(&mut self.timers.rewrite, now);
         if self.timers.prune <= now {
             self.timers.prune = now + Duration::from_millis(HOUR_MS);
             self.journal.borrow_mut().prune(unix_ms());
@@ -449,6 +463,25 @@ impl Agent {
         let Some(file) = self.journal.borrow_mut().take_dirty() else { return };
         self.syncing = true;
         self.jobs.spawn_blocking(move || Done::Synced(file.and_then(|file| file.sync_data())));
+    }
+
+    /// Has the journal written anew when it should be, unless that failed lately.
+    fn rewrite_journal(&mut self) {
+        let mut journal = self.journal.borrow_mut();
+        if self.timers.rewrite.is_none() && journal.wants_rewrite() {
+            let draft = journal.begin_rewrite();
+            self.jobs.spawn_blocking(move || Done::Rewritten(draft.write()));
+        }
+    }
+
+    fn on_rewritten(&mut self, written: io::Result<Rewritten>) {
+        let ended = self.journal.borrow_mut().end_rewrite(written);
+        if let Err(error) = ended {
+            self.timers.rewrite = Some(Instant::now() + REWRITE_AGAIN);
+            if self.counters.count("journal_rewrite") {
+                tracing::warn!(%error, "journal not written anew");
+            }
+        }
     }
 
     /// Says once, on standard output, that work can come.

@@ -8,7 +8,8 @@
 //! the way of every command. What a power loss takes from the end is what the register and the bridge's
 //! deadline make good. A torn or broken line is passed over and counted, never fatal.
 //!
-//! When the file has grown well beyond what it says, it is written anew beside the old one and renamed.
+//! When the file has grown well beyond what it says, it is written anew beside the old one and renamed; that too is
+//! off the way of every command.
 
 pub(crate) mod ledger;
 
@@ -30,9 +31,7 @@ const CHECKSUM_DIGITS: usize = 8;
 /// Longest line that is read back: an exit with inline output, in base64, with room.
 const MAX_LINE_BYTES: u64 = 512 * 1024;
 /// The file is written anew when it is above this and above twice its size after the last time.
-const COMPACT_BYTES: u64 = 1024 * 1024;
-/// When that failed, such as on a full disk, it is tried again after so much more.
-const COMPACT_AGAIN_BYTES: u64 = 64 * 1024;
+const REWRITE_BYTES: u64 = 1024 * 1024;
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +63,12 @@ pub(crate) struct Journal {
     file: File,
     /// Bytes of whole lines in the file.
     length: u64,
-    /// The file is written anew when it is longer than this.
-    compact_above: u64,
+    /// The file is to be written anew when it is longer than this.
+    rewrite_above: u64,
+    /// Whether it is to be written anew however short it is.
+    is_rewrite_due: bool,
+    /// While it is written anew: the lines that were added since.
+    carried: Option<Vec<u8>>,
     is_dirty: bool,
     /// Whether half a line may stand at the end of the file, which could not be taken away again.
     is_torn: bool,
@@ -100,7 +103,9 @@ impl Journal {
             path,
             file,
             length,
-            compact_above: COMPACT_BYTES,
+            rewrite_above: REWRITE_BYTES,
+            is_rewrite_due: false,
+            carried: None,
             is_dirty: false,
             is_torn: false,
             ledger,
@@ -133,16 +138,14 @@ impl Journal {
             }
             return Err(JournalError::Write { path: self.path.clone(), source });
         }
+        if let Some(carried) = &mut self.carried {
+            carried.extend_from_slice(line.strip_prefix(b"\n").unwrap_or(&line));
+        }
         // Longer by what is torn, if anything is.
         self.length = self.file.metadata().map_or(self.length + line.len() as u64, |file| file.len());
         self.is_torn = false;
         self.is_dirty = true;
         self.ledger.apply(entry);
-        if self.length > self.compact_above
-            && let Err(error) = self.compact()
-        {
-            tracing::warn!(%error, "journal not written anew");
-        }
         Ok(())
     }
 
@@ -151,13 +154,11 @@ impl Journal {
         self.ledger.prune(now_ms);
     }
 
-    /// Forgets former keepers that no claim needs, and writes the file anew: it may have been removed together
+    /// Forgets former keepers that no claim needs, and has the file written anew: it may have been removed together
     /// with the store, which is what ends a keeper.
     pub(crate) fn begin_life(&mut self, keeper: Nonce) {
         self.ledger.forget_keepers(keeper);
-        if let Err(error) = self.compact() {
-            tracing::warn!(%error, "journal not written anew");
-        }
+        self.is_rewrite_due = true;
     }
 
     /// Whether something was added since the last [`take_dirty`](Self::take_dirty).
@@ -170,29 +171,74 @@ impl Journal {
         std::mem::take(&mut self.is_dirty).then(|| self.file.try_clone())
     }
 
-    fn compact(&mut self) -> io::Result<()> {
+    /// Whether the file should be written anew; not while it is.
+    pub(crate) fn wants_rewrite(&self) -> bool {
+        self.carried.is_none() && (self.is_rewrite_due || self.length > self.rewrite_above)
+    }
+
+    /// Begins to write the file anew: what the answer says is written on another thread, since it may be much and ends
+    /// with an `fdatasync`. What is added meanwhile goes into the old file, and is carried over at the end.
+    pub(crate) fn begin_rewrite(&mut self) -> Draft {
+        self.carried = Some(Vec::new());
+        Draft { path: draft_of(&self.path), ledger: self.ledger.clone() }
+    }
+
+    /// Ends what [`begin_rewrite`](Self::begin_rewrite) began.
+    ///
+    /// # Errors
+    /// The old file goes on and no draft is left. Worth another try later.
+    pub(crate) fn end_rewrite(&mut self, written: io::Result<Rewritten>) -> io::Result<()> {
+        let carried = self.carried.take().unwrap_or_default();
         let draft = draft_of(&self.path);
-        match self.write_draft(&draft).and_then(|written| fs::rename(&draft, &self.path).map(|()| written)) {
+        let ended = written.and_then(|Rewritten { file, length }| {
+            (&file).write_all(&carried)?;
+            fs::rename(&draft, &self.path)?;
+            Ok((file, length + carried.len() as u64))
+        });
+        match ended {
             Ok((file, length)) => {
-                self.file = file;
-                self.length = length;
-                self.is_torn = false;
-                self.compact_above = COMPACT_BYTES.max(2 * length);
+                (self.file, self.length) = (file, length);
+                (self.is_torn, self.is_rewrite_due) = (false, false);
+                self.is_dirty |= !carried.is_empty();
+                self.rewrite_above = REWRITE_BYTES.max(2 * length);
                 Ok(())
             }
             Err(error) => {
                 // What it took of a full disk is what the next entries need.
                 drop(remove_if_there(&draft));
-                self.compact_above = self.length + COMPACT_AGAIN_BYTES;
                 Err(error)
             }
         }
     }
+}
 
-    fn write_draft(&self, draft: &Path) -> io::Result<(File, u64)> {
+/// The file as it is to be written anew.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    path: PathBuf,
+    ledger: Ledger,
+}
+
+/// A draft on the disk, and its length.
+#[derive(Debug)]
+pub(crate) struct Rewritten {
+    file: File,
+    length: u64,
+}
+
+impl Draft {
+    /// Writes it beside the old file. Blocks on the disk.
+    ///
+    /// # Errors
+    /// No draft is left.
+    pub(crate) fn write(self) -> io::Result<Rewritten> {
+        self.write_whole().inspect_err(|_| drop(remove_if_there(&self.path)))
+    }
+
+    fn write_whole(&self) -> io::Result<Rewritten> {
         let mut options = OpenOptions::new();
         // Opened for appending too: after the rename this is the journal.
-        let file = options.read(true).append(true).create(true).mode(0o600).open(draft)?;
+        let file = options.read(true).append(true).create(true).mode(0o600).open(&self.path)?;
         file.set_len(0)?;
         let mut writer = io::BufWriter::new(&file);
         let mut length = 0;
@@ -204,7 +250,7 @@ impl Journal {
         writer.flush()?;
         drop(writer);
         file.sync_data()?;
-        Ok((file, length))
+        Ok(Rewritten { file, length })
     }
 }
 

@@ -21,8 +21,9 @@ use crate::{
     nats_link::Nats,
 };
 
-/// Threads for what blocks: one look at the machine, one `fdatasync`, and the keeper's former processes.
-const MAX_BLOCKING_THREADS: usize = 4;
+/// Threads for what blocks: one look at the machine and one into the spool, one `fdatasync`, a journal that is written
+/// anew, and the keeper's former processes.
+const MAX_BLOCKING_THREADS: usize = 5;
 /// How long the connection may take to send what waits when the relay stops.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 

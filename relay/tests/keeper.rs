@@ -764,7 +764,7 @@ async fn the_log_of_a_living_keeper_is_bounded() -> Result<()> {
     use std::io::Write as _;
     let mut room = Room::open().await?;
     let log = room.store().join("keeper.log");
-    fs::File::options().append(true).open(&log)?.write_all(&[b'x'; 300_000])?;
+    fs::File::options().append(true).open(&log)?.write_all(&b"x".repeat(300_000))?;
     eventually_within("the log begins anew", PATIENCE, || async {
         let text = fs::read_to_string(&log)?;
         ensure!(text.len() < 10_000 && text.contains("begins anew"), "{} bytes", text.len());

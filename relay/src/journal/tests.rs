@@ -103,6 +103,15 @@ fn a_flipped_byte_costs_its_line_only() {
     }
 }
 
+/// As the agent does it, but at once.
+fn rewrite_if_wanted(journal: &mut Journal) -> io::Result<()> {
+    if !journal.wants_rewrite() {
+        return Ok(());
+    }
+    let draft = journal.begin_rewrite();
+    journal.end_rewrite(draft.write())
+}
+
 #[test]
 fn the_file_stays_small_while_it_says_the_same() {
     let store = tempfile::tempdir().unwrap();
@@ -111,9 +120,10 @@ fn the_file_stays_small_while_it_says_the_same() {
         journal.append(claim(number)).unwrap();
         journal.append(fact(number, 3_000)).unwrap();
         journal.append(Entry::Acked { cid: cid(number) }).unwrap();
+        rewrite_if_wanted(&mut journal).unwrap();
     }
     let said = journal.ledger.clone();
-    assert!(journal.length < 3 * COMPACT_BYTES, "{} bytes", journal.length);
+    assert!(journal.length < 3 * REWRITE_BYTES, "{} bytes", journal.length);
     drop(journal);
     let journal = Journal::open(store.path(), 0).unwrap();
     assert_eq!(journal.ledger, said);
@@ -123,24 +133,50 @@ fn the_file_stays_small_while_it_says_the_same() {
 }
 
 #[test]
+fn what_is_added_while_the_file_is_written_anew_is_in_both() {
+    let store = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(store.path(), 0).unwrap();
+    journal.append(mark(1)).unwrap();
+    journal.append(claim(1)).unwrap();
+    assert!(!journal.wants_rewrite());
+    journal.begin_life(Nonce([1; 16]));
+    assert!(journal.wants_rewrite());
+    let draft = journal.begin_rewrite();
+    journal.append(claim(2)).unwrap();
+    assert!(!journal.wants_rewrite(), "twice at once");
+    let written = draft.write();
+    journal.append(fact(1, 30)).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(&journal.path, copy.path().join(FILE)).unwrap();
+    assert_eq!(Journal::open(copy.path(), 0).unwrap().ledger, journal.ledger, "after a kill at this point");
+    journal.is_dirty = false;
+    journal.end_rewrite(written).unwrap();
+    assert!(journal.is_dirty() && !journal.wants_rewrite());
+    journal.append(claim(3)).unwrap();
+    assert_eq!(journal.length, fs::metadata(store.path().join(FILE)).unwrap().len());
+    let said = journal.ledger.clone();
+    drop(journal);
+    assert_eq!(Journal::open(store.path(), 0).unwrap().ledger, said);
+}
+
+#[test]
 fn a_draft_that_fails_leaves_no_file_and_is_tried_again() {
     let store = tempfile::tempdir().unwrap();
     let mut journal = Journal::open(store.path(), 0).unwrap();
     let draft = draft_of(&journal.path);
     let full = || std::os::unix::fs::symlink("/dev/full", &draft).unwrap();
     full();
-    while journal.length <= COMPACT_BYTES {
-        journal.append(chunk(1, 0, 9, false)).unwrap();
-    }
+    journal.append(claim(1)).unwrap();
+    journal.begin_life(Nonce([1; 16]));
+    rewrite_if_wanted(&mut journal).unwrap_err();
     assert!(fs::symlink_metadata(&draft).is_err(), "the draft was left behind");
-    assert!(journal.length > COMPACT_BYTES, "nothing was tried");
-    while journal.length > COMPACT_BYTES && journal.length < 2 * COMPACT_BYTES {
-        journal.append(chunk(1, 0, 9, false)).unwrap();
-    }
-    assert!(journal.length < COMPACT_BYTES, "it was not tried again");
+    journal.append(claim(2)).unwrap();
+    let said = journal.ledger.clone();
+    assert!(journal.wants_rewrite(), "it is not tried again");
+    rewrite_if_wanted(&mut journal).unwrap();
     full();
     drop(journal);
-    Journal::open(store.path(), 0).unwrap();
+    assert_eq!(Journal::open(store.path(), 0).unwrap().ledger, said);
     assert!(fs::symlink_metadata(&draft).is_err(), "the draft of a killed process was left behind");
 }
 
