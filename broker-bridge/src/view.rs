@@ -344,6 +344,37 @@ impl View {
         Ok(exit.and_then(|exit| exit.inline))
     }
 
+    /// Bytes of output that are indexed of a run, stdout and stderr.
+    pub(crate) fn received(&self, id: CommandId, mid: &MachineToken) -> Result<[u64; 2], StoreError> {
+        let row = self.shared.store.get(&key::received(id, mid))?;
+        Ok(row.and_then(|row| Received::parse(&row)).unwrap_or_default().bytes)
+    }
+
+    /// The position of the last chunk that is indexed of a run; 0 when there is none. Reads a row for each of its chunks:
+    /// for a thread that may block.
+    pub(crate) fn last_of_run(&self, id: CommandId, mid: &MachineToken) -> Result<u64, StoreError> {
+        let mut last = 0;
+        for stream in OutputStream::ALL {
+            let end = key::after(&key::place(id, mid, stream, u64::MAX));
+            for row in self.shared.store.range(key::place(id, mid, stream, 0), end) {
+                let (_, row) = row?;
+                last = last.max(key::Reader(&row).u64().ok_or(StoreError::Damaged("chunk"))?);
+            }
+        }
+        Ok(last)
+    }
+
+    /// The position of the last chunk that is indexed of a command; 0 when there is none.
+    pub(crate) fn last_of_command(&self, id: CommandId) -> Result<u64, StoreError> {
+        let chunks = key::chunks(id);
+        let last = self.shared.store.range(chunks.clone(), key::after(&chunks)).next_back().transpose()?;
+        let position = |(found, _): &(Vec<u8>, Vec<u8>)| {
+            let mut reader = key::Reader(found.get(1..).unwrap_or_default());
+            reader.cid().and(reader.u64()).ok_or(StoreError::Damaged("chunk"))
+        };
+        last.as_ref().map_or(Ok(0), position)
+    }
+
     /// The bytes of a chunk: from memory when it is young, else from the broker. `None` = no longer kept.
     ///
     /// # Errors

@@ -4,12 +4,14 @@
 //! streams, so an exit may be read first. A settled run is therefore held back until one of these holds:
 //!
 //! 1. there is no output, or the exit carries it itself (then it is sent from there);
-//! 2. the chunk with the last byte of each stream is stored, and everything up to it was sent;
+//! 2. as many bytes of each stream are stored as the exit says, and everything up to the last of them was sent;
 //! 3. this bridge has read the output stream up to the end it had when the exit was seen, and all of it was
 //!    sent: what is still missing was cut, lost or dropped.
 
 mod barrier;
 mod pump;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -30,7 +32,7 @@ use super::{ALIVE, Answers, Batch, End, Listener, STALL, UNATTENDED, changed, ta
 use crate::{
     api::{Api, commands},
     store::StoreError,
-    view::Change,
+    view::{Change, View},
 };
 
 /// Pause before a read of the broker that failed is tried again.
@@ -121,6 +123,8 @@ impl CommandFeed<'_> {
     /// Sends what can be sent now: output, then runs that waited for it, then the end of all.
     async fn advance(&mut self) -> Result<Flow, End> {
         let credited = self.listener.credited();
+        // Before the output goes: what is drained after this look is all that the look has seen.
+        self.look().await?;
         let mut flow = match &mut self.pump {
             Some(pump) => pump.flow(&self.api, self.answers, self.id, credited).await?,
             None => Flow::Drained,
@@ -139,17 +143,40 @@ impl CommandFeed<'_> {
         Ok(flow)
     }
 
+    /// Looks once more at what the settled runs wait for.
+    async fn look(&mut self) -> Result<(), End> {
+        let open = self.settling.iter().filter(|(_, (_, barrier))| barrier.is_open());
+        let open: Vec<_> =
+            open.map(|(token, (run, barrier))| (token.clone(), run.clone(), barrier.clone())).collect();
+        if open.is_empty() || self.pump.is_none() {
+            return Ok(());
+        }
+        let id = self.id;
+        let look = move |view: &View| {
+            let mut known = Vec::new();
+            for (token, run, barrier) in open {
+                known.extend(barrier::look(view, id, &token, &run, &barrier)?.map(|seen| (token, seen)));
+            }
+            Ok(known)
+        };
+        for (token, seen) in self.api.read(look).await.map_err(|_| End::Unreadable)? {
+            if let Some((_, barrier)) = self.settling.get_mut(&token) {
+                *barrier = seen;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the settled runs whose output was sent. Answers whether one waits for credit.
     async fn settle(&mut self, drained: bool, credited: u64) -> Result<bool, End> {
         let Some(pump) = &mut self.pump else { return Ok(false) };
         let mut blocked = false;
         let waiting: Vec<MachineToken> = self.settling.keys().cloned().collect();
         for token in waiting {
-            let Some((run, barrier)) = self.settling.get_mut(&token) else { continue };
-            barrier.look(&self.api, self.id, &token, run).map_err(|error| unreadable(&error))?;
-            let passes = match &*barrier {
-                Barrier::At(position) => pump.position() >= *position,
-                Barrier::Drained => drained,
+            let Some((run, barrier)) = self.settling.get(&token) else { continue };
+            let passes = match barrier {
+                // Rows that were too old may have gone: drained is drained.
+                Barrier::At(position) => drained || pump.position() >= *position,
                 Barrier::Inline(inline) if pump.sent() < credited => {
                     pump.send_inline(self.answers, &run.machine, inline).await?;
                     true
@@ -158,7 +185,7 @@ impl CommandFeed<'_> {
                     blocked = true;
                     false
                 }
-                Barrier::Unknown | Barrier::Asked => false,
+                Barrier::Unknown | Barrier::Asked | Barrier::Read => false,
             };
             if passes && let Some((run, _)) = self.settling.remove(&token) {
                 self.answers.event(&FeedEvent::Run(run.clone())).await?;
@@ -195,7 +222,7 @@ impl CommandFeed<'_> {
         self.read_through = None;
         for (_, barrier) in self.settling.values_mut() {
             if *barrier == Barrier::Asked {
-                *barrier = Barrier::Drained;
+                *barrier = Barrier::Read;
             }
         }
     }

@@ -1,72 +1,59 @@
 //! What a settled run waits for before it is told.
 
 use signalbox_schemas::{
-    api::{OutputView, RunView},
+    api::RunView,
     id::{CommandId, MachineToken},
-    output::OutputStream,
     run::InlineOutput,
 };
 
-use crate::{api::Api, store::StoreError};
+use crate::{store::StoreError, view::View};
 
 /// What must have been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Barrier {
-    /// Not known yet: the last byte has not been seen, and nobody asked how far the stream goes.
+    /// Not known yet: not all bytes have been seen, and nobody asked how far the stream goes.
     Unknown,
     /// As above, and somebody has asked.
     Asked,
+    /// The stream was read as far as it went when it was asked for: what has not been seen was cut, lost or dropped.
+    Read,
     /// Everything up to this position.
     At(u64),
-    /// Everything there is.
-    Drained,
     /// What the exit carries itself.
     Inline(InlineOutput),
 }
 
 impl Barrier {
-    /// Looks once more at what is not known.
-    pub(super) fn look(
-        &mut self,
-        api: &Api,
-        id: CommandId,
-        token: &MachineToken,
-        run: &RunView,
-    ) -> Result<(), StoreError> {
-        if !matches!(self, Self::Unknown | Self::Asked) {
-            return Ok(());
-        }
-        if run.stdout.sha256.is_none() && run.stderr.sha256.is_none() {
-            // No exit says how much there is: a run that never started, or was lost.
-            *self = if run.stdout.bytes + run.stderr.bytes == 0 { Self::At(0) } else { Self::Drained };
-            return Ok(());
-        }
-        if run.stdout.bytes + run.stderr.bytes == 0 {
-            *self = Self::At(0);
-        } else if let Some(inline) = api.view().inline(id, token)? {
-            *self = Self::Inline(inline);
-        } else if let Some(position) = last_bytes(api, id, token, run)? {
-            *self = Self::At(position);
-        }
-        Ok(())
+    /// Whether another look may tell more.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Unknown | Self::Asked | Self::Read)
     }
 }
 
-/// The position at which the last byte of both streams is stored.
-fn last_bytes(
-    api: &Api,
+/// Looks once more at what is not known; `None` when it still is not. Blocks.
+pub(super) fn look(
+    view: &View,
     id: CommandId,
     token: &MachineToken,
     run: &RunView,
-) -> Result<Option<u64>, StoreError> {
-    let mut position = 0;
-    for (stream, known) in [(OutputStream::Stdout, &run.stdout), (OutputStream::Stderr, &run.stderr)] {
-        let &OutputView { bytes, .. } = known;
-        let Some(last) = bytes.checked_sub(1) else { continue };
-        match api.view().chunk_covering(id, token, stream, last)? {
-            Some(chunk) if chunk.offset <= last => position = position.max(chunk.position),
-            _ => return Ok(None),
-        }
+    barrier: &Barrier,
+) -> Result<Option<Barrier>, StoreError> {
+    if run.stdout.bytes + run.stderr.bytes == 0 {
+        return Ok(Some(Barrier::At(0)));
     }
-    Ok(Some(position))
+    if run.stdout.sha256.is_none() && run.stderr.sha256.is_none() {
+        // No exit says how much there is: the run was lost.
+        return view.last_of_command(id).map(Barrier::At).map(Some);
+    }
+    if let Some(inline) = view.inline(id, token)? {
+        return Ok(Some(Barrier::Inline(inline)));
+    }
+    // The last byte alone says nothing: after a reconnect chunks may be stored in another order than they were written.
+    if view.received(id, token)? == [run.stdout.bytes, run.stderr.bytes] {
+        return view.last_of_run(id, token).map(Barrier::At).map(Some);
+    }
+    match barrier {
+        Barrier::Read => view.last_of_command(id).map(Barrier::At).map(Some),
+        _ => Ok(None),
+    }
 }
