@@ -33,6 +33,8 @@ mod mailbox;
 mod projection;
 pub mod rpc;
 pub mod serve;
+#[cfg(test)]
+mod stage;
 pub mod store;
 pub mod submit;
 pub mod view;

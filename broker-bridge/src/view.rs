@@ -106,6 +106,18 @@ pub struct ChunkRef {
     pub skip: u32,
 }
 
+/// The bytes of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChunkBody {
+    /// Here they are.
+    Kept(Bytes),
+    /// They are no longer kept, and neither is anything from this chunk on up to a position.
+    Gone {
+        /// Everything below is gone; above the chunk's own position.
+        below: u64,
+    },
+}
+
 /// The body of a chunk could not be read; try again.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read output chunk {position} from the broker")]
@@ -375,19 +387,22 @@ impl View {
         last.as_ref().map_or(Ok(0), position)
     }
 
-    /// The bytes of a chunk: from memory when it is young, else from the broker. `None` = no longer kept.
+    /// The bytes of a chunk: from memory when it is young, else from the broker.
     ///
     /// # Errors
     /// [`BodyError`] when the broker does not answer; try again.
-    pub async fn chunk_body(&self, chunk: &ChunkRef) -> Result<Option<Bytes>, BodyError> {
+    pub async fn chunk_body(&self, chunk: &ChunkRef) -> Result<ChunkBody, BodyError> {
         let part = |body: &Bytes| {
             let (from, len) = (chunk.skip as usize, chunk.len as usize);
-            (body.len() >= from + len).then(|| body.slice(from..from + len))
+            let part = (body.len() >= from + len).then(|| body.slice(from..from + len));
+            part.map_or(ChunkBody::Gone { below: chunk.position.saturating_add(1) }, ChunkBody::Kept)
         };
         let young = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner).get(chunk.position);
         if let Some(body) = young {
             return Ok(part(&body));
         }
+        // Before it is asked: what comes later may be there.
+        let read_to = self.shared.cursor(stream::OUT).sequence;
         // From the leader: headers of a relay stand raw in a direct read, and can break the connection.
         let found = self.shared.link.next_from_leader(stream::OUT, chunk.position, ">").await;
         let found = found.map_err(|source| BodyError { position: chunk.position, source })?;
@@ -398,7 +413,13 @@ impl View {
             );
             message.sequence == chunk.position && of_run
         };
-        Ok(found.filter(is_it).and_then(|message| part(&message.payload)))
+        Ok(match found {
+            Some(message) if is_it(&message) => part(&message.payload),
+            found => {
+                let next = found.map_or(read_to.saturating_add(1), |message| message.sequence);
+                ChunkBody::Gone { below: next.max(chunk.position.saturating_add(1)) }
+            }
+        })
     }
 
     /// How far each stream was read.

@@ -7,8 +7,11 @@ mod world;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use signalbox_bridge::{core::CoreError, view::Change};
+use anyhow::{Context as _, Result, bail, ensure};
+use signalbox_bridge::{
+    core::CoreError,
+    view::{Change, ChunkBody},
+};
 use signalbox_link::{Link, Options, StoreError};
 use signalbox_schemas::{
     api::Page,
@@ -62,7 +65,7 @@ async fn a_command_goes_from_submit_to_exit() -> Result<()> {
     world.read(&bridge, &[OUT]).await?;
     let chunks = view.chunks_after(cid, 0, 10)?;
     assert_eq!(chunks.iter().map(|chunk| (chunk.offset, chunk.len)).collect::<Vec<_>>(), [(0, 3), (3, 2)]);
-    assert_eq!(view.chunk_body(&chunks[1]).await?.context("kept")?, "lo");
+    assert_eq!(view.chunk_body(&chunks[1]).await?, ChunkBody::Kept("lo".into()));
     assert_eq!(view.chunk_covering(cid, &web1, OutputStream::Stdout, 4)?.context("there")?, chunks[1]);
     assert_eq!(view.chunk_covering(cid, &web1, OutputStream::Stdout, 5)?, None);
     assert_eq!(view.inline(cid, &web2)?.context("inline")?.stdout.0, b"hello");
@@ -157,7 +160,10 @@ async fn what_comes_twice_late_or_in_another_order_changes_nothing() -> Result<(
     let mut all = Vec::new();
     for chunk in &chunks {
         assert_eq!(chunk.offset, all.len() as u64);
-        all.extend(bridge.view().chunk_body(chunk).await?.context("kept")?);
+        let ChunkBody::Kept(body) = bridge.view().chunk_body(chunk).await? else {
+            bail!("{chunk:?} is gone")
+        };
+        all.extend(body);
     }
     assert_eq!(all, b"hello you");
     bridge.stop().await

@@ -343,7 +343,7 @@ async fn a_feed_speaks_every_five_seconds_and_ends_when_its_output_waits_too_lon
     let mut alive = 0;
     loop {
         match feed.next().await? {
-            Item::Event(FeedEvent::Alive) => alive += 1,
+            Item::Event(FeedEvent::Alive { .. }) => alive += 1,
             Item::Event(FeedEvent::Closed) => break,
             other => anyhow::bail!("{other:?}"),
         }
@@ -387,7 +387,7 @@ async fn told_command(feed: &mut Answers) -> Result<(CommandId, bool)> {
     loop {
         match feed.next().await? {
             Item::Event(FeedEvent::Command(summary)) => return Ok((summary.id, summary.settled)),
-            Item::Event(FeedEvent::Alive) => {}
+            Item::Event(FeedEvent::Alive { .. }) => {}
             other => anyhow::bail!("no command: {other:?}"),
         }
     }

@@ -365,7 +365,7 @@ pub enum Watch {
 pub struct OpenFeed {
     /// What it tells of.
     pub watch: Watch,
-    /// Output after this position only (an [`FeedEvent`]'s or chunk's); absent or 0: from the first byte.
+    /// Output after this position only (a chunk's, or that of [`FeedEvent::Alive`]); absent or 0: from the first byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
     /// Output bytes that may be sent before more credit is given.
@@ -392,8 +392,13 @@ pub enum FeedEvent {
         /// Runs by state.
         counts: Counts,
     },
-    /// Nothing happened for 5 s.
-    Alive,
+    /// Nothing was sent for 5 s.
+    Alive {
+        /// Position to resume the feed after, when it sends output and got anywhere: output that is no longer kept is
+        /// passed over without a word.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<u64>,
+    },
     /// The feed was closed by the bridge (it stops, or the command is gone). Open it anew.
     Closed,
 }

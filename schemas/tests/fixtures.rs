@@ -415,7 +415,8 @@ fn what_bridges_answer() {
         ("command", FeedEvent::Command(summary())),
         ("run", FeedEvent::Run(run_view())),
         ("settled", FeedEvent::Settled { counts: counts() }),
-        ("alive", FeedEvent::Alive),
+        ("alive", FeedEvent::Alive { position: None }),
+        ("alive_position", FeedEvent::Alive { position: Some(7) }),
         ("closed", FeedEvent::Closed),
     ] {
         plain(&format!("event_{name}"), &answer(AnswerBody::Event(Box::new(event))));

@@ -3,6 +3,8 @@
 //! Offsets are true ones, also behind a cut: a range ends where bytes were left out, and one that begins there
 //! is empty and says where bytes go on.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use signalbox_schemas::{
     api::ReadOutput,
@@ -17,7 +19,7 @@ use tracing::warn;
 use super::{Api, Caller, commands};
 use crate::{
     store::StoreError,
-    view::{BodyError, ChunkRef, View},
+    view::{BodyError, ChunkBody, ChunkRef, View},
 };
 
 /// Most pieces of one range. A command that prints a byte at a time has many: its range is then shorter than
@@ -41,15 +43,29 @@ pub struct Range {
     pub truncated: bool,
     /// The run has ended, and bytes of this range that it did not cut are not there (yet).
     lacks_bytes: bool,
-    pieces: Vec<Piece>,
+    pieces: VecDeque<Piece>,
 }
 
 /// Part of a stored chunk, or of what the exit carried.
 #[derive(Debug, Clone)]
 struct Piece {
     stored: Stored,
+    place: Place,
+}
+
+/// Which bytes of what is stored.
+#[derive(Debug, Clone, Copy)]
+struct Place {
     skip: usize,
     take: usize,
+}
+
+impl Place {
+    fn of(self, bytes: &Bytes) -> Result<Bytes, PieceError> {
+        let end = self.skip + self.take;
+        let whole = bytes.len() >= end;
+        whole.then(|| bytes.slice(self.skip..end)).ok_or(PieceError::Gone { len: self.take as u64 })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -105,7 +121,7 @@ fn find(
         total: known.bytes,
         truncated: known.truncated,
         lacks_bytes: false,
-        pieces: Vec::new(),
+        pieces: VecDeque::new(),
     };
     if let Some(inline) = view.inline(id, token)? {
         let bytes = match stream {
@@ -155,20 +171,21 @@ impl Range {
         if take > 0 {
             self.len += take;
             let to_usize = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-            self.pieces.push(Piece { stored, skip: to_usize(skip), take: to_usize(take) });
+            let place = Place { skip: to_usize(skip), take: to_usize(take) };
+            self.pieces.push_back(Piece { stored, place });
         }
     }
 
     /// Takes the pieces, to be read one after the other with [`Pieces::next`].
     pub fn take_pieces(&mut self) -> Pieces {
-        Pieces { pieces: std::mem::take(&mut self.pieces).into_iter() }
+        Pieces { pieces: std::mem::take(&mut self.pieces) }
     }
 }
 
 /// The bytes of a range, piece by piece, so that only one of them is in memory.
 #[derive(Debug)]
 pub struct Pieces {
-    pieces: std::vec::IntoIter<Piece>,
+    pieces: VecDeque<Piece>,
 }
 
 impl Pieces {
@@ -177,17 +194,27 @@ impl Pieces {
     /// # Errors
     /// [`PieceError`].
     pub async fn next(&mut self, view: &View) -> Option<Result<Bytes, PieceError>> {
-        let piece = self.pieces.next()?;
-        let bytes = match piece.stored {
-            Stored::Inline(bytes) => Some(bytes),
-            Stored::Chunk(chunk) => match view.chunk_body(&chunk).await {
-                Ok(bytes) => bytes,
-                Err(error) => return Some(Err(PieceError::Unanswered(error))),
-            },
+        let piece = self.pieces.pop_front()?;
+        let chunk = match piece.stored {
+            Stored::Inline(bytes) => return Some(piece.place.of(&bytes)),
+            Stored::Chunk(chunk) => chunk,
         };
-        let bytes = bytes.filter(|bytes| bytes.len() >= piece.skip + piece.take);
-        let bytes = bytes.map(|bytes| bytes.slice(piece.skip..piece.skip + piece.take));
-        Some(bytes.ok_or(PieceError::Gone { len: piece.take as u64 }))
+        match view.chunk_body(&chunk).await {
+            Ok(ChunkBody::Kept(bytes)) => Some(piece.place.of(&bytes)),
+            Ok(ChunkBody::Gone { below }) => Some(Err(self.gone(piece.place, below))),
+            Err(error) => Some(Err(PieceError::Unanswered(error))),
+        }
+    }
+
+    /// A piece is gone, and those that follow it and were stored below a position.
+    fn gone(&mut self, first: Place, below: u64) -> PieceError {
+        let mut len = first.take as u64;
+        let is_gone =
+            |piece: &mut Piece| matches!(&piece.stored, Stored::Chunk(chunk) if chunk.position < below);
+        while let Some(piece) = self.pieces.pop_front_if(is_gone) {
+            len += piece.place.take as u64;
+        }
+        PieceError::Gone { len }
     }
 }
 
@@ -197,7 +224,7 @@ pub enum PieceError {
     /// The broker dropped it to make room. Not retryable.
     #[error("{len} bytes of output are no longer kept")]
     Gone {
-        /// How many bytes of the range are missing.
+        /// How many bytes are missing, from the piece on: bytes that follow it and are known to be gone are of them.
         len: u64,
     },
     /// The broker did not answer. Retryable.

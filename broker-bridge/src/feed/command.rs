@@ -106,6 +106,10 @@ impl CommandFeed<'_> {
             let flow = self.advance().await?;
             let mut batch = Batch::default();
             if flow == Flow::More {
+                // Rounds that find nothing to send are silent.
+                if self.answers.spoke_at().elapsed() >= ALIVE {
+                    self.speak().await?;
+                }
                 // Between two rounds of output, states that changed meanwhile may pass.
                 take_ready(&mut changes, &mut batch);
             } else {
@@ -244,6 +248,12 @@ impl CommandFeed<'_> {
         Ok(())
     }
 
+    /// Says that it is there, and how far it got: output that is gone sends nothing that would tell.
+    async fn speak(&mut self) -> Result<(), End> {
+        let position = self.pump.as_ref().map(Pump::position).filter(|position| *position > 0);
+        self.answers.event(&FeedEvent::Alive { position }).await
+    }
+
     /// Waits until there may be something to do.
     async fn wait(&mut self, changes: &mut Receiver<Change>, flow: Flow) -> Result<Batch, End> {
         let alive = self.answers.spoke_at() + ALIVE;
@@ -262,7 +272,7 @@ impl CommandFeed<'_> {
             () = sleep(RETRY), if flow == Flow::Retry => {}
             () = sleep_until(stalled.unwrap_or(unattended)) => {}
             () = sleep_until(unattended) => {}
-            () = sleep_until(alive) => self.answers.event(&FeedEvent::Alive).await?,
+            () = sleep_until(alive) => self.speak().await?,
         }
         Ok(Batch::default())
     }

@@ -54,7 +54,7 @@ pub(super) async fn run(api: &Api, answers: &mut Answers, mut listener: Listener
             () = listener.told() => {}
             () = sleep_until(listener.signed_at() + UNATTENDED) => {}
             () = sleep_until(answers.spoke_at() + ALIVE) => {
-                if let Err(end) = answers.event(&FeedEvent::Alive).await {
+                if let Err(end) = answers.event(&FeedEvent::Alive { position: None }).await {
                     return end;
                 }
             }

@@ -491,7 +491,7 @@ impl Answers {
         let mut story = Vec::new();
         loop {
             let line = match self.next().await? {
-                Item::Event(FeedEvent::Alive) => continue,
+                Item::Event(FeedEvent::Alive { .. }) => continue,
                 Item::Event(FeedEvent::Command(_)) => "command".to_owned(),
                 Item::Event(FeedEvent::Run(run)) => format!("{} {}", run.machine, run.state.as_str()),
                 Item::Event(FeedEvent::Settled { .. }) => "settled".to_owned(),

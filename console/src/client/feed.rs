@@ -232,7 +232,7 @@ impl Feed {
                 self.ready.push_back(FeedItem::Run(run));
             }
             FeedEvent::Settled { counts } => self.ready.push_back(FeedItem::Settled(counts)),
-            FeedEvent::Alive => {}
+            FeedEvent::Alive { position } => self.flow.reached(position.unwrap_or_default()),
             FeedEvent::Closed => return Err(Gap),
         }
         Ok(())

@@ -87,9 +87,14 @@ impl Flow {
         Ok(())
     }
 
+    /// The bridge has passed over output that is gone.
+    pub fn reached(&mut self, position: u64) {
+        self.position = self.position.max(position);
+    }
+
     /// Takes a chunk; answers what is next in its stream now.
     pub fn chunk(&mut self, piece: Piece, position: u64) -> Vec<Piece> {
-        self.position = self.position.max(position);
+        self.reached(position);
         self.consumed += piece.data.len() as u64;
         let Piece { machine, stream, offset, data } = piece;
         let key = (machine, stream);
@@ -170,6 +175,10 @@ mod tests {
         assert_eq!(flow.chunk(piece(0, b"abcd"), 1), []);
         assert_eq!(text(&flow.chunk(piece(2, b"cdef"), 2)), [(4, "ef".to_owned())]);
         assert_eq!(flow.position(), Some(2));
+        flow.reached(0);
+        assert_eq!(flow.position(), Some(2));
+        flow.reached(9);
+        assert_eq!(flow.position(), Some(9), "what is gone is asked for again");
     }
 
     #[test]

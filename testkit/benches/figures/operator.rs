@@ -120,7 +120,7 @@ impl Operator {
                 AnswerBody::Event(event) => match *event {
                     FeedEvent::Settled { .. } => return Ok(bytes),
                     FeedEvent::Closed => bail!("the feed was closed"),
-                    FeedEvent::Alive | FeedEvent::Command(_) | FeedEvent::Run(_) => {}
+                    FeedEvent::Alive { .. } | FeedEvent::Command(_) | FeedEvent::Run(_) => {}
                 },
                 AnswerBody::Error(problem) => bail!("{problem}"),
                 AnswerBody::Ok(_) => {}

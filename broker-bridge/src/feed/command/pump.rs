@@ -17,7 +17,10 @@ use super::{
     super::{Answers, End, answer::ChunkHead},
     Flow, unreadable,
 };
-use crate::{api::Api, view::ChunkRef};
+use crate::{
+    api::Api,
+    view::{ChunkBody, ChunkRef},
+};
 
 /// Chunks looked up at once: a lookup is one range scan.
 const LOOKED_UP: usize = 64;
@@ -80,8 +83,13 @@ impl Pump {
         while let Some((chunk, body)) = bodies.next().await {
             let behind = self.behind();
             match body {
-                Ok(Some(body)) => self.send(answers, &chunk, body, behind).await?,
-                Ok(None) => api.count("feed", "chunk_gone"),
+                Ok(ChunkBody::Kept(body)) => self.send(answers, &chunk, body, behind).await?,
+                Ok(ChunkBody::Gone { below }) => {
+                    api.count("feed", "chunk_gone");
+                    self.pass_over(below);
+                    // What was read ahead may be among those.
+                    return Ok(Flow::More);
+                }
                 Err(error) => {
                     warn!(error = report(&error), "a chunk of output cannot be read");
                     // What was not sent is still in the queue.
@@ -92,6 +100,13 @@ impl Pump {
             self.queue.pop_front();
         }
         Ok(Flow::More)
+    }
+
+    /// Goes on at a position below which the next chunk and those behind it are gone: asking for each of them would take
+    /// the time of a whole feed.
+    fn pass_over(&mut self, below: u64) {
+        while self.queue.pop_front_if(|chunk| chunk.position < below).is_some() {}
+        self.position = self.position.max(below.saturating_sub(1));
     }
 
     /// The position behind the next chunk: its own, unless more of the same message follows.
