@@ -24,7 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    api::{Api, Caller, commands, machines, output as ranges},
+    api::{
+        Api, Caller, commands, machines,
+        output::{self as ranges, PieceError},
+    },
     feed::{Answers, Feeds},
 };
 
@@ -272,15 +275,26 @@ async fn output(api: &Api, caller: &Caller, args: ReadOutput) -> Result<OutputAn
     }
     let mut pieces = range.take_pieces();
     let mut bytes = BytesMut::new();
+    let (mut offset, mut truncated) = (range.offset, range.truncated);
     while let Some(piece) = pieces.next(api.view()).await {
-        bytes.extend_from_slice(&piece.map_err(|error| error.problem())?);
+        match piece {
+            Ok(piece) => bytes.extend_from_slice(&piece),
+            // Dropped by the broker for good: the answer begins behind it, empty if nothing follows.
+            Err(PieceError::Gone { len }) if bytes.is_empty() => (offset, truncated) = (offset + len, true),
+            // What follows is another range.
+            Err(PieceError::Gone { .. }) => {
+                truncated = true;
+                break;
+            }
+            Err(error) => return Err(error.problem()),
+        }
     }
     Ok(OutputAnswer {
         machine: range.machine,
         stream,
-        offset: range.offset,
+        offset,
         total: range.total,
-        truncated: range.truncated,
+        truncated,
         bytes: bytes.freeze(),
     })
 }
@@ -290,7 +304,7 @@ mod tests {
     use signalbox_link::Headers;
 
     use super::*;
-    use crate::core::still::Still;
+    use crate::{core::still::Still, stage::Stage};
 
     #[tokio::test]
     async fn a_flood_of_requests_is_dropped_and_counted() {
@@ -314,5 +328,27 @@ mod tests {
         }
         assert_eq!(front.tasks.len(), TASKS);
         assert_eq!(front.api.counters().get("rpc.dropped"), Some(&(extra as u64)));
+    }
+
+    #[tokio::test]
+    async fn output_that_the_broker_dropped_is_passed_over() {
+        let stage = Stage::start().await;
+        stage.single_bytes(10).await;
+        let link = stage.api.link();
+        for sequence in [1, 2, 3, 7] {
+            link.delete_message(signalbox_schemas::stream::OUT, sequence).await.unwrap();
+        }
+        let read = async |offset, limit| {
+            let (id, machine) = (stage.id, "web-1".to_owned());
+            let args = ReadOutput { id, machine, stream: OutputStream::Stdout, offset, limit };
+            let answer = output(&stage.api, &Caller::admin_token(), args).await.unwrap();
+            (answer.offset, answer.bytes.len(), answer.truncated)
+        };
+        // A range that is gone, one that begins in it, one that ends before the next hole, and one without any.
+        assert_eq!(read(0, 2).await, (2, 0, true));
+        assert_eq!(read(1, 100).await, (3, 3, true));
+        assert_eq!(read(3, 3).await, (3, 3, false));
+        assert_eq!(read(6, 100).await, (7, 3, true));
+        assert_eq!(read(7, 100).await, (7, 3, false));
     }
 }
