@@ -176,7 +176,21 @@ impl Api {
 
     /// Counts something under `<front>.<what>`. Callers name both from a fixed set.
     pub(crate) fn count(&self, front: &str, what: &str) {
-        *locked(&self.counters).entry(format!("{front}.{what}")).or_default() += 1;
+        self.add(front, what);
+    }
+
+    /// Counts a refusal. Answers how many there were of its code when this one is to be logged: those at powers of two,
+    /// since anybody who reaches a front can be refused, and a flood must not fill the disk.
+    pub(crate) fn refused(&self, front: &str, code: ErrorCode) -> Option<u64> {
+        let count = self.add(front, code.as_str());
+        count.is_power_of_two().then_some(count)
+    }
+
+    fn add(&self, front: &str, what: &str) -> u64 {
+        let mut counters = locked(&self.counters);
+        let count = counters.entry(format!("{front}.{what}")).or_default();
+        *count += 1;
+        *count
     }
 
     /// Everything refused, dropped or doubled by the fronts and by the view, by reason.

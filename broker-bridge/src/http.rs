@@ -21,7 +21,7 @@ use axum::{
 use signalbox_schemas::error::ErrorCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 use self::{
     connection::{Bounded, Pace, Patience},
@@ -111,14 +111,18 @@ async fn in_progress(ConnectInfo(pace): ConnectInfo<Pace>, request: Request, nex
     next.run(request).await
 }
 
-/// Counts and logs refusals.
+/// Counts refusals, and logs few of them.
 async fn account(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
     let response = next.run(request).await;
     if let Some(code) = response.extensions().get::<ErrorCode>() {
-        shared.front.api.count("http", code.as_str());
-        info!(%method, path, status = response.status().as_u16(), %code, "request refused");
+        let status = response.status().as_u16();
+        if let Some(count) = shared.front.api.refused("http", *code) {
+            info!(%method, path, status, %code, count, "request refused");
+        } else {
+            debug!(%method, path, status, %code, "request refused");
+        }
     }
     response
 }

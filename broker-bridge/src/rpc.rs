@@ -179,8 +179,12 @@ impl Front {
 }
 
 async fn refuse(api: &Api, answers: &mut Answers, asked: &Asked, problem: Problem) {
-    api.count("rpc", problem.code.as_str());
-    info!(operator = %asked.operator, op = ?asked.op, code = %problem.code, "request refused");
+    let (operator, op, code) = (&asked.operator, &asked.op, problem.code);
+    if let Some(count) = api.refused("rpc", code) {
+        info!(%operator, ?op, %code, count, "request refused");
+    } else {
+        debug!(%operator, ?op, %code, "request refused");
+    }
     answers.refuse(problem).await;
 }
 

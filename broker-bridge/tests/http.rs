@@ -6,7 +6,10 @@
 #[expect(dead_code, reason = "consoles are used by the tests of feeds")]
 mod bench;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use bench::Bench;
@@ -291,6 +294,47 @@ async fn a_repeated_key_is_the_same_command_and_another_request_under_it_is_a_co
         assert_eq!(refused(&keyed(&bench.http, bad, &body).await?)?.0, 422, "{bad:?}");
     }
     assert_eq!(specs_stored(&bench.link).await?, 2);
+    Ok(())
+}
+
+/// What is logged, at `info` and above.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("nobody panicked").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn refusals_do_not_fill_the_log() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let stranger = Http::new(&bench.base, "wrong");
+    let log = Log::default();
+    let writer = log.clone();
+    // The bridge runs on this very thread.
+    let listening = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || writer.clone())
+            .finish(),
+    );
+    for _ in 0..40 {
+        assert_eq!(refused(&stranger.get(COMMANDS).await?)?.0, 401);
+    }
+    assert_eq!(refused(&bench.http.get("/nothing").await?)?.0, 404);
+    drop(listening);
+    let log = String::from_utf8(log.0.lock().expect("nobody panicked").clone())?;
+    // 1, 2, 4, 8, 16, 32, and the first of another code.
+    assert_eq!(log.matches("request refused").count(), 7, "{log}");
+    let counters = bench.http.json("/health").await?["counters"].clone();
+    assert_eq!(counters["http.unauthenticated"], 40, "{counters}");
     Ok(())
 }
 
