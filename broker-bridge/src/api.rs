@@ -241,7 +241,7 @@ impl Api {
     /// Checks an operator's signed request and lets it count once. Answers its arguments.
     ///
     /// # Errors
-    /// `forbidden` when somebody else signed it or the signature is wrong, `invalid` when it speaks of
+    /// `forbidden` when the caller may change nothing, somebody else signed it or the signature is wrong, `invalid` when it speaks of
     /// something else or was seen before, `rate_limited` when there are too many to remember.
     pub(crate) fn open_request(
         &self,
@@ -249,6 +249,8 @@ impl Api {
         op: &str,
         signed: &Signed<Request>,
     ) -> Result<serde_json::Value, Problem> {
+        // First: who may change nothing must not use up what is remembered of those who may.
+        caller.require(Role::Member, &format!("do {op}"))?;
         let doing = |what: String| format!("cannot do {op}: {what}");
         let Author::Operator(key) = &caller.author else {
             return Err(Problem::new(ErrorCode::Forbidden, doing("the caller signs nothing".to_owned())));
@@ -274,9 +276,10 @@ impl Api {
             Err(Unfresh::Repeated) => {
                 (ErrorCode::Invalid, "this very request was made before; sign a new one")
             }
-            Err(Unfresh::Full) => {
-                (ErrorCode::RateLimited, "there were too many requests in ten minutes; try again later")
-            }
+            Err(Unfresh::Full) => (
+                ErrorCode::RateLimited,
+                "there were too many requests of yours, or in all, in ten minutes; try again later",
+            ),
         };
         Err(Problem::new(code, doing(what.to_owned())))
     }

@@ -6,6 +6,8 @@
 //! Requests come to one bridge of the queue group. `feed.credit` and `feed.close` come to every bridge, since
 //! only the one that serves the feed can act on them; in the queue group they are passed over.
 
+mod permits;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -19,10 +21,11 @@ use signalbox_schemas::{
     signed::Signed,
     subject::{BRIDGE_QUEUE, Subject, all_feed_control, all_requests},
 };
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use self::permits::Permits;
 use crate::{
     api::{
         Api, Caller, commands, machines,
@@ -31,9 +34,10 @@ use crate::{
     feed::{Answers, Feeds},
 };
 
-/// Requests in work at once; above it the answer is `rate_limited`. Each is done in milliseconds, so this is
+/// Requests in work at once, in all and of one operator; above it the answer is `rate_limited`. Each is done in milliseconds, so this is
 /// some 10,000 requests/s, and what they hold (a request is up to 1 MiB) stays at 64 MiB.
 const IN_WORK: usize = 64;
+const IN_WORK_OF_ONE: usize = 16;
 /// Requests, refusals and feeds at once; above it a request is counted and dropped, and its console asks again. The
 /// 1,024 feeds that there may be leave room for as many refusals, each of which waits for the broker in the worst case.
 const TASKS: usize = 2_048;
@@ -57,7 +61,7 @@ pub async fn serve(api: Arc<Api>, stop: CancellationToken) -> Result<(), Subscri
     let mut front = Front {
         feeds: Feeds::new(Arc::clone(&api), stop.child_token()),
         api,
-        permits: Arc::new(Semaphore::new(IN_WORK)),
+        permits: Permits::new(IN_WORK, IN_WORK_OF_ONE),
         tasks: JoinSet::new(),
     };
     loop {
@@ -89,7 +93,7 @@ pub async fn serve(api: Arc<Api>, stop: CancellationToken) -> Result<(), Subscri
 struct Front {
     api: Arc<Api>,
     feeds: Feeds,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     tasks: JoinSet<()>,
 }
 
@@ -125,15 +129,16 @@ impl Front {
 
     fn answer(&mut self, mut asked: Asked) {
         let api = Arc::clone(&self.api);
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        if permit.is_err() {
+        let permit = self.permits.take(&asked.operator);
+        if permit.is_none() {
             // Up to 1 MiB that nobody is going to read.
             asked.body = Bytes::new();
         }
         self.tasks.spawn(async move {
             let mut answers = Answers::new(&api, &asked.operator, &asked.rid);
-            let Ok(_permit) = permit else {
-                let message = "this bridge has too many requests in work; try again in a moment";
+            let Some(_permit) = permit else {
+                let message =
+                    "this bridge has too many requests in work, of yours or in all; try again in a moment";
                 return refuse(&api, &mut answers, &asked, Problem::new(ErrorCode::RateLimited, message))
                     .await;
             };
@@ -318,7 +323,7 @@ mod tests {
             feeds: Feeds::new(Arc::clone(&api), CancellationToken::new()),
             api,
             // None are left: every request is to be refused, and nobody takes the refusals.
-            permits: Arc::new(Semaphore::new(0)),
+            permits: Permits::new(0, 1),
             tasks: JoinSet::new(),
         };
         let extra = 10;

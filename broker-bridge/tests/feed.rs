@@ -119,6 +119,12 @@ async fn only_who_may_changes_something_and_only_once() -> Result<()> {
     assert!(console.ask(op::COMMANDS_SUBMIT, other.clone()).await?.only().await?.is_ok());
     assert_eq!(code(console.ask(op::COMMANDS_SUBMIT, other).await?.only().await?)?, ErrorCode::Invalid);
     // The same command in a new request is the same command.
+    // Who may change nothing does not use up what is remembered of those who may: it is refused before.
+    let wish = Signed::sign(&Console::request(op::COMMANDS_CANCEL, &json!({}))?, &viewer.key)?.to_json();
+    for _ in 0..2 {
+        let answer = viewer.ask(op::COMMANDS_CANCEL, wish.clone()).await?.only().await?;
+        assert_eq!(code(answer)?, ErrorCode::Forbidden);
+    }
     assert!(console.write(op::COMMANDS_SUBMIT, &submit).await?.is_ok());
     assert_eq!(bench.http.json("/api/v1/commands").await?["items"].as_array().map(Vec::len), Some(1));
     Ok(())

@@ -1,6 +1,6 @@
 //! A signed request counts once: nonces that were seen, for as long as a copy could still pass.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use signalbox_schemas::{id::Nonce, limit::REQUEST_SKEW_MS, signed::PublicKey};
 
@@ -8,6 +8,8 @@ use signalbox_schemas::{id::Nonce, limit::REQUEST_SKEW_MS, signed::PublicKey};
 const KEPT_MS: u64 = 2 * REQUEST_SKEW_MS;
 /// Most nonces kept: at about 100 bytes each some 6 MB, and 109 requests/s for ten minutes.
 const NONCES: usize = 65_536;
+/// Most of one key: 13 requests/s for ten minutes, and eight keys before there are too many in all.
+const NONCES_OF_ONE: usize = 8_192;
 
 /// Why a request does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(super) enum Unfresh {
 pub(super) struct Replay {
     seen: HashSet<(PublicKey, Nonce)>,
     by_age: VecDeque<(u64, PublicKey, Nonce)>,
+    /// How many of each key; those without any are not in it.
+    of_one: HashMap<PublicKey, usize>,
 }
 
 impl Replay {
@@ -40,14 +44,22 @@ impl Replay {
             return Err(Unfresh::Skewed);
         }
         while let Some((_, key, nonce)) = self.by_age.pop_front_if(|(at, ..)| *at + KEPT_MS < now_ms) {
+            if let Some(left) = self.of_one.get_mut(&key) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.of_one.remove(&key);
+                }
+            }
             self.seen.remove(&(key, nonce));
         }
         if self.seen.contains(&(key.clone(), nonce)) {
             return Err(Unfresh::Repeated);
         }
-        if self.seen.len() >= NONCES {
+        let own = self.of_one.get(key).copied().unwrap_or_default();
+        if own >= NONCES_OF_ONE || self.seen.len() >= NONCES {
             return Err(Unfresh::Full);
         }
+        self.of_one.insert(key.clone(), own + 1);
         self.seen.insert((key.clone(), nonce));
         self.by_age.push_back((now_ms, key.clone(), nonce));
         Ok(())
@@ -57,6 +69,7 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::still;
 
     const NOW: u64 = 1_000_000_000;
 
@@ -93,14 +106,20 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_comes_back() {
         let mut replay = Replay::default();
-        let fits = u32::try_from(NONCES).unwrap();
-        for n in 0..fits {
-            assert_eq!(replay.admit(&key(), nonce(n), NOW, NOW), Ok(()));
+        let fits = u32::try_from(NONCES_OF_ONE).unwrap();
+        let keys: Vec<PublicKey> = (0..=NONCES / NONCES_OF_ONE)
+            .map(|n| still::key(u8::try_from(n).unwrap()).public().clone())
+            .collect();
+        let (last, others) = keys.split_last().unwrap();
+        for key in others {
+            for n in 0..fits {
+                assert_eq!(replay.admit(key, nonce(n), NOW, NOW), Ok(()));
+            }
+            assert_eq!(replay.admit(key, nonce(fits), NOW, NOW), Err(Unfresh::Full), "more than its share");
         }
-        assert_eq!(replay.admit(&key(), nonce(fits), NOW, NOW), Err(Unfresh::Full));
+        assert_eq!(replay.admit(last, nonce(0), NOW, NOW), Err(Unfresh::Full), "more than in all");
         let later = NOW + KEPT_MS + 1;
-        assert_eq!(replay.admit(&key(), nonce(fits), later, later), Ok(()));
-        assert_eq!(replay.seen.len(), 1);
-        assert_eq!(replay.by_age.len(), 1);
+        assert_eq!(replay.admit(last, nonce(0), later, later), Ok(()));
+        assert_eq!((replay.seen.len(), replay.by_age.len(), replay.of_one.len()), (1, 1, 1));
     }
 }
