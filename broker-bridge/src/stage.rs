@@ -25,6 +25,17 @@ use crate::{
 
 pub(crate) const CID: &str = "0193a2b4-0000-7000-8000-000000000000";
 
+/// A spec for one machine.
+pub(crate) fn spec(cid: CommandId, command: &str) -> String {
+    let spec = serde_json::json!({
+        "ws": "main", "cid": cid, "command": command, "timeout_ms": 1, "created_at": 0, "expires_at": 1,
+        "max_output": 1, "on": "all", "targets": 1, "by": "operator:local",
+    });
+    let spec = spec.to_string();
+    CommandSpec::from_bytes(spec.as_bytes()).unwrap();
+    spec
+}
+
 /// A bridge that knows one command on one machine.
 pub(crate) struct Stage {
     pub(crate) still: Still,
@@ -47,12 +58,6 @@ impl Stage {
             signing_key: key(4).public().clone(),
             enrolled_at: 1,
         });
-        let spec = serde_json::json!({
-            "ws": "main", "cid": id, "command": "true", "timeout_ms": 1, "created_at": 0, "expires_at": 1,
-            "max_output": 1, "on": "all", "targets": 1, "by": "operator:local",
-        });
-        let spec = Bytes::from(spec.to_string());
-        CommandSpec::from_bytes(&spec).unwrap();
         let row = CommandRow {
             sequence: 1,
             accepted_at: 1,
@@ -63,7 +68,7 @@ impl Stage {
         };
         let mut txn = Txn::new(&still.context.shared.store);
         txn.put_json(keys::command(id), &row);
-        txn.put(keys::spec(id), spec.to_vec());
+        txn.put(keys::spec(id), spec(id, "true").into());
         txn.put_json(keys::counts(id), &Counts::from([(RunFacts::default().state(RunKind::default()), 1)]));
         txn.commit().unwrap();
         still.context.shared.caught_up.send_replace(true);

@@ -18,6 +18,7 @@ use signalbox_schemas::{
     authors::Authors,
     command::CommandSpec,
     id::{CommandId, MachineId, MachineToken, OperatorId},
+    limit::BROKER_PAYLOAD_BYTES,
     output::OutputStream,
     record::{AssignmentRecord, MachineRecord, OperatorRecord, table},
     run::{Exit, InlineOutput, RunState},
@@ -44,6 +45,8 @@ pub use cursor::{CursorError, Cursors};
 /// Items of a page when no number is asked for, and the most there are.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
+/// Bytes of items in a page: with its frame it must fit one message of the broker.
+pub(crate) const PAGE_BYTES: usize = BROKER_PAYLOAD_BYTES * 3 / 4;
 
 /// Something that a front may want to read again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -247,7 +250,8 @@ impl View {
         }))
     }
 
-    /// A page of commands, newest first. `after` is opaque; one that is not ours answers the first page.
+    /// A page of commands, newest first, as many as fit a message: at least one. `after` is opaque; one that is not
+    /// ours ([`is_place`]) answers the first page.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -257,15 +261,23 @@ impl View {
         let end = after.map_or_else(|| key::after(&[key::ORDER]), |(at, sequence)| key::order(at, sequence));
         let mut items = Vec::new();
         let mut last = None;
+        let mut bytes = 0;
         for row in self.shared.store.range(vec![key::ORDER], end).rev() {
             let (found, cid) = row?;
             if items.len() == limit {
                 return Ok(Listed { items, next: last });
             }
+            let cid = key::Reader(&cid).cid().ok_or(StoreError::Damaged("order"))?;
+            let item = self.summary(cid)?;
+            // With its comma.
+            bytes +=
+                item.as_ref().map_or(0, |item| serde_json::to_vec(item).map_or(0, |json| json.len() + 1));
+            if bytes > PAGE_BYTES && !items.is_empty() {
+                return Ok(Listed { items, next: last });
+            }
             let mut reader = key::Reader(found.get(1..).unwrap_or_default());
             last = reader.u64().zip(reader.u64()).map(|(at, sequence)| format!("{at}.{sequence}"));
-            let cid = key::Reader(&cid).cid().ok_or(StoreError::Damaged("order"))?;
-            items.extend(self.summary(cid)?);
+            items.extend(item);
         }
         Ok(Listed { items, next: None })
     }
@@ -548,4 +560,50 @@ fn token_as_id(mid: &MachineToken) -> MachineId {
 fn parse_after(text: &str) -> Option<(u64, u64)> {
     let (at, sequence) = text.split_once('.')?;
     Some((at.parse().ok()?, sequence.parse().ok()?))
+}
+/// Whether a page of commands may begin behind this.
+pub(crate) fn is_place(after: &str) -> bool {
+    parse_after(after).is_some()
+}
+
+
+#[cfg(test)]
+mod tests {
+    use signalbox_schemas::run::RunState;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        stage::{Stage, spec},
+        store::Txn,
+    };
+
+    #[tokio::test]
+    async fn a_page_of_commands_fits_a_message_and_the_next_one_goes_on() {
+        const COMMANDS: usize = 30;
+        let stage = Stage::start().await;
+        let mut txn = Txn::new(&stage.still.context.shared.store);
+        let mut all = Vec::new();
+        for n in 0..COMMANDS as u64 {
+            let cid = Uuid::from_u128(0x0193_a2b4_0000_7000_8000_0000_0000_0000 + u128::from(n));
+            let cid = CommandId::new(cid).unwrap();
+            txn.put(key::order(n, n), cid.uuid().as_bytes().to_vec());
+            txn.put(key::spec(cid), spec(cid, &"x".repeat(64 * 1024)).into());
+            txn.put_json(key::counts(cid), &Counts::from([(RunState::Completed, 1)]));
+            all.insert(0, cid);
+        }
+        txn.commit().unwrap();
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let page = stage.api.view().commands(&Page { limit: Some(1_000), after }).unwrap();
+            assert!((1..12).contains(&page.items.len()), "{} commands at once", page.items.len());
+            assert!(serde_json::to_vec(&page).unwrap().len() <= BROKER_PAYLOAD_BYTES);
+            listed.extend(page.items.iter().map(|item| item.id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(listed, all);
+    }
 }

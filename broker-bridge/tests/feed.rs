@@ -73,6 +73,8 @@ async fn what_is_asked_wrongly_is_refused_by_its_code() -> Result<()> {
         (op::COMMANDS_LIST, json!({"limit": 0}), ErrorCode::Invalid),
         (op::COMMANDS_GET, unknown.clone(), ErrorCode::NotFound),
         (op::COMMANDS_GET, json!({"id": "x"}), ErrorCode::Invalid),
+        (op::COMMANDS_LIST, json!({"after": "rubbish"}), ErrorCode::Invalid),
+        (op::MACHINES_LIST, json!({"after": "Rubbish"}), ErrorCode::Invalid),
         (op::COMMANDS_PART, json!({}), ErrorCode::Invalid),
         (op::COMMANDS_SUBMIT, json!({}), ErrorCode::Invalid),
         ("commands.explode", json!({}), ErrorCode::Invalid),

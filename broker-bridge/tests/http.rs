@@ -339,6 +339,29 @@ async fn refusals_do_not_fill_the_log() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_page_that_does_not_exist_is_refused() -> Result<()> {
+    let bench = Bench::start(&["a-1", "a-2"]).await?;
+    for path in [
+        format!("{COMMANDS}?after=rubbish"),
+        format!("{COMMANDS}?after=1.x"),
+        "/api/v1/machines?after=%20".into(),
+    ] {
+        assert_eq!(refused(&bench.http.get(&path).await?)?, (422, "invalid".to_owned()), "{path}");
+    }
+    bench.submit("all").await?;
+    bench.submit("all").await?;
+    for path in [COMMANDS, "/api/v1/machines"] {
+        let next = bench.http.json(&format!("{path}?limit=1")).await?["next"]
+            .as_str()
+            .context("no next")?
+            .to_owned();
+        let rest = bench.http.json(&format!("{path}?after={next}")).await?;
+        assert_eq!(rest["items"].as_array().map(Vec::len), Some(1), "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_the_brokers_word_nothing_is_accepted_and_a_retry_does_not_double() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let body = json!({"on": "all", "command": "true"});

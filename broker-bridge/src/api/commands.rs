@@ -25,7 +25,10 @@ pub use self::{
     wish::NewCommand,
 };
 use super::{Api, Caller, now_ms, page, store_problem};
-use crate::{submit as storing, view::Cursors};
+use crate::{
+    submit as storing,
+    view::{self, Cursors},
+};
 
 /// Which machines a selector means now: the frozen list that grants are made out for.
 ///
@@ -61,26 +64,14 @@ fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {
 /// A page of commands, newest first.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, or `invalid` for a limit out of range.
+/// `forbidden`, `not_caught_up`, or `invalid` for a limit out of range or a place that is none.
 pub async fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<CommandSummary>, Problem> {
     caller.require(Role::Viewer, "list commands")?;
     api.ready()?;
     let limit = page::limit(args)?;
-    let after = args.after.clone();
-    api.read(move |view| {
-        let mut limit = limit;
-        loop {
-            let asked = Page { limit: u32::try_from(limit).ok(), after: after.clone() };
-            let listed = view.commands(&asked)?;
-            let fit = page::fitting(&listed.items);
-            if fit >= listed.items.len() {
-                return Ok(listed);
-            }
-            // `after` is the view's own: a shorter page is read, not cut.
-            limit = fit;
-        }
-    })
-    .await
+    page::check_after(args, view::is_place)?;
+    let asked = Page { limit: u32::try_from(limit).ok(), after: args.after.clone() };
+    api.read(move |view| view.commands(&asked)).await
 }
 
 /// One command with its runs.

@@ -4,6 +4,7 @@ use signalbox_schemas::{
     api::{Listed, MachineView, Page},
     authors::Role,
     error::Problem,
+    id::MachineToken,
 };
 
 use super::{Api, Caller, now_ms, page};
@@ -11,11 +12,12 @@ use super::{Api, Caller, now_ms, page};
 /// A page of machines, sorted by token; `after` is the last token of the page before.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, or `invalid` for a limit out of range.
+/// `forbidden`, `not_caught_up`, or `invalid` for a limit out of range or a place that is none.
 pub fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<MachineView>, Problem> {
     caller.require(Role::Viewer, "list machines")?;
     api.ready()?;
     let limit = page::limit(args)?;
+    page::check_after(args, |after| MachineToken::new(after).is_ok())?;
     let machines = api.view().machines(now_ms());
     let from = match &args.after {
         Some(after) => machines.partition_point(|machine| machine.token.as_str() <= after.as_str()),

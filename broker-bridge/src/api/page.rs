@@ -4,15 +4,14 @@ use serde::Serialize;
 use signalbox_schemas::{
     api::Page,
     error::{ErrorCode, Problem},
-    limit::BROKER_PAYLOAD_BYTES,
 };
+
+use crate::view::PAGE_BYTES;
 
 /// Items when no limit is given.
 const DEFAULT: u32 = 100;
 /// Most items of a page.
 pub(crate) const MOST: u32 = 1000;
-/// Bytes of items in a page: with its frame it must fit one message of the broker.
-const PAGE_BYTES: usize = BROKER_PAYLOAD_BYTES * 3 / 4;
 
 /// The limit of a page.
 pub(super) fn limit(page: &Page) -> Result<usize, Problem> {
@@ -21,6 +20,15 @@ pub(super) fn limit(page: &Page) -> Result<usize, Problem> {
         return Ok(limit as usize);
     }
     let message = format!("cannot list {limit} items: limit must be 1 to {MOST}; follow `next` for more");
+    Err(Problem::new(ErrorCode::Invalid, message))
+}
+
+/// Refuses a place that no page has answered.
+pub(super) fn check_after(page: &Page, is_place: impl Fn(&str) -> bool) -> Result<(), Problem> {
+    if page.after.as_deref().is_none_or(is_place) {
+        return Ok(());
+    }
+    let message = "cannot list what follows: `after` is no `next` of this list; leave it out to begin anew";
     Err(Problem::new(ErrorCode::Invalid, message))
 }
 
