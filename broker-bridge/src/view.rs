@@ -282,6 +282,17 @@ impl View {
         Ok(Listed { items, next: None })
     }
 
+    /// The newest commands, `max` at most, newest first.
+    pub(crate) fn newest(&self, max: usize) -> Result<Vec<CommandId>, StoreError> {
+        let rows = self.shared.store.range(vec![key::ORDER], key::after(&[key::ORDER])).rev().take(max);
+        rows.map(|row| key::Reader(&row?.1).cid().ok_or(StoreError::Damaged("order"))).collect()
+    }
+
+    /// Commands with runs that have not settled.
+    pub(crate) fn open_commands(&self) -> Vec<CommandId> {
+        self.shared.memory().open.keys().copied().collect()
+    }
+
     /// One run.
     ///
     /// # Errors
@@ -557,15 +568,15 @@ fn token_as_id(mid: &MachineToken) -> MachineId {
     MachineId::new(mid.as_str()).expect("invariant: every token has the spelling of an id")
 }
 
-fn parse_after(text: &str) -> Option<(u64, u64)> {
-    let (at, sequence) = text.split_once('.')?;
-    Some((at.parse().ok()?, sequence.parse().ok()?))
-}
 /// Whether a page of commands may begin behind this.
 pub(crate) fn is_place(after: &str) -> bool {
     parse_after(after).is_some()
 }
 
+fn parse_after(text: &str) -> Option<(u64, u64)> {
+    let (at, sequence) = text.split_once('.')?;
+    Some((at.parse().ok()?, sequence.parse().ok()?))
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,86 +1,187 @@
 //! The feed of all commands: a line for each, when it is new or changed.
 
-use std::{collections::BTreeSet, time::Duration};
-
-use signalbox_schemas::{
-    api::{FeedEvent, Page},
-    error::report,
-    id::CommandId,
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
 };
+
+use signalbox_schemas::{api::FeedEvent, error::report, id::CommandId};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::{ALIVE, Answers, End, Listener, UNATTENDED, changed};
-use crate::{api::Api, view::Change};
+use super::{ALIVE, Answers, Batch, End, Listener, UNATTENDED, changed};
+use crate::{
+    api::Api,
+    store::StoreError,
+    view::{Change, View},
+};
 
 /// Commands told of at the start, the newest ones.
-const SNAPSHOT: u32 = 200;
+const SNAPSHOT: usize = 200;
 /// Shortest time between two lines about one command: 20 a second are more than anybody reads.
 const PACE: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(api: &Api, answers: &mut Answers, mut listener: Listener) -> End {
-    let mut changes = api.view().changes();
-    let mut due = BTreeSet::new();
-    let mut told = match snapshot(api, answers).await {
-        Ok(()) => Instant::now(),
-        Err(end) => return end,
-    };
-    loop {
-        if let Some(end) = listener.end() {
-            return end;
+pub(super) async fn run(api: &Api, answers: &mut Answers, listener: Listener) -> End {
+    let feed = CommandsFeed { api, answers, listener, due: BTreeSet::new(), unsettled: HashSet::new() };
+    feed.go_on().await.err().unwrap_or(End::Closed)
+}
+
+struct CommandsFeed<'a> {
+    api: &'a Api,
+    answers: &'a mut Answers,
+    listener: Listener,
+    /// To be told next.
+    due: BTreeSet<CommandId>,
+    /// Last told with runs that had not settled.
+    unsettled: HashSet<CommandId>,
+}
+
+impl CommandsFeed<'_> {
+    async fn go_on(mut self) -> Result<(), End> {
+        let mut changes = self.api.view().changes();
+        let newest = self.read(|view| view.newest(SNAPSHOT)).await?;
+        for id in newest.into_iter().rev() {
+            self.tell(id).await?;
         }
-        let flush = told + PACE;
-        if !due.is_empty() && Instant::now() >= flush {
-            told = Instant::now();
-            if let Err(end) = tell(api, answers, std::mem::take(&mut due)).await {
-                return end;
+        let mut told = Instant::now();
+        loop {
+            if let Some(end) = self.listener.end() {
+                return Err(end);
             }
-            continue;
-        }
-        tokio::select! {
-            batch = changed(&mut changes) => {
-                let Some(batch) = batch else { return End::Stopped };
-                for change in batch.changes {
-                    if let Change::Run { cid, .. } | Change::Command { cid } = change {
-                        due.insert(cid);
-                    }
+            let flush = told + PACE;
+            if !self.due.is_empty() && Instant::now() >= flush {
+                told = Instant::now();
+                for id in std::mem::take(&mut self.due) {
+                    self.tell(id).await?;
                 }
-                // What was missed concerns the newest commands: tell of them all again.
-                if batch.lagged && let Err(end) = snapshot(api, answers).await {
-                    return end;
-                }
+                continue;
             }
-            () = sleep_until(flush), if !due.is_empty() => {}
-            () = listener.told() => {}
-            () = sleep_until(listener.signed_at() + UNATTENDED) => {}
-            () = sleep_until(answers.spoke_at() + ALIVE) => {
-                if let Err(end) = answers.event(&FeedEvent::Alive { position: None }).await {
-                    return end;
+            tokio::select! {
+                batch = changed(&mut changes) => self.take(batch.ok_or(End::Stopped)?).await?,
+                () = sleep_until(flush), if !self.due.is_empty() => {}
+                () = self.listener.told() => {}
+                () = sleep_until(self.listener.signed_at() + UNATTENDED) => {}
+                () = sleep_until(self.answers.spoke_at() + ALIVE) => {
+                    self.answers.event(&FeedEvent::Alive { position: None }).await?;
                 }
             }
         }
     }
-}
 
-/// The newest commands, oldest first.
-async fn snapshot(api: &Api, answers: &mut Answers) -> Result<(), End> {
-    let page = Page { limit: Some(SNAPSHOT), after: None };
-    let listed = api.read(move |view| view.commands(&page)).await.map_err(|_| End::Unreadable)?;
-    for summary in listed.items.into_iter().rev() {
-        answers.event(&FeedEvent::Command(summary)).await?;
+    async fn take(&mut self, batch: Batch) -> Result<(), End> {
+        for change in batch.changes {
+            if let Change::Run { cid, .. } | Change::Command { cid } = change {
+                self.due.insert(cid);
+            }
+        }
+        if batch.lagged {
+            // What was missed concerns new commands, open ones, or such as settled meanwhile.
+            let newest = self.read(|view| view.newest(SNAPSHOT)).await?;
+            self.due.extend(newest);
+            self.due.extend(self.api.view().open_commands());
+            self.due.extend(&self.unsettled);
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-async fn tell(api: &Api, answers: &mut Answers, due: BTreeSet<CommandId>) -> Result<(), End> {
-    for id in due {
-        let summary = api.view().summary(id).map_err(|error| {
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, End> {
+        self.api.read(read).await.map_err(|_| End::Unreadable)
+    }
+
+    /// One at a time: a line can hold 64 KiB of text.
+    async fn tell(&mut self, id: CommandId) -> Result<(), End> {
+        let summary = self.api.view().summary(id).map_err(|error| {
             warn!(error = report(&error), "the store cannot be read");
             End::Unreadable
         })?;
-        if let Some(summary) = summary {
-            answers.event(&FeedEvent::Command(summary)).await?;
+        if summary.as_ref().is_some_and(|summary| !summary.settled) {
+            self.unsettled.insert(id);
+        } else {
+            self.unsettled.remove(&id);
+        }
+        match summary {
+            Some(summary) => self.answers.event(&FeedEvent::Command(summary)).await,
+            None => Ok(()),
         }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use signalbox_link::Subscription;
+    use signalbox_schemas::{
+        api::{Answer, AnswerBody, Counts},
+        id::{OperatorId, RequestId},
+        run::RunState,
+    };
+    use tokio::task::JoinSet;
+    use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
+
+    use super::{super::Control, *};
+    use crate::{
+        stage::{Stage, spec},
+        store::{Txn, key},
+    };
+
+    /// The nth command there is.
+    fn command(n: u64) -> CommandId {
+        CommandId::new(Uuid::from_u128(0x0193_a2b4_0000_7000_8000_0000_0000_0000 + u128::from(n))).unwrap()
+    }
+
+    /// Puts it there, with its only run in a state.
+    fn put(on: &Stage, n: u64, state: RunState) {
+        let mut txn = Txn::new(&on.still.context.shared.store);
+        txn.put(key::order(n, n), command(n).uuid().as_bytes().to_vec());
+        txn.put(key::spec(command(n)), spec(command(n), "true").into());
+        txn.put_json(key::counts(command(n)), &Counts::from([(state, 1)]));
+        txn.commit().unwrap();
+    }
+
+    async fn next(feed: &mut Subscription) -> (CommandId, bool) {
+        let told = tokio::time::timeout(Duration::from_secs(10), feed.next()).await.unwrap().unwrap();
+        match serde_json::from_slice::<Answer>(&told.payload).unwrap().body {
+            AnswerBody::Event(event) => match *event {
+                FeedEvent::Command(summary) => (summary.id, summary.settled),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_open_is_told_again_when_changes_were_missed() {
+        let stage = Stage::start().await;
+        let snapshot = SNAPSHOT as u64;
+        put(&stage, 0, RunState::Executing);
+        let operators = stage.api.operators().clone();
+        let mut feed = operators.subscribe("feed.main.local.request-1").await.unwrap();
+        operators.flush().await;
+        let mut tasks = JoinSet::new();
+        let api = Arc::clone(&stage.api);
+        tasks.spawn(async move {
+            let stop = CancellationToken::new();
+            let listener = Listener::new(Arc::new(Control::new(0, stop.child_token())), stop);
+            let (operator, rid) = (OperatorId::new("local").unwrap(), RequestId::new("request-1").unwrap());
+            run(&api, &mut Answers::new(&api, &operator, &rid), listener).await
+        });
+        assert_eq!(next(&mut feed).await, (command(0), false));
+        // It settles, and so many new ones come that it is none of the newest; the feed hears nothing of all that.
+        put(&stage, 0, RunState::Completed);
+        for n in 1..=snapshot {
+            put(&stage, n, RunState::Completed);
+        }
+        for _ in 0..10_000 {
+            stage.still.context.shared.changes.send(Change::Machine { mid: stage.mid.clone() }).unwrap();
+        }
+        assert_eq!(next(&mut feed).await, (command(0), true));
+        for n in 1..=snapshot {
+            assert_eq!(next(&mut feed).await, (command(n), true));
+        }
+    }
 }
