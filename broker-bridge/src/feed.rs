@@ -159,7 +159,7 @@ impl Feeds {
         }
         let control = Arc::new(Control::new(args.credit, self.stop.child_token()));
         open.insert(key.clone(), Arc::clone(&control));
-        let registration = Registration { open: Arc::clone(&self.open), key };
+        let registration = Registration { open: Arc::clone(&self.open), key, control: Arc::clone(&control) };
         Ok(Some(Feed { api: Arc::clone(&self.api), control, stop: self.stop.clone(), registration, args }))
     }
 
@@ -191,11 +191,16 @@ impl Feeds {
 struct Registration {
     open: Arc<Open>,
     key: Key,
+    control: Arc<Control>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.open.lock().remove(&self.key);
+        let mut open = self.open.lock();
+        // One that had to make room may have a successor under the same key.
+        if open.get(&self.key).is_some_and(|control| Arc::ptr_eq(control, &self.control)) {
+            open.remove(&self.key);
+        }
     }
 }
 
@@ -363,5 +368,22 @@ mod tests {
         assert!(make_room(&mut open, &ours, later));
         assert!(forsaken.closed.is_cancelled() && !open.contains_key(&key(7)));
         assert_eq!(open.len(), PER_OPERATOR - 1);
+    }
+
+    #[test]
+    fn an_evicted_feed_leaves_its_successor_alone() {
+        let key = (OperatorId::new("ours").unwrap(), RequestId::new("request-1").unwrap());
+        let open = Arc::new(Open::default());
+        let register = || {
+            let control = Arc::new(Control::new(0, CancellationToken::new()));
+            open.lock().insert(key.clone(), Arc::clone(&control));
+            Registration { open: Arc::clone(&open), key: key.clone(), control }
+        };
+        let evicted = register();
+        let successor = register();
+        drop(evicted);
+        assert!(open.lock().contains_key(&key), "it was taken for its predecessor");
+        drop(successor);
+        assert!(open.lock().is_empty());
     }
 }
