@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use signalbox_link::{
-    Headers, Link, ReadError, Store, StoreError, StreamError,
+    Headers, Link, Message, ReadError, Store, StoreError, StreamError,
     crash::{self, Point},
 };
 use signalbox_schemas::{
@@ -16,7 +16,7 @@ use signalbox_schemas::{
     id::{CommandId, Workspace},
     mailbox::Position,
     output::eyes,
-    signed::{Message, Signed},
+    signed::{Message as _, Signed},
     stream,
     subject::{CommandPiece, Subject},
 };
@@ -84,8 +84,8 @@ pub async fn store_command(
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
 
-/// Stores the wish to cancel a command. The request was checked by the caller, and is checked again by everybody
-/// who reads it.
+/// Stores the wish to cancel a command, unless one that `stands` for everybody who reads it is there: then the answer
+/// is where that one is. The request was checked by the caller, and is checked again by everybody who reads it.
 ///
 /// # Errors
 /// [`SubmitError`].
@@ -94,13 +94,21 @@ pub async fn store_cancel(
     ws: &Workspace,
     cid: CommandId,
     request: &Signed<Request>,
+    stands: impl Fn(&[u8]) -> bool,
 ) -> Result<Cursors, SubmitError> {
     let subject = Subject::Command(ws.clone(), cid, CommandPiece::Cancel).to_string();
     let headers = Headers::new().with(eyes::TYPE, Request::TYPE).with(eyes::BY, request.key().as_str());
-    let message = Store::new(subject, request.to_json()).with_headers(headers);
+    let message = Store::new(subject.clone(), request.to_json()).with_headers(headers);
     let until = Instant::now() + TRY_FOR;
     let created = created(link, until).await?;
-    let sequence = until_stored(link, message, until).await?.unwrap_or_default();
+    let sequence = match until_stored(link, message.clone().only_first(), until).await? {
+        Some(sequence) => sequence,
+        None => match standing(link, &subject, until).await? {
+            Some(first) if stands(&first.payload) => first.sequence,
+            // Its author may cancel nothing any more, or it never was one.
+            _ => until_stored(link, message, until).await?.unwrap_or_default(),
+        },
+    };
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
 
@@ -132,22 +140,25 @@ async fn until_stored(link: &Link, message: Store, until: Instant) -> Result<Opt
     }
 }
 
-/// The sequence of the spec that stands there, if it is this one. Asked again until the time is over: it may be our
-/// own, and then it counts.
-async fn same_spec(link: &Link, subject: &str, bytes: &Bytes, until: Instant) -> Result<u64, SubmitError> {
-    let found = loop {
+/// What stands on a subject of CMD. Asked again until the time is over: it may be our own, and then it counts.
+async fn standing(link: &Link, subject: &str, until: Instant) -> Result<Option<Message>, SubmitError> {
+    loop {
         let (stream, waited) = (stream::CMD.to_owned(), TRY_FOR);
         let late = |_| ReadError::Unanswered { stream, waited };
         match timeout_at(until, link.last_from_leader(stream::CMD, subject)).await.map_err(late).flatten() {
-            Ok(found) => break found,
+            Ok(found) => return Ok(found),
             Err(ReadError::Unanswered { .. }) if Instant::now() < until => sleep(PAUSE).await,
             Err(source) => {
                 let source = BrokerError::Read { what: subject.to_owned(), source };
                 return Err(SubmitError::NotAccepted { source });
             }
         }
-    };
-    match found {
+    }
+}
+
+/// The sequence of the spec that stands there, if it is this one.
+async fn same_spec(link: &Link, subject: &str, bytes: &Bytes, until: Instant) -> Result<u64, SubmitError> {
+    match standing(link, subject, until).await? {
         Some(message) if message.payload == *bytes => Ok(message.sequence),
         Some(_) => Err(SubmitError::IdConflict),
         // It was there a moment ago and is gone: the administrator purges.

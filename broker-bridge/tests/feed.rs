@@ -56,6 +56,8 @@ async fn operations_answer_on_the_feed_of_their_request() -> Result<()> {
         Ok(())
     })
     .await?;
+    let stored = bench.link.stream_state(stream::CMD).await?.messages;
+    assert_eq!(stored, 3, "a part, a spec, a cancel");
     let again = console.write(op::COMMANDS_CANCEL, &json!({"id": spec.cid})).await??;
     assert_eq!(again, json!({"cancelling": 0}));
     Ok(())
@@ -480,6 +482,37 @@ async fn subjects_and_bodies_of_rubbish_are_counted_and_the_rest_goes_on() -> Re
 /// One operator's console after the other, none of them told apart by anything but the subject.
 #[tokio::test]
 async fn a_console_that_is_not_known_is_told_so() -> Result<()> {
+#[tokio::test]
+async fn a_command_is_cancelled_once_however_often_it_is_wished_for() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let console = bench.console("local").await?;
+    let id = bench.submit("all").await?;
+    // Taken, so that a cancel waits for its machine.
+    bench.relay("a-1")?.claim(id).await?;
+    eventually("it runs", || async {
+        let got = console.read(op::COMMANDS_GET, &json!({"id": id})).await??;
+        ensure!(got["counts"] == json!({"executing": 1}), "{got}");
+        Ok(())
+    })
+    .await?;
+    // The first message there is by one who may cancel nothing.
+    let viewer = bench.console("viewer").await?;
+    let forged = Signed::sign(&Console::request(op::COMMANDS_CANCEL, &json!({"id": id}))?, &viewer.key)?;
+    let subject = format!("cmd.main.{id}.cancel");
+    bench.link.store(signalbox_link::Store::new(subject.clone(), forged.to_json())).await?;
+    let mut cursors = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        let cancelled = console.write(op::COMMANDS_CANCEL, &json!({"id": id})).await??;
+        assert_eq!(cancelled, json!({"cancelling": 1}));
+        let answer = bench.http.post(&format!("/api/v1/commands/{id}/cancel"), &Value::Null).await?;
+        cursors.insert(answer.header("signalbox-cursor").context("no cursor")?.to_owned());
+    }
+    let stands = bench.link.last(stream::CMD, &subject).await?.context("no cancel")?;
+    assert_eq!(stands.sequence, 4, "a part, a spec, the forged one, and one that counts");
+    assert_eq!(cursors.len(), 1, "{cursors:?}");
+    Ok(())
+}
+
     let bench = Bench::start(&["a-1"]).await?;
     let known = bench.console("local").await?;
     let stranger = Console { operator: "stranger".parse()?, ..known };

@@ -15,7 +15,7 @@ use signalbox_schemas::{
     limit::TARGETS,
     run::RunState,
     selector::Selector,
-    signed::{Signed, SigningKey},
+    signed::{PublicKey, Signed, SigningKey},
     stream,
 };
 use tracing::warn;
@@ -152,11 +152,23 @@ async fn store_cancel(
         // Nothing to take back: the state says so already.
         return Ok((Cancelling { cancelling }, api.view().cursors()));
     }
-    let cursors = storing::store_cancel(api.link(), api.ws(), id, &signed()?)
+    let stands = |body: &[u8]| is_cancel(api, id, body);
+    let cursors = storing::store_cancel(api.link(), api.ws(), id, &signed()?, stands)
         .await
         .map_err(|error| submit::storing_problem("cancel", id, &error))?;
     api.settle_write(&cursors).await;
     Ok((Cancelling { cancelling }, cursors))
+}
+
+/// Whether a stored message cancels the command for everybody who reads it now.
+fn is_cancel(api: &Api, id: CommandId, body: &[u8]) -> bool {
+    let Some(authors) = api.view().authors() else { return false };
+    let member = |key: &PublicKey| authors.author(key).is_some_and(|author| author.role != Role::Viewer);
+    let may = |key: &PublicKey| member(key) || authors.is_bridge(key);
+    let request = Signed::<Request>::from_json(body).and_then(|signed| signed.open(may));
+    let request = request.ok().filter(|request| request.ws == *api.ws() && request.op == op::COMMANDS_CANCEL);
+    let cancel = request.and_then(|request| serde_json::from_value::<Cancel>(request.args).ok());
+    cancel.is_some_and(|cancel| cancel.id == id)
 }
 
 fn sign_cancel(api: &Api, id: CommandId, key: &SigningKey) -> Result<Signed<Request>, Problem> {

@@ -340,7 +340,7 @@ impl World {
             nonce: NONCE,
             issued_at: now(),
         };
-        Ok(store_cancel(&self.link, &self.ws, cid, &Signed::sign(&request, &key(by)?)?).await?)
+        Ok(store_cancel(&self.link, &self.ws, cid, &Signed::sign(&request, &key(by)?)?, |_| false).await?)
     }
 
     /// Publishes something as the relay of a machine would.
