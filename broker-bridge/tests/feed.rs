@@ -73,10 +73,10 @@ async fn what_is_asked_wrongly_is_refused_by_its_code() -> Result<()> {
         (op::COMMANDS_PREVIEW, json!({"on": "b-*"}), ErrorCode::NoTargets),
         (op::COMMANDS_PREVIEW, json!({}), ErrorCode::Invalid),
         (op::COMMANDS_LIST, json!({"limit": 0}), ErrorCode::Invalid),
-        (op::COMMANDS_GET, unknown.clone(), ErrorCode::NotFound),
-        (op::COMMANDS_GET, json!({"id": "x"}), ErrorCode::Invalid),
         (op::COMMANDS_LIST, json!({"after": "rubbish"}), ErrorCode::Invalid),
         (op::MACHINES_LIST, json!({"after": "Rubbish"}), ErrorCode::Invalid),
+        (op::COMMANDS_GET, unknown.clone(), ErrorCode::NotFound),
+        (op::COMMANDS_GET, json!({"id": "x"}), ErrorCode::Invalid),
         (op::COMMANDS_PART, json!({}), ErrorCode::Invalid),
         (op::COMMANDS_SUBMIT, json!({}), ErrorCode::Invalid),
         ("commands.explode", json!({}), ErrorCode::Invalid),
@@ -119,16 +119,16 @@ async fn only_who_may_changes_something_and_only_once() -> Result<()> {
     old.issued_at = now_ms() - 301_000;
     let old = Signed::sign(&old, &console.key)?.to_json();
     assert_eq!(code(console.ask(op::COMMANDS_SUBMIT, old).await?.only().await?)?, ErrorCode::Invalid);
-    // As it should be, and then once more.
-    assert!(console.ask(op::COMMANDS_SUBMIT, other.clone()).await?.only().await?.is_ok());
-    assert_eq!(code(console.ask(op::COMMANDS_SUBMIT, other).await?.only().await?)?, ErrorCode::Invalid);
-    // The same command in a new request is the same command.
     // Who may change nothing does not use up what is remembered of those who may: it is refused before.
     let wish = Signed::sign(&Console::request(op::COMMANDS_CANCEL, &json!({}))?, &viewer.key)?.to_json();
     for _ in 0..2 {
         let answer = viewer.ask(op::COMMANDS_CANCEL, wish.clone()).await?.only().await?;
         assert_eq!(code(answer)?, ErrorCode::Forbidden);
     }
+    // As it should be, and then once more.
+    assert!(console.ask(op::COMMANDS_SUBMIT, other.clone()).await?.only().await?.is_ok());
+    assert_eq!(code(console.ask(op::COMMANDS_SUBMIT, other).await?.only().await?)?, ErrorCode::Invalid);
+    // The same command in a new request is the same command.
     assert!(console.write(op::COMMANDS_SUBMIT, &submit).await?.is_ok());
     assert_eq!(bench.http.json("/api/v1/commands").await?["items"].as_array().map(Vec::len), Some(1));
     Ok(())
@@ -149,6 +149,8 @@ async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
     foreign.by = "operator:viewer".to_owned();
     let mut ahead = spec.clone();
     (ahead.created_at, ahead.expires_at) = (spec.created_at + 400_000, spec.expires_at + 400_000);
+    let mut keyed = spec.clone();
+    keyed.cid = CommandId::from_idempotency_key("token:admin", "k");
     let mut wide = spec.clone();
     wide.targets = 1001;
     let with = |grants| signalbox_schemas::api::Submit { grants, ..good.clone() };
@@ -162,6 +164,7 @@ async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
         ("expired", console.grant(&expired, &both)?),
         ("in another name", console.grant(&foreign, &both)?),
         ("from the future", console.grant(&ahead, &both)?),
+        ("in the place of a key", console.grant(&keyed, &both)?),
         ("above 1,000", console.grant(&wide, &both)?),
     ] {
         assert_eq!(code(console.write(op::COMMANDS_SUBMIT, &submit).await?)?, ErrorCode::Invalid, "{what}");
@@ -479,9 +482,6 @@ async fn subjects_and_bodies_of_rubbish_are_counted_and_the_rest_goes_on() -> Re
     Ok(())
 }
 
-/// One operator's console after the other, none of them told apart by anything but the subject.
-#[tokio::test]
-async fn a_console_that_is_not_known_is_told_so() -> Result<()> {
 #[tokio::test]
 async fn a_command_is_cancelled_once_however_often_it_is_wished_for() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
@@ -513,6 +513,9 @@ async fn a_command_is_cancelled_once_however_often_it_is_wished_for() -> Result<
     Ok(())
 }
 
+/// One operator's console after the other, none of them told apart by anything but the subject.
+#[tokio::test]
+async fn a_console_that_is_not_known_is_told_so() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let known = bench.console("local").await?;
     let stranger = Console { operator: "stranger".parse()?, ..known };

@@ -339,6 +339,23 @@ async fn refusals_do_not_fill_the_log() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_machine_whose_name_reads_like_a_glob_is_no_glob() -> Result<()> {
+    let bench = Bench::start(&["a*", "a1"]).await?;
+    let machine = json!({"machine_id": "a*", "command": "true"});
+    let answer = keyed(&bench.http, "k", &machine).await?.json()?;
+    assert_eq!(answer["targets"], json!(["a*"]));
+    assert_eq!(keyed(&bench.http, "k", &machine).await?.json()?["id"], answer["id"]);
+    let glob = json!({"on": "a*", "command": "true"});
+    assert_eq!(refused(&keyed(&bench.http, "k", &glob).await?)?, (409, "id_conflict".to_owned()));
+    // What is shown as its selector means this machine.
+    let id = answer["id"].as_str().context("id")?;
+    assert_eq!(bench.http.json(&format!("{COMMANDS}/{id}")).await?["on"], "a\\*");
+    let same = json!({"on": "a\\*", "command": "true"});
+    assert_eq!(bench.http.post(COMMANDS, &same).await?.json()?["targets"], json!(["a*"]));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_page_that_does_not_exist_is_refused() -> Result<()> {
     let bench = Bench::start(&["a-1", "a-2"]).await?;
     for path in [

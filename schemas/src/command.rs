@@ -41,7 +41,8 @@ pub struct CommandSpec {
     pub leave_children: bool,
     /// Output kept per machine, both streams together, bytes, 0 to 4 GiB.
     pub max_output: u64,
-    /// The selector as it was written, for people; the grants say which machines are meant.
+    /// The selector as it was written, or [one that means the machine](crate::selector::Selector::of_machine) when it was
+    /// named otherwise; for people: the grants say which machines are meant.
     pub on: String,
     /// How many machines are meant: as many grants as there must be in the parts.
     pub targets: u32,

@@ -206,6 +206,11 @@ impl CommandId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
+    /// Whether it was made from an idempotency key.
+    pub fn is_of_key(self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// The UUID.
     pub fn uuid(self) -> Uuid {
         self.0
@@ -360,6 +365,7 @@ mod tests {
         assert_ne!(id, CommandId::from_idempotency_key("token:admin", "k2"));
         assert_ne!(id, CommandId::from_idempotency_key("token:admi", "nk1"));
         assert_eq!(id.uuid().get_version_num(), 8);
+        assert!(id.is_of_key());
         assert_eq!(id.to_string().parse::<CommandId>().unwrap(), id);
     }
 

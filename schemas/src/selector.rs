@@ -96,6 +96,20 @@ impl Selector {
             .map_err(|error| SelectorError(reason(error.kind())))
     }
 
+    /// The text that means the machine with this id, also when the id reads like a glob or like `all`.
+    pub fn of_machine(id: &str) -> String {
+        if id == "all" {
+            return "[a]ll".to_owned();
+        }
+        if !id.contains(['*', '?', '[', '{']) {
+            return id.to_owned();
+        }
+        let escaped = |c| {
+            matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | ',' | '\\').then_some('\\').into_iter().chain([c])
+        };
+        id.chars().flat_map(escaped).collect()
+    }
+
     /// Whether a machine is meant.
     pub fn matches(&self, id: &MachineId, token: &MachineToken) -> bool {
         match self {
@@ -199,6 +213,25 @@ mod tests {
         let token = id.token();
         for text in ["Web/1 (old)", token.as_str(), "Web*", "x-*"] {
             assert!(Selector::parse(text).unwrap().matches(&id, &token), "{text} misses it");
+        }
+    }
+
+    #[rstest]
+    #[case("web-1", "web-1")]
+    #[case("a\\b", "a\\b")]
+    #[case("all", "[a]ll")]
+    #[case("a*", "a\\*")]
+    #[case("[x]{a,b}?\\*", "\\[x\\]\\{a\\,b\\}\\?\\\\\\*")]
+    fn a_machine_can_be_meant_whatever_it_is_called(#[case] id: &str, #[case] text: &str) {
+        assert_eq!(Selector::of_machine(id), text);
+        let selector = Selector::parse(text).unwrap();
+        let matches = |id: &str| {
+            let id = MachineId::new(id).unwrap();
+            selector.matches(&id, &id.token())
+        };
+        assert!(matches(id));
+        for other in ["web-2", "ab", "a1", "x", "xa", "alle"] {
+            assert!(!matches(other), "{other}");
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct NewCommand {
 /// The same with every default in its place.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
-    /// As it was written.
+    /// The selector: as it was written, or one that means the machine.
     pub(super) on: String,
     pub(super) meant: Meant,
     command: String,
@@ -48,7 +48,7 @@ pub(super) enum Meant {
     /// Those that a selector matches.
     Selected(Selector),
     /// One, by id or token, also when its id reads like a glob.
-    Machine,
+    Machine(String),
 }
 
 fn invalid(message: impl Into<String>) -> Problem {
@@ -64,7 +64,7 @@ impl Wish {
                     .map_err(|error| invalid(format!("cannot submit the command: `on` is {error}")))?;
                 (on, Meant::Selected(selector))
             }
-            (None, Some(id)) => (id, Meant::Machine),
+            (None, Some(id)) => (Selector::of_machine(&id), Meant::Machine(id)),
             _ => return Err(invalid("cannot submit the command: give either `on` or `machine_id`")),
         };
         if asked.command.len() > COMMAND_TEXT_BYTES {
@@ -121,9 +121,13 @@ impl Wish {
         Ok(spec)
     }
 
-    /// Whether a stored spec is this very wish: what a repeated idempotency key must say again.
-    pub(super) fn is_of(&self, spec: &CommandSpec) -> bool {
-        self.on == spec.on
+    /// Whether a stored spec is this very wish, of the same principal: what a repeated idempotency key must say again.
+    pub(super) fn is_of(&self, spec: &CommandSpec, by: &str) -> bool {
+        // Nobody can wish for these over HTTP: a spec that has one was not made here.
+        let plain = spec.not_before.is_none() && spec.purpose.is_none() && !spec.leave_children;
+        plain
+            && self.on == spec.on
+            && by == spec.by
             && self.command == spec.command
             && self.timeout_ms == spec.timeout_ms
             && self.max_output == spec.max_output
@@ -185,6 +189,30 @@ mod tests {
     #[case(json!({"on": "all", "command": "true", "max_output": 0}), false)]
     fn a_repeated_key_must_ask_for_the_same(#[case] body: Value, #[case] same: bool) {
         let first = spec_of(&wish(json!({"on": "all", "command": "true"})).unwrap()).unwrap();
-        assert_eq!(wish(body).unwrap().is_of(&first), same);
+        assert_eq!(wish(body).unwrap().is_of(&first, "token:admin"), same);
+    }
+
+    #[test]
+    fn what_somebody_else_stored_is_not_the_same() {
+        let wish = wish(json!({"on": "all", "command": "true"})).unwrap();
+        let first = spec_of(&wish).unwrap();
+        assert!(!wish.is_of(&first, "token:other"));
+        for (what, spec) in [
+            ("later", CommandSpec { not_before: Some(1_001), ..first.clone() }),
+            ("for a reason", CommandSpec { purpose: Some("because".into()), ..first.clone() }),
+            ("with children", CommandSpec { leave_children: true, ..first.clone() }),
+        ] {
+            assert!(!wish.is_of(&spec, "token:admin"), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_machine_is_no_glob() {
+        let [machine, glob] =
+            [json!({"machine_id": "a*", "command": "true"}), json!({"on": "a*", "command": "true"})]
+                .map(|body| wish(body).unwrap());
+        let by = "token:admin";
+        assert!(machine.is_of(&spec_of(&machine).unwrap(), by) && glob.is_of(&spec_of(&glob).unwrap(), by));
+        assert!(!machine.is_of(&spec_of(&glob).unwrap(), by) && !glob.is_of(&spec_of(&machine).unwrap(), by));
     }
 }
