@@ -1,5 +1,6 @@
 //! One room per promise.
 
+mod cli;
 mod console;
 mod crash;
 mod hostile;

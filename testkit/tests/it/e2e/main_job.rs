@@ -33,13 +33,13 @@ async fn three_relays_run_one_command() -> Result<()> {
 }
 
 /// Runs the command line to its end.
-async fn cli(stack: &Stack, args: &[&str]) -> Result<(Option<i32>, String, String)> {
+pub(super) async fn cli(stack: &Stack, args: &[&str]) -> Result<(Option<i32>, String, String)> {
     let daemon = Daemon::spawn(&mut stack.cli(args)?)?;
     let status = daemon.wait(Duration::from_mins(1)).await?;
     Ok((status.code(), daemon.stdout()?, daemon.stderr()?))
 }
 
-fn events(stdout: &str) -> Result<Vec<Value>> {
+pub(super) fn events(stdout: &str) -> Result<Vec<Value>> {
     stdout
         .lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("reading {line:?}")))

@@ -13,7 +13,7 @@ use signalbox_testkit::{
 use std::time::Duration;
 
 /// One machine whose relay was killed.
-async fn without_relay() -> Result<Stack> {
+pub(super) async fn without_relay() -> Result<Stack> {
     let stack = Stack::start(Options::relays(1).no_restart()).await?;
     signal(stack.machine(0)?.pid, Signal::KILL)?;
     Ok(stack)
