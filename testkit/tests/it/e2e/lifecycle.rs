@@ -1,8 +1,15 @@
 //! `signalbox up`: what it starts, what it keeps, what it leaves behind.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
+use rstest::rstest;
 use signalbox_testkit::{
     broker::nats_server,
     eventually::{eventually, eventually_within},
@@ -16,8 +23,11 @@ fn pids(stack: &Stack) -> Vec<u32> {
     [ready.pids.broker, ready.pids.bridge].into_iter().chain(machines).collect()
 }
 
+#[rstest]
+#[case::term(Signal::TERM)]
+#[case::ctrl_c(Signal::INT)]
 #[tokio::test(flavor = "multi_thread")]
-async fn term_ends_everything_within_five_seconds() -> Result<()> {
+async fn a_signal_ends_everything_within_five_seconds(#[case] ending: Signal) -> Result<()> {
     let stack = Stack::demo().await?;
     let all = pids(&stack);
     assert_eq!(all.len(), 8);
@@ -27,8 +37,12 @@ async fn term_ends_everything_within_five_seconds() -> Result<()> {
         text.trim().parse::<u32>().context("no pid yet")
     })
     .await?;
-    let took = stack.stop().await?;
-    assert!(took < Duration::from_secs(6), "it took {took:?}");
+    let since = Instant::now();
+    stack.up().signal(ending)?;
+    let status = stack.up().wait(Duration::from_secs(10)).await?;
+    let took = since.elapsed();
+    assert!(status.success(), "up ended with {status}");
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
     for pid in all.into_iter().chain([child]) {
         assert!(!is_alive(pid), "{pid} is alive");
     }
@@ -70,11 +84,20 @@ async fn the_state_directory_keeps_everything() -> Result<()> {
     Ok(())
 }
 
-/// Runs `up` with these arguments; it must end with 1 and one line.
-async fn refused(args: &[&str]) -> Result<String> {
+/// `up` on these two addresses.
+fn up(state: &Path, http: &str, nats: &str) -> Result<Command> {
     let mut command = Command::new(bin("signalbox")?);
-    command.args(["up", "--headless"]).args(args).env("SIGNALBOX_NATS_SERVER", nats_server()?);
-    let up = Daemon::spawn(&mut command)?;
+    command.args(["up", "--headless", "--http", http, "--nats", nats, "--state-dir"]).arg(state);
+    command.env("SIGNALBOX_NATS_SERVER", nats_server()?);
+    Ok(command)
+}
+
+/// Any free port.
+const FREE: &str = "127.0.0.1:0";
+
+/// Runs `up`, which must end with 1 and one line.
+async fn refused(command: &mut Command) -> Result<String> {
+    let up = Daemon::spawn(command)?;
     let status = up.wait(Duration::from_secs(30)).await?;
     assert_eq!(status.code(), Some(1), "{}", up.stderr()?);
     assert_eq!(up.stdout()?, "");
@@ -86,8 +109,7 @@ async fn refused(args: &[&str]) -> Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_in_use_is_refused_with_the_pid() -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
-    let state = stack.ready().state_dir.to_str().context("no text")?;
-    let said = refused(&["--state-dir", state, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"]).await?;
+    let said = refused(&mut up(&stack.ready().state_dir, FREE, FREE)?).await?;
     assert!(said.contains(&stack.up().pid().to_string()), "{said}");
     stack.http().run("all", "true").await?;
     Ok(())
@@ -97,24 +119,36 @@ async fn a_state_directory_in_use_is_refused_with_the_pid() -> Result<()> {
 async fn a_foreign_directory_and_a_taken_port_are_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("thesis.tex"), "do not touch")?;
-    let state = dir.path().to_str().context("no text")?;
-    refused(&["--state-dir", state, "--http", "127.0.0.1:0", "--nats", "127.0.0.1:0"]).await?;
+    refused(&mut up(dir.path(), FREE, FREE)?).await?;
     assert_eq!(std::fs::read_dir(dir.path())?.count(), 1, "something was left behind");
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let port = format!("127.0.0.1:{}", taken.local_addr()?.port());
     let fresh = tempfile::tempdir()?;
     let state = fresh.path().join("state");
-    let state_text = state.to_str().context("no text")?;
-    for (http, nats) in [(port.as_str(), "127.0.0.1:0"), ("127.0.0.1:0", port.as_str())] {
-        let said = refused(&["--state-dir", state_text, "--http", http, "--nats", nats]).await?;
+    for (http, nats) in [(port.as_str(), FREE), (FREE, port.as_str())] {
+        let said = refused(&mut up(&state, http, nats)?).await?;
         assert!(said.contains(&port), "{said}");
-        nobody_uses(&state)?;
+        nothing_is_left(&state)?;
     }
     Ok(())
 }
 
-/// No process names this directory on its command line.
-fn nobody_uses(state: &Path) -> Result<()> {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_too_old_is_refused() -> Result<()> {
+    let (old, dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let program = old.path().join("nats-server");
+    std::fs::write(&program, "#!/bin/sh\necho 'nats-server: v2.10.0'\n")?;
+    std::fs::set_permissions(&program, Permissions::from_mode(0o700))?;
+    let state = dir.path().join("state");
+    let mut command = up(&state, FREE, FREE)?;
+    let said = refused(command.env_remove("SIGNALBOX_NATS_SERVER").env("PATH", old.path())).await?;
+    assert!(said.contains("2.10.0") && said.contains("2.15"), "{said}");
+    nothing_is_left(&state)
+}
+
+/// The directory is gone, and no process names it on its command line.
+fn nothing_is_left(state: &Path) -> Result<()> {
+    ensure!(!state.exists(), "{} was left behind", state.display());
     let state = state.to_str().context("no text")?;
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path().join("cmdline");
@@ -130,6 +164,7 @@ async fn what_dies_is_started_again() -> Result<()> {
     let stack = Stack::demo().await?;
     for name in ["demo-1", "broker", "bridge"] {
         let old = stack.pid(name)?;
+        let since = Instant::now();
         signal(old, Signal::KILL)?;
         eventually_within(name, Duration::from_secs(20), || async {
             let new = stack.pid(name)?;
@@ -137,6 +172,8 @@ async fn what_dies_is_started_again() -> Result<()> {
             Ok(())
         })
         .await?;
+        let took = since.elapsed();
+        assert!((900..5_000).contains(&took.as_millis()), "{name} came back after {took:?}");
         let command = eventually_within("a command to run", Duration::from_secs(30), || async {
             let command = stack.http().run("all", "echo alive").await?;
             Ok(command)
@@ -144,6 +181,9 @@ async fn what_dies_is_started_again() -> Result<()> {
         .await?;
         assert_eq!(command["counts"], serde_json::json!({"completed": 3}));
     }
+    stack.stop().await?;
+    let said = stack.up().stdout()?;
+    assert_eq!(said.lines().count(), 1, "more than the one line: {said}");
     Ok(())
 }
 
@@ -168,7 +208,6 @@ async fn an_up_that_was_killed_is_followed_by_one_that_copes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_for_their_owner_only() -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     let stack = Stack::start(Options::relays(1)).await?;
     let mut folders = vec![stack.ready().state_dir.clone()];
     while let Some(folder) = folders.pop() {
