@@ -3,9 +3,15 @@
 //! `fixtures/v1/<name>.json` holds the encoded message (for signed ones the envelope, and its payload spelled
 //! out beside it). Fixtures never change; a message that must change gets a new folder. A missing file is
 //! written by `SIGNALBOX_WRITE_FIXTURES=1 cargo test -p signalbox-schemas --test fixtures`.
+//! `error_codes.json` and `limits.json` hold the two tables that are no messages.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall stop")]
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fs, iter,
+    path::PathBuf,
+};
 
 use nkeys::{KeyPair, KeyPairType};
 use serde::{Serialize, de::DeserializeOwned};
@@ -22,6 +28,7 @@ use signalbox_schemas::{
     error::{ErrorCode, Problem},
     heartbeat::{Disk, Facts, Heartbeat, Metrics},
     id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
+    limit,
     mailbox::{AuthorsRef, Basis, ConfigRef, Mailbox, Offer, Position},
     output::OutputStream,
     record::{
@@ -166,21 +173,33 @@ fn run_view() -> RunView {
     }
 }
 
-/// Writes a missing fixture when asked to; else compares.
-fn golden(name: &str, found: &Value) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/v1/{name}.json"));
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1")
+}
+
+thread_local! {
+    /// The fixtures that this thread has compared.
+    static COMPARED: RefCell<BTreeSet<String>> = RefCell::default();
+}
+
+/// Writes a missing fixture when asked to; else compares, byte for byte.
+fn golden(name: &str, found: &Value) -> String {
+    let file = format!("{name}.json");
+    let path = folder().join(&file);
+    let found = format!("{}\n", serde_json::to_string_pretty(found).unwrap());
     if !path.exists() && std::env::var_os("SIGNALBOX_WRITE_FIXTURES").is_some() {
-        fs::write(&path, format!("{}\n", serde_json::to_string_pretty(found).unwrap())).unwrap();
+        fs::write(&path, &found).unwrap();
     }
-    let text = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
-    let kept: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(&kept, found, "{name} is written differently now");
+    let kept = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
+    assert_eq!(kept, found, "{name} is written differently now");
+    COMPARED.with_borrow_mut(|compared| compared.insert(file));
+    kept
 }
 
 fn plain<T: Serialize + DeserializeOwned>(name: &str, message: &T) {
     let value = serde_json::to_value(message).unwrap();
-    golden(name, &value);
-    let read: T = serde_json::from_value(value.clone()).unwrap();
+    let kept = golden(name, &value);
+    let read: T = serde_json::from_str(&kept).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), value, "{name} is read differently");
 }
 
@@ -421,4 +440,70 @@ fn what_bridges_answer() {
     ] {
         plain(&format!("event_{name}"), &answer(AnswerBody::Event(Box::new(event))));
     }
+}
+
+/// The code after this one; a new code does not compile until it has its place.
+fn code_after(code: ErrorCode) -> Option<ErrorCode> {
+    match code {
+        ErrorCode::Unauthenticated => Some(ErrorCode::Forbidden),
+        ErrorCode::Forbidden => Some(ErrorCode::NotFound),
+        ErrorCode::NotFound => Some(ErrorCode::IdConflict),
+        ErrorCode::IdConflict => Some(ErrorCode::TooLarge),
+        ErrorCode::TooLarge => Some(ErrorCode::Invalid),
+        ErrorCode::Invalid => Some(ErrorCode::NoTargets),
+        ErrorCode::NoTargets => Some(ErrorCode::RateLimited),
+        ErrorCode::RateLimited => Some(ErrorCode::NotAccepted),
+        ErrorCode::NotAccepted => Some(ErrorCode::NotCaughtUp),
+        ErrorCode::NotCaughtUp => None,
+    }
+}
+
+#[test]
+fn which_code_has_which_http_status() {
+    let mut statuses = BTreeMap::new();
+    for code in iter::successors(Some(ErrorCode::Unauthenticated), |code| code_after(*code)) {
+        assert_eq!(json!(code), code.as_str());
+        statuses.insert(code.as_str(), code.http_status());
+    }
+    golden("error_codes", &json!(statuses));
+}
+
+/// Constants of `limit` by name.
+macro_rules! limits {
+    ($($name:ident)*) => {
+        BTreeMap::from([$((stringify!($name), json!(limit::$name))),*])
+    };
+}
+
+#[test]
+fn what_everybody_agrees_on() {
+    let limits = limits! {
+        COMMAND_TEXT_BYTES SPEC_BYTES PURPOSE_BYTES SELECTOR_BYTES TARGETS OFFERS OFFERS_BYTES MAILBOX_BYTES
+        CANCELS RELAY_PAYLOAD_BYTES BROKER_PAYLOAD_BYTES FACT_BYTES HEARTBEAT_BYTES AUTHORS_BYTES RECORD_BYTES
+        INLINE_OUTPUT_BYTES CHUNK_BYTES CHUNKS_IN_FLIGHT TAIL_BYTES TIMEOUT_MS DEFAULT_TIMEOUT_MS
+        DEFAULT_EXPIRES_IN_MS MAX_EXPIRES_IN_MS DEFAULT_MAX_OUTPUT MAX_MAX_OUTPUT EXPIRY_GRACE_MS LOST_GRACE_MS
+        HEARTBEAT_MS STALE_MS OFFLINE_MS AUTHORS_VALID_MS REQUEST_SKEW_MS FIRST_ANSWER_MS FEED_ALIVE_MS
+        FEED_SILENCE_MS FEED_CREDIT_BYTES HOUR_MS DAY_MS
+    };
+    let source = include_str!("../src/limit.rs").lines();
+    let declared = source.filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'));
+    let declared: BTreeSet<&str> = declared.map(|(name, _)| name).collect();
+    assert_eq!(limits.keys().copied().collect::<BTreeSet<_>>(), declared, "one is not compared");
+    golden("limits", &json!(limits));
+}
+
+#[test]
+fn no_fixture_is_read_by_nobody() {
+    what_relays_sign();
+    what_bridges_sign();
+    what_authors_sign();
+    what_is_stored_or_sent_unsigned();
+    what_operators_ask();
+    what_bridges_answer();
+    which_code_has_which_http_status();
+    what_everybody_agrees_on();
+    let files = fs::read_dir(folder()).unwrap();
+    let files: BTreeSet<String> =
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(COMPARED.take(), files);
 }
