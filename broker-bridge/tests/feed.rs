@@ -153,6 +153,8 @@ async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
     keyed.cid = CommandId::from_idempotency_key("token:admin", "k");
     let mut wide = spec.clone();
     wide.targets = 1001;
+    let mut waves = spec.clone();
+    waves.rollout = Some(json!({"parallel": 1}));
     let with = |grants| signalbox_schemas::api::Submit { grants, ..good.clone() };
     for (what, submit) in [
         ("another spec", with(stolen)),
@@ -166,6 +168,7 @@ async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
         ("from the future", console.grant(&ahead, &both)?),
         ("in the place of a key", console.grant(&keyed, &both)?),
         ("above 1,000", console.grant(&wide, &both)?),
+        ("in waves", console.grant(&waves, &both)?),
     ] {
         assert_eq!(code(console.write(op::COMMANDS_SUBMIT, &submit).await?)?, ErrorCode::Invalid, "{what}");
     }

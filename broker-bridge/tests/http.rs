@@ -129,6 +129,35 @@ async fn machines_are_listed_in_pages() -> Result<()> {
     Ok(())
 }
 
+/// Ids of a page, and where the next one begins.
+async fn page(http: &Http, query: &str) -> Result<(Vec<Value>, Value)> {
+    let page = http.json(&format!("{COMMANDS}?{query}")).await?;
+    let items = page["items"].as_array().context("items")?;
+    Ok((items.iter().map(|command| command["id"].clone()).collect(), page["next"].clone()))
+}
+
+#[tokio::test]
+async fn commands_are_listed_in_pages_newest_first() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.insert(0, json!(bench.submit("all").await?));
+    }
+    let (first, next) = page(&bench.http, "limit=2").await?;
+    assert_eq!(first, ids[..2]);
+    // What comes meanwhile moves nothing.
+    let newest = json!(bench.submit("all").await?);
+    let (second, next) =
+        page(&bench.http, &format!("limit=2&after={}", next.as_str().context("next")?)).await?;
+    assert_eq!(second, ids[2..4]);
+    let (third, next) =
+        page(&bench.http, &format!("limit=2&after={}", next.as_str().context("next")?)).await?;
+    assert_eq!((&third[..], next), (&ids[4..], Value::Null));
+    ids.insert(0, newest);
+    assert_eq!(page(&bench.http, "limit=6").await?, (ids, Value::Null), "a full page that is the last");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_command_is_followed_from_its_submit_to_its_exit() -> Result<()> {
     let bench = Bench::start(&["a-1", "a-2"]).await?;
@@ -229,6 +258,10 @@ async fn bodies_are_bounded_and_must_be_json() -> Result<()> {
         let answer = bench.http.request("POST", COMMANDS, &[], body.into()).await?;
         assert_eq!(refused(&answer)?, (422, "invalid".to_owned()), "{body:?}");
     }
+    // A broken byte in a text is not repaired.
+    let body = b"{\"on\":\"all\",\"command\":\"echo \xff\"}";
+    let answer = bench.http.request("POST", COMMANDS, &[], body.to_vec()).await?;
+    assert_eq!(refused(&answer)?, (422, "invalid".to_owned()));
     let answer = bench.http.post(COMMANDS, &json!({"on": "all", "command": "true", "timout_ms": 1})).await?;
     let detail = answer.json()?["detail"].as_str().unwrap_or_default().to_owned();
     assert!(detail.contains("timout_ms"), "{detail}");
@@ -239,7 +272,7 @@ async fn bodies_are_bounded_and_must_be_json() -> Result<()> {
     let counters = bench.http.json("/health").await?["counters"].clone();
     assert_eq!(
         (&counters["http.too_large"], &counters["http.invalid"]),
-        (&json!(2), &json!(7)),
+        (&json!(2), &json!(8)),
         "{counters}"
     );
     Ok(())

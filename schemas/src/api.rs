@@ -402,3 +402,20 @@ pub enum FeedEvent {
     /// The feed was closed by the bridge (it stops, or the command is gone). Open it anew.
     Closed,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Some(0), Liveness::Online)]
+    #[case(Some(25_000), Liveness::Online)]
+    #[case(Some(25_001), Liveness::Stale)]
+    #[case(Some(60_000), Liveness::Stale)]
+    #[case(Some(60_001), Liveness::Offline)]
+    #[case(None, Liveness::Offline)]
+    fn a_machine_is_as_alive_as_its_last_heartbeat(#[case] age_ms: Option<u64>, #[case] expected: Liveness) {
+        assert_eq!(Liveness::of(age_ms), expected);
+    }
+}

@@ -325,6 +325,8 @@ mod tests {
     #[case::born_expired(|s: &mut CommandSpec| s.expires_at = s.created_at, "expires_at")]
     #[case::far_away(|s: &mut CommandSpec| s.expires_at = s.created_at + 604_800_001, "expires_at")]
     #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(serde_json::json!({})), "rollout")]
+    #[case::long_purpose(|s: &mut CommandSpec| s.purpose = Some("x".repeat(1_025)), "purpose")]
+    #[case::purpose_in_bytes(|s: &mut CommandSpec| s.purpose = Some("é".repeat(513)), "purpose")]
     #[case::output(|s: &mut CommandSpec| s.max_output = (4 << 30) + 1, "max_output")]
     #[case::nobody(|s: &mut CommandSpec| s.targets = 0, "targets")]
     #[case::critical(|s: &mut CommandSpec| s.crit = vec!["sandbox".into()], "crit")]
@@ -338,6 +340,7 @@ mod tests {
     #[case(|s: &mut CommandSpec| s.timeout_ms = 1)]
     #[case(|s: &mut CommandSpec| s.timeout_ms = 172_800_000)]
     #[case(|s: &mut CommandSpec| s.command = "x".repeat(65_536))]
+    #[case(|s: &mut CommandSpec| s.purpose = Some("x".repeat(1_024)))]
     #[case(|s: &mut CommandSpec| s.max_output = 0)]
     fn accepts_the_limits_themselves(#[case] set: fn(&mut CommandSpec)) {
         let mut good = spec();

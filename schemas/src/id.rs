@@ -364,6 +364,7 @@ mod tests {
         assert_eq!(id, CommandId::from_idempotency_key("token:admin", "k1"));
         assert_ne!(id, CommandId::from_idempotency_key("token:admin", "k2"));
         assert_ne!(id, CommandId::from_idempotency_key("token:admi", "nk1"));
+        assert_eq!(id.to_string(), "7f45528f-c488-8ccd-b191-0b316b3e6976", "it was another one once");
         assert_eq!(id.uuid().get_version_num(), 8);
         assert!(id.is_of_key());
         assert_eq!(id.to_string().parse::<CommandId>().unwrap(), id);
