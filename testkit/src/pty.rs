@@ -110,15 +110,29 @@ impl Pty {
     /// # Errors
     /// When it does not within `bound`, or the program has closed the terminal; the error shows the screen.
     pub async fn wait_for(&self, text: &str, bound: Duration) -> Result<String> {
-        let shown = || self.screen().contains(text);
+        self.wait_until(&format!("{text:?}"), bound, |screen| screen.contains(text)).await
+    }
+
+    /// Waits until `is_so` says yes to the screen, and returns that screen. Looks after everything that the program
+    /// writes, and so at once. `what` is for the error.
+    ///
+    /// # Errors
+    /// As [`Pty::wait_for`].
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        bound: Duration,
+        is_so: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let shown = || is_so(&self.screen());
         let mut written = self.written.clone();
         let found = timeout(bound, written.wait_for(|_| shown())).await;
         match found.map(|found| found.map(drop)) {
             Ok(Ok(())) => Ok(self.screen()),
             // The last bytes come before the end does.
             Ok(Err(_)) if shown() => Ok(self.screen()),
-            Ok(Err(_)) => bail!("the program ended without {text:?}; the screen:\n{}", self.screen()),
-            Err(_) => bail!("no {text:?} within {bound:?}; the screen:\n{}", self.screen()),
+            Ok(Err(_)) => bail!("the program ended without {what}; the screen:\n{}", self.screen()),
+            Err(_) => bail!("no {what} within {bound:?}; the screen:\n{}", self.screen()),
         }
     }
 
