@@ -3,12 +3,16 @@
 //! The attackers are bare NATS clients with genuine login files. After each attack everything that is stored is
 //! compared, byte for byte, with what was stored before.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::{Client, ConnectOptions, HeaderMap, Subscriber, connection::State, jetstream};
 use data_encoding::BASE64URL_NOPAD;
-use futures_util::{FutureExt as _, StreamExt as _, future::join_all};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::join_all};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use signalbox_bridge::identity::{Init, init};
@@ -36,8 +40,14 @@ struct Fleet {
     _dir: tempfile::TempDir,
 }
 
-/// Everything that is stored: by stream and sequence, subject and all bytes.
-type Stored = BTreeMap<(String, u64), (String, String, Vec<u8>)>;
+/// Everything that the broker holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Stored {
+    /// Names of consumers by stream.
+    consumers: BTreeMap<String, BTreeSet<String>>,
+    /// By stream and sequence: subject, headers and payload.
+    messages: BTreeMap<(String, u64), (String, String, Vec<u8>)>,
+}
 
 impl Fleet {
     async fn start() -> Result<Self> {
@@ -88,15 +98,17 @@ impl Fleet {
 
     async fn stored(&self) -> Result<Stored> {
         let context = jetstream::new(self.ctrl.clone());
-        let mut all = Stored::new();
-        for definition in stream::all() {
-            let mut stream = context.get_stream(definition.name).await?;
-            let state = stream.info().await?.state.clone();
+        let mut all = Stored::default();
+        for name in context.stream_names().try_collect::<Vec<String>>().await? {
+            let stream = context.get_stream(&name).await?;
+            all.consumers.insert(name.clone(), stream.consumer_names().try_collect().await?);
+            let state = &stream.cached_info().state;
             for sequence in state.first_sequence.max(1)..=state.last_sequence {
                 let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-                let headers = format!("{:?}", message.headers);
-                let at = (definition.name.to_owned(), sequence);
-                all.insert(at, (message.subject.to_string(), headers, message.payload.to_vec()));
+                let headers: BTreeMap<String, _> =
+                    message.headers.iter().map(|(name, values)| (name.to_string(), values)).collect();
+                let (subject, headers) = (message.subject.to_string(), format!("{headers:?}"));
+                all.messages.insert((name.clone(), sequence), (subject, headers, message.payload.to_vec()));
             }
         }
         Ok(all)
@@ -155,10 +167,10 @@ fn arrived(subscription: &mut Subscriber) -> Vec<String> {
     subjects
 }
 
-/// Every stream API that a client could try, for one stream.
-fn stream_api(name: &str) -> Vec<(String, String)> {
-    let consumer = json!({ "stream_name": name, "config": {
-        "durable_name": "spy", "ack_policy": "none", "deliver_policy": "all", "deliver_subject": "_INBOX_demo-1.spy" }});
+/// Every stream API that a client could try, for one stream; `inbox` is where it may listen.
+fn stream_api(name: &str, inbox: &str) -> Vec<(String, String)> {
+    let consumer = json!({ "stream_name": name, "config": { "durable_name": "spy", "ack_policy": "none",
+        "deliver_policy": "all", "deliver_subject": format!("{inbox}.spy") }});
     let ephemeral =
         json!({ "stream_name": name, "config": { "ack_policy": "none", "deliver_policy": "all" }});
     let api = |tail: &str, body: &Value| (format!("$JS.API.{tail}"), body.to_string());
@@ -176,7 +188,7 @@ fn stream_api(name: &str) -> Vec<(String, String)> {
         api(&format!("STREAM.PURGE.{name}"), &json!({})),
         api(&format!("STREAM.DELETE.{name}"), &json!({})),
         api(&format!("STREAM.UPDATE.{name}"), &json!({ "name": name, "subjects": ["x"] })),
-        api(&format!("STREAM.SNAPSHOT.{name}"), &json!({ "deliver_subject": "_INBOX_demo-1.snap" })),
+        api(&format!("STREAM.SNAPSHOT.{name}"), &json!({ "deliver_subject": format!("{inbox}.snap") })),
         api(&format!("DIRECT.GET.{name}"), &json!({ "seq": 1 })),
         api(&format!("DIRECT.GET.{name}"), &json!({ "multi_last": [">"] })),
         api("STREAM.NAMES", &json!({})),
@@ -223,7 +235,7 @@ async fn a_relay_does_what_the_table_says() -> Result<()> {
     relay.publish("hb.main.demo-1", "alive".into()).await?;
     eventually("the heartbeat", || async {
         let stored = fleet.stored().await?;
-        ensure!(stored.values().any(|(subject, ..)| subject == "hb.main.demo-1"));
+        ensure!(stored.messages.values().any(|(subject, ..)| subject == "hb.main.demo-1"));
         Ok(())
     })
     .await
@@ -235,7 +247,8 @@ async fn a_relay_stores_and_reads_nothing_else() -> Result<()> {
     let before = fleet.stored().await?;
     let relay = fleet.relay("demo-1").await?;
 
-    let mut attempts: Vec<(String, String)> = stream::all().iter().flat_map(|s| stream_api(s.name)).collect();
+    let mut attempts: Vec<(String, String)> =
+        stream::all().iter().flat_map(|s| stream_api(s.name, "_INBOX_demo-1")).collect();
     for (subject, body) in [
         // As somebody else, or as nobody.
         (format!("run.main.demo-2.{OTHER_CID}.claim"), "forged"),
@@ -384,15 +397,16 @@ async fn a_reply_subject_stores_nothing_under_another_name() -> Result<()> {
     let is_own = |subject: &str| {
         ["out.main.demo-1.", "run.main.demo-1.", "hb.main.demo-1"].iter().any(|own| subject.starts_with(own))
     };
-    let expected = before.len() + writes;
+    let expected = before.messages.len() + writes;
     eventually("the relay's own writes", || async {
-        let count = fleet.stored().await?.iter().filter(|((stream, _), _)| stream != "HB").count();
+        let stored = fleet.stored().await?;
+        let count = stored.messages.keys().filter(|(stream, _)| stream != "HB").count();
         ensure!(count == expected, "{count} of {expected}");
         Ok(())
     })
     .await?;
     let mut after = fleet.stored().await?;
-    after.retain(|at, (subject, ..)| before.contains_key(at) || !is_own(subject));
+    after.messages.retain(|at, (subject, ..)| before.messages.contains_key(at) || !is_own(subject));
     assert_eq!(after, before);
     Ok(())
 }
@@ -417,12 +431,12 @@ async fn headers_of_a_relay_change_nothing_of_others() -> Result<()> {
         let answer = relay.request_with_headers(subject, headers, "own".into()).await;
         let answer = answer.map(|answer| String::from_utf8_lossy(&answer.payload).into_owned());
         let after = fleet.stored().await?;
-        for (at, message) in &before {
-            assert_eq!(after.get(at), Some(message), "{header}: {answer:?}");
+        for (at, message) in &before.messages {
+            assert_eq!(after.messages.get(at), Some(message), "{header}: {answer:?}");
         }
-        assert!(
-            after.values().all(|(subject, ..)| !subject.contains(OTHER_CID) || subject.contains("demo-1"))
-        );
+        assert_eq!(after.consumers, before.consumers, "{header}: {answer:?}");
+        let is_own = |subject: &str| !subject.contains(OTHER_CID) || subject.contains("demo-1");
+        assert!(after.messages.values().all(|(subject, ..)| is_own(subject)));
     }
     Ok(())
 }
@@ -433,10 +447,14 @@ async fn an_operator_speaks_for_itself_and_reaches_no_stream() -> Result<()> {
     let operator = fleet.operator("local").await?;
     let mut requests = fleet.ctrl.subscribe("api.main.*.*.*.*").await?;
     let mut everything = fleet.ctrl.subscribe("api.>").await?;
+    // Where the answers would come, if there were any.
+    let mut feed = operator.subscribe("feed.main.local.>").await?;
+    operator.flush().await?;
     fleet.put("mbox.main.demo-3", "sent after the subscriptions").await?;
     let before = fleet.stored().await?;
 
-    let mut attempts: Vec<(String, String)> = stream::all().iter().flat_map(|s| stream_api(s.name)).collect();
+    let mut attempts: Vec<(String, String)> =
+        stream::all().iter().flat_map(|s| stream_api(s.name, "feed.main.local")).collect();
     for subject in [
         "api.main.other.commands.submit.12345678",
         "api.other.local.commands.submit.12345678",
@@ -471,7 +489,12 @@ async fn an_operator_speaks_for_itself_and_reaches_no_stream() -> Result<()> {
     assert!(seen.iter().all(|subject| subject.starts_with("api.main.local.")), "{seen:?}");
     let all = arrived(&mut everything);
     assert!(all.iter().all(|subject| subject.starts_with("api.main.local.")), "{all:?}");
+    // The broker is asked for all of this after what came from the operator: so the sentinel comes last.
     assert_eq!(fleet.stored().await?, before);
+    fleet.ctrl.publish("feed.main.local.sentinel", "".into()).await?;
+    let heard = tokio::time::timeout(Duration::from_secs(5), feed.next()).await?;
+    assert_eq!(heard.context("no feed")?.subject.as_str(), "feed.main.local.sentinel");
+    assert_eq!(arrived(&mut feed), Vec::<String>::new());
     Ok(())
 }
 

@@ -1,27 +1,81 @@
 //! What a bare NATS client can do with somebody's credentials: nothing to anybody else.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
 use anyhow::{Context as _, Result, ensure};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, Subscriber, jetstream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use serde_json::json;
+use signalbox_schemas::{
+    id::Sha256,
+    mailbox::Mailbox,
+    signed::Signed,
+    stream::{HB, LEASE, MBOX},
+};
 use signalbox_testkit::{eventually::eventually, stack::Stack};
 
 use super::wire::administrator;
 
-/// Everything stored in the streams that matter, as (stream, subject, sequence, payload length).
-async fn stored(stack: &Stack) -> Result<Vec<(String, String, u64)>> {
+/// What the broker holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Stored {
+    /// Names of consumers by stream.
+    consumers: BTreeMap<String, BTreeSet<String>>,
+    /// Subject and hash of headers and payload by stream and sequence, except where something moves by itself.
+    messages: BTreeMap<(String, u64), (String, Sha256)>,
+}
+
+async fn stored(stack: &Stack) -> Result<Stored> {
     let (client, _) = administrator(stack).await?;
-    let jetstream = async_nats::jetstream::new(client);
-    let mut all = Vec::new();
-    for name in ["CMD", "MBOX", "RUN", "OUT", "DOC", "KV_state", "DONE"] {
-        let stream = jetstream.get_stream(name).await?;
-        let mut subjects = stream.info_with_subjects(">").await?;
-        while let Some(entry) = futures_util::StreamExt::next(&mut subjects).await {
-            let (subject, count) = entry?;
-            all.push((name.to_owned(), subject, u64::try_from(count)?));
+    let context = jetstream::new(client);
+    let mut all = Stored::default();
+    for name in context.stream_names().try_collect::<Vec<String>>().await? {
+        let stream = context.get_stream(&name).await?;
+        all.consumers.insert(name.clone(), stream.consumer_names().try_collect().await?);
+        let state = &stream.cached_info().state;
+        let moves = [HB, LEASE].contains(&name.as_str());
+        for sequence in (state.first_sequence.max(1)..=state.last_sequence).filter(|_| !moves) {
+            let Ok(message) = stream.get_raw_message(sequence).await else { continue };
+            let headers: BTreeMap<String, _> =
+                message.headers.iter().map(|(name, values)| (name.to_string(), values)).collect();
+            let bytes = [format!("{headers:?}").as_bytes(), &message.payload].concat();
+            all.messages.insert((name.clone(), sequence), (message.subject.to_string(), Sha256::of(&bytes)));
         }
     }
-    all.sort();
     Ok(all)
+}
+
+/// What is stored once nothing moves by itself any more: settled offers leave the mailboxes after some seconds.
+async fn stored_at_rest(stack: &Stack) -> Result<Stored> {
+    let (client, _) = administrator(stack).await?;
+    let mailboxes = jetstream::new(client).get_stream(MBOX).await?;
+    eventually("empty mailboxes", || async {
+        for machine in &stack.ready().machines {
+            let subject = format!("mbox.main.{}", machine.token);
+            let message = mailboxes.get_last_raw_message_by_subject(&subject).await?;
+            let offers = Signed::<Mailbox>::from_json(&message.payload)?.peek()?.offers.len();
+            ensure!(offers == 0, "{subject} has {offers}");
+        }
+        stored(stack).await
+    })
+    .await
+}
+
+/// What arrives before a last message that is sent now, as CTRL.
+async fn arrived_before(ctrl: &Client, last: &str, subscription: &mut Subscriber) -> Result<Vec<String>> {
+    ctrl.publish(last.to_owned(), "last".into()).await?;
+    let mut arrived = Vec::new();
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(5), subscription.next()).await?;
+        let message = next.context("the subscription has ended")?;
+        if message.payload == "last" {
+            return Ok(arrived);
+        }
+        arrived.push(format!("{}: {}", message.subject, String::from_utf8_lossy(&message.payload)));
+    }
 }
 
 async fn relay_client(stack: &Stack, n: usize) -> Result<Client> {
@@ -36,13 +90,7 @@ async fn a_relays_credentials_touch_nothing_of_another_machine() -> Result<()> {
     let stack = Stack::demo().await?;
     let command = stack.http().run("all", "echo secret").await?;
     let id = command["id"].as_str().context("no id")?;
-    let before = eventually("quiet mailboxes", || async {
-        // Settled offers leave the mailboxes after some seconds; then nothing moves by itself.
-        let machines = stack.http().json("/api/v1/machines").await?;
-        ensure!(machines["items"][0]["pending"] == 0, "{machines}");
-        stored(&stack).await
-    })
-    .await?;
+    let before = stored_at_rest(&stack).await?;
     let evil = relay_client(&stack, 0).await?;
     let victim = "demo-2";
     for subject in [
@@ -59,7 +107,7 @@ async fn a_relays_credentials_touch_nothing_of_another_machine() -> Result<()> {
     ] {
         let body = json!({"last_by_subj": format!("mbox.main.{victim}"), "stream_name": "MBOX", "config": {"deliver_subject": "_INBOX_demo-1.x", "ack_policy": "none"}});
         let request = evil.request(subject.clone(), serde_json::to_vec(&body)?.into());
-        let answer = tokio::time::timeout(std::time::Duration::from_millis(400), request).await;
+        let answer = tokio::time::timeout(Duration::from_millis(400), request).await;
         ensure!(!matches!(answer, Ok(Ok(_))), "{subject} answered {answer:?}");
     }
     // A body that asks for another subject than the permission speaks of.
@@ -117,11 +165,16 @@ async fn message_ids_cannot_be_burnt() -> Result<()> {
     Ok(())
 }
 
+/// A bare client with an operator's login.
+async fn operator_client(stack: &Stack) -> Result<Client> {
+    let creds = stack.ready().state_dir.join("creds/operator-local.creds");
+    Ok(ConnectOptions::with_credentials_file(&creds).await?.connect(&stack.ready().nats).await?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_credentials_reach_the_api_under_its_own_name_only() -> Result<()> {
     let stack = Stack::demo().await?;
-    let creds = stack.ready().state_dir.join("creds/operator-local.creds");
-    let operator = ConnectOptions::with_credentials_file(&creds).await?.connect(&stack.ready().nats).await?;
+    let operator = operator_client(&stack).await?;
     let mut own = operator.subscribe("feed.main.local.abcdefgh").await?;
     let mut others = operator.subscribe("feed.main.other.>").await?;
     let mut all = operator.subscribe("feed.main.>").await?;
@@ -129,21 +182,57 @@ async fn an_operators_credentials_reach_the_api_under_its_own_name_only() -> Res
     operator.flush().await?;
     operator.publish("api.main.other.machines.list.abcdefgh", "{}".into()).await?;
     operator.publish("api.main.local.machines.list.abcdefgh", "{}".into()).await?;
-    let answer =
-        tokio::time::timeout(std::time::Duration::from_secs(5), futures_util::StreamExt::next(&mut own))
-            .await?
-            .context("no answer")?;
-    assert!(String::from_utf8_lossy(&answer.payload).contains("demo-1"));
+    let answer = tokio::time::timeout(Duration::from_secs(5), own.next()).await?;
+    assert!(String::from_utf8_lossy(&answer.context("no answer")?.payload).contains("demo-1"));
     stack.http().run("all", "true").await?;
+    let (ctrl, _) = administrator(&stack).await?;
+    ctrl.publish("feed.main.other.abcdefgh", "secret".into()).await?;
+    arrived_before(&ctrl, "feed.main.local.abcdefgh", &mut own).await?;
     for subscription in [&mut others, &mut all, &mut mailboxes] {
-        let next = futures_util::FutureExt::now_or_never(futures_util::StreamExt::next(subscription));
+        let next = subscription.next().now_or_never();
         ensure!(!matches!(next, Some(Some(_))), "received {next:?}");
     }
-    for subject in ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.RUN"] {
-        let request = operator.request(subject, "".into());
-        let answer = tokio::time::timeout(std::time::Duration::from_millis(400), request).await;
-        ensure!(!matches!(answer, Ok(Ok(_))), "{subject} answered {answer:?}");
+    Ok(())
+}
+
+/// Its answers could come where an operator may listen: on its own feed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_credentials_reach_no_stream() -> Result<()> {
+    let stack = Stack::demo().await?;
+    stack.http().run("all", "echo secret").await?;
+    let before = stored_at_rest(&stack).await?;
+    let operator = operator_client(&stack).await?;
+    let mut feed = operator.subscribe("feed.main.local.>").await?;
+    operator.flush().await?;
+    let push = json!({"stream_name": "RUN", "config": {"name": "evil", "durable_name": "evil",
+        "ack_policy": "none", "deliver_policy": "all", "deliver_subject": "feed.main.local.spy00000"}});
+    let all = json!({"seq": 1, "last_by_subj": "mbox.main.demo-1", "next_by_subj": ">", "batch": 100});
+    for (api, body) in [
+        ("INFO", json!({})),
+        ("STREAM.NAMES", json!({})),
+        ("STREAM.INFO.RUN", json!({})),
+        ("STREAM.MSG.GET.RUN", json!({"seq": 1})),
+        ("STREAM.MSG.DELETE.RUN", json!({"seq": 1})),
+        ("STREAM.PURGE.RUN", json!({})),
+        ("STREAM.DELETE.OUT", json!({})),
+        ("STREAM.CREATE.EVIL", json!({"name": "EVIL", "subjects": ["evil"]})),
+        ("DIRECT.GET.MBOX", all.clone()),
+        ("DIRECT.GET.MBOX.mbox.main.demo-1", json!({})),
+        ("DIRECT.GET.DOC.doc.main.authors", json!({})),
+        ("CONSUMER.CREATE.RUN", push.clone()),
+        ("CONSUMER.CREATE.RUN.evil", push.clone()),
+        ("CONSUMER.DURABLE.CREATE.RUN.evil", push.clone()),
+    ] {
+        let body = serde_json::to_vec(&body)?;
+        let subject = format!("$JS.API.{api}");
+        operator.publish_with_reply(subject, "feed.main.local.answer00", body.into()).await?;
     }
+    operator.flush().await?;
+    // The broker is asked for all of this after what came from the operator, and the last message follows that.
+    let after = stored(&stack).await?;
+    let (ctrl, _) = administrator(&stack).await?;
+    assert_eq!(arrived_before(&ctrl, "feed.main.local.last0000", &mut feed).await?, Vec::<String>::new());
+    assert_eq!(after, before);
     Ok(())
 }
 
