@@ -17,7 +17,7 @@ use signalbox_schemas::{
 };
 use signalbox_testkit::{eventually::eventually, stack::Stack};
 
-use super::wire::administrator;
+use super::wire::{administrator, messages, numbers};
 
 /// What the broker holds.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,14 +35,15 @@ async fn stored(stack: &Stack) -> Result<Stored> {
     for name in context.stream_names().try_collect::<Vec<String>>().await? {
         let stream = context.get_stream(&name).await?;
         all.consumers.insert(name.clone(), stream.consumer_names().try_collect().await?);
-        let state = &stream.cached_info().state;
-        let moves = [HB, LEASE].contains(&name.as_str());
-        for sequence in (state.first_sequence.max(1)..=state.last_sequence).filter(|_| !moves) {
-            let Ok(message) = stream.get_raw_message(sequence).await else { continue };
+        if [HB, LEASE].contains(&name.as_str()) {
+            continue;
+        }
+        for message in messages(&context, &name).await? {
             let headers: BTreeMap<String, _> =
                 message.headers.iter().map(|(name, values)| (name.to_string(), values)).collect();
             let bytes = [format!("{headers:?}").as_bytes(), &message.payload].concat();
-            all.messages.insert((name.clone(), sequence), (message.subject.to_string(), Sha256::of(&bytes)));
+            let at = (name.clone(), message.sequence);
+            all.messages.insert(at, (message.subject.to_string(), Sha256::of(&bytes)));
         }
     }
     Ok(all)
@@ -148,20 +149,53 @@ async fn a_relays_credentials_touch_nothing_of_another_machine() -> Result<()> {
     Ok(())
 }
 
+/// Stores messages of its own under these ids; with them, the second one of each id is swallowed.
+async fn burn(relay: &jetstream::Context, own: &str, ids: &[String]) -> Result<()> {
+    for id in ids {
+        for is_repeated in [false, true] {
+            let mut headers = async_nats::HeaderMap::new();
+            headers.insert("Nats-Msg-Id", id.as_str());
+            let ack = relay.publish_with_headers(own.to_owned(), headers, "x".into()).await?.await?;
+            assert_eq!(ack.duplicate, is_repeated, "{id}: this burns nothing");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn message_ids_cannot_be_burnt() -> Result<()> {
     let stack = Stack::demo().await?;
-    let evil = async_nats::jetstream::new(relay_client(&stack, 0).await?);
-    let id = stack.http().submit("demo-2", "sleep 1; echo done").await?;
-    for n in 0..20 {
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert("Nats-Msg-Id", format!("{id}.demo-2.{n}").as_str());
-        let own = format!("out.main.demo-1.{id}");
-        drop(evil.publish_with_headers(own, headers, "x".into()).await?.await);
-    }
+    let (client, _) = administrator(&stack).await?;
+    let ctrl = jetstream::new(client);
+    let evil = jetstream::new(relay_client(&stack, 0).await?);
+    let gate = tempfile::NamedTempFile::new()?;
+    let command = format!("while [ -e {} ]; do sleep 0.02; done; seq 1 20000", gate.path().display());
+    let id = stack.http().submit("demo-2", &command).await?;
+    eventually("the claim", || async {
+        let command = stack.http().json(&format!("/api/v1/commands/{id}")).await?;
+        ensure!(command["counts"] == json!({"executing": 1}), "{command}");
+        Ok(())
+    })
+    .await?;
+    let guesses = ["0", "1", "2", "stdout.0", "stdout.1"].map(|guess| format!("{id}.demo-2.{guess}"));
+    burn(&evil, &format!("out.main.demo-1.{id}"), &guesses).await?;
+    burn(&evil, &format!("run.main.demo-1.{id}.exit"), &[format!("{id}.demo-2.exit")]).await?;
+    gate.close()?;
     let command = stack.http().settled(&id).await?;
     assert_eq!(command["counts"], json!({"completed": 1}));
-    assert_eq!(stack.http().output(&id, "demo-2", "stdout").await?, b"done\n");
+    let output = stack.http().output(&id, "demo-2", "stdout").await?;
+    assert!(output == numbers(20_000).as_bytes(), "the bytes differ");
+    for (stream, of_run) in
+        [("OUT", format!("out.main.demo-2.{id}")), ("RUN", format!("run.main.demo-2.{id}."))]
+    {
+        let mut stored = messages(&ctrl, stream).await?;
+        stored.retain(|message| message.subject.starts_with(&of_run));
+        assert!(stored.len() > 1, "{} under {of_run}", stored.len());
+        for message in stored {
+            let burnt = message.headers.get("Nats-Msg-Id");
+            assert_eq!(burnt, None, "{} {}", message.subject, message.sequence);
+        }
+    }
     Ok(())
 }
 

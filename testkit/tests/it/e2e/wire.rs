@@ -5,7 +5,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use async_nats::{
     Client, ConnectOptions,
-    jetstream::{self, stream::DirectGetErrorKind},
+    jetstream::{
+        self,
+        message::StreamMessage,
+        stream::{DirectGetErrorKind, RawMessageErrorKind},
+    },
 };
 use serde_json::{Value, json};
 use signalbox_schemas::{
@@ -27,10 +31,31 @@ pub(super) async fn administrator(stack: &Stack) -> Result<(Client, JoinSet<()>)
     Ok((options.connect(&stack.ready().nats).await?, JoinSet::new()))
 }
 
+/// All messages of a stream, oldest first.
+pub(super) async fn messages(context: &jetstream::Context, stream: &str) -> Result<Vec<StreamMessage>> {
+    let stream = context.get_stream(stream).await?;
+    let state = &stream.cached_info().state;
+    let mut messages = Vec::new();
+    for sequence in state.first_sequence.max(1)..=state.last_sequence {
+        match stream.get_raw_message(sequence).await {
+            Ok(message) => messages.push(message),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(messages)
+}
+
 /// A signing key of the fleet.
 pub(super) fn signing_key(path: &Path) -> Result<SigningKey> {
     let seed = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     SigningKey::from_seed(&seed).context("reading a seed")
+}
+
+/// What `seq 1 COUNT` writes.
+pub(super) fn numbers(count: usize) -> String {
+    let lines: Vec<String> = (1..=count).map(|n| n.to_string()).collect();
+    lines.join("\n") + "\n"
 }
 
 pub(super) fn now_ms() -> u64 {
