@@ -1,8 +1,14 @@
-//! The terminal is given back by a panic, wherever in the program that is: in a real terminal.
+//! The terminal is given back by a panic, a stop and the end, and taken again afterwards: in a real terminal.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use signalbox_console::tui::{TuiError, TuiOptions, run, terminal::Guard};
 use signalbox_testkit::{eventually::eventually, pty::Pty};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -48,6 +54,140 @@ async fn a_panic_gives_the_terminal_back_and_is_read_on_it() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A shell with job control in a terminal, and a console in it. The shell waits for Enter once the console has
+/// stopped, then brings it back with `fg`.
+fn console_in_a_shell(dir: &Path) -> Result<Pty> {
+    let script = format!(
+        "stty -a >{0}/before; {1} --ignored --exact --nocapture a_console; \
+         echo STOPPED; stty -a >{0}/stopped; read x; fg; stty -a >{0}/after; echo LEFT",
+        dir.display(),
+        std::env::current_exe()?.display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-m", "-c", &script]).env(GO, dir.join("pid"));
+    Pty::spawn(&command, 100, 30)
+}
+
+/// The screen is drawn whole, and a key is answered: nothing hangs.
+async fn is_alive(pty: &mut Pty) -> Result<()> {
+    eventually("the alternate screen", || async {
+        ensure!(pty.is_alternate_screen(), "{}", pty.screen());
+        Ok(())
+    })
+    .await?;
+    pty.wait_for("waiting for the fleet", BOUND).await?;
+    pty.type_keys("?")?;
+    pty.wait_for("keys: machines", BOUND).await?;
+    pty.type_keys("?")?;
+    pty.wait_for("waiting for the fleet", BOUND).await?;
+    Ok(())
+}
+
+fn count(pty: &Pty, sequence: &str) -> usize {
+    String::from_utf8_lossy(&pty.bytes()).matches(sequence).count()
+}
+
+/// Asks where the cursor is. Nobody would read the answer while the keys are read elsewhere.
+const WHERE: &str = "\u{1b}[6n";
+const CLEAR: &str = "\u{1b}[2J";
+
+#[tokio::test]
+async fn a_redraw_draws_everything_and_asks_the_terminal_nothing() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut pty = console_in_a_shell(dir.path())?;
+    is_alive(&mut pty).await?;
+    let cleared = count(&pty, CLEAR);
+    pty.type_keys("\x0c")?;
+    eventually("a redraw", || async {
+        ensure!(count(&pty, CLEAR) > cleared, "nothing was cleared");
+        Ok(())
+    })
+    .await?;
+    is_alive(&mut pty).await?;
+    assert_eq!(count(&pty, WHERE), 0, "the terminal was asked where its cursor is");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_console_that_is_stopped_gives_the_terminal_back_until_it_goes_on() -> Result<()> {
+    // By its key, and by somebody else.
+    for by_key in [true, false] {
+        let dir = tempfile::tempdir()?;
+        let dir = dir.path();
+        let mut pty = console_in_a_shell(dir)?;
+        is_alive(&mut pty).await?;
+        if by_key {
+            pty.type_keys("\x1a")?;
+        } else {
+            kill_process(pid(dir)?, Signal::TSTP)?;
+        }
+        pty.wait_for("STOPPED", BOUND).await?;
+        assert!(!pty.is_alternate_screen(), "the alternate screen stays");
+        let bytes = String::from_utf8_lossy(&pty.bytes()).into_owned();
+        assert!(bytes.rfind("\u{1b}[?25h") > bytes.rfind("\u{1b}[?25l"), "the cursor stays hidden");
+        eventually("the shell's terminal", || async {
+            ensure!(fs::read(dir.join("before"))? == fs::read(dir.join("stopped"))?, "it is another");
+            Ok(())
+        })
+        .await?;
+        pty.type_keys("\r")?;
+        is_alive(&mut pty).await?;
+        pty.type_keys("q")?;
+        pty.wait_for("LEFT", BOUND).await?;
+        pty.wait(BOUND).await?;
+        assert_eq!(count(&pty, WHERE), 0, "the terminal was asked where its cursor is");
+        assert_eq!(fs::read_to_string(dir.join("before"))?, fs::read_to_string(dir.join("after"))?);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_console_that_goes_on_after_a_stop_it_could_not_hear_takes_the_terminal_again() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut pty = console_in_a_shell(dir.path())?;
+    is_alive(&mut pty).await?;
+    kill_process(pid(dir.path())?, Signal::STOP)?;
+    pty.wait_for("STOPPED", BOUND).await?;
+    let taken = count(&pty, "\u{1b}[?1049h");
+    // The terminal is still raw: nobody makes a line end of a return.
+    pty.type_keys("\n")?;
+    eventually("the terminal is taken again", || async {
+        ensure!(count(&pty, "\u{1b}[?1049h") > taken, "{}", pty.screen());
+        Ok(())
+    })
+    .await?;
+    is_alive(&mut pty).await?;
+    pty.type_keys("q")?;
+    pty.wait_for("LEFT", BOUND).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_shell_to_come_back_from_nothing_stops() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--ignored", "--exact", "--nocapture", "a_console"]).env(GO, dir.path().join("pid"));
+    let mut pty = Pty::spawn(&command, 100, 30)?;
+    is_alive(&mut pty).await?;
+    pty.type_keys("\x1a")?;
+    pty.wait_for("no shell to come back from", BOUND).await?;
+    is_alive(&mut pty).await
+}
+
+fn pid(dir: &Path) -> Result<Pid> {
+    let text = fs::read_to_string(dir.join("pid"))?;
+    Pid::from_raw(text.trim().parse()?).context("a pid")
+}
+
+#[tokio::test]
+#[ignore = "a program that the tests above start in a terminal"]
+async fn a_console() -> Result<()> {
+    fs::write(std::env::var_os(GO).context("this is no test by itself")?, std::process::id().to_string())?;
+    let (_telling, told) = mpsc::channel(1);
+    let (asks, _asked) = mpsc::channel(1);
+    Ok(run(told, asks, TuiOptions::default()).await?)
 }
 
 #[tokio::test]

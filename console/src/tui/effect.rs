@@ -9,6 +9,8 @@ pub enum Effect {
     Ask(Ask),
     /// Give the terminal back and stop, as Ctrl-Z does.
     Suspend,
+    /// Take the terminal again, as somebody had us stopped, and draw everything anew.
+    Resume,
     /// Draw everything anew.
     Redraw,
 }

@@ -20,6 +20,10 @@ pub enum Event {
     SessionEnded,
     /// A second has passed.
     Tick,
+    /// A signal asks to stop, as Ctrl-Z does.
+    Stop,
+    /// We were stopped and go on.
+    Continued,
     /// A signal asks to end.
     Terminate,
 }

@@ -8,9 +8,10 @@ mod input;
 
 use std::{io, time::Duration};
 
-use ratatui::{Terminal, backend::Backend};
+use ratatui::{Terminal, backend::Backend, layout::Rect};
+use rustix::process::Signal;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{Signal as Listener, SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
@@ -47,9 +48,16 @@ pub async fn run(
 ) -> Result<(), TuiError> {
     let (sender, mut events) = mpsc::channel(EVENTS);
     let mut tasks = JoinSet::new();
-    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
-        let signal = signal(kind).map_err(TuiError::Signals)?;
-        tasks.spawn(watch_signal(signal, sender.clone()));
+    let signals = [
+        (SignalKind::terminate(), Event::Terminate),
+        (SignalKind::interrupt(), Event::Terminate),
+        (SignalKind::hangup(), Event::Terminate),
+        (SignalKind::from_raw(Signal::TSTP.as_raw()), Event::Stop),
+        (SignalKind::from_raw(Signal::CONT.as_raw()), Event::Continued),
+    ];
+    for (kind, event) in signals {
+        let listener = signal(kind).map_err(TuiError::Signals)?;
+        tasks.spawn(watch_signal(listener, event, sender.clone()));
     }
     let mut guard = Guard::take().map_err(TuiError::Prepare)?;
     let mut screen = terminal::screen().map_err(TuiError::Prepare)?;
@@ -147,13 +155,28 @@ where
             return Ok(());
         }
         Effect::Suspend => {
+            if let Some(guard) = guard
+                && !guard.suspend().await.map_err(TuiError::Prepare)?
+            {
+                state.say(Severity::Warn, "there is no shell to come back from");
+                return Ok(());
+            }
+        }
+        Effect::Resume => {
             if let Some(guard) = guard {
-                guard.suspend().await.map_err(TuiError::Prepare)?;
+                guard.retake().map_err(TuiError::Prepare)?;
             }
         }
         Effect::Redraw => {}
     }
-    screen.clear().map_err(|error| TuiError::Draw(io::Error::other(error)))
+    clear(screen).map_err(|error| TuiError::Draw(io::Error::other(error)))
+}
+
+/// Empties the screen, so that the next frame draws all of it. `Terminal::clear` would ask the terminal where its
+/// cursor is, and never hear the answer: the reader of the keys has it.
+fn clear<B: Backend>(screen: &mut Terminal<B>) -> Result<(), B::Error> {
+    let size = screen.size()?;
+    screen.resize(Rect::new(0, 0, size.width, size.height))
 }
 
 /// What could not be asked is said, and who waits for its answer waits no longer.
@@ -189,9 +212,9 @@ async fn tick(events: mpsc::Sender<Event>) {
     }
 }
 
-async fn watch_signal(mut signal: Signal, events: mpsc::Sender<Event>) {
-    while signal.recv().await.is_some() {
-        if events.send(Event::Terminate).await.is_err() {
+async fn watch_signal(mut listener: Listener, event: Event, events: mpsc::Sender<Event>) {
+    while listener.recv().await.is_some() {
+        if events.send(event.clone()).await.is_err() {
             return;
         }
     }
@@ -207,7 +230,6 @@ async fn panic_of(tasks: &mut JoinSet<()>) -> TuiError {
     std::future::pending().await
 }
 
-/// Now, Unix ms.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,8 @@
 //! It is given back when the guard is dropped (the end, an error, a signal, a dropped future) and by a panic
 //! hook that is in place before anything is changed, so that a panic's message is read on the normal screen.
 
+mod job;
+
 use std::{
     io::{self, BufWriter, Stdout},
     sync::{
@@ -28,8 +30,8 @@ use tokio::{
 
 /// A frame is one write: larger than any frame of a large screen.
 const FRAME_BYTES: usize = 256 * 1024;
-/// Longest wait for being continued after stopping. It passes while stopped, and it bounds the wait where
-/// there is no shell that could continue the console.
+/// Longest wait for being continued after stopping. It passes while stopped, and it bounds the wait for a
+/// signal that comes too early to be heard.
 const CONTINUED: Duration = Duration::from_millis(300);
 
 /// Whether the terminal is ours.
@@ -69,16 +71,32 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Gives the terminal back, stops as Ctrl-Z does, and takes it again when continued.
+    /// Gives the terminal back, stops as Ctrl-Z does, and takes it again when continued. `false`: there is no shell
+    /// that could continue us, and nothing was done.
     ///
     /// # Errors
     /// When the terminal cannot be taken again.
-    pub async fn suspend(&mut self) -> io::Result<()> {
+    pub async fn suspend(&mut self) -> io::Result<bool> {
+        if !job::has_shell() {
+            return Ok(false);
+        }
         let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
         give_back();
-        // The whole group, as the terminal would: what started the console stops with it.
-        kill_current_process_group(Signal::TSTP)?;
+        // The whole group, as the terminal would: what started the console stops with it. Not by TSTP, which we
+        // listen to and which stops us no more.
+        kill_current_process_group(Signal::STOP)?;
         let _ = timeout(CONTINUED, continued.recv()).await;
+        take()?;
+        Ok(true)
+    }
+
+    /// Takes the terminal once more: whoever had us stopped may have left it in any state.
+    ///
+    /// # Errors
+    /// When the terminal cannot be taken again.
+    pub fn retake(&mut self) -> io::Result<()> {
+        // Without this raw mode would pass for set.
+        disable_raw_mode()?;
         take()
     }
 }

@@ -46,6 +46,8 @@ pub fn update(state: &mut State, now_ms: u64, event: Event) -> Vec<Effect> {
             tick(state);
             vec![]
         }
+        Event::Stop => vec![Effect::Suspend],
+        Event::Continued => vec![Effect::Resume],
         Event::Terminate => {
             state.quit = true;
             vec![]
