@@ -48,6 +48,8 @@ pub enum Ask {
         tag: u64,
         /// Selector.
         on: String,
+        /// The machines that were shown as meant by it: it runs on no others. Empty when none were shown.
+        targets: Vec<MachineToken>,
         /// Text for `sh -c`.
         command: String,
         /// How long it may run, ms.

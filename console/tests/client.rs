@@ -10,7 +10,7 @@ use signalbox_console::client::{
     Access, Ask, Client, ClientError, Told,
     feed::{Feed, FeedItem},
     session,
-    sign::Draft,
+    sign::{Draft, prepare},
 };
 use signalbox_link::{Headers, Link, Login, Options, Subscription};
 use signalbox_schemas::{
@@ -48,12 +48,16 @@ fn key() -> SigningKey {
 }
 
 fn access(broker: &Broker) -> Access {
+    access_at(broker.url())
+}
+
+fn access_at(nats_url: String) -> Access {
     let claims = serde_json::json!({ "sub": key().public(), "name": "local" }).to_string();
     let jwt = format!("e30.{}.AAAA", BASE64URL_NOPAD.encode(claims.as_bytes()));
     Access {
         ws: Workspace::main(),
         operator: OperatorId::new("local").unwrap(),
-        nats_url: broker.url(),
+        nats_url,
         login: Login::new(&jwt, SEED).unwrap(),
         key: Arc::new(key()),
     }
@@ -264,11 +268,16 @@ fn draft() -> Draft {
         timeout_ms: 1_000,
         expires_in_ms: 60_000,
         max_output_bytes: 1_000,
+        shown: Vec::new(),
     }
 }
 
+fn machine(name: &str) -> MachineId {
+    MachineId::new(name).unwrap()
+}
+
 fn target(name: &str) -> Target {
-    let id = MachineId::new(name).unwrap();
+    let id = machine(name);
     Target { token: id.token(), id, state: Liveness::Online }
 }
 
@@ -303,7 +312,8 @@ async fn an_unanswered_submit_is_repeated_under_the_same_id() {
     let (again, repeated, _) = open(&signed);
     assert_eq!(repeated, submit, "a repeated submit is another command");
     assert_ne!(again.nonce, first.nonce, "a nonce counts once");
-    let accepted = Accepted { id: spec.cid, targets: vec![], cursor: String::new() };
+    let accepted =
+        Accepted { id: spec.cid, targets: ["demo-1", "demo-2"].map(machine).into(), cursor: String::new() };
     fake.ok(&rid, &accepted).await;
     assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap(), accepted);
 }
@@ -327,6 +337,88 @@ async fn a_refusal_after_an_unacknowledged_submit_is_no_promise_that_nothing_run
     assert!(matches!(ended, Err(ClientError::Unsure(id)) if ids == [id, id, id]), "{ended:?}");
 }
 
+/// The bridge names these machines; what the author makes of it.
+fn signed_for(shown: &[&str], named: &[Target]) -> Result<Vec<String>, ClientError> {
+    let shown = shown.iter().map(|name| machine(name).token()).collect();
+    let prepared = prepare(&Draft { shown, ..draft() }, &access_at(String::new()), named)?;
+    Ok(prepared.targets.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn nothing_is_signed_for_a_machine_that_was_not_meant_or_not_shown() {
+    let meant = || vec![target("demo-1"), target("demo-2")];
+    assert_eq!(signed_for(&[], &meant()).unwrap(), ["demo-1", "demo-2"]);
+    assert_eq!(signed_for(&["demo-1", "demo-2", "demo-3"], &meant()).unwrap(), ["demo-1", "demo-2"]);
+    let under_another_name = Target { token: machine("prod-1").token(), ..target("demo-1") };
+    for lie in [
+        vec![target("demo-1"), target("prod-1")],
+        vec![under_another_name],
+        vec![target("demo-2"), target("demo-1")],
+        vec![target("demo-1"), target("demo-1")],
+    ] {
+        let signed = signed_for(&[], &lie);
+        assert!(matches!(signed, Err(ClientError::NotAsMeant(_))), "{lie:?}: {signed:?}");
+    }
+    let refused = signed_for(&["demo-1"], &meant()).unwrap_err();
+    assert!(
+        matches!(&refused, ClientError::Refused(_)) && refused.to_string().contains("demo-2"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_accepts_something_else_is_not_believed() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    for other_id in [true, false] {
+        let mut tasks = JoinSet::new();
+        let asking = client.clone();
+        tasks.spawn(async move { asking.run(&draft()).await });
+        let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
+        fake.ok(&rid, Previewed { targets: vec![target("demo-1")] }).await;
+        let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
+        let id = if other_id { command() } else { open(&signed).2.cid };
+        let name = if other_id { "demo-1" } else { "demo-2" };
+        fake.ok(&rid, Accepted { id, targets: vec![machine(name)], cursor: String::new() }).await;
+        let ended = tasks.join_next().await.unwrap().unwrap();
+        assert!(matches!(ended, Err(ClientError::NotAsMeant(_))), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_runs_on_what_was_shown_only() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let (asks, asked) = mpsc::channel(64);
+    let (tell, mut told) = mpsc::channel(256);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session(access(&broker), asked, tell));
+    asks.send(Ask::Run {
+        tag: 7,
+        on: "demo-*".to_owned(),
+        targets: vec![machine("demo-1").token()],
+        command: "true".to_owned(),
+        timeout_ms: 1,
+        expires_in_ms: 60_000,
+    })
+    .await
+    .unwrap();
+    let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")] }).await;
+    loop {
+        match timeout(SOON, told.recv()).await.unwrap().unwrap() {
+            Told::Refused { tag, problem } => {
+                assert_eq!(tag, 7);
+                assert!(problem.message.contains("demo-2"), "{}", problem.message);
+                return;
+            }
+            Told::Accepted { .. } => panic!("it was accepted"),
+            _ => {}
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_said_within_five_seconds() {
     let broker = broker().await;
@@ -346,6 +438,7 @@ async fn the_session_tells_what_is_and_what_comes() {
     asks.send(Ask::Run {
         tag: 7,
         on: "nobody".to_owned(),
+        targets: vec![],
         command: "true".to_owned(),
         timeout_ms: 1,
         expires_in_ms: 1,

@@ -58,6 +58,7 @@ pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
         timeout_ms: args.timeout,
         expires_in_ms: args.expires_in,
         max_output_bytes: args.max_output,
+        shown: Vec::new(),
     };
     // The syntax of a selector is wrong with or without a broker.
     signalbox_schemas::selector::Selector::parse(&draft.on).map_err(|error| usage(&error))?;

@@ -54,6 +54,9 @@ pub enum ClientError {
     /// An answer makes no sense. Not retryable.
     #[error("the answer to {0} cannot be read")]
     Malformed(&'static str),
+    /// A bridge answers with something else than was asked: it is of another version, or it lies. Not retryable.
+    #[error("the bridge's answer is not to be trusted: {0}")]
+    NotAsMeant(String),
     /// What should be signed cannot be. Not retryable.
     #[error("the request cannot be signed")]
     Sign(#[source] SignedError),
@@ -82,7 +85,7 @@ impl ClientError {
                 "see whether `signalbox up` is running".to_owned()
             }
             Self::Unsure(id) => format!("look with `signalbox show {id}`"),
-            Self::Refused(_) | Self::Busy(_) => return None,
+            Self::Refused(_) | Self::Busy(_) | Self::NotAsMeant(_) => return None,
             Self::Malformed(_) => "use the same version of console and bridge".to_owned(),
             Self::Sign(_) => "make the command shorter".to_owned(),
             Self::Closed => "try again".to_owned(),

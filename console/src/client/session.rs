@@ -70,9 +70,9 @@ pub async fn session(
                     tasks.spawn(tell_command(client.clone(), id, told.clone(), stop));
                 }
                 Some(Ask::Unwatch { id }) => watches.end(id),
-                Some(Ask::Run { tag, on, command, timeout_ms, expires_in_ms }) => {
+                Some(Ask::Run { tag, on, targets: shown, command, timeout_ms, expires_in_ms }) => {
                     let max_output_bytes = limit::DEFAULT_MAX_OUTPUT;
-                    let draft = Draft { on, command, timeout_ms, expires_in_ms, max_output_bytes };
+                    let draft = Draft { on, command, timeout_ms, expires_in_ms, max_output_bytes, shown };
                     tasks.spawn(run(client.clone(), tag, draft, told.clone()));
                 }
                 Some(Ask::Cancel { tag, id }) => {

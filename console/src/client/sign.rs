@@ -6,7 +6,7 @@ use signalbox_schemas::{
     api::{Accepted, Preview, Previewed, Submit, Target, op},
     command::{CommandSpec, Grant, InvalidSpec},
     error::{ErrorCode, Problem, report},
-    id::{CommandId, Sha256},
+    id::{CommandId, MachineId, MachineToken, Sha256},
     limit,
     selector::Selector,
     signed::Signed,
@@ -34,6 +34,8 @@ pub struct Draft {
     pub expires_in_ms: u64,
     /// Output kept per machine, bytes.
     pub max_output_bytes: u64,
+    /// The machines that the author has seen it would run on: no others are signed for. Empty when none were shown.
+    pub shown: Vec<MachineToken>,
 }
 
 /// The author's input is wrong: nothing was sent.
@@ -85,15 +87,53 @@ pub struct Prepared {
     pub id: CommandId,
     /// From then on it does not start, Unix ms.
     pub expires_at: u64,
+    /// The machines that it is signed for, sorted.
+    pub targets: Vec<MachineId>,
     submit: Submit,
+}
+
+/// Nobody trusts the bridge that made the list: what the author did not mean, or did not see, is not signed for.
+fn check_targets(draft: &Draft, targets: &[Target]) -> Result<(), ClientError> {
+    let refuse = |code, message: String| Err(ClientError::Refused(Problem::new(code, message)));
+    let selector = match Selector::parse(&draft.on) {
+        Ok(selector) => selector,
+        Err(error) => return refuse(ErrorCode::Invalid, error.to_string()),
+    };
+    for target in targets {
+        let Target { id, token, .. } = target;
+        if id.token() != *token {
+            return Err(ClientError::NotAsMeant(format!("it says that `{token}` is the machine `{id}`")));
+        }
+        if !selector.matches(id, token) {
+            return Err(ClientError::NotAsMeant(format!("`{id}` is not meant by `{}`", draft.on)));
+        }
+    }
+    if !targets.is_sorted_by(|a, b| a.token < b.token) {
+        return Err(ClientError::NotAsMeant("its list of machines is not in order".to_owned()));
+    }
+    let unseen = |target: &&Target| !draft.shown.is_empty() && !draft.shown.contains(&target.token);
+    let unseen: Vec<&str> = targets.iter().filter(unseen).map(|target| target.id.as_str()).collect();
+    match unseen.as_slice() {
+        [] => Ok(()),
+        [one] => {
+            refuse(ErrorCode::IdConflict, format!("`{one}` has come to those that were shown; look again"))
+        }
+        [one, rest @ ..] => {
+            let message =
+                format!("`{one}` and {} more have come to those that were shown; look again", rest.len());
+            refuse(ErrorCode::IdConflict, message)
+        }
+    }
 }
 
 /// Signs a command for `targets` (sorted by token, as previewed).
 ///
 /// # Errors
-/// [`ClientError::Refused`] for no or too many targets and for members out of range, [`ClientError::Sign`].
+/// [`ClientError::Refused`] for no or too many targets, for targets that were not shown and for members out of range,
+/// [`ClientError::NotAsMeant`] for targets that the draft does not mean, [`ClientError::Sign`].
 pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Prepared, ClientError> {
     let refuse = |code, message: String| ClientError::Refused(Problem::new(code, message));
+    check_targets(draft, targets)?;
     if targets.is_empty() {
         return Err(refuse(
             ErrorCode::NoTargets,
@@ -127,7 +167,9 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
     };
     let grants = targets.iter().map(grant).collect::<Result<_, _>>()?;
     let submit = Submit { spec: signalbox_schemas::Base64Url(bytes), grants };
-    Ok(Prepared { id, expires_at: spec.expires_at, submit })
+    let mut targets: Vec<MachineId> = targets.iter().map(|target| target.id.clone()).collect();
+    targets.sort();
+    Ok(Prepared { id, expires_at: spec.expires_at, targets, submit })
 }
 
 impl Client {
@@ -143,12 +185,13 @@ impl Client {
     /// Submits a prepared command. It is tried again under the same id, which makes repeats harmless.
     ///
     /// # Errors
-    /// [`ClientError::Refused`]: it is not accepted. [`ClientError::Unsure`]: it may be.
+    /// [`ClientError::Refused`]: it is not accepted. [`ClientError::Unsure`]: it may be, as it may after
+    /// [`ClientError::NotAsMeant`].
     pub async fn submit(&self, prepared: &Prepared) -> Result<Accepted, ClientError> {
         let mut is_unsure = false;
         for attempt in 1..=SUBMIT_TRIES {
             match self.change(op::COMMANDS_SUBMIT, &prepared.submit).await {
-                Ok(accepted) => return Ok(accepted),
+                Ok(accepted) => return as_meant(prepared, accepted),
                 Err(ClientError::NoBridge(_)) => is_unsure = true,
                 // The broker did not acknowledge: it may be stored all the same.
                 Err(ClientError::Refused(problem)) if problem.code == ErrorCode::NotAccepted => {
@@ -176,6 +219,16 @@ impl Client {
         let targets = self.preview(&draft.on).await?;
         self.submit(&prepare(draft, self.access(), &targets)?).await
     }
+}
+
+/// Whether what was accepted is what was sent.
+fn as_meant(prepared: &Prepared, mut accepted: Accepted) -> Result<Accepted, ClientError> {
+    accepted.targets.sort();
+    if accepted.id == prepared.id && accepted.targets == prepared.targets {
+        return Ok(accepted);
+    }
+    let what = format!("it accepted something else than {}; look with `signalbox show {0}`", prepared.id);
+    Err(ClientError::NotAsMeant(what))
 }
 
 fn new_id() -> CommandId {

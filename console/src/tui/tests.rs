@@ -56,6 +56,14 @@ fn a_command_is_typed_and_its_output_seen() {
 }
 
 #[test]
+fn a_command_runs_on_what_was_shown() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("axuptime<enter>");
+    let Some(Ask::Run { targets, .. }) = stage.asks.last() else { panic!("nothing was asked") };
+    assert_eq!(*targets, [1, 2, 3].map(token));
+}
+
+#[test]
 fn marks_are_what_a_command_runs_on() {
     let mut stage = Stage::demo(80, 24);
     stage.keys("<space>j<space>xtrue<enter>");

@@ -83,6 +83,7 @@ pub(super) fn submit(state: &mut State) -> Vec<Effect> {
     let ask = Ask::Run {
         tag,
         on: prompt.on.clone(),
+        targets: prompt.targets.clone(),
         command: command.clone(),
         timeout_ms: prompt.timeout_ms,
         expires_in_ms: limit::DEFAULT_EXPIRES_IN_MS,
