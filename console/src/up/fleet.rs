@@ -282,13 +282,17 @@ fn address(url: &str) -> Option<SocketAddr> {
     url.split_once("://")?.1.trim_end_matches('/').parse().ok()
 }
 
-/// After its first start the bridge keeps the ports it got.
+/// After its first start the bridge keeps the ports it got. Only those: what it says is an address to go to, which is
+/// another than the one it listens on when that is every address of the machine.
 fn keep_ports(args: &mut [OsString], said: &Value) {
     for (flag, member) in [("--http", "http"), ("--nats-listen", "nats")] {
         let address = said.get(member).and_then(Value::as_str).and_then(address);
         let at = args.iter().position(|arg| arg == flag).map(|at| at + 1);
-        if let (Some(address), Some(slot)) = (address, at.and_then(|at| args.get_mut(at))) {
-            *slot = address.to_string().into();
+        let Some(slot) = at.and_then(|at| args.get_mut(at)) else { continue };
+        let given = slot.to_str().and_then(|given| given.parse::<SocketAddr>().ok());
+        if let (Some(address), Some(mut given)) = (address, given) {
+            given.set_port(address.port());
+            *slot = given.to_string().into();
         }
     }
 }
@@ -304,5 +308,10 @@ mod tests {
         let said = serde_json::json!({ "http": "http://127.0.0.1:81", "nats": "nats://127.0.0.1:82" });
         keep_ports(&mut args, &said);
         assert_eq!(args, ["serve", "--http", "127.0.0.1:81", "--nats-listen", "127.0.0.1:82"]);
+        // What is said is an address to go to, not the one that is listened on.
+        let mut args: Vec<OsString> =
+            ["serve", "--http", "0.0.0.0:0", "--nats-listen", "[::]:82"].map(OsString::from).into();
+        keep_ports(&mut args, &said);
+        assert_eq!(args, ["serve", "--http", "0.0.0.0:81", "--nats-listen", "[::]:82"]);
     }
 }
