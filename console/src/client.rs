@@ -8,11 +8,13 @@
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`sign`] | a command and its grants, signed by the operator |
 //! | [`mod@session`] | the long-lived connection behind the terminal, as two channels |
+//! | [`clock`] | time as this machine has it |
 //! | [`error`] | what can go wrong |
 //!
 //! The terminal never touches a connection: it sends [`Ask`]s and is [`Told`] what happened.
 
 pub mod access;
+pub mod clock;
 pub mod error;
 pub mod feed;
 pub mod flow;
@@ -100,7 +102,7 @@ pub enum Told {
     Heartbeat {
         /// The machine.
         token: MachineToken,
-        /// When it was received, Unix ms by this machine's clock.
+        /// When it was received, ms by [`clock::steady_ms`].
         at_ms: u64,
         /// What it said. Foreign text: cleaned before it is shown.
         heartbeat: Box<Heartbeat>,

@@ -29,8 +29,8 @@ use crate::{
     args,
     client::{
         Client, ClientError,
+        clock::now_ms,
         feed::{Feed, FeedItem},
-        nats::now_ms,
         sign::{Draft, Prepared, prepare},
     },
     config::Config,

@@ -3,10 +3,7 @@
 //! A request is published to `api.<ws>.<op>.<noun>.<verb>.<rid>` without a reply subject; its answer comes on
 //! `feed.<ws>.<op>.<rid>`, which is subscribed first. What changes something is signed.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,7 +22,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Access, ClientError, feed::Feed};
+use super::{Access, ClientError, clock::now_ms, feed::Feed};
 
 /// How long a bridge may be still reading its streams before a request gives up.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -235,10 +232,4 @@ impl Client {
 /// 16 bytes with 122 random bits from the operating system.
 fn random() -> [u8; 16] {
     Uuid::new_v4().into_bytes()
-}
-
-/// Now, Unix ms by this machine's clock.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Access, Ask, Client, ClientError, LinkView, Told,
+    clock::steady_ms,
     feed::{Feed, FeedItem},
-    nats::now_ms,
     sign::Draft,
 };
 
@@ -205,7 +205,7 @@ async fn tell_heartbeats(client: Client, told: mpsc::Sender<Told>) -> Result<(),
             match serde_json::from_slice::<Heartbeat>(&delivery.payload) {
                 Ok(heartbeat) if heartbeat.mid == token => {
                     let heartbeat = Box::new(heartbeat);
-                    told.send(Told::Heartbeat { token, at_ms: now_ms(), heartbeat }).await?;
+                    told.send(Told::Heartbeat { token, at_ms: steady_ms(), heartbeat }).await?;
                 }
                 Ok(_) | Err(_) => tracing::debug!(%token, "heartbeat cannot be read"),
             }

@@ -14,7 +14,7 @@ use signalbox_schemas::{
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Access, Client, ClientError, nats::now_ms};
+use super::{Access, Client, ClientError, clock::now_ms};
 
 /// A submit that nobody answers is tried so often, each time with the same id.
 const SUBMIT_TRIES: u32 = 3;

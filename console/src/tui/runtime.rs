@@ -18,12 +18,15 @@ use tokio::{
 };
 
 use crate::{
-    client::{Ask, Told, nats::now_ms},
+    client::{
+        Ask, Told,
+        clock::{now_ms, steady_ms},
+    },
     tui::{
         TuiError, TuiOptions,
         effect::Effect,
         event::{EVENTS, Event},
-        state::{Severity, State},
+        state::{Now, Severity, State},
         terminal::{self, Guard},
         update::update,
         view::view,
@@ -65,7 +68,7 @@ pub async fn run(
     tasks.spawn(listen(told, sender.clone()));
     tasks.spawn(tick(sender));
     let size = screen.size().map_err(TuiError::Prepare)?;
-    let mut state = State::new(options, (size.width, size.height), now_ms());
+    let mut state = State::new(options, (size.width, size.height), now());
     let shown = tokio::select! {
         shown = drive(&mut screen, &mut state, &mut events, &asks, Some(&mut guard)) => shown.map(|_| ()),
         error = panic_of(&mut tasks) => Err(error),
@@ -107,9 +110,9 @@ where
                     return Ok(frames);
                 }
                 is_dirty = true;
-                let now_ms = now_ms();
+                let now = now();
                 for event in batch.drain(..) {
-                    for effect in update(state, now_ms, event) {
+                    for effect in update(state, now, event) {
                         carry_out(effect, screen, state, asks, guard.as_deref_mut()).await?;
                     }
                 }
@@ -119,6 +122,10 @@ where
             }
         }
     }
+}
+
+fn now() -> Now {
+    Now { ms: steady_ms(), wall_ms: now_ms() }
 }
 
 fn draw<B>(screen: &mut Terminal<B>, state: &mut State) -> Result<(), TuiError>
@@ -235,7 +242,7 @@ mod tests {
     use super::*;
     use crate::tui::{
         keymap::key,
-        stage::{NOW_MS, options},
+        stage::{NOW, options},
     };
     use ratatui::backend::TestBackend;
 
@@ -248,7 +255,7 @@ mod tests {
     fn console() -> (mpsc::Sender<Event>, Console) {
         let (sender, events) = mpsc::channel(EVENTS);
         let screen = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        (sender, Console { screen, state: State::new(options(), (80, 24), NOW_MS), events })
+        (sender, Console { screen, state: State::new(options(), (80, 24), NOW), events })
     }
 
     fn press(keys: &str) -> impl Iterator<Item = Event> {

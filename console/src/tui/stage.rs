@@ -11,19 +11,26 @@ use signalbox_schemas::{
 };
 
 use super::{
-    TuiOptions, effect::Effect, event::Event, keymap::key, state::State, update::update, view::view,
+    TuiOptions,
+    effect::Effect,
+    event::Event,
+    keymap::key,
+    state::{Now, State},
+    update::update,
+    view::view,
 };
 use crate::client::{Ask, LinkView, Told};
 
 /// 2026-11-22 14:02:07 UTC.
 pub(super) const NOW_MS: u64 = 1_795_356_127_000;
+pub(super) const NOW: Now = Now { ms: NOW_MS, wall_ms: NOW_MS };
 
 /// A console without terminal and without network.
 pub(super) struct Stage {
     pub(super) state: State,
     pub(super) asks: Vec<Ask>,
     pub(super) effects: Vec<Effect>,
-    pub(super) now_ms: u64,
+    pub(super) now: Now,
 }
 
 pub(super) fn options() -> TuiOptions {
@@ -32,8 +39,8 @@ pub(super) fn options() -> TuiOptions {
 
 impl Stage {
     pub(super) fn new(columns: u16, rows: u16) -> Self {
-        let state = State::new(options(), (columns, rows), NOW_MS);
-        Self { state, asks: vec![], effects: vec![], now_ms: NOW_MS }
+        let state = State::new(options(), (columns, rows), NOW);
+        Self { state, asks: vec![], effects: vec![], now: NOW }
     }
 
     /// A connected console with demo-1 to demo-3 and two commands.
@@ -65,7 +72,7 @@ impl Stage {
     }
 
     pub(super) fn event(&mut self, event: Event) {
-        for effect in update(&mut self.state, self.now_ms, event) {
+        for effect in update(&mut self.state, self.now, event) {
             match effect {
                 Effect::Ask(ask) => self.asks.push(ask),
                 other => self.effects.push(other),
@@ -86,7 +93,8 @@ impl Stage {
     }
 
     pub(super) fn wait(&mut self, ms: u64) {
-        self.now_ms += ms;
+        self.now.ms += ms;
+        self.now.wall_ms += ms;
         self.event(Event::Tick);
     }
 

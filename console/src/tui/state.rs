@@ -107,8 +107,17 @@ pub struct Status {
     pub text: String,
     /// How much it matters.
     pub severity: Severity,
-    /// Until when it stays, Unix ms.
+    /// Until when it stays, ms.
     pub until_ms: u64,
+}
+
+/// One moment by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// By one that goes on steadily, ms.
+    pub ms: u64,
+    /// By the one that people set, Unix ms.
+    pub wall_ms: u64,
 }
 
 /// Everything the screen shows.
@@ -118,15 +127,19 @@ pub struct State {
     pub options: TuiOptions,
     /// Columns and rows.
     pub size: (u16, u16),
-    /// Now, Unix ms, as of the newest event.
+    /// Now as of the newest event, ms: it goes on steadily, whatever is done to the clock. For ages of what happened
+    /// here.
     pub now_ms: u64,
+    /// Now by this machine's clock as of the newest event, Unix ms. For the clock that is shown, and for ages of what
+    /// others gave a time.
+    pub wall_ms: u64,
     /// The connection.
     pub link: LinkView,
-    /// Since when the connection is as it is, Unix ms.
+    /// Since when the connection is as it is, ms.
     pub link_since_ms: u64,
-    /// When machines were last told in full, Unix ms; `None` = never.
+    /// When machines were last told in full, ms; `None` = never.
     pub snapshot_ms: Option<u64>,
-    /// When a snapshot was last asked for, Unix ms.
+    /// When a snapshot was last asked for, ms.
     pub refreshed_ms: u64,
     /// Whether the session has ended.
     pub is_session_over: bool,
@@ -154,11 +167,13 @@ pub struct State {
 
 impl State {
     /// The first screen, before anything was told.
-    pub fn new(options: TuiOptions, size: (u16, u16), now_ms: u64) -> Self {
+    pub fn new(options: TuiOptions, size: (u16, u16), now: Now) -> Self {
+        let Now { ms: now_ms, wall_ms } = now;
         Self {
             options,
             size,
             now_ms,
+            wall_ms,
             link: LinkView::default(),
             link_since_ms: now_ms,
             snapshot_ms: None,
@@ -175,6 +190,11 @@ impl State {
             tag: 0,
             quit: false,
         }
+    }
+
+    /// Now as of the newest event.
+    pub fn now(&self) -> Now {
+        Now { ms: self.now_ms, wall_ms: self.wall_ms }
     }
 
     /// What keys mean now.

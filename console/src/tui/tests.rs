@@ -5,6 +5,7 @@ use std::time::Instant;
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 use rstest::rstest;
 use signalbox_schemas::{
+    api::{Liveness, MachineView},
     error::{ErrorCode, Problem},
     id::MachineToken,
     run::RunState,
@@ -12,7 +13,9 @@ use signalbox_schemas::{
 
 use super::{
     event::Event,
-    stage::{NOW_MS, Stage, command_id, demo_machine, heartbeat, machine_id, options, run, scenes, summary},
+    stage::{
+        NOW, NOW_MS, Stage, command_id, demo_machine, heartbeat, machine_id, options, run, scenes, summary,
+    },
     state::{Modal, Screen, State, fleet::Column},
     view::view,
 };
@@ -63,6 +66,55 @@ fn a_command_runs_on_what_was_shown() {
     assert_eq!(*targets, [1, 2, 3].map(token));
 }
 
+/// An hour that the broker's clock is ahead of ours (or behind, when negative).
+#[rstest]
+#[case(3_600_000)]
+#[case(-3_600_000)]
+fn clocks_that_are_apart_change_nothing_about_who_is_alive(#[case] ahead_ms: i64) {
+    let mut stage = Stage::new(80, 24);
+    stage.connect();
+    let views = |later_ms: u64| {
+        let by_the_broker = |view: MachineView| {
+            // What lives was heard again since, what is dead was not.
+            let later_ms = if view.state == Liveness::Online { later_ms } else { 0 };
+            let at = view.last_seen_at.map(|at| (at + later_ms).saturating_add_signed(ahead_ms));
+            MachineView { last_seen_at: at, ..view }
+        };
+        Told::Machines((1..=3).map(demo_machine).map(by_the_broker).collect())
+    };
+    let states = |stage: &Stage| {
+        [1, 2, 3].map(|n| stage.state.fleet.get(&token(n)).unwrap().state(stage.state.now_ms))
+    };
+    let expected = [Liveness::Online, Liveness::Online, Liveness::Offline];
+    for round in 0..10 {
+        stage.tell(views(round * 10_000));
+        assert_eq!(states(&stage), expected, "round {round}");
+        stage.wait(5_000);
+        // Heard here: machine 1 only.
+        stage.tell(heartbeat(1, stage.now.ms, 10.0));
+        stage.wait(5_000);
+    }
+    assert_eq!(states(&stage), expected);
+    let dead = stage.state.fleet.get(&token(3)).unwrap().age_ms(stage.now.ms).unwrap();
+    assert!(dead >= 160_000, "the age of a dead machine stands still: {dead}");
+    // And when no bridge says anything any more, what was alive grows old.
+    stage.wait(70_000);
+    assert_eq!(states(&stage), [Liveness::Offline; 3]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_no_age() {
+    let mut stage = Stage::demo(120, 40);
+    stage.tell(heartbeat(1, NOW_MS, 10.0));
+    stage.now.wall_ms -= 7_200_000;
+    stage.wait(50_000);
+    let screen = stage.screen();
+    assert!(screen.contains("12:02:57Z"), "the clock is not shown as it was set: {screen}");
+    let age = stage.state.fleet.get(&token(1)).unwrap().age_ms(stage.state.now_ms);
+    assert_eq!(age, Some(50_000));
+    assert!(screen.contains("50s"), "{screen}");
+}
+
 #[test]
 fn marks_are_what_a_command_runs_on() {
     let mut stage = Stage::demo(80, 24);
@@ -94,9 +146,9 @@ fn the_cursor_stays_on_its_machine_while_rows_sort_themselves() {
     assert_eq!(stage.state.fleet.order()[0], token(2), "the busiest comes first");
     stage.keys("g");
     assert_eq!(stage.state.fleet.cursor.key(), Some(&token(2)));
-    stage.now_ms += 10_000;
+    stage.now.ms += 10_000;
     for (n, cpu) in [(1, 99.0), (2, 1.0), (3, 50.0)] {
-        stage.tell(heartbeat(n, stage.now_ms, cpu));
+        stage.tell(heartbeat(n, stage.now.ms, cpu));
     }
     stage.wait(1_000);
     assert_eq!(stage.state.fleet.order(), [token(1), token(3), token(2)]);
@@ -377,12 +429,8 @@ fn q_leaves_from_a_screen_and_is_a_letter_in_a_line() {
 /// Reports what a frame costs with ten thousand machines; a budget belongs to a quiet machine.
 #[test]
 fn ten_thousand_machines_can_be_worked_with() {
-    let mut stage = Stage {
-        state: State::new(options(), (120, 40), NOW_MS),
-        asks: vec![],
-        effects: vec![],
-        now_ms: NOW_MS,
-    };
+    let mut stage =
+        Stage { state: State::new(options(), (120, 40), NOW), asks: vec![], effects: vec![], now: NOW };
     stage.connect();
     let begun = Instant::now();
     stage.tell(Told::Machines((1..=10_000).map(demo_machine).collect()));

@@ -9,7 +9,7 @@ use crate::{
         effect::Effect,
         event::Event,
         keymap::{self, Action},
-        state::{Confirm, Modal, Screen, Severity, State, editor::Editor, page::Focus},
+        state::{Confirm, Modal, Now, Screen, Severity, State, editor::Editor, page::Focus},
         view::{help, layout},
     },
 };
@@ -19,9 +19,10 @@ const SIDE_COLUMNS: usize = 8;
 /// Most columns that are skipped at the left of the output: a line has no more.
 const MOST_SKIPPED: usize = crate::tui::text::LINE_BYTES;
 
-/// Applies one event at `now_ms` (Unix ms) and answers what it causes.
-pub fn update(state: &mut State, now_ms: u64, event: Event) -> Vec<Effect> {
-    state.now_ms = state.now_ms.max(now_ms);
+/// Applies one event at `now` and answers what it causes.
+pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
+    state.now_ms = now.ms;
+    state.wall_ms = now.wall_ms;
     match event {
         Event::Key(key) => match keymap::action(state.mode(), key) {
             Some(action) => act(state, action),

@@ -13,7 +13,7 @@ use signalbox_schemas::{
     selector::Selector,
 };
 
-use super::{cursor::Cursor, machine::Machine};
+use super::{Now, cursor::Cursor, machine::Machine};
 use crate::tui::text;
 
 /// By what machines are sorted.
@@ -112,13 +112,13 @@ impl Default for Fleet {
 
 impl Fleet {
     /// Takes a snapshot: it replaces what was known, but for the history of machines that stay.
-    pub fn replace(&mut self, views: Vec<MachineView>, now_ms: u64) {
+    pub fn replace(&mut self, views: Vec<MachineView>, now: Now) {
         let mut before = std::mem::take(&mut self.machines);
         let is_same =
             views.len() == before.len() && views.iter().all(|view| before.contains_key(&view.token));
         for view in views {
             let mut machine = before.remove(&view.token).unwrap_or_else(|| Machine::new(&view));
-            machine.refresh(view, now_ms);
+            machine.refresh(view, now);
             self.machines.insert(machine.token.clone(), machine);
         }
         self.marks.retain(|token| self.machines.contains_key(token));
@@ -128,7 +128,7 @@ impl Fleet {
             named.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
             self.by_name = named.into_iter().map(|machine| machine.token.clone()).collect();
         }
-        self.arrange(now_ms);
+        self.arrange(now.ms);
     }
 
     /// Takes a heartbeat. `false`: the machine is not known yet.

@@ -4,13 +4,17 @@ use signalbox_schemas::{
     api::{Liveness, MachineView},
     heartbeat::{Disk, Facts, Heartbeat, Metrics},
     id::{MachineId, MachineToken},
+    limit,
 };
 
-use super::history::{History, Sample};
+use super::{
+    Now,
+    history::{History, Sample},
+};
 use crate::tui::text;
 
-/// A snapshot that says «offline» is believed unless the machine was heard this short a time ago: the two
-/// come by different ways and may have passed each other.
+/// What a snapshot says of a machine's life is believed unless the machine was heard here this short a time ago: the
+/// two come by different ways and may have passed each other.
 const JUST_HEARD_MS: u64 = 2_000;
 
 /// One machine.
@@ -22,10 +26,13 @@ pub struct Machine {
     pub token: MachineToken,
     /// What people call it, clean.
     pub name: String,
-    /// When it was last heard, Unix ms; `None` = never.
-    pub heard_ms: Option<u64>,
-    /// The bridge says that it is gone.
-    is_gone: bool,
+    /// When it was last heard, ms by our steady clock; `None` = never. Where only the bridge heard it, a time that fits
+    /// what the bridge makes of it: the broker's clock and ours may be far apart.
+    heard_ms: Option<u64>,
+    /// It was heard here, not by the bridge alone.
+    is_heard_here: bool,
+    /// When the bridge last heard it, Unix ms by the broker's clock: compared with its like only.
+    seen_at: Option<u64>,
     /// Runs that its relay has.
     pub running: u32,
     /// Runs that wait for it.
@@ -52,7 +59,8 @@ impl Machine {
             token: view.token.clone(),
             name: text::line(view.id.as_str()),
             heard_ms: None,
-            is_gone: false,
+            is_heard_here: false,
+            seen_at: None,
             running: 0,
             pending: 0,
             outbox: 0,
@@ -65,27 +73,49 @@ impl Machine {
     }
 
     /// Takes what a snapshot says.
-    pub fn refresh(&mut self, view: MachineView, now_ms: u64) {
-        let just_heard = self.heard_ms.is_some_and(|at| now_ms.saturating_sub(at) < JUST_HEARD_MS);
-        self.is_gone = view.state == Liveness::Offline && !just_heard;
+    pub fn refresh(&mut self, view: MachineView, now: Now) {
+        self.believe(&view, now);
         self.running = view.running;
         self.pending = view.pending;
-        self.heard_ms = self.heard_ms.max(view.last_seen_at);
         self.relay = view.relay.as_deref().map(text::line).or(self.relay.take());
         self.facts = view.facts.as_ref().map(clean_facts).or(self.facts.take());
         // Heartbeats are newer than snapshots.
         if self.metrics.is_none()
-            && let (Some(metrics), Some(at_ms)) = (view.metrics, view.last_seen_at)
+            && let (Some(metrics), Some(at_ms)) = (view.metrics, self.heard_ms)
         {
             self.measure(metrics, at_ms);
         }
         self.index();
     }
 
+    /// Takes over when the bridge heard it, if that says more than what is known.
+    fn believe(&mut self, view: &MachineView, now: Now) {
+        let is_newer = view.last_seen_at > self.seen_at;
+        self.seen_at = view.last_seen_at;
+        let is_just_heard =
+            self.is_heard_here && self.age_ms(now.ms).is_some_and(|age_ms| age_ms < JUST_HEARD_MS);
+        let is_agreed = self.state(now.ms) == view.state && (self.is_heard_here || !is_newer);
+        if is_just_heard || is_agreed {
+            return;
+        }
+        self.is_heard_here = false;
+        self.heard_ms = view.last_seen_at.map(|at| {
+            let by_our_clock = now.wall_ms.saturating_sub(at);
+            let age_ms = match view.state {
+                Liveness::Online if by_our_clock <= limit::STALE_MS => by_our_clock,
+                // The clocks are apart: no older than heartbeats get.
+                Liveness::Online => limit::HEARTBEAT_MS,
+                Liveness::Stale => by_our_clock.clamp(limit::STALE_MS + 1, limit::OFFLINE_MS),
+                Liveness::Offline => by_our_clock.max(limit::OFFLINE_MS + 1),
+            };
+            now.ms.saturating_sub(age_ms)
+        });
+    }
+
     /// Takes a sign of life, received at `at_ms`.
     pub fn hear(&mut self, at_ms: u64, heartbeat: Heartbeat) {
-        self.heard_ms = self.heard_ms.max(Some(at_ms));
-        self.is_gone = false;
+        self.heard_ms = if self.is_heard_here { self.heard_ms.max(Some(at_ms)) } else { Some(at_ms) };
+        self.is_heard_here = true;
         self.running = heartbeat.running;
         self.outbox = heartbeat.outbox;
         self.relay = Some(text::line(&heartbeat.relay));
@@ -127,7 +157,7 @@ impl Machine {
 
     /// Whether it was heard lately.
     pub fn state(&self, now_ms: u64) -> Liveness {
-        if self.is_gone { Liveness::Offline } else { Liveness::of(self.age_ms(now_ms)) }
+        Liveness::of(self.age_ms(now_ms))
     }
 
     /// CPU use, 0 to 100.

@@ -25,7 +25,7 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
     match told {
         Told::Link(link) => return hear_link(state, link),
         Told::Machines(machines) => {
-            state.fleet.replace(machines, state.now_ms);
+            state.fleet.replace(machines, state.now());
             state.snapshot_ms = Some(state.now_ms);
         }
         Told::Heartbeat { token, at_ms, heartbeat } => {
@@ -81,8 +81,8 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
             command: prompt.editor.text().trim().to_owned(),
             on: prompt.on.clone(),
             by: state.options.who.clone(),
-            created_at: state.now_ms,
-            expires_at: state.now_ms + signalbox_schemas::limit::DEFAULT_EXPIRES_IN_MS,
+            created_at: state.wall_ms,
+            expires_at: state.wall_ms + signalbox_schemas::limit::DEFAULT_EXPIRES_IN_MS,
             timeout_ms: prompt.timeout_ms,
             settled: false,
             counts: Counts::from([(RunState::Pending, n)]),

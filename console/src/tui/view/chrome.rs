@@ -29,7 +29,7 @@ pub(super) fn too_small(frame: &mut Frame<'_>, theme: &Theme) {
 pub(super) fn header(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let titled = Row::margin().text("signalbox", theme.strong).space(2);
     let who = || Row::default().text(state.options.who.clone(), theme.quiet).space(3);
-    let clock = || Row::default().space(3).text(amount::clock(state.now_ms), theme.quiet);
+    let clock = || Row::default().space(3).text(amount::clock(state.wall_ms), theme.quiet);
     let broker = || broker(state, theme);
     let choices = [
         who().row(broker()).space(3).row(bridge(state, theme)).row(clock()).space(1),

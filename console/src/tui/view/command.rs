@@ -42,7 +42,7 @@ pub(super) fn draw(state: &State, id: CommandId, areas: &Areas, buffer: &mut Buf
 
 /// Text and id; counts and progress.
 fn lead(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme: &Theme) {
-    let since = state.now_ms.saturating_sub(command.created_at);
+    let since = state.wall_ms.saturating_sub(command.created_at);
     let meta = |parts: &[String]| {
         let text = parts.join(&format!(" {} ", theme.glyphs.dot));
         Row::default().text(text, theme.quiet).space(1)

@@ -106,6 +106,6 @@ pub(super) fn row(
     if columns >= WITH_BY_COLUMNS {
         row = row.space(2).text(pen::padded(&command.by, BY_COLUMNS, theme), theme.quiet);
     }
-    let age = amount::age(state.now_ms.saturating_sub(command.created_at));
+    let age = amount::age(state.wall_ms.saturating_sub(command.created_at));
     row.space(2).text(format!("{age:>AGE_COLUMNS$}"), theme.quiet)
 }
