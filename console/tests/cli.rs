@@ -1,6 +1,8 @@
 //! The command line's pure parts: what is read, what is printed, with which code it ends.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::{io::Write as _, process::Stdio};
+
 use bytes::Bytes;
 use clap::{CommandFactory as _, Parser as _};
 use proptest::prelude::*;
@@ -10,7 +12,7 @@ use signalbox_console::{
     cli::{
         clean::{self, Cleaner},
         decode::{Keys, Verdict, explain},
-        event::Event,
+        event::{self, Event},
         exit,
         lines::{Lines, Sink},
         quantity,
@@ -358,6 +360,8 @@ fn decode_says_what_a_signature_is_worth() {
     spoilt["payload"] = data_encoding::BASE64URL_NOPAD.encode(b"{\"claimed_at\":6}").into();
     let found = explain(spoilt.to_string().as_bytes(), &known());
     assert_eq!((found[0].kind, found[0].signature), (None, Verdict::Wrong));
+    assert_eq!((&found[0].signer, found[0].holds_wrong), (&None, true), "it names who did not sign");
+    assert!(!explain(&json, &known())[0].holds_wrong);
     assert_eq!(found[0].payload["claimed_at"], 6);
 }
 
@@ -375,6 +379,51 @@ fn decode_tells_types_apart_and_looks_into_them() {
     let inner = &found[0].payload["args"]["grants"][0];
     assert_eq!((&inner["type"], &inner["signature"]), (&"grant".into(), &"verified".into()));
     assert_eq!(inner["payload"]["expires_at"], 9);
+}
+
+#[test]
+fn json_of_foreign_text_does_nothing_to_a_terminal() {
+    let text = "\u{1b}[2J\u{7f}\u{9b}2J\u{202e}\u{2066}\u{2028}\u{e0041}\u{fc} \n";
+    let line = String::from_utf8(event::line(&text)).unwrap();
+    assert_eq!(line, "\"\\u001b[2J\\u007f\\u009b2J\\u202e\\u2066\\u2028\\udb40\\udc41\u{fc} \\n\"\n");
+    assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+}
+
+/// The program with an environment of its own; its exit code and what it wrote.
+fn signalbox(args: &[&str], environment: &[(&str, &str)], input: &[u8]) -> (Option<i32>, String, String) {
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    program.args(args).env_clear().envs(environment.iter().copied());
+    let mut child =
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may not want any.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn decode_ends_with_1_when_a_signature_is_wrong_at_any_depth() {
+    let good = claim().to_json();
+    let mut spoilt: serde_json::Value = serde_json::from_slice(&good).unwrap();
+    spoilt["payload"] =
+        data_encoding::BASE64URL_NOPAD.encode("{\"command\":\"a\u{9b}2Jb\"}".as_bytes()).into();
+    let within = Request {
+        ws: Workspace::main(),
+        op: "commands.submit".to_owned(),
+        args: serde_json::json!({ "grants": [spoilt] }),
+        nonce: Nonce([2; 16]),
+        issued_at: 1,
+    };
+    let within = Signed::sign(&within, &key()).unwrap().to_json();
+    let spoilt = spoilt.to_string();
+    for (input, code) in [(&good[..], 0), (spoilt.as_bytes(), 1), (&within, 1)] {
+        for args in [&["decode"][..], &["decode", "--json"]] {
+            let (ended, out, err) = signalbox(args, &[("HOME", "/nonexistent")], input);
+            assert_eq!(ended, Some(code), "{args:?}: {out}{err}");
+            assert!(!out.contains('\u{9b}'), "{out:?}");
+        }
+    }
 }
 
 #[test]

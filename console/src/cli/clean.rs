@@ -171,6 +171,24 @@ fn is_beginning(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
+/// JSON whose strings are foreign text: what a terminal would act on, or what turns text around, is escaped, which
+/// JSON reads as the same. Its own escapes stop at U+001F.
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Outside of strings there are no others of these than line ends.
+        if c == '\n' || !is_harmful(c) {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    }
+    out
+}
+
 /// One line of foreign text: no control characters, no line ends.
 pub fn line(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()

@@ -21,7 +21,7 @@ use signalbox_schemas::{
 };
 
 use super::{
-    event,
+    clean, event,
     exit::{self, Failure},
     list,
 };
@@ -52,7 +52,7 @@ pub struct Explained {
     /// The type under which the signature is right; `null` when it is not.
     #[serde(rename = "type")]
     pub kind: Option<&'static str>,
-    /// Whose key it is, if known here.
+    /// Whose key it is, if known here and if it signed this: with a wrong signature the key is but a claim.
     pub signer: Option<String>,
     /// The key.
     pub key: PublicKey,
@@ -60,6 +60,9 @@ pub struct Explained {
     pub signature: Verdict,
     /// What it says; messages within are explained too.
     pub payload: Value,
+    /// Whether its signature, or that of a message within, is wrong.
+    #[serde(skip)]
+    pub holds_wrong: bool,
 }
 
 /// Keys and whose they are.
@@ -113,7 +116,7 @@ impl Keys {
     }
 }
 
-/// Explains what comes on stdin.
+/// Explains what comes on stdin. A signature that is wrong, also within another message, makes the exit code 1.
 ///
 /// # Errors
 /// [`Failure`] when nothing signed is found.
@@ -137,7 +140,8 @@ pub async fn decode(config: &Config, args: args::Decode) -> Result<u8, Failure> 
     } else {
         found.iter().map(show).collect::<Vec<_>>().join("\n").into_bytes()
     };
-    list::print(text).await
+    let code = list::print(text).await?;
+    Ok(if found.iter().any(|explained| explained.holds_wrong) { exit::FAILED } else { code })
 }
 
 fn show(explained: &Explained) -> String {
@@ -147,7 +151,7 @@ fn show(explained: &Explained) -> String {
         Verdict::UnknownKey => "unverified: right, but the key is not known here",
         Verdict::Wrong => "WRONG: not signed by this key, or of an unknown type",
     };
-    let payload = serde_json::to_string_pretty(&explained.payload).unwrap_or_default();
+    let payload = clean::json(&serde_json::to_string_pretty(&explained.payload).unwrap_or_default());
     format!(
         "type       {}\nsigner     {signer} {}\nsignature  {worth}\n{payload}\n",
         explained.kind.unwrap_or("unknown"),
@@ -202,26 +206,28 @@ fn explain_envelope(value: &Value, keys: &Keys, depth: usize) -> Option<Explaine
     let payload = BASE64URL_NOPAD.decode(text("payload")?.as_bytes()).ok()?;
     let bytes = serde_json::to_vec(value).ok()?;
     let (kind, error) = kind_of(&bytes).map_or((None, None), |(kind, error)| (Some(kind), error));
-    let signer = keys.name(&key).map(str::to_owned);
+    let signer = kind.and_then(|_| keys.name(&key)).map(str::to_owned);
     let signature = match (kind, &signer) {
         (None, _) => Verdict::Wrong,
         (Some(_), Some(_)) => Verdict::Verified,
         (Some(_), None) => Verdict::UnknownKey,
     };
+    let mut holds_wrong = signature == Verdict::Wrong;
     let payload = match serde_json::from_slice(&payload) {
-        Ok(payload) => expand(payload, keys, depth),
+        Ok(payload) => expand(payload, keys, depth, &mut holds_wrong),
         Err(_) => Value::String(String::from_utf8_lossy(&payload).into_owned()),
     };
     if let Some(error) = error {
         tracing::warn!(error = report(&error), "payload is not what its type says");
     }
-    Some(Explained { kind, signer, key, signature, payload })
+    Some(Explained { kind, signer, key, signature, payload, holds_wrong })
 }
 
-/// Makes messages within a payload readable.
-fn expand(value: Value, keys: &Keys, depth: usize) -> Value {
+/// Makes messages within a payload readable; notes in `holds_wrong` when one of them is signed wrongly.
+fn expand(value: Value, keys: &Keys, depth: usize, holds_wrong: &mut bool) -> Value {
     let Some(depth) = depth.checked_sub(1) else { return value };
     if let Some(explained) = explain_envelope(&value, keys, depth) {
+        *holds_wrong |= explained.holds_wrong;
         return serde_json::to_value(explained).unwrap_or(value);
     }
     match value {
@@ -230,12 +236,12 @@ fn expand(value: Value, keys: &Keys, depth: usize) -> Value {
                 .into_iter()
                 .map(|(name, member)| {
                     let member = encoded(&name, &member).unwrap_or(member);
-                    (name, expand(member, keys, depth))
+                    (name, expand(member, keys, depth, holds_wrong))
                 })
                 .collect();
             Value::Object(expanded)
         }
-        Value::Array(items) => items.into_iter().map(|item| expand(item, keys, depth)).collect(),
+        Value::Array(items) => items.into_iter().map(|item| expand(item, keys, depth, holds_wrong)).collect(),
         other => other,
     }
 }

@@ -8,6 +8,7 @@ use signalbox_schemas::{
     output::OutputStream,
 };
 
+use super::clean;
 use crate::client::flow::Piece;
 
 /// One line.
@@ -59,7 +60,7 @@ impl<'a> Event<'a> {
 /// A value as one line of JSON, with its end.
 pub fn line<T: Serialize>(value: &T) -> Vec<u8> {
     // Our types always have a JSON form: string keys, no maps of other kinds, finite numbers or null.
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
+    let mut text = clean::json(&serde_json::to_string(value).unwrap_or_default());
+    text.push('\n');
+    text.into_bytes()
 }

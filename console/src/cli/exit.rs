@@ -35,6 +35,7 @@ Exit codes of `run`, the first that applies:
   0    every run completed
   130  interrupted: the command goes on, `signalbox show ID` comes back to it
 Other commands: 0, 1 (failed here), 2 (usage), 3 (refused, or no bridge).
+`decode` ends with 1 when a signature is wrong.
 141 when the reader of the output went away.";
 
 /// The exit code that the runs of a command amount to.
