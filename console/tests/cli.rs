@@ -18,13 +18,14 @@ use signalbox_console::{
         quantity,
         table::{Table, shorten},
     },
-    client::flow::Piece,
+    client::{ClientError, flow::Piece},
     config::{Config, Environment},
 };
 use signalbox_schemas::{
     Base64Url,
     api::{Counts, Request},
     command::Grant,
+    error::{ErrorCode, Problem},
     id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
     mailbox::Mailbox,
     output::OutputStream,
@@ -424,6 +425,38 @@ fn decode_ends_with_1_when_a_signature_is_wrong_at_any_depth() {
             assert!(!out.contains('\u{9b}'), "{out:?}");
         }
     }
+}
+
+#[rstest]
+#[case::timeout(&["--on", "all", "--timeout", "3d"])]
+#[case::expiry(&["--on", "all", "--expires-in", "8d"])]
+#[case::output(&["--on", "all", "--max-output", "5GiB"])]
+#[case::selector(&["--on", "["])]
+fn a_wrong_command_line_is_2_without_anything_that_runs(#[case] args: &[&str]) {
+    let args = [&["run"][..], args, &["--", "true"]].concat();
+    let (code, out, err) = signalbox(&args, &[("HOME", "/nonexistent")], b"");
+    assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
+}
+
+#[test]
+fn an_identity_that_cannot_be_used_is_3_for_run_and_1_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("state.json"), "{}").unwrap();
+    let environment = [("SIGNALBOX_STATE_DIR", dir.path().to_str().unwrap())];
+    for (args, expected) in [(&["run", "--on", "all", "--", "true"][..], 3), (&["machines"], 1)] {
+        let (code, _, err) = signalbox(args, &environment, b"");
+        assert_eq!(code, Some(expected), "{args:?}: {err}");
+        assert!(err.contains("login"), "{err}");
+    }
+}
+
+#[rstest]
+#[case(ErrorCode::Invalid)]
+#[case(ErrorCode::Forbidden)]
+#[case(ErrorCode::NoTargets)]
+fn what_a_bridge_refuses_is_not_accepted(#[case] code: ErrorCode) {
+    let error = ClientError::Refused(Problem::new(code, "no"));
+    assert_eq!(exit::Failure::client("do it", &error).code, exit::NOT_ACCEPTED);
 }
 
 #[test]

@@ -1,10 +1,6 @@
 //! How a command line ends: its exit code and its one line. Pure.
 
-use signalbox_schemas::{
-    api::Counts,
-    error::{ErrorCode, report},
-    run::RunState,
-};
+use signalbox_schemas::{api::Counts, error::report, run::RunState};
 
 use crate::client::ClientError;
 
@@ -16,7 +12,7 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line or a selector is wrong.
 pub const USAGE: u8 = 2;
-/// Not accepted, no bridge, no machine matched, no such command.
+/// Not accepted, no bridge, no machine matched, no such command; for `run` also no identity.
 pub const NOT_ACCEPTED: u8 = 3;
 /// A run was lost, expired or rejected.
 pub const NOT_RUN: u8 = 4;
@@ -29,7 +25,7 @@ pub const HANGUP: u8 = 141;
 pub const TABLE: &str = "\
 Exit codes of `run`, the first that applies:
   2    usage or selector syntax
-  3    not accepted, no bridge, or no machine matched
+  3    not accepted, no bridge, no machine matched, or no identity to ask with
   4    a run was lost, expired or rejected
   1    a run failed, timed out or was cancelled
   0    every run completed
@@ -68,7 +64,6 @@ impl Failure {
     /// Something of the client went wrong while doing `what` (`run the command`).
     pub fn client(what: &str, error: &ClientError) -> Self {
         let code = match error {
-            ClientError::Refused(problem) if problem.code == ErrorCode::Invalid => USAGE,
             ClientError::Identity { .. } | ClientError::Seed(_) | ClientError::Login(_) => FAILED,
             _ => NOT_ACCEPTED,
         };

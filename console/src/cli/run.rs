@@ -51,7 +51,8 @@ const WHAT: &str = "run the command";
 /// # Errors
 /// [`Failure`] with the exit code of the table.
 pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
-    let fail = |error: ClientError| Failure::client(WHAT, &error);
+    // Whatever it is from here on, also with one's own identity: the command line is right and nothing was accepted.
+    let fail = |error: ClientError| Failure { code: exit::NOT_ACCEPTED, ..Failure::client(WHAT, &error) };
     let draft = Draft {
         on: args.on.trim().to_owned(),
         command: args.command.join(" "),
@@ -60,10 +61,9 @@ pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
         max_output_bytes: args.max_output,
         shown: Vec::new(),
     };
-    // The syntax of a selector is wrong with or without a broker.
-    signalbox_schemas::selector::Selector::parse(&draft.on).map_err(|error| usage(&error))?;
+    // What is wrong is wrong with or without a broker.
+    draft.check().map_err(|error| usage(&error))?;
     let access = config.access().map_err(fail)?;
-    draft.check(&access).map_err(|error| usage(&error))?;
     let mut interrupts =
         signal(SignalKind::interrupt()).map_err(|error| Failure::system("listen to Ctrl-C", &error))?;
     let prepared = tokio::select! {
