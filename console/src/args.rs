@@ -12,8 +12,8 @@ use crate::cli::{exit, quantity};
 #[command(name = "signalbox", version, after_help = exit::TABLE)]
 pub struct Args {
     /// Directory with keys, credentials and everything that is kept
-    /// [default: `$XDG_STATE_HOME/signalbox`].
-    #[arg(long, global = true, value_name = "DIR", env = "SIGNALBOX_STATE_DIR")]
+    /// [default: `$XDG_STATE_HOME/signalbox`] [env: `SIGNALBOX_STATE_DIR`].
+    #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Which broker.
     #[command(flatten)]
@@ -26,8 +26,10 @@ pub struct Args {
 /// Where the broker is.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Reach {
-    /// The broker's address [default: where `signalbox up` started it].
-    #[arg(long = "nats", id = "nats_url", value_name = "URL", env = "SIGNALBOX_NATS")]
+    /// The broker's address [default: where `signalbox up` started it] [env: `SIGNALBOX_NATS`].
+    // Not read from the environment here: it may stand before and after the subcommand, and either goes before the
+    // environment.
+    #[arg(long = "nats", id = "nats_url", value_name = "URL")]
     pub nats_url: Option<String>,
 }
 

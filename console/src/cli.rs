@@ -29,9 +29,11 @@ use std::io::Write as _;
 
 use clap::CommandFactory as _;
 
+use signalbox_schemas::error::report;
+
 use crate::{
     args::{Action, Args},
-    config::Config,
+    config::{Config, ConfigError},
 };
 use exit::Failure;
 
@@ -39,7 +41,20 @@ use exit::Failure;
 ///
 /// # Errors
 /// [`Failure`] with exit code and line.
-pub async fn act(config: &Config, action: Option<Action>) -> Result<u8, Failure> {
+pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) -> Result<u8, Failure> {
+    let action = match action {
+        // These two need no state directory.
+        Some(Action::Decode(decode)) => {
+            return decode::decode(config.ok().as_ref().map(|config| &config.layout), decode).await;
+        }
+        Some(Action::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "signalbox", &mut text);
+            return list::print(text).await;
+        }
+        other => other,
+    };
+    let config = &config.map_err(|error| Failure::new(exit::USAGE, report(&error)))?;
     match action {
         None => console::alone(config).await,
         Some(Action::Up(up)) => crate::up::up(config, &up).await,
@@ -48,12 +63,8 @@ pub async fn act(config: &Config, action: Option<Action>) -> Result<u8, Failure>
         Some(Action::Commands(commands)) => list::commands(config, &commands).await,
         Some(Action::Show(show)) => show::show(config, &show).await,
         Some(Action::Cancel(one)) => show::cancel(config, &one).await,
-        Some(Action::Decode(decode)) => decode::decode(config, decode).await,
-        Some(Action::Completions { shell }) => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "signalbox", &mut text);
-            list::print(text).await
-        }
+        // Done above.
+        Some(Action::Decode(_) | Action::Completions { .. }) => Ok(exit::OK),
     }
 }
 

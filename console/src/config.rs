@@ -9,6 +9,10 @@ use crate::client::{Access, ClientError};
 /// The environment, as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
+    /// `SIGNALBOX_STATE_DIR`, if it is not empty.
+    pub state_dir: Option<PathBuf>,
+    /// `SIGNALBOX_NATS`, if it is not empty.
+    pub nats_url: Option<String>,
     /// `XDG_STATE_HOME`.
     pub xdg_state_home: Option<PathBuf>,
     /// `HOME`.
@@ -28,6 +32,8 @@ impl Environment {
     pub fn read(get: impl Fn(&str) -> Option<std::ffi::OsString>) -> Self {
         let filled = |name: &str| get(name).filter(|value| !value.is_empty());
         Self {
+            state_dir: filled("SIGNALBOX_STATE_DIR").map(PathBuf::from),
+            nats_url: filled("SIGNALBOX_NATS").and_then(|url| url.into_string().ok()),
             xdg_state_home: filled("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()),
             home: filled("HOME").map(PathBuf::from),
             no_color: filled("NO_COLOR").is_some(),
@@ -39,9 +45,12 @@ impl Environment {
         }
     }
 
-    /// Where state lies when nobody says otherwise: `$XDG_STATE_HOME/signalbox`, or
+    /// Where state lies when the command line does not say: `$SIGNALBOX_STATE_DIR`, `$XDG_STATE_HOME/signalbox`, or
     /// `~/.local/state/signalbox`.
     pub fn default_state_dir(&self) -> Option<PathBuf> {
+        if let Some(dir) = &self.state_dir {
+            return Some(dir.clone());
+        }
         let base = self.xdg_state_home.clone();
         let base = base.or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
         base.map(|base| base.join("signalbox"))
@@ -77,7 +86,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Completes what was typed.
+    /// Completes what was typed; what was typed goes before the environment.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -89,6 +98,7 @@ impl Config {
         let state_dir =
             state_dir.or_else(|| environment.default_state_dir()).ok_or(ConfigError::NoStateDir)?;
         let state_dir = std::path::absolute(&state_dir).map_err(ConfigError::WorkingDirectory)?;
+        let nats_url = nats_url.or_else(|| environment.nats_url.clone());
         Ok(Self { layout: Layout::new(state_dir), nats_url, environment })
     }
 

@@ -9,7 +9,6 @@ use signalbox_console::{
     config::{Config, Environment},
     log::{self, Log},
 };
-use signalbox_schemas::error::report;
 
 /// Beside the thread that draws or prints, one for the connection.
 const WORKERS: usize = 2;
@@ -18,25 +17,26 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let environment = Environment::read(|name| std::env::var_os(name));
     let named = args.action.as_ref().and_then(Action::nats_url).or(args.reach.nats_url);
-    let config = match Config::new(args.state_dir, named, environment) {
-        Ok(config) => config,
-        Err(error) => return leave(exit::USAGE, &report(&error)),
-    };
+    let config = Config::new(args.state_dir, named, environment);
     match &args.action {
         Some(Action::Up(up)) if !up.headless && !console::is_terminal() => {
             return leave(exit::USAGE, "cannot open the console: this is no terminal; use `up --headless`");
         }
-        None => log::begin(&Log::File("console"), &config.layout),
+        None => {
+            if let Ok(config) = &config {
+                log::begin(&Log::File("console", &config.layout));
+            }
+        }
         // It begins its log when there is a state directory to log to.
         Some(Action::Up(_)) => {}
-        Some(_) => log::begin(&Log::Quiet, &config.layout),
+        Some(_) => log::begin(&Log::Quiet),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return leave(exit::FAILED, &format!("cannot start: {error}")),
     };
-    let code = match runtime.block_on(Box::pin(cli::act(&config, args.action))) {
+    let code = match runtime.block_on(Box::pin(cli::act(config, args.action))) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => match failure.line {
             Some(line) => leave(failure.code, &line),

@@ -165,7 +165,7 @@ pub async fn up(config: &Config, args: &args::Up) -> Result<u8, Failure> {
             return Ok(exit::OK);
         }
     };
-    log::begin(&Log::File("up"), &config.layout);
+    log::begin(&Log::File("up", &config.layout));
     let mut fleet = Fleet::new(config.layout.clone(), programs, !args.no_restart);
     let started = tokio::select! {
         started = start(&config, args, &mut fleet) => started,

@@ -30,7 +30,7 @@ use signalbox_schemas::{
     mailbox::Mailbox,
     output::OutputStream,
     run::{Claim, RunState},
-    signed::{Signed, SigningKey},
+    signed::{Message, Signed, SigningKey},
 };
 
 // The key of 32 sevens.
@@ -146,6 +146,11 @@ fn the_state_directory_comes_from_the_environment() {
         "/h/.local/state/signalbox"
     );
     assert!(dir(&[]).is_err());
+    assert_eq!(dir(&[("SIGNALBOX_STATE_DIR", "/s"), ("HOME", "/h")]).unwrap().as_os_str(), "/s");
+    assert_eq!(
+        dir(&[("SIGNALBOX_STATE_DIR", ""), ("HOME", "/h")]).unwrap().as_os_str(),
+        "/h/.local/state/signalbox"
+    );
     assert!(environment(&[("NO_COLOR", "1")]).no_color);
     assert!(!environment(&[("NO_COLOR", "")]).no_color);
     assert!(!environment(&[("LANG", "C.UTF-8")]).is_ascii());
@@ -425,6 +430,63 @@ fn decode_ends_with_1_when_a_signature_is_wrong_at_any_depth() {
             assert!(!out.contains('\u{9b}'), "{out:?}");
         }
     }
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_wherever_it_stands() {
+    for (args, flag) in [
+        (&["--nats", "nats://flag", "machines"][..], true),
+        (&["machines", "--nats", "nats://flag"], true),
+        (&["machines"], false),
+    ] {
+        let named = Args::parse_from([&["signalbox"], args].concat());
+        let url = named.action.as_ref().and_then(Action::nats_url).or(named.reach.nats_url);
+        let environment = Environment {
+            nats_url: Some("nats://environment".to_owned()),
+            state_dir: Some("/s".into()),
+            ..Environment::default()
+        };
+        let config = Config::new(None, url, environment).unwrap();
+        assert_eq!(config.nats_url.as_deref() == Some("nats://flag"), flag, "{args:?}");
+    }
+    // The parser of the command line looks at no environment: it would fill in the flag after the subcommand.
+    let command = Args::command();
+    let all = command.get_subcommands().chain([&command]).flat_map(clap::Command::get_arguments);
+    assert!(all.filter(|arg| arg.get_long() == Some("nats")).all(|arg| arg.get_env().is_none()));
+    let (code, _, err) =
+        signalbox(&["machines"], &[("SIGNALBOX_STATE_DIR", ""), ("SIGNALBOX_NATS", "")], b"");
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("no state directory"), "{err}");
+}
+
+#[test]
+fn decode_and_completions_need_no_home() {
+    let (code, out, err) = signalbox(&["decode"], &[], &claim().to_json());
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("claimed_at"), "{out}");
+    let (code, out, err) = signalbox(&["completions", "bash"], &[], b"");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("_signalbox"), "{out}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_breaks_nothing() {
+    /// Signed as a claim, and none: that is logged.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Nonsense {}
+    impl Message for Nonsense {
+        const TYPE: &'static str = Claim::TYPE;
+        const MAX_BYTES: usize = Claim::MAX_BYTES;
+    }
+    let nonsense = Signed::sign(&Nonsense {}, &key()).unwrap().to_json();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    program.arg("decode").env_clear().env("RUST_LOG", "warn");
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(full).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&nonsense).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("type       claim"));
 }
 
 #[rstest]

@@ -25,7 +25,7 @@ use super::{
     exit::{self, Failure},
     list,
 };
-use crate::{args, config::Config};
+use crate::args;
 
 /// Most that is read: a listing of many thousand messages.
 const INPUT_BYTES: u64 = 256 * 1024 * 1024;
@@ -116,11 +116,11 @@ impl Keys {
     }
 }
 
-/// Explains what comes on stdin. A signature that is wrong, also within another message, makes the exit code 1.
+/// Explains what comes on stdin, with the keys of a state directory if there is one. A signature that is wrong, also within another message, makes the exit code 1.
 ///
 /// # Errors
 /// [`Failure`] when nothing signed is found.
-pub async fn decode(config: &Config, args: args::Decode) -> Result<u8, Failure> {
+pub async fn decode(layout: Option<&Layout>, args: args::Decode) -> Result<u8, Failure> {
     let mut input = Vec::new();
     std::io::stdin()
         .lock()
@@ -131,7 +131,7 @@ pub async fn decode(config: &Config, args: args::Decode) -> Result<u8, Failure> 
         let line = format!("cannot decode: more than {INPUT_BYTES} bytes on stdin; decode them in parts");
         return Err(Failure::new(exit::FAILED, line));
     }
-    let found = explain(&input, &Keys::load(&config.layout));
+    let found = explain(&input, &layout.map(Keys::load).unwrap_or_default());
     if found.is_empty() {
         return Err(Failure::new(exit::FAILED, "cannot decode: no signed message on stdin"));
     }
