@@ -8,8 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use data_encoding::BASE64URL_NOPAD;
 use rustix::process::{Pid, Signal, kill_process};
 use signalbox_console::tui::{TuiError, TuiOptions, run, terminal::Guard};
+use signalbox_schemas::signed::SigningKey;
 use signalbox_testkit::{eventually::eventually, pty::Pty};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -174,6 +176,32 @@ async fn without_a_shell_to_come_back_from_nothing_stops() -> Result<()> {
     pty.type_keys("\x1a")?;
     pty.wait_for("no shell to come back from", BOUND).await?;
     is_alive(&mut pty).await
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_ends_the_console_at_once() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let dir = dir.path();
+    let seed = include_str!("seven.seed").trim();
+    let key = SigningKey::from_seed(seed)?;
+    let claims = serde_json::json!({ "sub": key.public(), "name": "local" }).to_string();
+    let jwt = format!("e30.{}.AAAA", BASE64URL_NOPAD.encode(claims.as_bytes()));
+    let block = |name: &str, text: &str| format!("-----BEGIN {name}-----\n{text}\n------END {name}------\n");
+    fs::create_dir(dir.join("creds"))?;
+    fs::create_dir(dir.join("keys"))?;
+    fs::create_dir(dir.join("log"))?;
+    fs::write(dir.join("state.json"), "{}")?;
+    fs::write(dir.join("keys/operator-local.seed"), seed)?;
+    let creds = block("NATS USER JWT", &jwt) + &block("USER NKEY SEED", seed);
+    fs::write(dir.join("creds/operator-local.creds"), creds)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    command.args(["--nats", "nats://[", "--state-dir"]).arg(dir);
+    let pty = Pty::spawn(&command, 100, 30)?;
+    let status = pty.wait(BOUND).await?;
+    assert!(!status.success());
+    assert!(!pty.is_alternate_screen());
+    assert!(pty.screen().contains("the broker cannot be reached"), "{}", pty.screen());
+    Ok(())
 }
 
 fn pid(dir: &Path) -> Result<Pid> {

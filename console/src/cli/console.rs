@@ -46,12 +46,16 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
     // Ends with this function: whoever leaves the console leaves the connection.
     let mut tasks = JoinSet::new();
     tasks.spawn(session(access, asked, tell));
-    let left = crate::tui::run(told, asks, options).await;
-    // Why the session ended by itself, if it did, is what the user has to know.
-    let ended = tasks.try_join_next();
+    let left = {
+        let shown = crate::tui::run(told, asks, options);
+        tokio::pin!(shown);
+        tokio::select! {
+            left = &mut shown => Ok(left),
+            // It never connected and never will. One that ends otherwise leaves what is shown to be read.
+            Some(Ok(Err(error))) = tasks.join_next() => Err(error),
+        }
+    };
     tasks.shutdown().await;
-    if let Some(Ok(Err(error))) = ended {
-        return Err(Failure::client("open the console", &error));
-    }
+    let left = left.map_err(|error| Failure::client("open the console", &error))?;
     left.map_err(|error| Failure::new(exit::FAILED, format!("cannot show the console: {}", report(&error))))
 }

@@ -83,6 +83,9 @@ fn broker(state: &State, theme: &Theme) -> Row {
         let row = Row::default().text("broker ", theme.quiet).text(on, theme.good);
         return row.text(rtt, theme.quiet);
     }
+    if state.is_session_over {
+        return Row::default().text(format!("broker {off} connection ended"), theme.bad);
+    }
     let since = amount::age(state.now_ms.saturating_sub(state.link_since_ms));
     let word = if state.snapshot_ms.is_none() { "connecting" } else { "not reached" };
     Row::default().text(format!("broker {off} {word} for {since}"), theme.bad)
