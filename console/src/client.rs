@@ -132,6 +132,14 @@ pub enum Told {
         /// Why.
         problem: Problem,
     },
+    /// A bridge tells no more of something, for now: what is known of it may be old. It is asked again after a while;
+    /// whatever is told of it then is new.
+    Stale {
+        /// The watched command; `None`: the list of commands.
+        id: Option<CommandId>,
+        /// Why.
+        problem: Problem,
+    },
     /// A run of a watched command, as it is now.
     Run {
         /// The command.

@@ -420,6 +420,26 @@ async fn the_session_runs_on_what_was_shown_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_feed_is_told_and_asked_for_again() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let (_asks, asked) = mpsc::channel(64);
+    let (tell, mut told) = mpsc::channel(256);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session(access(&broker), asked, tell));
+    let (rid, _): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    fake.refuse(&rid, Problem::new(ErrorCode::Forbidden, "not you")).await;
+    loop {
+        if let Told::Stale { id, problem } = timeout(SOON, told.recv()).await.unwrap().unwrap() {
+            assert_eq!((id, problem.message.as_str()), (None, "not you"));
+            break;
+        }
+    }
+    let (_, opened): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
+    assert_eq!(opened.watch, Watch::Commands);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_said_within_five_seconds() {
     let broker = broker().await;
     let client = Client::connect(access(&broker), false).await.unwrap();

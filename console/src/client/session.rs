@@ -34,6 +34,8 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Wait before something that a bridge refused is asked for again.
+const RETRY_REFUSED: Duration = Duration::from_secs(5);
 /// Commands watched at once; a further one ends the oldest. A bridge serves 64 feeds per operator.
 const WATCHES: usize = 16;
 /// Asks at work at once; further ones wait in the channel.
@@ -216,7 +218,7 @@ async fn tell_heartbeats(client: Client, told: mpsc::Sender<Told>) -> Result<(),
 
 async fn tell_commands(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {
     let mut feed = client.feed(Watch::Commands);
-    while let Some(item) = next_item(&mut feed).await {
+    while let Some(item) = next_item(&mut feed, None, &told).await? {
         if let FeedItem::Command(summary) = item {
             told.send(Told::Command(summary)).await?;
         }
@@ -240,7 +242,7 @@ async fn tell_command(
 }
 
 async fn pump(feed: &mut Feed, id: CommandId, told: &mpsc::Sender<Told>) -> Result<(), Gone> {
-    while let Some(item) = next_item(feed).await {
+    while let Some(item) = next_item(feed, Some(id), told).await? {
         told.send(match item {
             FeedItem::Command(summary) => Told::Command(summary),
             FeedItem::Run(run) => Told::Run { id, run },
@@ -258,15 +260,22 @@ async fn pump(feed: &mut Feed, id: CommandId, told: &mpsc::Sender<Told>) -> Resu
     Ok(())
 }
 
-/// The next thing of a feed, however long it takes; `None` when there will be none.
-async fn next_item(feed: &mut Feed) -> Option<FeedItem> {
+/// The next thing of a feed, however long it takes; `None` when there will be none. That it is refused, or makes no
+/// sense, is told: nobody else would say that what is shown is old.
+async fn next_item(
+    feed: &mut Feed,
+    id: Option<CommandId>,
+    told: &mpsc::Sender<Told>,
+) -> Result<Option<FeedItem>, Gone> {
     loop {
         match feed.next().await {
-            Ok(item) => return Some(item),
-            Err(ClientError::Closed) => return None,
-            Err(ClientError::Refused(problem)) => {
+            Ok(item) => return Ok(Some(item)),
+            Err(ClientError::Closed) => return Ok(None),
+            Err(error @ (ClientError::Refused(_) | ClientError::Malformed(_))) => {
+                let problem = error.problem();
                 tracing::warn!(code = %problem.code, "feed was refused");
-                return None;
+                told.send(Told::Stale { id, problem }).await?;
+                sleep(RETRY_REFUSED).await;
             }
             Err(error) => {
                 tracing::debug!(error = signalbox_schemas::error::report(&error), "feed failed, tried again");

@@ -116,6 +116,38 @@ fn a_clock_that_is_set_back_stops_no_age() {
 }
 
 #[test]
+fn a_session_that_is_over_is_not_waited_for() {
+    let mut stage = Stage::new(100, 24);
+    stage.event(Event::SessionEnded);
+    stage.wait(60_000);
+    let screen = stage.screen();
+    assert!(screen.contains("connection ended") && !screen.contains("connecting"), "{screen}");
+}
+
+#[test]
+fn what_no_bridge_tells_of_any_more_is_marked_until_one_does() {
+    let mut stage = Stage::demo(100, 24);
+    let untold = |id| Told::Stale { id, problem: Problem::new(ErrorCode::Forbidden, "not allowed") };
+    stage.keys("axuptime<enter>");
+    stage.accept(3, 3);
+    stage.tell(untold(Some(command_id(3))));
+    let screen = stage.screen();
+    assert!(
+        screen.contains("may be old: not allowed") && screen.matches("may be old").count() == 2,
+        "{screen}"
+    );
+    stage.run(3, 1, RunState::Executing);
+    stage.wait(10_000);
+    assert!(!stage.screen().contains("may be old"));
+    stage.keys("c");
+    stage.tell(untold(None));
+    stage.wait(10_000);
+    assert!(stage.screen().contains("may be old"));
+    stage.tell(Told::Command(summary(4, "id", &[(RunState::Completed, 1)])));
+    assert!(!stage.screen().contains("may be old"));
+}
+
+#[test]
 fn marks_are_what_a_command_runs_on() {
     let mut stage = Stage::demo(80, 24);
     stage.keys("<space>j<space>xtrue<enter>");

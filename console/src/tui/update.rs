@@ -216,6 +216,7 @@ pub(super) fn watch(state: &mut State, id: signalbox_schemas::id::CommandId) -> 
         return None;
     }
     command.is_watched = true;
+    command.is_stale = false;
     Some(Effect::Ask(Ask::Watch { id }))
 }
 

@@ -112,6 +112,7 @@ impl Run {
 }
 
 /// One command.
+#[expect(clippy::struct_excessive_bools, reason = "four facts that have nothing to do with each other")]
 #[derive(Debug, Clone)]
 pub struct Command {
     /// Its id.
@@ -138,6 +139,8 @@ pub struct Command {
     pub is_complete: bool,
     /// Whether the session tells of its runs.
     pub is_watched: bool,
+    /// Whether no bridge tells of its runs although they are watched.
+    pub is_stale: bool,
     /// When it was last looked at: the order in which output is forgotten.
     pub looked_at: u64,
     runs: Vec<Run>,
@@ -167,6 +170,7 @@ impl Command {
             counts: Counts::new(),
             is_complete: false,
             is_watched: false,
+            is_stale: false,
             looked_at: 0,
             runs: Vec::new(),
             by_machine: HashMap::new(),
@@ -262,6 +266,7 @@ impl Command {
 
     /// Takes a run as it is now.
     pub fn tell_run(&mut self, view: &RunView) {
+        self.is_stale = false;
         let at = self.place(&view.machine, view.state);
         if let Some(run) = self.runs.get_mut(at) {
             run.refresh(view);
@@ -274,6 +279,7 @@ impl Command {
 
     /// Takes output. Bytes that are here already are left out; a jump is said.
     pub fn tell_output(&mut self, machine: &MachineId, stream: OutputStream, offset: u64, data: &[u8]) {
+        self.is_stale = false;
         let at = self.place(machine, RunState::Executing);
         let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
         let known = usize::try_from(flow.offset.saturating_sub(offset)).unwrap_or(usize::MAX);

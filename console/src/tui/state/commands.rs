@@ -24,6 +24,8 @@ pub struct Commands {
     filter: String,
     /// Rows have come or gone since `order` was made.
     is_stirred: bool,
+    /// No bridge tells of new ones.
+    is_stale: bool,
     /// The row the operator is on.
     pub cursor: Cursor<CommandId>,
 }
@@ -31,6 +33,7 @@ pub struct Commands {
 impl Commands {
     /// Takes a line about a command.
     pub fn tell(&mut self, summary: CommandSummary) {
+        self.is_stale = false;
         if let Some(command) = self.all.get_mut(&summary.id) {
             command.refresh(summary);
             return;
@@ -44,6 +47,23 @@ impl Commands {
         if let Some(command) = self.all.get_mut(&id) {
             command.tell_run(run);
         }
+    }
+
+    /// Takes that no bridge tells any more of a command, or of any (`None`).
+    pub fn tell_stale(&mut self, id: Option<CommandId>) {
+        match id {
+            None => self.is_stale = true,
+            Some(id) => {
+                if let Some(command) = self.all.get_mut(&id) {
+                    command.is_stale = true;
+                }
+            }
+        }
+    }
+
+    /// Whether what is shown may be old.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale
     }
 
     /// Takes output of a command.

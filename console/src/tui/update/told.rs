@@ -36,6 +36,11 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
             }
         }
         Told::Command(summary) => state.commands.tell(summary),
+        Told::Stale { id, problem } => {
+            state.commands.tell_stale(id);
+            let what = if id.is_some() { "the runs of this command" } else { "the list of commands" };
+            state.say(Severity::Bad, format!("{what} may be old: {}", text::line(&problem.message)));
+        }
         Told::Accepted { tag, accepted } => return accept(state, tag, &accepted),
         Told::Cancelling { n, .. } => {
             let runs = if n == 1 { "run" } else { "runs" };
@@ -49,6 +54,7 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         Told::Settled { id, .. } => {
             if let Some(command) = state.commands.get_mut(id) {
                 command.is_complete = true;
+                command.is_stale = false;
             }
         }
     }

@@ -71,7 +71,7 @@ fn lead(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme
 
 fn counts(command: &Command, columns: usize, theme: &Theme) -> Row {
     let counts = command.counts();
-    RunState::ALL.iter().filter_map(|state| counts.get(state).map(|n| (*state, *n))).fold(
+    let known = RunState::ALL.iter().filter_map(|state| counts.get(state).map(|n| (*state, *n))).fold(
         Row::margin(),
         |row, (state, n)| {
             let (glyph, style) = theme.run(state);
@@ -79,7 +79,8 @@ fn counts(command: &Command, columns: usize, theme: &Theme) -> Row {
             let text = if columns >= 60 { format!(" {n} {state}") } else { format!(" {n}") };
             row.text(glyph, style).text(text, style)
         },
-    )
+    );
+    if command.is_stale { known.space(2).text("may be old", theme.bad) } else { known }
 }
 
 fn runs(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme: &Theme) {

@@ -53,13 +53,19 @@ fn text_columns(columns: usize) -> usize {
 }
 
 fn heads(state: &State, columns: usize, theme: &Theme) -> Row {
-    let title = if state.commands.filter().is_empty() {
+    let title = if state.commands.is_stale() {
+        "command   may be old: no bridge tells of them".to_owned()
+    } else if state.commands.filter().is_empty() {
         "command".to_owned()
     } else {
         let (seen, all) = (state.commands.order().len(), state.commands.len());
         format!("command   /{} {seen} of {all}", state.commands.filter())
     };
-    let style = if state.commands.filter().is_empty() { theme.quiet } else { theme.chosen };
+    let style = match (state.commands.is_stale(), state.commands.filter().is_empty()) {
+        (true, _) => theme.bad,
+        (false, true) => theme.quiet,
+        (false, false) => theme.chosen,
+    };
     let mut row = Row::default()
         .space(GUTTER_COLUMNS)
         .text(pen::padded("state", STATE_COLUMNS + 1, theme), theme.quiet)
