@@ -57,6 +57,7 @@ impl Stage {
             login_key: key(3).public().clone(),
             signing_key: key(4).public().clone(),
             enrolled_at: 1,
+            revision: 0,
         });
         let row = CommandRow {
             sequence: 1,

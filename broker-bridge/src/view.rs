@@ -48,6 +48,20 @@ const MAX_PAGE: u32 = 1_000;
 /// Bytes of items in a page: with its frame it must fit one message of the broker.
 pub(crate) const PAGE_BYTES: usize = BROKER_PAYLOAD_BYTES * 3 / 4;
 
+/// Runs of one machine that may wait or run at once: some hours of work for a relay.
+const WAITING: usize = 10_000;
+/// Memory that open commands may take, bytes: some 400,000 runs of small commands.
+const OPEN_BYTES: usize = 512 * 1024 * 1024;
+
+/// What has no room for another command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoRoom {
+    /// So many runs wait for this machine.
+    Machine(MachineId),
+    /// So many commands wait in all.
+    Bridge,
+}
+
 /// Something that a front may want to read again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
@@ -455,6 +469,18 @@ impl View {
         let mut read = self.shared.cursors.subscribe();
         let reached = read.wait_for(|read| read.cover(cursors));
         tokio::time::timeout(within, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+
+    /// What has no room for another command on these machines, if anything has not.
+    pub fn no_room(&self, machines: &[MachineToken]) -> Option<NoRoom> {
+        let memory = self.shared.memory();
+        if memory.open_bytes >= OPEN_BYTES {
+            return Some(NoRoom::Bridge);
+        }
+        let full =
+            |mid: &&MachineToken| memory.machines.get(*mid).is_some_and(|it| it.queue.len() >= WAITING);
+        let full = machines.iter().find(full)?;
+        memory.machines.get(full).map(|machine| NoRoom::Machine(machine.record.id.clone()))
     }
 
     /// What an operator should know before it hurts, in words.

@@ -210,7 +210,7 @@ impl Projection<'_> {
         if !was_settled && counts.keys().all(|state| state.is_settled()) {
             self.txn.delete(key::open(cid));
             self.command_settled(cid, at);
-            self.memory.open.remove(&cid);
+            self.memory.remove_command(cid);
         }
         Ok(())
     }

@@ -94,7 +94,15 @@ pub(crate) struct OpenCommand {
     pub(crate) runs: BTreeMap<MachineToken, OpenRun>,
 }
 
+/// What one run of an open command takes in memory, about: its grant, and its places in queue, deadlines and states.
+const RUN_BYTES: usize = 1_200;
+
 impl OpenCommand {
+    /// What it takes in memory, about, bytes: its spec twice, as bytes and parsed.
+    fn weight(&self) -> usize {
+        self.spec_bytes.len() * 2 + self.machines.len() * RUN_BYTES
+    }
+
     /// When something has to be decided about a run in this state, Unix ms by the broker's clock.
     fn due(&self, claim: Option<(Nonce, u64)>, lost_grace: u64) -> u64 {
         match claim {
@@ -123,6 +131,8 @@ pub(crate) struct Memory {
     pub(crate) operators: BTreeMap<OperatorId, OperatorRecord>,
     pub(crate) mailboxes: HashMap<MachineToken, MailboxRow>,
     pub(crate) open: HashMap<CommandId, OpenCommand>,
+    /// What they take, about, bytes.
+    pub(crate) open_bytes: usize,
     /// Open runs by when something has to be decided about them.
     pub(crate) deadlines: BTreeSet<(u64, CommandId, MachineToken)>,
     /// Held commands by their `not_before`, Unix ms.
@@ -216,7 +226,17 @@ impl Memory {
         if let Some(at) = command.spec.not_before.filter(|_| command.held) {
             self.held.insert((at, cid));
         }
-        self.open.insert(cid, command);
+        self.open_bytes = self.open_bytes.saturating_add(command.weight());
+        if let Some(replaced) = self.open.insert(cid, command) {
+            self.open_bytes = self.open_bytes.saturating_sub(replaced.weight());
+        }
+    }
+
+    /// An open command has settled.
+    pub(crate) fn remove_command(&mut self, cid: CommandId) {
+        if let Some(command) = self.open.remove(&cid) {
+            self.open_bytes = self.open_bytes.saturating_sub(command.weight());
+        }
     }
 
     /// Lets go of the commands whose `not_before` has come; answers them with their machines.
@@ -328,4 +348,28 @@ impl Memory {
 pub(crate) fn by_machine(grants: Vec<Signed<Grant>>) -> HashMap<MachineToken, Signed<Grant>> {
     let named = |grant: Signed<Grant>| grant.peek().ok().map(|payload| (payload.mid, grant));
     grants.into_iter().filter_map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{NoRoom, View};
+
+    #[tokio::test]
+    async fn there_is_an_end_to_what_may_wait() {
+        let stage = crate::stage::Stage::start().await;
+        let shared = stage.still.context.shared.clone();
+        let (view, mid) = (View::new(shared.clone()), stage.mid.clone());
+        let machines = [mid.clone()];
+        assert_eq!(view.no_room(&machines), None);
+        {
+            let mut memory = shared.memory_mut();
+            let machine = memory.machines.get_mut(&mid).unwrap();
+            machine.queue.extend((0..10_000).map(|n| ((n, n), stage.id)));
+        }
+        assert_eq!(view.no_room(&machines), Some(NoRoom::Machine(MachineId::new("web-1").unwrap())));
+        assert_eq!(view.no_room(&[]), None);
+        shared.memory_mut().open_bytes = 512 * 1024 * 1024;
+        assert_eq!(view.no_room(&[]), Some(NoRoom::Bridge));
+    }
 }

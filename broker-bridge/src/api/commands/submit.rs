@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     submit::{SubmitError, store_command},
-    view::{Cursors, StoredCommand},
+    view::{Cursors, NoRoom, StoredCommand},
 };
 
 /// Above so many grants signing them (50 µs each) leaves the event loop.
@@ -59,6 +59,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
     check_spec(&spec, api, caller, now_ms())?;
     let machines = granted_machines(&spec, Sha256::of(&args.spec.0), key, &args.grants)?;
     let targets = known_machines(api, &machines)?;
+    check_room(api, &machines)?;
     let id = spec.cid;
     let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, args.grants)
         .await
@@ -108,6 +109,16 @@ fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Re
         return wrong("`created_at` lies ahead by more than 5 minutes; set the clock right");
     }
     Ok(())
+}
+
+/// What waits is kept in memory by every bridge: there is an end to it.
+fn check_room(api: &Api, machines: &[MachineToken]) -> Result<(), Problem> {
+    let Some(full) = api.view().no_room(machines) else { return Ok(()) };
+    let why = match full {
+        NoRoom::Machine(id) => format!("too many commands wait for machine {id} already"),
+        NoRoom::Bridge => "too many commands wait already".to_owned(),
+    };
+    Err(refuse(ErrorCode::RateLimited, format!("{why}; cancel some, or try again when some are done")))
 }
 
 /// The machines that the grants are for, when they fit the spec as every reader will ask, and are by `key`.
@@ -219,7 +230,7 @@ fn repeated(
 ) -> Result<(Accepted, Cursors), Problem> {
     // Another bridge may have granted it.
     let by_bridge = stored.author == *api.settings.key.public()
-        || api.view().authors().is_some_and(|authors| authors.is_bridge(&stored.author));
+        || api.view().authors().is_some_and(|authors| authors.was_bridge(&stored.author, stored.accepted_at));
     if !by_bridge || !wish.is_of(&stored.spec, &caller.principal) {
         let why = "this Idempotency-Key was used for another request; use a new one";
         return Err(refuse(ErrorCode::IdConflict, why));
@@ -237,6 +248,7 @@ async fn store_wish(
     id: CommandId,
 ) -> Result<Option<(Accepted, Cursors)>, Problem> {
     let (machines, targets) = resolve(api, wish)?;
+    check_room(api, &machines)?;
     let spec = wish.spec(api.ws(), id, &caller.principal, now_ms(), machines.len())?;
     let bytes = serde_json::to_vec(&spec).map_err(|error| refuse(ErrorCode::Invalid, error))?;
     if bytes.len() > SPEC_BYTES {
