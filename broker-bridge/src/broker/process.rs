@@ -4,7 +4,10 @@ use std::{
     fs::{self, OpenOptions},
     io,
     net::SocketAddr,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::Path,
     process::Stdio,
     time::Duration,
@@ -12,7 +15,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal},
 };
 use signalbox_schemas::layout::Layout;
 use tokio::{
@@ -118,7 +121,8 @@ pub(super) fn spawn(layout: &Layout, server: &Path, listen: SocketAddr) -> Resul
 
 /// The running broker of this state directory, and where it listens.
 ///
-/// It is recognised by its command line, not by a pid file: a bridge that was killed may not have written one.
+/// It is recognised by its command line, not by a pid file: a bridge that was killed may not have written one. Nor by
+/// its binary, which may have another name or have been replaced since: one that is not found means two on one store.
 pub(super) fn find(layout: &Layout) -> Result<Option<(Process, SocketAddr)>, BrokerError> {
     let failed = |source| BrokerError::Process { doing: "look for", source };
     for entry in fs::read_dir("/proc").map_err(failed)? {
@@ -137,7 +141,13 @@ pub(super) fn find(layout: &Layout) -> Result<Option<(Process, SocketAddr)>, Bro
 /// Where the process listens, when it is the broker of this state directory.
 fn listen_of(pid: u32, layout: &Layout) -> Option<SocketAddr> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    listen_in(&line, &layout.nats_conf())
+    listen_in(&line, &layout.nats_conf()).filter(|_| is_own(pid))
+}
+
+/// Whether the process runs as our own user: anybody can give a process any command line.
+fn is_own(pid: u32) -> bool {
+    let found = fs::metadata(format!("/proc/{pid}"));
+    found.is_ok_and(|found| found.uid() == geteuid().as_raw())
 }
 
 /// Reads a command line as [`spawn`] writes it.
@@ -145,7 +155,7 @@ fn listen_in(line: &[u8], conf: &Path) -> Option<SocketAddr> {
     let words: Vec<&str> =
         line.split(|byte| *byte == 0).filter_map(|word| str::from_utf8(word).ok()).collect();
     let after = |flag| words.iter().skip_while(|word| **word != flag).nth(1);
-    let is_ours = words.first()?.ends_with("nats-server") && Path::new(after("-c")?) == conf;
+    let is_ours = words.get(1) == Some(&"-c") && words.get(2).is_some_and(|word| Path::new(word) == conf);
     is_ours.then(|| Some(SocketAddr::new(after("--addr")?.parse().ok()?, after("--port")?.parse().ok()?)))?
 }
 
@@ -174,10 +184,23 @@ mod tests {
         assert_eq!(listen_in(&line(&ours), conf), Some("127.0.0.1:4222".parse().unwrap()));
         assert_eq!(listen_in(&line(&ours), Path::new("/t/nats.conf")), None);
         let mut other = ours;
-        other[0] = "/bin/sh";
+        other[0] = "/opt/nats-server-2.15.1";
+        assert!(listen_in(&line(&other), conf).is_some());
+        other[1] = "--config";
         assert_eq!(listen_in(&line(&other), conf), None);
         assert_eq!(listen_in(b"", conf), None);
         assert_eq!(listen_in(&line(&ours[..3]), conf), None);
+    }
+
+    #[tokio::test]
+    async fn a_process_of_another_user_is_none_of_ours() {
+        assert!(is_own(std::process::id()));
+        // Root can play somebody else, and for everybody else there is the first process.
+        let root = geteuid().is_root();
+        let mut other = Command::new("cat");
+        other.stdin(Stdio::piped()).kill_on_drop(true);
+        let other = root.then(|| other.uid(65_534).spawn().unwrap());
+        assert!(!is_own(other.as_ref().map_or(1, |child| child.id().unwrap())));
     }
 
     #[tokio::test]
