@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use signalbox_schemas::layout::Layout;
+use signalbox_schemas::{error::report, layout::Layout};
 use tokio::{
     io::AsyncReadExt as _,
     net::TcpStream,
@@ -28,8 +28,9 @@ use process::Process;
 
 /// Pause before a broker that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// Longest wait for a broker to accept: it reads its whole store first. `signalbox up` waits for two minutes in all,
-/// and should hear from us why nothing comes.
+/// Longest wait for a broker to accept at the start: it reads its whole store first. `signalbox up` waits for two minutes
+/// in all, and should hear from us why nothing comes. One that was started again is waited for however long it takes,
+/// with a word about it this often.
 const ACCEPT_WAIT: Duration = Duration::from_secs(90);
 /// Pause between two looks at a broker that does not accept yet.
 const ACCEPT_STEP: Duration = Duration::from_millis(10);
@@ -131,6 +132,7 @@ pub struct Broker {
     listen: SocketAddr,
     restart: bool,
     process: Process,
+    patience: Duration,
 }
 
 impl Broker {
@@ -141,13 +143,17 @@ impl Broker {
     pub async fn start(layout: &Layout, wanted: &Wanted) -> Result<Self, BrokerError> {
         let server = find::server(wanted.server.as_deref(), &wanted.search).await?;
         let taken_over = take_over(layout, wanted.listen).await?;
-        let (process, listen) = match taken_over {
+        let (mut process, listen) = match taken_over {
             Some(running) => running,
             None => start_new(layout, &server, wanted.listen).await?,
         };
-        write_private(&layout.pid("broker"), format!("{}\n", process.pid()).as_bytes())?;
+        if let Err(error) = write_private(&layout.pid("broker"), format!("{}\n", process.pid()).as_bytes()) {
+            process.end(END_WAIT).await?;
+            return Err(error.into());
+        }
         info!(pid = process.pid(), %listen, "broker ready");
-        Ok(Self { layout: layout.clone(), server, listen, restart: wanted.restart, process })
+        let (layout, restart, patience) = (layout.clone(), wanted.restart, ACCEPT_WAIT);
+        Ok(Self { layout, server, listen, restart, process, patience })
     }
 
     /// Where clients find it.
@@ -172,7 +178,10 @@ impl Broker {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return self.end().await,
-                ended = self.process.ended() => ended?,
+                ended = self.process.ended() => if let Err(error) = ended {
+                    self.end().await?;
+                    return Err(error);
+                },
             }
             if !self.restart {
                 return Err(BrokerError::Died);
@@ -190,16 +199,26 @@ impl Broker {
             sleep(RESTART_PAUSE).await;
             match self.start_once().await {
                 Ok(()) => return info!(pid = self.pid(), "broker ready"),
-                Err(error) => warn!(%error, "broker did not start; trying again"),
+                Err(error) => warn!(error = report(&error), "broker did not start; trying again"),
             }
         }
     }
 
     async fn start_once(&mut self) -> Result<(), BrokerError> {
+        // Two at once would write to one store.
+        self.process.end(END_WAIT).await?;
         // Kept before it accepts, so that whoever interrupts this still ends the right process.
         self.process = process::spawn(&self.layout, &self.server, self.listen)?;
         write_private(&self.layout.pid("broker"), format!("{}\n", self.pid()).as_bytes())?;
-        accepting(&self.layout, &mut self.process, self.listen).await
+        loop {
+            match accepting(&self.layout, &mut self.process, self.listen, self.patience).await {
+                // It lives and reads its store: killed now, it would only begin anew.
+                Err(BrokerError::Silent { .. }) => {
+                    warn!(pid = self.pid(), "broker does not accept connections yet; waiting for it");
+                }
+                accepted => return accepted,
+            }
+        }
     }
 
     async fn end(mut self) -> Result<(), BrokerError> {
@@ -224,11 +243,14 @@ async fn take_over(
         return Ok(None);
     }
     info!(pid = process.pid(), %listen, "taking over the broker of a former bridge");
-    match accepting(layout, &mut process, listen).await {
+    match accepting(layout, &mut process, listen, ACCEPT_WAIT).await {
         Ok(()) => Ok(Some((process, listen))),
         // It died just now; a new one follows.
         Err(BrokerError::Ended { .. }) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => {
+            process.end(END_WAIT).await?;
+            Err(error)
+        }
     }
 }
 
@@ -242,7 +264,7 @@ async fn start_new(
         tries -= 1;
         let listen = free_address(wanted)?;
         let mut process = process::spawn(layout, server, listen)?;
-        match accepting(layout, &mut process, listen).await {
+        match accepting(layout, &mut process, listen, ACCEPT_WAIT).await {
             Ok(()) => return Ok((process, listen)),
             Err(error) => {
                 process.end(END_WAIT).await?;
@@ -263,8 +285,13 @@ fn free_address(wanted: SocketAddr) -> Result<SocketAddr, BrokerError> {
     })
 }
 
-/// Waits until the broker greets a connection.
-async fn accepting(layout: &Layout, process: &mut Process, listen: SocketAddr) -> Result<(), BrokerError> {
+/// Waits until the broker greets a connection, so long at most.
+async fn accepting(
+    layout: &Layout,
+    process: &mut Process,
+    listen: SocketAddr,
+    patience: Duration,
+) -> Result<(), BrokerError> {
     let greeted = async {
         while !greets(listen).await {
             sleep(ACCEPT_STEP).await;
@@ -276,7 +303,7 @@ async fn accepting(layout: &Layout, process: &mut Process, listen: SocketAddr) -
             ended?;
             Err(BrokerError::Ended { last_words: process::last_words(layout) })
         }
-        greeted = timeout(ACCEPT_WAIT, greeted) => greeted.map_err(|_| BrokerError::Silent { listen }),
+        greeted = timeout(patience, greeted) => greeted.map_err(|_| BrokerError::Silent { listen }),
     }
 }
 
@@ -288,4 +315,71 @@ async fn greets(listen: SocketAddr) -> bool {
         io::Result::Ok(first == GREETING)
     };
     matches!(timeout(GREETING_WAIT, greeting).await, Ok(Ok(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+    use anyhow::ensure;
+    use signalbox_testkit::{broker::nats_server, eventually, process};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// A server that notes each of its starts, waits for `go`, and is a broker then.
+    fn hesitant(dir: &Path) -> PathBuf {
+        let path = dir.join("hesitant");
+        let script = format!(
+            "#!/bin/sh\necho $$ >> {0}/starts\nwhile [ ! -e {0}/go ]; do sleep 0.02; done\nexec {1} \"$@\"\n",
+            dir.display(),
+            nats_server().unwrap().display()
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_takes_long_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        for path in layout.directories() {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(layout.nats_conf(), "").unwrap();
+        let wanted = Wanted {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            server: Some(nats_server().unwrap()),
+            search: Vec::new(),
+            restart: true,
+        };
+        let mut broker = Broker::start(&layout, &wanted).await.unwrap();
+        (broker.server, broker.patience) = (hesitant(dir.path()), Duration::from_millis(100));
+        let (first, listen) = (broker.pid(), broker.listen);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(broker.supervise(stop.clone()));
+        process::signal(first, process::Signal::KILL).unwrap();
+        let starts = || fs::read_to_string(dir.path().join("starts")).unwrap_or_default().lines().count();
+        let began = std::time::Instant::now();
+        eventually("it takes long", || async {
+            ensure!(starts() > 0 && began.elapsed() > RESTART_PAUSE * 3, "{} starts", starts());
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(starts(), 1, "one that was starting was killed");
+        fs::write(dir.path().join("go"), "").unwrap();
+        eventually("it accepts", || async {
+            ensure!(greets(listen).await);
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(starts(), 1);
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+        assert!(!greets(listen).await);
+    }
 }

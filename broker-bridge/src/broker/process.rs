@@ -31,24 +31,31 @@ const LAST_WORDS_BYTES: usize = 4096;
 const LOOK_STEP: Duration = Duration::from_millis(100);
 
 /// A process, held by a file descriptor: its number may be given to another one, the descriptor never.
+///
+/// A broker does not outlive this: what is dropped without [`Process::end`], such as in a start that is given up, is
+/// ended.
 pub(super) struct Process {
     pid: u32,
     fd: OwnedFd,
     /// Ours to reap, unless it was found running.
     child: Option<Child>,
+    /// It was found running and is a broker: ours to end.
+    is_adopted: bool,
 }
 
 impl Process {
     fn hold(pid: u32) -> io::Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let number = number.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(Self { pid, fd: pidfd_open(number, PidfdFlags::empty())?, child: None })
+        Ok(Self { pid, fd: pidfd_open(number, PidfdFlags::empty())?, child: None, is_adopted: false })
     }
 
     /// Holds a child just started; ends it when that is impossible, since nobody else could.
     fn hold_child(child: Child) -> io::Result<Self> {
         let pid = child.id().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Self { child: Some(child), ..Self::hold(pid)? })
+        let mut process = Self::hold(pid)?;
+        process.child = Some(child);
+        Ok(process)
     }
 
     /// Its number.
@@ -92,6 +99,16 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A child is killed by its own handle.
+        if self.is_adopted {
+            // Best effort: nobody is left to hear of it.
+            let _ = self.signal(Signal::TERM);
+        }
+    }
+}
+
 /// Starts a broker on the state directory's configuration and store.
 pub(super) fn spawn(layout: &Layout, server: &Path, listen: SocketAddr) -> Result<Process, BrokerError> {
     let failed = |source| BrokerError::Process { doing: "start", source };
@@ -130,8 +147,9 @@ pub(super) fn find(layout: &Layout) -> Result<Option<(Process, SocketAddr)>, Bro
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid.filter(|pid| listen_of(*pid, layout).is_some()) else { continue };
         // Held first, then looked at again: in between, the number may have changed its owner.
-        let Ok(process) = Process::hold(pid) else { continue };
+        let Ok(mut process) = Process::hold(pid) else { continue };
         if let Some(listen) = listen_of(pid, layout) {
+            process.is_adopted = true;
             return Ok(Some((process, listen)));
         }
     }
@@ -201,6 +219,16 @@ mod tests {
         other.stdin(Stdio::piped()).kill_on_drop(true);
         let other = root.then(|| other.uid(65_534).spawn().unwrap());
         assert!(!is_own(other.as_ref().map_or(1, |child| child.id().unwrap())));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_found_ends_with_whoever_held_it() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut process = Process::hold(child.id().unwrap()).unwrap();
+        process.is_adopted = true;
+        drop(process);
+        let ended = timeout(Duration::from_secs(10), child.wait()).await.expect("it goes on");
+        assert!(!ended.unwrap().success());
     }
 
     #[tokio::test]
