@@ -13,6 +13,7 @@
 //! | `accounts` | accounts and users from the permission table |
 //! | `creds` | login files |
 //! | `fleet` | the authors document, and what a machine is given |
+//! | `public` | public halves of keys, for a bridge that must not have the rest |
 //! | `state_dir` | the directory: whose it is, private files, atomic writes |
 
 mod accounts;
@@ -20,6 +21,7 @@ mod creds;
 mod fleet;
 mod jwt;
 mod keys;
+mod public;
 mod state_dir;
 
 use std::{
@@ -70,13 +72,21 @@ pub enum InitError {
         /// The cause.
         source: SignedError,
     },
-    /// A machine's record is not one.
-    #[error("{} is no machine record", .path.display())]
+    /// A record of a machine or of operators is not one.
+    #[error("{} is not what it should be", .path.display())]
     Record {
         /// The file.
         path: PathBuf,
         /// The cause.
         source: serde_json::Error,
+    },
+    /// The owner has taken the fleet key elsewhere.
+    #[error("{} is not there, and the fleet key is needed; put it back, or remove {} for a new fleet that no relay trusts yet", .seed.display(), .public.display())]
+    NoFleetKey {
+        /// Where its seed would be.
+        seed: PathBuf,
+        /// What says that there is one.
+        public: PathBuf,
     },
     /// A file or directory has a name that cannot be ours.
     #[error("{} has a name that is none of ours", .path.display())]
@@ -134,23 +144,37 @@ pub fn init(wanted: &Init, now_ms: u64) -> Result<(), InitError> {
     keys::ensure_admin_token(&layout.admin_token())?;
     keys::ensure_pepper(&layout.seed(PEPPER))?;
 
-    let fleet = fleet::signing_key(&layout.seed("fleet"))?;
+    let fleet = fleet_key(&layout)?;
     let bridge = fleet::signing_key(&layout.seed("bridge"))?;
-    let mut operators = Vec::new();
+    let (mut operators, mut known) = (Vec::new(), Vec::new());
     for id in with_known(&wanted.operators, known_operators(&layout)?) {
         let name = format!("{OPERATOR}{id}");
-        creds::ensure(&layout.creds(&name), &accounts, UserKind::Operator, id.as_str(), now_secs)?;
+        let path = layout.creds(&name);
+        let login = creds::ensure(&path, &accounts, UserKind::Operator, id.as_str(), now_secs)?;
+        let login_key = login.parse().map_err(|_| InitError::Key { what: path.display().to_string() })?;
         let key = fleet::signing_key(&layout.seed(&name))?;
+        known.push(public::Operator { id: id.clone(), login_key });
         operators.push((id, key.public().clone()));
     }
     let own = fleet::OwnAuthors { ws: &ws, operators: &operators, bridge: bridge.public() };
     own.ensure(&layout, &fleet, now_ms)?;
+    // After the document that names them: what a bridge reads fits together at any point.
+    public::ensure(&layout, fleet.public(), &known)?;
 
     let known = known_machines(&layout)?.into_iter().map(|record| record.id).collect();
     for id in with_known(&wanted.machines, known) {
         fleet::ensure_machine(&layout, &accounts, fleet.public(), &ws, &id, now_ms)?;
     }
     Ok(())
+}
+
+/// The fleet key, made at first use. One that was there is never replaced by another: relays have it pinned.
+fn fleet_key(layout: &Layout) -> Result<SigningKey, InitError> {
+    let (seed, public) = (layout.seed("fleet"), layout.fleet_pub());
+    if state_dir::read_private(&seed)?.is_none() && state_dir::read_private(&public)?.is_some() {
+        return Err(InitError::NoFleetKey { seed, public });
+    }
+    fleet::signing_key(&seed)
 }
 
 /// Both lists in one, sorted, each once.
@@ -277,7 +301,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a state directory; writes nothing.
+    /// Reads a state directory; writes nothing. Of all seeds it reads the bridge's own and its login.
     ///
     /// # Errors
     /// [`InitError`], with [`StateDirError::Missing`] when `init` was never there.
@@ -293,18 +317,18 @@ impl Identity {
             SigningKey::from_seed(seed.text())
                 .map_err(|_| InitError::Key { what: path.display().to_string() })
         };
-        let fleet = read_seed("fleet")?;
+        let fleet_key = public::fleet_key(&layout)?;
         let authors_bytes = state_dir::require_private(&layout.authors())?;
         let authors = Signed::<Authors>::from_json(&authors_bytes)
-            .and_then(|signed| signed.open(|key| key == fleet.public()))
+            .and_then(|signed| signed.open(|key| *key == fleet_key))
             .map_err(|source| InitError::Authors { source })?;
-        let operators = known_operators(&layout)?
+        let operators = public::operators(&layout)?
             .into_iter()
-            .map(|id| operator_keys(&layout, &authors, id))
+            .map(|operator| operator_keys(&layout, &authors, operator))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             ws: authors.ws.clone(),
-            fleet_key: fleet.public().clone(),
+            fleet_key,
             bridge_key: Arc::new(read_seed("bridge")?),
             admin_token: Secret::new(state_dir::require_private(&layout.admin_token())?),
             pepper: keys::read_pepper(&layout.seed(PEPPER))?,
@@ -328,14 +352,17 @@ impl Identity {
     }
 }
 
-/// An operator's public keys: the login key from its login file, the signing key from the authors document.
-fn operator_keys(layout: &Layout, authors: &Authors, id: OperatorId) -> Result<OperatorKeys, InitError> {
-    let path = layout.creds(&format!("{OPERATOR}{id}"));
-    let unusable = || InitError::Key { what: path.display().to_string() };
+/// An operator's public keys: the signing key is the one that the authors document names.
+fn operator_keys(
+    layout: &Layout,
+    authors: &Authors,
+    operator: public::Operator,
+) -> Result<OperatorKeys, InitError> {
+    let public::Operator { id, login_key } = operator;
     let name = format!("operator:{id}");
-    let author = authors.authors.iter().find(|author| author.name == name).ok_or_else(unusable)?;
-    let login_key = creds::login_key(&path)?.parse().map_err(|_| unusable())?;
-    Ok(OperatorKeys { id, login_key, signing_key: author.key.clone() })
+    let author = authors.authors.iter().find(|author| author.name == name);
+    let unusable = || InitError::Key { what: layout.authors().display().to_string() };
+    Ok(OperatorKeys { id, login_key, signing_key: author.ok_or_else(unusable)?.key.clone() })
 }
 
 #[cfg(test)]
@@ -419,6 +446,45 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_needs_no_seed_but_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        init(&wanted(&root, &["demo-1"]), NOW_MS).unwrap();
+        let before = Identity::load(&root).unwrap();
+        let layout = Layout::new(&root);
+        let kept = ["keys/bridge.seed", "keys/api-key-pepper.seed", "creds/bridge.creds"];
+        for path in snapshot(&root).keys() {
+            let is_secret = path.extension().is_some_and(|kind| kind == "seed" || kind == "creds");
+            if is_secret && !kept.iter().any(|name| path.ends_with(name)) {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let after = Identity::load(&root).unwrap();
+        assert_eq!((after.fleet_key, after.operators), (before.fleet_key, before.operators));
+        // A fleet key that is elsewhere is not replaced.
+        let authors = fs::read(layout.authors()).unwrap();
+        let refused = init(&wanted(&root, &[]), NOW_MS);
+        assert!(matches!(refused, Err(InitError::NoFleetKey { .. })), "{refused:?}");
+        assert!(fs::read(layout.authors()).unwrap() == authors && !layout.seed("fleet").exists());
+    }
+
+    #[test]
+    fn a_directory_without_public_files_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        init(&wanted(&root, &["demo-1"]), NOW_MS).unwrap();
+        let whole = snapshot(&root);
+        let layout = Layout::new(&root);
+        fs::remove_file(layout.fleet_pub()).unwrap();
+        fs::remove_file(layout.operators()).unwrap();
+        let missing = Identity::load(&root).err().unwrap().to_string();
+        assert!(missing.contains("fleet.pub") && missing.contains("signalbox-bridge init"), "{missing}");
+        init(&wanted(&root, &[]), NOW_MS).unwrap();
+        Identity::load(&root).unwrap();
+        assert!(snapshot(&root) == whole, "something else was written");
+    }
+
+    #[test]
     fn an_interrupted_init_is_finished_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("state");
@@ -426,6 +492,10 @@ mod tests {
         let whole = snapshot(&root);
         for path in whole.keys().filter(|path| !path.ends_with("state.json")) {
             fs::remove_file(path).unwrap();
+            if path.ends_with("fleet.seed") {
+                // What says that there was one is written after it.
+                fs::remove_file(root.join("keys/fleet.pub")).unwrap();
+            }
             init(&wanted(&root, &["demo-1"]), NOW_MS).unwrap();
             Identity::load(&root).unwrap();
             let again = snapshot(&root);

@@ -8,7 +8,9 @@
 //! STATE/jetstream/                  the broker's store
 //! STATE/authors.json                the signed authors document
 //! STATE/admin.token                 the bearer token of HTTP administrators
+//! STATE/operators.json              who the operators are: public keys only
 //! STATE/keys/NAME.seed              fleet, operator-local, bridge (signing); accounts and their signing keys
+//! STATE/keys/fleet.pub              the public half of the fleet key: all that a bridge needs of it
 //! STATE/creds/NAME.creds            ctrl, bridge, operator-local (login only)
 //! STATE/machines/MID/relay.creds    login only; beside it signing.seed and relay.toml
 //! STATE/machines/MID/store/         journal, spool, keeper socket; may be deleted
@@ -86,6 +88,16 @@ impl Layout {
     /// The signed authors document.
     pub fn authors(&self) -> PathBuf {
         self.root.join("authors.json")
+    }
+
+    /// Who the operators are, with public keys only.
+    pub fn operators(&self) -> PathBuf {
+        self.root.join("operators.json")
+    }
+
+    /// The public half of the fleet key.
+    pub fn fleet_pub(&self) -> PathBuf {
+        self.root.join("keys").join("fleet.pub")
     }
 
     /// The bearer token of HTTP administrators.

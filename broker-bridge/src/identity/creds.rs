@@ -50,13 +50,6 @@ pub(crate) fn ensure(
     Ok(key)
 }
 
-/// The public login key in a login file.
-pub(crate) fn login_key(path: &Path) -> Result<String, InitError> {
-    let text = Secret::new(state_dir::require_private(path)?);
-    let claims = between(text.text(), TOKEN_BEGIN, TOKEN_END).and_then(jwt::read);
-    claims.map(|claims| claims.sub).ok_or_else(|| InitError::Key { what: path.display().to_string() })
-}
-
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(begin)?;
     rest.split_once(end).map(|(inner, _)| inner.trim())
@@ -92,6 +85,5 @@ mod tests {
         assert_eq!(read(), first, "written without need");
         assert_eq!(ensure(1_000 + 201 * DAY_MS / 1000), key);
         assert_ne!(read(), first, "not renewed");
-        assert_eq!(login_key(&path).unwrap(), key);
     }
 }
