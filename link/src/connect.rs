@@ -169,7 +169,8 @@ impl Link {
         let address = address(&options.url)?;
         let url = options.url.clone();
         let watcher = Arc::new(Watcher::default());
-        let connecting = connect_options(&options, &watcher).connect(address);
+        let connecting =
+            connect_options(&options, &watcher).require_tls(address.tls_required()).connect(address);
         // The client bounds each of its steps, and tries every address of a name.
         let connected = tokio::time::timeout(FIRST_CONNECT, connecting).await;
         let client = connected
@@ -352,6 +353,8 @@ fn connect_options(options: &Options, watcher: &Arc<Watcher>) -> ConnectOptions 
         Some(prefix) => base.custom_inbox_prefix(prefix),
         None => base,
     };
+    // Servers that a server names would be dialled without TLS, and it names them before it is known: in the clear.
+    let base = base.ignore_discovered_servers();
     if options.retry_forever { base.retry_on_initial_connect() } else { base }
 }
 

@@ -8,6 +8,11 @@ use signalbox_link::{ConnectError, Link, Options};
 use signalbox_schemas::stream::StreamDef;
 use signalbox_testkit::{Broker, broker::free_port, eventually};
 
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+};
+
 use crate::{def, link};
 
 #[tokio::test]
@@ -71,6 +76,43 @@ async fn a_silent_broker_is_no_connection() -> Result<()> {
     assert!(matches!(refused.unwrap_err().downcast_ref(), Some(ConnectError::Unreachable { .. })));
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     Ok(())
+}
+
+/// A broker that names another one, answers a ping, and hangs up.
+async fn name_another(listener: &TcpListener, other: u16) -> Result<()> {
+    let (stream, _) = listener.accept().await?;
+    let mut stream = BufReader::new(stream);
+    let info = format!(
+        "INFO {{\"server_id\":\"x\",\"version\":\"2.15.0\",\"proto\":1,\"headers\":true,\"max_payload\":1048576,\"connect_urls\":[\"127.0.0.1:{other}\"]}}\r\n"
+    );
+    stream.write_all(info.as_bytes()).await?;
+    let mut line = String::new();
+    while stream.read_line(&mut line).await? > 0 && line.trim() != "PING" {
+        line.clear();
+    }
+    stream.write_all(b"PONG\r\n").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_was_only_named_is_not_dialled() -> Result<()> {
+    let (listener, other) =
+        (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
+    let mut options = Options::plain(&format!("nats://{}", listener.local_addr()?), "test", None);
+    options.retry_forever = true;
+    let _link = Link::connect(options).await?;
+    let port = other.local_addr()?.port();
+    let dialled = async {
+        // Both are tried in turn: six times are more than enough.
+        for _ in 0..6 {
+            name_another(&listener, port).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        dialled = dialled => dialled,
+        _ = other.accept() => anyhow::bail!("a server that was only named was dialled"),
+    }
 }
 
 #[tokio::test]
