@@ -516,10 +516,39 @@ async fn output_is_raw_bytes_at_true_offsets() -> Result<()> {
     assert_eq!(read("offset=900007").await?, (vec![], None));
     assert_eq!(read("offset=18446744073709551615").await?, (vec![], None));
     for query in
-        ["stream=stdin", "stream=stdout&limit=0", "stream=stdout&limit=16777217", "stream=stdout&offset=-1"]
+        ["stream=stdin", "stream=stdout&limit=0", "stream=stdout&limit=-1", "stream=stdout&offset=-1"]
     {
         let answer = bench.http.get(&format!("{COMMANDS}/{id}/output?machine=a-1&{query}")).await?;
         assert_eq!(refused(&answer)?, (422, "invalid".to_owned()), "{query}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn output_is_read_to_its_end_whatever_its_size() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let id = bench.submit("all").await?;
+    let relay = bench.relay("a-1")?;
+    relay.claim(id).await?;
+    // Above what is looked up at once, and not a multiple of it.
+    let whole: Vec<u8> = (0..=250).cycle().take(9_000_001).collect();
+    let chunk = 128 * 1024;
+    for (n, bytes) in whole.chunks(chunk).enumerate() {
+        relay.output(id, Stdout, (n * chunk) as u64, bytes.to_vec()).await?;
+    }
+    relay.exit(id, whole.len() as u64, false).await?;
+    bench.http.settled(&id.to_string()).await?;
+    for (query, expected) in [
+        ("", &whole[..]),
+        ("&limit=18446744073709551615", &whole),
+        ("&limit=8388609", &whole[..8_388_609]),
+        ("&offset=17&limit=4194305", &whole[17..4_194_322]),
+        ("&offset=4194304", &whole[4_194_304..]),
+    ] {
+        let answer =
+            bench.http.get(&format!("{COMMANDS}/{id}/output?machine=a-1&stream=stdout{query}")).await?;
+        ensure!(answer.status == 200 && answer.header("signalbox-total") == Some("9000001"), "{query}");
+        assert!(answer.body == expected, "{query}: {} bytes came", answer.body.len());
     }
     Ok(())
 }

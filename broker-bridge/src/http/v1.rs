@@ -50,9 +50,8 @@ const CURSOR_WAIT: Duration = Duration::from_secs(5);
 /// Longest long poll, and the one when none is given.
 const WAIT_MS: std::ops::RangeInclusive<u64> = 0..=60_000;
 const DEFAULT_WAIT_MS: u64 = 30_000;
-/// Bytes of output of one answer: most, and when no limit is given.
-const MOST_OUTPUT: u32 = 16 * 1024 * 1024;
-const DEFAULT_OUTPUT: u32 = 1024 * 1024;
+/// Bytes of output that are looked up at once; an answer is as long as is wanted.
+const RANGE_BYTES: u32 = 4 * 1024 * 1024;
 /// Longest idempotency key.
 const KEY_BYTES: usize = 255;
 /// Machines of a page when no limit is given: fleets up to this size need no paging.
@@ -186,49 +185,101 @@ pub(super) struct OutputQuery {
     stream: OutputStream,
     #[serde(default)]
     offset: u64,
-    limit: Option<u32>,
+    limit: Option<u64>,
 }
 
 /// `GET /commands/{id}/output`
 pub(super) async fn output(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
     let OutputQuery { machine, stream, offset, limit } = query(&uri)?;
-    let limit = limit.unwrap_or(DEFAULT_OUTPUT);
-    if !(1..=MOST_OUTPUT).contains(&limit) {
-        return Err(invalid(format!("limit must be 1 to {MOST_OUTPUT}; read on at the offset behind it")));
+    if limit == Some(0) {
+        return Err(invalid("limit must be 1 or more; leave it out to read to the end"));
     }
+    let wanted = limit.unwrap_or(u64::MAX);
     let api = &shared.front.api;
-    let mut range = ranges::range(api, &caller, &ReadOutput { id, machine, stream, offset, limit }).await?;
+    let asked = ReadOutput { id, machine, stream, offset, limit: at_once(wanted) };
+    let mut range = ranges::range(api, &caller, &asked).await?;
     let (mut len, total) = (range.len, range.total);
     let (mut next, mut truncated) = (range.next_offset, range.truncated);
+    // Otherwise more may follow, and nobody has counted it.
+    let mut is_all = len == wanted || range.end() >= total;
     let mut pieces = range.take_pieces();
     // The first piece is read before the head is sent: only then can its loss be told.
     let first = match pieces.next(api.view()).await {
         None => Bytes::new(),
         Some(Ok(bytes)) => bytes,
         Some(Err(PieceError::Gone { len: gone })) => {
-            (len, next, truncated) = (0, Some(offset.saturating_add(gone)), true);
+            (len, next, truncated, is_all) = (0, Some(offset.saturating_add(gone)), true, true);
             Bytes::new()
         }
         Some(Err(error)) => return Err(error.problem().into()),
     };
-    let body = if len == 0 { Body::empty() } else { piecewise(&shared, first, pieces) };
+    is_all |= len == 0;
+    let rest = Rest {
+        shared: Arc::clone(&shared),
+        caller,
+        asked,
+        at: range.end(),
+        left: wanted - range.len,
+        pieces,
+    };
+    let body = if len == 0 { Body::empty() } else { piecewise(first, rest) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::CONTENT_LENGTH, len.into());
+    if is_all {
+        headers.insert(header::CONTENT_LENGTH, len.into());
+    }
     headers.insert(TOTAL, total.into());
     headers.insert(TRUNCATED, HeaderValue::from_static(if truncated { "true" } else { "false" }));
     headers.extend(next.map(|next| (NEXT_OFFSET, next.into())));
     Ok(response)
 }
 
-/// A body that reads a piece when the one before was taken. A piece that cannot be had breaks the connection:
-/// the length was promised, and nobody may take less for the whole.
-fn piecewise(shared: &Arc<Shared>, first: Bytes, rest: ranges::Pieces) -> Body {
-    let shared = Arc::clone(shared);
-    let rest = stream::unfold((shared, rest), |(shared, mut rest)| async move {
-        let next = rest.next(shared.front.api.view()).await?;
-        Some((next, (shared, rest)))
+/// Bytes of output that are looked up at once: what is in memory of them is where they are.
+fn at_once(wanted: u64) -> u32 {
+    u32::try_from(wanted).unwrap_or(u32::MAX).min(RANGE_BYTES)
+}
+
+/// Output that follows, looked up range by range and read piece by piece.
+struct Rest {
+    shared: Arc<Shared>,
+    caller: Caller,
+    asked: ReadOutput,
+    /// Where the next range begins.
+    at: u64,
+    /// Bytes of it that are still wanted.
+    left: u64,
+    pieces: ranges::Pieces,
+}
+
+impl Rest {
+    /// The next piece; `None` where the output ends for now, or bytes were left out.
+    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        let api = &self.shared.front.api;
+        if let Some(piece) = self.pieces.next(api.view()).await {
+            return Some(piece.map_err(axum::Error::new));
+        }
+        if self.left == 0 {
+            return None;
+        }
+        let asked = ReadOutput { offset: self.at, limit: at_once(self.left), ..self.asked.clone() };
+        match ranges::range(api, &self.caller, &asked).await {
+            Ok(mut range) => {
+                (self.at, self.left) = (range.end(), self.left.saturating_sub(range.len));
+                self.pieces = range.take_pieces();
+                self.pieces.next(api.view()).await.map(|piece| piece.map_err(axum::Error::new))
+            }
+            Err(problem) => Some(Err(axum::Error::new(problem))),
+        }
+    }
+}
+
+/// A body that reads a piece when the one before was taken. A piece that cannot be had breaks the connection: nobody
+/// may take less for the whole.
+fn piecewise(first: Bytes, rest: Rest) -> Body {
+    let rest = stream::unfold(rest, |mut rest| async move {
+        let next = rest.next().await?;
+        Some((next, rest))
     });
     Body::from_stream(stream::once(async { Ok(first) }).chain(rest))
 }
