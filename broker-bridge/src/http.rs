@@ -9,19 +9,20 @@ mod health;
 mod problem;
 mod v1;
 
-use std::{future::IntoFuture as _, sync::Arc, time::Duration};
+use std::{future::IntoFuture as _, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
-    response::Response,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use futures_util::FutureExt as _;
 use signalbox_schemas::error::ErrorCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use self::{
     connection::{Bounded, Pace, Patience},
@@ -64,8 +65,14 @@ struct Shared {
 /// [`HttpError`] when the listener fails.
 pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken) -> Result<(), HttpError> {
     let shared = Arc::new(Shared { front, stop: stop.clone() });
+    let api = Arc::clone(&shared.front.api);
+    let refused = Arc::new(move |code| {
+        if let Some(count) = api.refused("http", code) {
+            info!(%code, count, "request refused: its head cannot be read");
+        }
+    });
     let service = router(shared).into_make_service_with_connect_info::<Pace>();
-    let serving = axum::serve(Bounded::new(listener, Patience::default()), service)
+    let serving = axum::serve(Bounded::new(listener, Patience::default(), refused), service)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     tokio::select! {
@@ -87,11 +94,18 @@ fn router(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&shared), v1::after_cursor))
         .layer(from_fn_with_state(Arc::clone(&shared), auth::require));
-    Router::new()
+    let router = Router::new()
         .route("/health", get(health::health))
         .nest("/api/v1", v1)
         .fallback(no_such_path)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(method_not_allowed);
+    guarded(router, shared)
+}
+
+/// What surrounds every request.
+fn guarded(router: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    router
+        .layer(from_fn_with_state(Arc::clone(&shared), unpanicked))
         .layer(from_fn_with_state(Arc::clone(&shared), account))
         .layer(from_fn(in_progress))
         .with_state(shared)
@@ -111,6 +125,18 @@ async fn in_progress(ConnectInfo(pace): ConnectInfo<Pace>, request: Request, nex
     next.run(request).await
 }
 
+/// Answers also when a handler panics: the client would see a broken connection, and nobody a count.
+async fn unpanicked(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
+    // What a request has changed lies behind locks that go on when their holder panicked.
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        shared.front.api.count("http", "panicked");
+        error!(path, "a request panicked");
+        Refusal::panicked().into_response()
+    })
+}
+
 /// Counts refusals, and logs few of them.
 async fn account(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
@@ -125,4 +151,39 @@ async fn account(State(shared): State<Arc<Shared>>, request: Request, next: Next
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_testkit::http::Http;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::core::still::Still;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_counted() {
+        let still = Still::start().await.unwrap();
+        let api = still.api();
+        let front =
+            Front { api: Arc::clone(&api), admin_token: "t".to_owned(), holds_lease: Box::new(|| false) };
+        let shared = Arc::new(Shared { front, stop: CancellationToken::new() });
+        let panics = || async {
+            assert!(std::hint::black_box(false), "as it shall");
+            "never"
+        };
+        let router = guarded(Router::new().route("/panics", get(panics)), shared);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = Http::new(&format!("http://{}", listener.local_addr().unwrap()), "t");
+        let bounded = Bounded::new(listener, Patience::default(), Arc::new(|_| {}));
+        let mut tasks = JoinSet::new();
+        let service = router.into_make_service_with_connect_info::<Pace>();
+        tasks.spawn(async move { axum::serve(bounded, service).into_future().await.unwrap() });
+        let answer = http.get("/panics").await.unwrap();
+        let problem = answer.json().unwrap();
+        assert_eq!((answer.status, &problem["code"]), (500, &"not_accepted".into()), "{problem}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        let counters = api.counters();
+        assert_eq!((counters.get("http.panicked"), counters.get("http.not_accepted")), (Some(&1), Some(&1)));
+    }
 }

@@ -554,6 +554,36 @@ async fn output_is_read_to_its_end_whatever_its_size() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_head_that_cannot_be_read_is_a_problem_too() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let long = "x".repeat(500_000);
+    for (head, status, code) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "invalid"),
+        (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000)), 414, "too_large"),
+        (format!("GET /health HTTP/1.1\r\nhost: x\r\nx-long: {long}\r\n\r\n"), 431, "too_large"),
+        (format!("GET /health HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(500)), 431, "too_large"),
+    ] {
+        let mut stream = TcpStream::connect(bench.base.trim_start_matches("http://")).await?;
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8(answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(head.contains("content-type: application/problem+json"), "{answer}");
+        let problem: Value = serde_json::from_str(body)?;
+        assert_eq!((&problem["status"], &problem["code"]), (&json!(status), &json!(code)), "{answer}");
+    }
+    let counters = bench.http.json("/health").await?["counters"].clone();
+    assert_eq!(
+        (&counters["http.invalid"], &counters["http.too_large"]),
+        (&json!(1), &json!(3)),
+        "{counters}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn cancelling_counts_what_had_not_ended() -> Result<()> {
     let bench = Bench::start(&["a-1", "a-2"]).await?;
     let id = bench.submit("all").await?;

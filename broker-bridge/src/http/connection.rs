@@ -8,9 +8,13 @@
 //!
 //! The last one is why a 10 MB body gets its answer: closing a socket with unread bytes resets it, and the
 //! client would see the reset instead of the refusal.
+//!
+//! A head that cannot be read reaches no handler: the server underneath answers it with a bare status. That answer goes
+//! out as a problem document instead.
 
 use std::{
     io,
+    io::IoSlice,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -25,6 +29,7 @@ use axum::{
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},
 };
+use signalbox_schemas::error::ErrorCode;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -32,6 +37,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tracing::warn;
+
+use super::problem::Refusal;
 
 /// Most connections at once; more wait in the listener's backlog.
 const CONNECTIONS: usize = 1024;
@@ -58,16 +65,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Read at once while lingering.
 const LINGER_BYTES: usize = 16 * 1024;
 
+/// Hears of what was refused before any handler saw it.
+type Refused = Arc<dyn Fn(ErrorCode) + Send + Sync>;
+
 /// A listener with a bound.
 pub(super) struct Bounded {
     listener: TcpListener,
     permits: Arc<Semaphore>,
     patience: Patience,
+    refused: Refused,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener, patience: Patience) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)), patience }
+    pub(super) fn new(listener: TcpListener, patience: Patience, refused: Refused) -> Self {
+        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)), patience, refused }
     }
 }
 
@@ -82,7 +93,10 @@ impl Listener for Bounded {
                 return std::future::pending().await;
             };
             match self.listener.accept().await {
-                Ok((stream, address)) => return (Guarded::new(stream, permit, self.patience), address),
+                Ok((stream, address)) => {
+                    let refused = Arc::clone(&self.refused);
+                    return (Guarded::new(stream, permit, self.patience, refused), address);
+                }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -151,11 +165,14 @@ pub(super) struct Guarded {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs while the rest of a body is forgotten.
     linger: Option<Pin<Box<Sleep>>>,
+    /// What is left of a problem document that goes out instead of a bare status.
+    instead: Option<Vec<u8>>,
+    refused: Refused,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Guarded {
-    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, patience: Patience) -> Self {
+    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, patience: Patience, refused: Refused) -> Self {
         // An answer is written at once; waiting for more of it would only cost time.
         if let Err(error) = stream.set_nodelay(true) {
             warn!(%error, "cannot set TCP_NODELAY");
@@ -169,6 +186,8 @@ impl Guarded {
             idle: Box::pin(sleep(patience.head)),
             stalled: None,
             linger: None,
+            instead: None,
+            refused,
             _permit: permit,
         }
     }
@@ -211,6 +230,40 @@ impl Guarded {
     }
 }
 
+/// The status of an answer without a body that the server underneath made itself: a handler's refusals have one.
+fn bare_status(answer: &[u8]) -> Option<u16> {
+    let answer = str::from_utf8(answer).ok()?;
+    let (status, headers) = answer.strip_prefix("HTTP/1.1 ")?.split_once(' ')?;
+    let is_bare = headers.ends_with("\r\n\r\n") && headers.contains("\r\ncontent-length: 0\r\n");
+    status.parse().ok().filter(|_| is_bare)
+}
+
+impl Guarded {
+    /// Writes `instead` in the place of an answer of `len` bytes.
+    fn poll_instead(&mut self, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<usize>> {
+        while let Some(rest) = self.instead.as_mut().filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            rest.drain(..written);
+        }
+        self.instead = None;
+        Poll::Ready(Ok(len))
+    }
+
+    /// Whether `answer` is a bare status that goes out as a problem document.
+    fn replaces(&mut self, answer: &[u8]) -> bool {
+        if self.instead.is_some() {
+            return true;
+        }
+        let Some(refusal) = bare_status(answer).and_then(Refusal::bad_head) else { return false };
+        (self.refused)(refusal.code());
+        self.instead = Some(refusal.to_last_answer());
+        true
+    }
+}
+
 impl AsyncRead for Guarded {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -226,16 +279,23 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let written = if self.replaces(buf) {
+            self.poll_instead(cx, buf.len())
+        } else {
+            Pin::new(&mut self.stream).poll_write(cx, buf)
+        };
         self.watch_write(cx, written)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let written = match bufs {
+            [only] if self.replaces(only) => self.poll_instead(cx, only.len()),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        };
         self.watch_write(cx, written)
     }
 
@@ -296,7 +356,8 @@ mod tests {
         };
         let router = Router::new().route("/slow", get(slow)).route("/big", get(big));
         let service = router.into_make_service_with_connect_info::<Pace>();
-        let bounded = Bounded::new(listener, Patience { head: SHORT, write: SHORT, linger: SHORT });
+        let bounded =
+            Bounded::new(listener, Patience { head: SHORT, write: SHORT, linger: SHORT }, Arc::new(|_| {}));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(bounded, service).into_future().await.unwrap() });
         (address, tasks)
@@ -308,6 +369,21 @@ mod tests {
         // A reset is a close too.
         let _ = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the server does not close");
         bytes
+    }
+
+    #[test]
+    fn only_bare_statuses_are_exchanged() {
+        let bare =
+            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(bare_status(bare.as_bytes()), Some(431));
+        for other in [
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK",
+            "content-length: 0\r\n\r\n",
+            "",
+        ] {
+            assert_eq!(bare_status(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[tokio::test]
