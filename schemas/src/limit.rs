@@ -26,6 +26,10 @@ pub const RELAY_PAYLOAD_BYTES: usize = 256 * 1024;
 pub const BROKER_PAYLOAD_BYTES: usize = 1024 * 1024;
 /// Largest fact (claim, rejection, withdrawal, start, exit, lost) including inline output.
 pub const FACT_BYTES: usize = 128 * 1024;
+/// Longest text for people, and longest code, in a fact that is shown; what is longer is cut.
+pub const FACT_TEXT_BYTES: usize = 512;
+/// Longest name of a signal: `SIGRTMIN+15` has 11.
+pub const SIGNAL_BYTES: usize = 32;
 /// Largest heartbeat.
 pub const HEARTBEAT_BYTES: usize = 16 * 1024;
 /// Largest authors document.

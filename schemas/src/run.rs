@@ -82,7 +82,7 @@ pub struct Rejection {
     pub cid: CommandId,
     /// Why.
     pub reason: RejectReason,
-    /// Why, for people; at most 512 bytes.
+    /// Why, for people; cut at 512 bytes by whoever reads it.
     pub message: String,
     /// When, Unix ms by the relay's clock.
     pub rejected_at: u64,
@@ -191,7 +191,7 @@ pub struct InlineOutput {
 pub struct RunError {
     /// Stable code, such as `spawn_failed`, `keeper_gone`, `bad_register`.
     pub code: String,
-    /// For people; at most 512 bytes.
+    /// For people; cut at 512 bytes by whoever reads it.
     pub message: String,
 }
 
@@ -211,7 +211,7 @@ pub struct Exit {
     /// Exit code of the shell, 0 to 255, when it ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Name of the signal that ended the shell, such as `SIGKILL`.
+    /// Name of the signal that ended the shell, such as `SIGKILL`; at most 32 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// Why it could not start.
@@ -240,8 +240,14 @@ impl Message for Exit {
 }
 
 impl Exit {
-    /// Whether state, code, signal and error agree: `completed` is exit code 0 and nothing else.
+    /// Whether code and signal are in their range, and agree with state and error: `completed` is exit code 0 and
+    /// nothing else.
     pub fn is_consistent(&self) -> bool {
+        let code = self.exit_code.is_none_or(|code| (0..=255).contains(&code));
+        let signal = self.signal.as_ref().is_none_or(|name| name.len() <= limit::SIGNAL_BYTES);
+        if !code || !signal {
+            return false;
+        }
         let clean = self.exit_code == Some(0) && self.signal.is_none() && self.error.is_none();
         match self.state {
             ExitState::Completed => clean,
@@ -461,13 +467,31 @@ fn keep_first<T>(slot: &mut Option<Slot<T>>, sequence: u64, value: T) -> bool {
     first
 }
 
+/// Relays write what they like: a text is shown in every list and feed.
+fn cut(text: &mut String) {
+    let end = text.floor_char_boundary(limit::FACT_TEXT_BYTES);
+    text.truncate(end);
+}
+
 impl RunFacts {
-    /// Adds a verified fact that the stream holds at `sequence`. Answers whether anything changed.
+    /// Adds a verified fact that the stream holds at `sequence`, its texts cut at [`limit::FACT_TEXT_BYTES`]. Answers
+    /// whether anything changed.
     pub fn apply(&mut self, sequence: u64, fact: Fact) -> bool {
         match fact {
-            Fact::Register(register) => keep_first(&mut self.register, sequence, register),
+            Fact::Register(mut register) => {
+                if let Register::Rejected { message, .. } = &mut register {
+                    cut(message);
+                }
+                keep_first(&mut self.register, sequence, register)
+            }
             Fact::Start(start) => keep_first(&mut self.start, sequence, start),
-            Fact::Exit(exit) => keep_first(&mut self.exit, sequence, exit),
+            Fact::Exit(mut exit) => {
+                if let Some(error) = &mut exit.error {
+                    cut(&mut error.code);
+                    cut(&mut error.message);
+                }
+                keep_first(&mut self.exit, sequence, exit)
+            }
             Fact::Lost(lost) => self.keep_lost(Slot { sequence, value: lost }),
         }
     }
@@ -631,6 +655,37 @@ mod tests {
             let mut shuffled: Vec<_> = order.iter().filter(|_| !stream.is_empty()).map(|i| i.get(&stream).clone()).collect();
             shuffled.extend(stream.iter().rev().cloned());
             prop_assert_eq!(fold(&shuffled), straight);
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_when_they_are_taken() {
+        // The cut falls into a letter of two bytes.
+        let long = format!("x{}", "ü".repeat(1_000));
+        let rejected = Register::Rejected { reason: RejectReason::Forbidden, message: long.clone() };
+        let mut run = RunFacts::default();
+        run.apply(1, Fact::Register(rejected));
+        assert_eq!(run.error().unwrap().message, long[..511]);
+        let Fact::Exit(mut failed) = exit(ExitState::Failed, None, NONCE) else { unreachable!() };
+        failed.error = Some(RunError { code: long.clone(), message: long.clone() });
+        let mut run = RunFacts::default();
+        run.apply(1, claimed());
+        run.apply(2, Fact::Exit(failed));
+        let error = run.error().unwrap();
+        assert_eq!((&*error.code, &*error.message), (&long[..511], &long[..511]));
+    }
+
+    #[test]
+    fn an_exit_out_of_range_is_none() {
+        let with = |code, signal: Option<&str>| {
+            let Fact::Exit(mut failed) = exit(ExitState::Failed, code, NONCE) else { unreachable!() };
+            failed.signal = signal.map(str::to_owned);
+            fold(&[(1, claimed()), (2, Fact::Exit(failed))])
+        };
+        assert_eq!(with(Some(255), None), RunState::Failed);
+        assert_eq!(with(None, Some("SIGRTMIN+15")), RunState::Failed);
+        for (code, signal) in [(Some(256), None), (Some(-1), None), (None, Some("S".repeat(33)))] {
+            assert_eq!(with(code, signal.as_deref()), RunState::Executing, "{code:?} {signal:?}");
         }
     }
 
