@@ -265,7 +265,7 @@ impl View {
     }
 
     /// A page of commands, newest first, as many as fit a message: at least one. `after` is opaque; one that is not
-    /// ours ([`is_place`]) answers the first page.
+    /// ours answers the first page.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.

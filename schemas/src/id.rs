@@ -108,13 +108,15 @@ text_id!(
     |text| is_token(text) && !RESERVED.contains(&text)
 );
 text_id!(
-    /// A machine as people and applications call it: 1-128 printable characters.
+    /// A machine as people and applications call it: 1-128 printable characters, without white space at its ends, which
+    /// headers and selectors lose.
     MachineId,
     "machine id",
-    "1-128 printable characters",
+    "1-128 printable characters without white space at the ends",
     |text| {
         let count = text.chars().count();
-        (1..=MACHINE_ID_CHARS).contains(&count) && !text.chars().any(char::is_control)
+        let printable = !text.chars().any(char::is_control);
+        (1..=MACHINE_ID_CHARS).contains(&count) && printable && text.trim().len() == text.len()
     }
 );
 text_id!(
@@ -335,6 +337,16 @@ mod tests {
 
     #[rstest]
     #[case("")]
+    #[case(" ")]
+    #[case(" web")]
+    #[case("web\u{a0}")]
+    #[case("we\nb")]
+    fn refuses_machine_ids(#[case] text: &str) {
+        assert!(MachineId::new(text).is_err(), "accepted {text:?}");
+    }
+
+    #[rstest]
+    #[case("")]
     #[case("a.b")]
     #[case("a*")]
     #[case(">")]
@@ -373,6 +385,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_machine_id_has_a_good_token(id in "\\PC{1,128}") {
+            prop_assume!(id.trim() == id);
             let token = MachineId::new(id).unwrap().token();
             prop_assert!(MachineToken::new(token.as_str()).is_ok());
         }
