@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -20,9 +21,14 @@ use signalbox_link::{Link, Login, Options};
 use signalbox_schemas::{
     id::{MachineId, OperatorId},
     layout::Layout,
+    limit::RELAY_PAYLOAD_BYTES,
     stream,
 };
 use signalbox_testkit::{Broker, eventually};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
 
 const CID: &str = "0193a2b4-0000-7000-8000-000000000001";
 const OTHER_CID: &str = "0193a2b4-0000-7000-8000-000000000002";
@@ -92,6 +98,31 @@ impl Fleet {
         connect(&self.broker.url(), &creds, Some(&format!("_INBOX_{machine}"))).await
     }
 
+    /// Token and seed of a machine's login.
+    fn login(&self, machine: &str) -> Result<(String, String)> {
+        let text = std::fs::read_to_string(self.layout.machines_dir().join(machine).join("relay.creds"))?;
+        let lines: Vec<&str> = text.lines().collect();
+        let after = |begin: &str| lines.iter().skip_while(|line| !line.contains(begin)).nth(1);
+        match (after("BEGIN NATS USER JWT"), after("BEGIN USER NKEY SEED")) {
+            (Some(token), Some(seed)) => Ok(((*token).to_owned(), (*seed).to_owned())),
+            _ => bail!("no login file"),
+        }
+    }
+
+    /// A relay's login on a bare socket: no client stands in the way of what is sent.
+    async fn bare_relay(&self, machine: &str) -> Result<BufReader<TcpStream>> {
+        let (token, seed) = self.login(machine)?;
+        let mut socket = BufReader::new(TcpStream::connect(("127.0.0.1", self.broker.port())).await?);
+        let mut info = String::new();
+        socket.read_line(&mut info).await?;
+        let info: Value = serde_json::from_str(info.trim_start_matches("INFO "))?;
+        let nonce = info.get("nonce").and_then(Value::as_str).context("no nonce")?;
+        let sig = BASE64URL_NOPAD.encode(&KeyPair::from_seed(&seed)?.sign(nonce.as_bytes())?);
+        let connect = json!({ "jwt": token, "sig": sig, "verbose": false, "headers": true, "protocol": 1 });
+        assert_eq!(say(&mut socket, format!("CONNECT {connect}").as_bytes()).await?, "PONG");
+        Ok(socket)
+    }
+
     async fn operator(&self, name: &str) -> Result<Client> {
         connect(&self.broker.url(), &self.layout.creds(&format!("operator-{name}")), None).await
     }
@@ -112,6 +143,19 @@ impl Fleet {
             }
         }
         Ok(all)
+    }
+}
+
+/// Sends a line, and answers what the broker has to say about it.
+async fn say(socket: &mut BufReader<TcpStream>, line: &[u8]) -> Result<String> {
+    // A broker that has heard enough closes while this is still being sent.
+    let _ = socket.write_all(&[line, b"\r\nPING\r\n"].concat()).await;
+    loop {
+        let mut answer = String::new();
+        socket.read_line(&mut answer).await?;
+        if !answer.starts_with("INFO ") {
+            return Ok(answer.trim_end().to_owned());
+        }
     }
 }
 
@@ -362,7 +406,7 @@ async fn a_relay_hears_nobody_elses_mail() -> Result<()> {
 async fn a_reply_subject_stores_nothing_under_another_name() -> Result<()> {
     let fleet = Fleet::start().await?;
     let before = fleet.stored().await?;
-    let relay = fleet.relay("demo-1").await?;
+    let (relay, victim) = (fleet.relay("demo-1").await?, fleet.relay("demo-2").await?);
     let mut writes = 0;
     for (n, reply) in [
         format!("run.main.demo-2.{OTHER_CID}.claim"),
@@ -378,6 +422,8 @@ async fn a_reply_subject_stores_nothing_under_another_name() -> Result<()> {
         "$JS.API.STREAM.DELETE.MBOX".to_owned(),
         "api.main.local.commands.submit.12345678".to_owned(),
         "feed.main.local.12345678".to_owned(),
+        "_INBOX_demo-2.stolen".to_owned(),
+        "_INBOX_demo-2.stolen.1".to_owned(),
     ]
     .into_iter()
     .enumerate()
@@ -408,6 +454,46 @@ async fn a_reply_subject_stores_nothing_under_another_name() -> Result<()> {
     let mut after = fleet.stored().await?;
     after.messages.retain(|at, (subject, ..)| before.messages.contains_key(at) || !is_own(subject));
     assert_eq!(after, before);
+    // What lands in another relay's inbox answers none of its questions: nobody can guess where it listens for that.
+    for (subject, expected) in [
+        ("$JS.API.DIRECT.GET.MBOX.mbox.main.demo-2", "mailbox of demo-2"),
+        ("$JS.API.DIRECT.GET.DOC.doc.main.demo-2.config", "document of demo-2"),
+    ] {
+        assert_eq!(ask(&victim, subject, "").await.as_deref(), Some(expected));
+    }
+    assert_eq!(victim.statistics().connects.load(Ordering::Relaxed), 1, "its connection was lost");
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_than_a_relay_may_send_is_not_stored() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let victim = fleet.relay("demo-2").await?;
+    let mut mail = victim.subscribe("live.mbox.main.demo-2").await?;
+    victim.flush().await?;
+    let publish = async |bytes: usize| -> Result<String> {
+        let line = format!("PUB out.main.demo-1.{CID} {bytes}\r\n{}", "x".repeat(bytes));
+        say(&mut fleet.bare_relay("demo-1").await?, line.as_bytes()).await
+    };
+    let stored = async || -> Result<Vec<usize>> {
+        let messages = fleet.stored().await?.messages;
+        Ok(messages
+            .iter()
+            .filter(|((stream, _), _)| stream == "OUT")
+            .map(|(_, (.., body))| body.len())
+            .collect())
+    };
+    assert_eq!(publish(RELAY_PAYLOAD_BYTES).await?, "PONG");
+    assert_eq!(stored().await?, [RELAY_PAYLOAD_BYTES]);
+    assert_eq!(publish(300 * 1024).await?, "-ERR 'Maximum Payload Violation'");
+    assert_eq!(stored().await?, [RELAY_PAYLOAD_BYTES]);
+
+    fleet.put("mbox.main.demo-2", "newest").await?;
+    let seen = tokio::time::timeout(Duration::from_secs(5), mail.next()).await?;
+    assert_eq!(seen.context("the other relay hears nothing")?.payload.as_ref(), b"newest");
+    let answer = ask(&victim, &format!("out.main.demo-2.{CID}"), "own").await.context("no answer")?;
+    assert!(answer.contains("\"seq\""), "{answer}");
+    assert_eq!(victim.statistics().connects.load(Ordering::Relaxed), 1, "its connection was lost");
     Ok(())
 }
 
@@ -582,16 +668,7 @@ async fn a_stolen_signing_key_mints_only_what_its_scope_says() -> Result<()> {
 #[tokio::test]
 async fn a_token_without_its_seed_opens_nothing() -> Result<()> {
     let fleet = Fleet::start().await?;
-    let read = |machine: &str| -> Result<(String, String)> {
-        let text = std::fs::read_to_string(fleet.layout.machines_dir().join(machine).join("relay.creds"))?;
-        let lines: Vec<&str> = text.lines().collect();
-        let after = |begin: &str| lines.iter().skip_while(|line| !line.contains(begin)).nth(1);
-        match (after("BEGIN NATS USER JWT"), after("BEGIN USER NKEY SEED")) {
-            (Some(token), Some(seed)) => Ok(((*token).to_owned(), (*seed).to_owned())),
-            _ => bail!("no login file"),
-        }
-    };
-    let ((token, seed), (_, other_seed)) = (read("demo-1")?, read("demo-2")?);
+    let ((token, seed), (_, other_seed)) = (fleet.login("demo-1")?, fleet.login("demo-2")?);
     let url = fleet.broker.url();
     assert!(is_let_in(&url, &token, &seed).await?);
     assert!(!is_let_in(&url, &token, &other_seed).await?);
