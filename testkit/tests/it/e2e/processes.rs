@@ -1,13 +1,21 @@
 //! What can be typed into a shell: each as the keeper's rules say.
 
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
 use anyhow::{Context as _, Result, ensure};
+use rstest::rstest;
 use serde_json::{Value, json};
 use signalbox_testkit::{
     eventually::eventually,
     http::run_on,
-    process::is_alive,
+    process::{Signal, is_alive, signal},
     stack::{Options, Stack},
 };
+
+use super::main_job::cli;
 
 async fn one(stack: &Stack, body: &Value) -> Result<(String, Value)> {
     let mut body = body.clone();
@@ -73,18 +81,41 @@ async fn a_signal_has_its_name() -> Result<()> {
     Ok(())
 }
 
+#[rstest]
+#[case::that_lets_go_of_the_pipes("(setsid sh -c 'echo $$; exec sleep 30 >/dev/null 2>&1' &)", 0..1_000)]
+#[case::that_keeps_them("(setsid sh -c 'echo $$; exec sleep 30' &)", 1_000..3_000)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_double_fork_that_holds_the_pipe_holds_it_one_second() -> Result<()> {
+async fn a_double_fork_holds_its_run_for_a_second_at_most(
+    #[case] command: &str,
+    #[case] lasts_ms: Range<u64>,
+) -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
-    let body = json!({"command": "setsid sh -c 'echo $$; exec sleep 30' & sleep 0.2; echo out"});
-    let (id, run) = one(&stack, &body).await?;
-    assert_eq!(run["state"], "completed");
-    assert!(run["duration_ms"].as_u64().context("no duration")? < 15_000, "{run}");
+    let since = Instant::now();
+    let (id, run) = one(&stack, &json!({"command": command})).await?;
+    assert!(since.elapsed() < Duration::from_secs(3), "settled after {:?}", since.elapsed());
+    assert_eq!((&run["state"], &run["group_dead"]), (&json!("completed"), &json!(true)));
+    assert!(lasts_ms.contains(&run["duration_ms"].as_u64().context("no duration")?), "{run}");
     let pid = pid_from(&stack, &id).await?;
     // It left the process group: the rule ends the group, not the session it made for itself.
     ensure!(is_alive(pid), "a daemon of its own session was ended");
-    signalbox_testkit::process::signal(pid, signalbox_testkit::process::Signal::KILL)?;
-    Ok(())
+    signal(pid, Signal::KILL)
+}
+
+/// In the run's group one process cannot be reaped: its parent made a session of its own and reaps nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_does_not_empty_is_said_to_be_alive() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let parent = r#"echo $$; sleep 60 >/dev/null 2>&1 & exec setsid sh -c "exec sleep 60 >/dev/null 2>&1""#;
+    let since = Instant::now();
+    let (id, run) = one(&stack, &json!({"command": format!("sh -c '{parent}' &")})).await?;
+    // TERM, 5 s, KILL, 10 s.
+    let took = since.elapsed();
+    assert!((15..20).contains(&took.as_secs()), "settled after {took:?}");
+    assert_eq!((&run["state"], &run["group_dead"]), (&json!("completed"), &json!(false)));
+    assert!(run["duration_ms"].as_u64().context("no duration")? < 1_000, "{run}");
+    let (_, stdout, _) = cli(&stack, &["show", &id]).await?;
+    assert!(stdout.contains("processes are left"), "{stdout}");
+    signal(pid_from(&stack, &id).await?, Signal::KILL)
 }
 
 #[tokio::test(flavor = "multi_thread")]
