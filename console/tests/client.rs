@@ -15,8 +15,8 @@ use signalbox_console::client::{
 use signalbox_link::{Headers, Link, Login, Options, Subscription};
 use signalbox_schemas::{
     api::{
-        Accepted, Answer, AnswerBody, Credit, FeedEvent, Liveness, OpenFeed, Previewed, Request, Submit,
-        Target, Watch, chunk, op,
+        Accepted, Answer, AnswerBody, Credit, FeedEvent, Liveness, OpenFeed, Page, Previewed, Request,
+        Submit, Target, Watch, chunk, op,
     },
     command::{CommandSpec, Grant},
     error::{ErrorCode, Problem},
@@ -437,6 +437,39 @@ async fn a_refused_feed_is_told_and_asked_for_again() {
     }
     let (_, opened): (_, OpenFeed) = fake.wait_for(op::FEED_OPEN).await;
     assert_eq!(opened.watch, Watch::Commands);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_never_ends_is_refused() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let view = |n: usize| {
+        let id = machine(&format!("m-{n}"));
+        serde_json::json!({
+            "id": id, "token": id.token(), "state": "offline", "last_seen_at": null,
+            "running": 0, "pending": 0, "relay": null, "facts": null, "metrics": null,
+        })
+    };
+    // The same page again and again, then ever new ones.
+    for repeats in [true, false] {
+        let mut tasks = JoinSet::new();
+        let asking = client.clone();
+        tasks.spawn(async move { asking.machines().await });
+        let ended = loop {
+            tokio::select! {
+                ended = tasks.join_next() => break ended.unwrap().unwrap(),
+                (rid, page) = fake.wait_for::<Page>(op::MACHINES_LIST) => {
+                    let from: usize = page.after.map_or(0, |after| after.parse().unwrap());
+                    let n = if repeats { 1 } else { 4_000 };
+                    let next = if repeats { 7 } else { from + n };
+                    let items: Vec<_> = (from..from + n).map(view).collect();
+                    fake.ok(&rid, serde_json::json!({ "items": items, "next": next.to_string() })).await;
+                }
+            }
+        };
+        assert!(matches!(ended, Err(ClientError::NotAsMeant(_))), "{repeats}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -239,6 +239,15 @@ impl Follow {
     }
 
     async fn take(&mut self, printer: &Printer, item: FeedItem) -> Result<(), End> {
+        let machine = match &item {
+            FeedItem::Output(piece) => Some(&piece.machine),
+            FeedItem::Run(run) => Some(&run.machine),
+            FeedItem::Command(_) | FeedItem::Settled(_) => None,
+        };
+        // What the command was never signed for is made up.
+        if machine.is_some_and(|machine| !self.runs.contains_key(machine)) {
+            return Ok(());
+        }
         match item {
             FeedItem::Output(piece) if self.json => {
                 printer.print(Piece::Out(Event::output(&piece).line().into())).await?;

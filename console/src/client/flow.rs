@@ -7,7 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use signalbox_schemas::{id::MachineId, limit::FEED_CREDIT_BYTES, output::OutputStream};
+use signalbox_schemas::{
+    id::MachineId,
+    limit::{FEED_CREDIT_BYTES, TARGETS},
+    output::OutputStream,
+};
 
 /// Credit is given back in steps of a quarter of the window: few messages, and the window never runs dry while
 /// the reader keeps up.
@@ -15,6 +19,8 @@ const CREDIT_STEP_BYTES: u64 = FEED_CREDIT_BYTES / 4;
 /// Output held back behind holes, all streams together. A relay has at most 1 MiB in flight and a tail is at
 /// most 1 MiB, so what belongs together fits many times over.
 const HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Streams of one command: a bridge that names more machines than a command may have makes them up.
+const TRACKS: usize = TARGETS * OutputStream::ALL.len();
 
 /// A message of the feed is missing, or another bridge speaks: it must be opened anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +104,9 @@ impl Flow {
         self.consumed += piece.data.len() as u64;
         let Piece { machine, stream, offset, data } = piece;
         let key = (machine, stream);
+        if self.tracks.len() >= TRACKS && !self.tracks.contains_key(&key) {
+            return Vec::new();
+        }
         let track = self.tracks.entry(key.clone()).or_default();
         let end = offset.saturating_add(data.len() as u64);
         if end <= track.next {
@@ -203,6 +212,17 @@ mod tests {
         let given: usize = (1..=40).map(|n| flow.chunk(piece(n * 1_048_577, &big), n).len()).sum();
         assert!(given > 0, "nothing was given out");
         assert!(flow.held_bytes <= HELD_BYTES, "{} bytes are held", flow.held_bytes);
+    }
+
+    #[test]
+    fn machines_that_no_command_could_have_are_not_kept() {
+        let mut flow = Flow::default();
+        for n in 0..5_000 {
+            let machine = MachineId::new(format!("made-up-{n}")).unwrap();
+            flow.chunk(Piece { machine, ..piece(0, b"ab") }, n + 1);
+        }
+        assert_eq!(flow.tracks.len(), 2_000);
+        assert_eq!(flow.credit_due().unwrap_or(flow.consumed), 10_000, "credit for what was dropped is lost");
     }
 
     #[test]

@@ -28,6 +28,8 @@ use super::{
 
 /// Machines per page of the snapshot.
 const PAGE: u32 = 1_000;
+/// Most machines that are taken from a bridge: ten times what a fleet may have.
+const MOST_MACHINES: usize = 100_000;
 /// The snapshot is taken anew this often: it carries what heartbeats do not, such as runs that wait.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// The bridge's round trip is measured this often.
@@ -314,6 +316,13 @@ impl Client {
             let listed: Listed<MachineView> = self.ask(op::MACHINES_LIST, &page).await?;
             let is_empty = listed.items.is_empty();
             machines.extend(listed.items);
+            // Pages that repeat, or that never end, would fill the memory.
+            if machines.len() > MOST_MACHINES {
+                return Err(ClientError::NotAsMeant(format!("it lists more than {MOST_MACHINES} machines")));
+            }
+            if listed.next.is_some() && listed.next == page.after {
+                return Err(ClientError::NotAsMeant("its list of machines repeats itself".to_owned()));
+            }
             after = listed.next;
             // A page without items that goes on would never end.
             if after.is_none() || is_empty {

@@ -42,15 +42,15 @@ fn screens(#[values((80, 24), (120, 40), (40, 10))] (columns, rows): (u16, u16))
 #[test]
 fn a_command_is_typed_and_its_output_seen() {
     let mut stage = Stage::demo(80, 24);
-    stage.keys("jxuptime<enter>");
-    assert_eq!(run_of(stage.asks.last()), ("demo-2", "uptime"));
+    stage.keys("xuptime<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("demo-1", "uptime"));
     stage.accept(3, 1);
     assert_eq!(stage.asks.last(), Some(&Ask::Watch { id: command_id(3) }));
-    stage.run(3, 2, RunState::Executing);
-    stage.output(3, 2, 0, "up 3 days\n");
+    stage.run(3, 1, RunState::Executing);
+    stage.output(3, 1, 0, "up 3 days\n");
     let screen = stage.screen();
     assert!(screen.contains("up 3 days") && screen.contains("executing"), "{screen}");
-    stage.run(3, 2, RunState::Completed);
+    stage.run(3, 1, RunState::Completed);
     let screen = stage.screen();
     assert!(screen.contains("exit 0") && screen.contains("1/1"), "{screen}");
     stage.keys("<esc>");
@@ -145,6 +145,24 @@ fn what_no_bridge_tells_of_any_more_is_marked_until_one_does() {
     assert!(stage.screen().contains("may be old"));
     stage.tell(Told::Command(summary(4, "id", &[(RunState::Completed, 1)])));
     assert!(!stage.screen().contains("may be old"));
+}
+
+#[test]
+fn runs_that_a_command_cannot_have_are_not_shown() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("axuptime<enter>");
+    stage.accept(3, 3);
+    stage.run(3, 1, RunState::Executing);
+    stage.run(3, 7, RunState::Executing);
+    stage.output(3, 8, 0, "made up\n");
+    let screen = stage.screen();
+    assert!(
+        screen.contains("demo-1") && !screen.contains("demo-7") && !screen.contains("made up"),
+        "{screen}"
+    );
+    // Of a command that was not sent from here only the number is known.
+    (1..=5_000).for_each(|n| stage.run(2, n, RunState::Executing));
+    assert_eq!(stage.state.commands.get(command_id(2)).unwrap().run_at(1_000).map(|run| &run.machine), None);
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! One command as it is shown: its runs and their output.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use signalbox_schemas::{
     api::{CommandSummary, Counts, RunView},
     id::{CommandId, MachineId},
+    limit,
     output::OutputStream,
     run::RunState,
     selector::Selector,
@@ -144,6 +148,8 @@ pub struct Command {
     /// When it was last looked at: the order in which output is forgotten.
     pub looked_at: u64,
     runs: Vec<Run>,
+    /// Its machines, where they are known for sure: those that were signed for here.
+    targets: Option<HashSet<MachineId>>,
     by_machine: HashMap<MachineId, usize>,
     /// Places in `runs`, in the order in which they are shown.
     order: Vec<usize>,
@@ -173,6 +179,7 @@ impl Command {
             is_stale: false,
             looked_at: 0,
             runs: Vec::new(),
+            targets: None,
             by_machine: HashMap::new(),
             order: Vec::new(),
             is_stirred: false,
@@ -191,6 +198,11 @@ impl Command {
         }
         self.counts = summary.counts;
         self.source = summary.command;
+    }
+
+    /// Its machines are these and no others.
+    pub fn bind(&mut self, targets: &[MachineId]) {
+        self.targets = Some(targets.iter().cloned().collect());
     }
 
     /// Its runs, in the order in which they are shown.
@@ -267,7 +279,7 @@ impl Command {
     /// Takes a run as it is now.
     pub fn tell_run(&mut self, view: &RunView) {
         self.is_stale = false;
-        let at = self.place(&view.machine, view.state);
+        let Some(at) = self.place(&view.machine, view.state) else { return };
         if let Some(run) = self.runs.get_mut(at) {
             run.refresh(view);
             if run.state.is_settled() {
@@ -280,7 +292,7 @@ impl Command {
     /// Takes output. Bytes that are here already are left out; a jump is said.
     pub fn tell_output(&mut self, machine: &MachineId, stream: OutputStream, offset: u64, data: &[u8]) {
         self.is_stale = false;
-        let at = self.place(machine, RunState::Executing);
+        let Some(at) = self.place(machine, RunState::Executing) else { return };
         let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
         let known = usize::try_from(flow.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
         let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return };
@@ -347,16 +359,20 @@ impl Command {
         self.merged.put(line);
     }
 
-    /// The place of a machine's run; a run that was not known is added.
-    fn place(&mut self, machine: &MachineId, state: RunState) -> usize {
+    /// The place of a machine's run; a run that was not known is added. `None`: the command has no such run, and a
+    /// bridge that tells of it makes it up.
+    fn place(&mut self, machine: &MachineId, state: RunState) -> Option<usize> {
         if let Some(at) = self.by_machine.get(machine) {
-            return *at;
+            return Some(*at);
         }
         let at = self.runs.len();
+        if at >= limit::TARGETS || self.targets.as_ref().is_some_and(|targets| !targets.contains(machine)) {
+            return None;
+        }
         self.runs.push(Run::new(machine.clone(), state));
         self.by_machine.insert(machine.clone(), at);
         self.is_stirred = true;
-        at
+        Some(at)
     }
 
     /// Puts runs in order. Cost: n log n when something changed, else nothing.

@@ -94,6 +94,9 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
             counts: Counts::from([(RunState::Pending, n)]),
         });
     }
+    if let Some(command) = state.commands.get_mut(accepted.id) {
+        command.bind(&accepted.targets);
+    }
     state.modal = None;
     // Running something again stands beside what it repeats, not above it.
     if matches!(state.screen, Screen::Command(_)) {
