@@ -30,7 +30,7 @@ use tokio::{
     process::Command,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use self::{
@@ -52,6 +52,9 @@ use crate::{
 
 /// Setting a state directory up takes some hundred milliseconds.
 const INIT_WITHIN: Duration = Duration::from_mins(1);
+
+/// How often there is looked for what has to be renewed; the shortest life is 90 days, and half of it is left then.
+const RENEW_EVERY: Duration = Duration::from_hours(24);
 
 /// Something does not start.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +169,7 @@ pub async fn up(config: &Config, args: &args::Up) -> Result<u8, Failure> {
         }
     };
     log::begin(&Log::File("up", &config.layout));
+    let bridge = programs.bridge.clone();
     let mut fleet = Fleet::new(config.layout.clone(), programs, !args.no_restart);
     let started = tokio::select! {
         started = start(&config, args, &mut fleet) => started,
@@ -176,7 +180,10 @@ pub async fn up(config: &Config, args: &args::Up) -> Result<u8, Failure> {
     };
     match started {
         Ok(ready) => {
-            let ended = stay(&config, args, &ready, &mut stop).await;
+            let ended = tokio::select! {
+                ended = stay(&config, args, &ready, &mut stop) => ended,
+                () = renew(&bridge, lock.root(), RENEW_EVERY) => Ok(()),
+            };
             fleet.stop().await;
             ended.map(|()| exit::OK)
         }
@@ -226,6 +233,17 @@ async fn init(bridge: &Path, root: &Path, machines: &[MachineId]) -> Result<(), 
     }
     let line = service::own_line(&String::from_utf8_lossy(&output.stderr));
     Err(UpError::Init(line.unwrap_or_else(|| "the state directory cannot be set up".to_owned())))
+}
+
+/// Has everything that ends some day issued anew while it still counts, for ever: the authors document, logins. What is
+/// renewed is taken up by those who run.
+async fn renew(bridge: &Path, root: &Path, every: Duration) {
+    loop {
+        sleep(every).await;
+        if let Err(error) = init(bridge, root, &[]).await {
+            tracing::warn!(error = report(&error), "what ends some day was not renewed; tried again");
+        }
+    }
 }
 
 async fn start(config: &Config, args: &args::Up, fleet: &mut Fleet) -> Result<Ready, UpError> {

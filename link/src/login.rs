@@ -22,6 +22,9 @@ use crate::error::LoginError;
 /// this system signs.
 pub const MAX_NONCE_BYTES: usize = 64;
 
+/// Name of the block that holds the token.
+const USER_JWT: &str = "USER JWT";
+
 /// What a login token says about itself. Not verified here: that is the server's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
@@ -40,6 +43,8 @@ pub struct Claims {
 pub struct Login {
     key: Arc<KeyPair>,
     token: Arc<RwLock<(String, Claims)>>,
+    /// Where it was read from: a token that is renewed there counts at the next login.
+    file: Option<Arc<Path>>,
 }
 
 impl fmt::Debug for Login {
@@ -59,17 +64,27 @@ impl Login {
         if claims.subject != key.public_key() {
             return Err(LoginError::OtherKey);
         }
-        Ok(Self { key: Arc::new(key), token: Arc::new(RwLock::new((jwt.trim().to_owned(), claims))) })
+        Ok(Self {
+            key: Arc::new(key),
+            token: Arc::new(RwLock::new((jwt.trim().to_owned(), claims))),
+            file: None,
+        })
     }
 
-    /// From a standard NATS credentials file. Blocks for one small read.
+    /// From a standard NATS credentials file. Blocks for one small read. Each login reads the file once more: a process
+    /// may run for longer than a token counts.
     ///
     /// # Errors
     /// [`LoginError`] when it cannot be read or is none.
     pub fn from_creds_file(path: &Path) -> Result<Self, LoginError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| LoginError::File { path: path.display().to_string(), source })?;
-        Self::from_creds(&text)
+        Ok(Self { file: Some(path.into()), ..Self::from_creds(&read(path)?)? })
+    }
+
+    /// Takes the token that stands in the file now, if it is for the same key.
+    fn refresh(&self) -> Result<(), LoginError> {
+        let Some(path) = &self.file else { return Ok(()) };
+        let text = read(path)?;
+        self.replace_jwt(block(&text, USER_JWT).ok_or(LoginError::MissingBlock { block: USER_JWT })?)
     }
 
     /// From the text of a standard NATS credentials file.
@@ -78,7 +93,7 @@ impl Login {
     /// [`LoginError`] when it is none.
     pub fn from_creds(text: &str) -> Result<Self, LoginError> {
         let block = |name: &'static str| block(text, name).ok_or(LoginError::MissingBlock { block: name });
-        Self::new(block("USER JWT")?, block("USER NKEY SEED")?)
+        Self::new(block(USER_JWT)?, block("USER NKEY SEED")?)
     }
 
     /// Takes a renewed token for the next login. The connection that stands is not touched; see
@@ -112,12 +127,20 @@ impl Login {
             tracing::error!(bytes = nonce.len(), "server asked for a signature over what is no nonce");
             return Err(AuthError::new("nonce is not short visible ascii"));
         }
+        if let Err(error) = self.refresh() {
+            tracing::warn!(%error, "the login file cannot be read again; logging in as before");
+        }
         let signature = self.key.sign(nonce).map_err(|_| AuthError::new("login key cannot sign"))?;
         let mut auth = Auth::new();
         auth.jwt = Some(self.token.read().unwrap_or_else(std::sync::PoisonError::into_inner).0.clone());
         auth.signature = Some(signature);
         Ok(auth)
     }
+}
+
+fn read(path: &Path) -> Result<String, LoginError> {
+    let read = std::fs::read_to_string(path);
+    read.map_err(|source| LoginError::File { path: path.display().to_string(), source })
 }
 
 /// The nonce rule: 1 to [`MAX_NONCE_BYTES`] bytes of visible ASCII.
@@ -191,6 +214,31 @@ mod tests {
         assert!(matches!(Login::from_creds(&jwt), Err(LoginError::MissingBlock { block: "USER JWT" })));
         assert!(!format!("{login:?}").contains(&key.seed().unwrap()));
         assert!(!format!("{login:?}").contains(&jwt));
+    }
+
+    #[test]
+    fn a_token_that_is_renewed_in_its_file_counts_at_the_next_login() {
+        let (key, other) = (KeyPair::new_user(), KeyPair::new_user());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.creds");
+        let write = |key: &KeyPair, name: &str| {
+            let (jwt, seed) = (token(&key.public_key(), name), key.seed().unwrap());
+            let text =
+                format!("-----BEGIN NATS USER JWT-----\n{jwt}\n-----BEGIN USER NKEY SEED-----\n{seed}\n");
+            std::fs::write(&path, text).unwrap();
+        };
+        write(&key, "first");
+        let login = Login::from_creds_file(&path).unwrap();
+        write(&key, "second");
+        assert_eq!(login.user_name(), "first");
+        login.answer(b"nonce").unwrap();
+        assert_eq!(login.user_name(), "second");
+        // What cannot be used changes nothing.
+        write(&other, "third");
+        login.answer(b"nonce").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        login.answer(b"nonce").unwrap();
+        assert_eq!(login.user_name(), "second");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use signalbox_schemas::{
 use crate::authors::Held;
 
 /// A generation is the time it was composed at, Unix ms, or one more than the one before; it is believed only as far
-/// ahead of this machine's clock as clocks are apart that still work together.
+/// ahead of this machine's clock as clocks are apart that still work together. A clock that stands before the authors
+/// document was issued (a board without a battery wakes up in 1970) is no measure: then that document's end is.
 const MAX_AHEAD_MS: u64 = DAY_MS;
 
 /// The newest mailbox that was believed, remembered over restarts.
@@ -109,7 +110,10 @@ impl Gate<'_> {
             }
             _ => {}
         }
-        let ahead_ms = seen.generation.saturating_sub(self.now_ms);
+        let document = &held.document;
+        let is_clock_lost = self.now_ms.saturating_add(MAX_AHEAD_MS) < document.issued_at;
+        let time = if is_clock_lost { document.not_after } else { self.now_ms };
+        let ahead_ms = seen.generation.saturating_sub(time);
         if ahead_ms > MAX_AHEAD_MS {
             return Err(Refusal::Ahead { ahead_ms });
         }
@@ -126,6 +130,8 @@ impl Gate<'_> {
 
 #[cfg(test)]
 mod tests {
+    use signalbox_schemas::authors::Authors;
+
     use super::*;
     use crate::policy::tests::{authors, key};
     use rstest::rstest;
@@ -186,6 +192,21 @@ mod tests {
             assert_eq!(pass(&signed(&mailbox(generation), 3), Some(&held), None, 5), Err("mailbox_ahead"));
         }
         assert!(pass(&signed(&mailbox(5 + DAY_MS), 3), Some(&held), None, 5).is_ok(), "clocks differ");
+    }
+
+    #[test]
+    fn a_machine_that_has_lost_its_time_still_hears() {
+        let (issued_at, not_after) = (50 * 365 * DAY_MS, 50 * 365 * DAY_MS + 90 * DAY_MS);
+        let document = Authors { issued_at, not_after, ..authors() };
+        let held = Held { document, sha256: Sha256::of(b"authors") };
+        let heard = |generation, now| pass(&signed(&mailbox(generation), 3), Some(&held), None, now);
+        assert!(heard(issued_at + DAY_MS, 5).is_ok(), "its clock stands in 1970");
+        assert_eq!(heard(not_after + DAY_MS + 1, 5), Err("mailbox_ahead"), "and yet not everything");
+        assert_eq!(
+            heard(issued_at + 2 * DAY_MS, issued_at),
+            Err("mailbox_ahead"),
+            "a clock that is right counts"
+        );
     }
 
     #[rstest]
