@@ -1,13 +1,17 @@
 //! A server that chooses what the login key signs gets nothing signed.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
+use futures_util::future::try_join_all;
 use nkeys::KeyPair;
 use signalbox_link::{ConnectError, Link, Login, Options};
 use signalbox_testkit::eventually;
+use signalbox_testkit::process::{Daemon, bin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -68,22 +72,82 @@ async fn said_to(nonce: &str) -> Result<Vec<String>> {
     Ok(said)
 }
 
+/// None of these nonces makes a relay log in.
+async fn nobody_signs(nonces: &[String]) -> Result<()> {
+    let answers = try_join_all(nonces.iter().map(|nonce| said_to(nonce))).await?;
+    for (nonce, said) in nonces.iter().zip(answers) {
+        assert!(said.iter().all(String::is_empty), "{nonce:?} was answered with {said:?}");
+    }
+    Ok(())
+}
+
+/// What is signed in each fixture of a signed message, by type.
+fn preimages() -> Result<Vec<(String, String)>> {
+    let mut preimages = Vec::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/fixtures/v1"))? {
+        let path = entry?.path();
+        let fixture: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let member = |name: &str| fixture.pointer(&format!("/envelope/{name}"))?.as_str();
+        let Some(payload) = member("payload") else { continue };
+        let name = path.file_stem().and_then(|name| name.to_str()).context("no name")?;
+        let payload = String::from_utf8(BASE64URL_NOPAD.decode(payload.as_bytes())?)?;
+        let preimage = format!("signalbox.v1\0{name}\0{payload}");
+        let signature = BASE64URL_NOPAD.decode(member("sig").context("no signature")?.as_bytes())?;
+        let key = KeyPair::from_public_key(member("key").context("no key")?)?;
+        key.verify(preimage.as_bytes(), &signature)?;
+        preimages.push((name.to_owned(), preimage));
+    }
+    Ok(preimages)
+}
+
 #[tokio::test]
 async fn a_preimage_of_a_signature_gets_no_signature() -> Result<()> {
-    let long = "a".repeat(65);
-    let nonces = [
-        "signalbox.v1\0command\0{\"ws\":\"main\",\"cid\":\"x\"}",
-        "a\u{1}b",
-        "two words",
-        "caf\u{e9}",
-        "",
-        long.as_str(),
-    ];
-    for nonce in nonces {
-        for said in said_to(nonce).await? {
-            assert!(!said.contains("sig") && !said.contains("CONNECT"), "{nonce:?} was answered with {said}");
-        }
+    let preimages = preimages()?;
+    assert!(preimages.len() >= 15, "signed types: {preimages:?}");
+    // The shortest there could be of each type would pass for its length.
+    let shortest = preimages.iter().map(|(name, _)| format!("signalbox.v1\0{name}\0{{}}"));
+    let nonces: Vec<String> = shortest.chain(preimages.iter().map(|(_, whole)| whole.clone())).collect();
+    nobody_signs(&nonces).await
+}
+
+#[tokio::test]
+async fn what_is_no_nonce_gets_no_signature() -> Result<()> {
+    let nonces = ["a\u{1}b", "two words", "caf\u{e9}", ""].map(str::to_owned);
+    nobody_signs(&[&nonces[..], &["a".repeat(65)]].concat()).await
+}
+
+/// A relay as it is installed, with the credentials of a new fleet's machine.
+fn relay(fleet: &Path, store: &Path, url: &str) -> Result<Daemon> {
+    let mut command = Command::new(bin("signalbox-relay")?);
+    command.arg("run").arg("--store").arg(store).arg("--nats").arg(url);
+    command.arg("--creds").arg(fleet.join("machines/demo-1/relay.creds"));
+    Daemon::spawn(&mut command)
+}
+
+#[tokio::test]
+async fn the_relay_itself_signs_no_grant_and_a_proper_nonce() -> Result<()> {
+    let fleet = tempfile::tempdir()?;
+    let mut init = Command::new(bin("signalbox-bridge")?);
+    init.args(["init", "--machines", "demo-1", "--state-dir"]).arg(fleet.path());
+    ensure!(init.status()?.success(), "no fleet");
+    let grant = preimages()?.into_iter().find(|(name, _)| name == "grant").context("no grant")?.1;
+    let mut tasks = JoinSet::new();
+    let store = tempfile::tempdir()?;
+    for (nonce, is_signed) in [(grant.as_str(), false), ("u7GqIYHJxGbXK3k", true)] {
+        let (url, heard) = liar(nonce, &mut tasks).await?;
+        let _relay = relay(fleet.path(), store.path(), &url)?;
+        let said = eventually("three attempts", || async {
+            let said = all(&heard).clone();
+            ensure!(said.len() >= 3, "{said:?}");
+            Ok(said)
+        })
+        .await?;
+        let signs = |said: &String| said.starts_with("CONNECT ") && said.contains("\"sig\":");
+        assert!(said.iter().all(|said| signs(said) == is_signed), "{nonce:?} was answered with {said:?}");
+        assert!(is_signed || said.iter().all(String::is_empty), "{nonce:?} was answered with {said:?}");
     }
+    // Its keeper ends with the lock.
+    std::fs::remove_file(store.path().join("keeper.lock"))?;
     Ok(())
 }
 
