@@ -42,7 +42,8 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct StateLock {
     root: PathBuf,
-    was_missing: bool,
+    /// The outermost directory that was made for it.
+    made: Option<PathBuf>,
     was_empty: bool,
     directory: File,
     named: Option<File>,
@@ -64,14 +65,16 @@ impl StateLock {
     /// [`LockError`].
     pub fn take(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Directory { path: path.to_owned(), source };
-        let was_missing = !path.exists();
-        if was_missing {
+        let made = path.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_owned);
+        if made.is_some() {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         }
         // Children are told apart by the path they were started with: one directory, one path.
         let root = fs::canonicalize(path).map_err(failed)?;
         let directory = File::open(&root).map_err(failed)?;
-        let mut lock = Self { root, was_missing, was_empty: false, directory, named: None };
+        // By its real path too, to be compared.
+        let made = made.map(|made| fs::canonicalize(&made)).transpose().map_err(failed)?;
+        let mut lock = Self { root, made, was_empty: false, directory, named: None };
         if !lock.try_directory().map_err(failed)? {
             let pid = read_pid(&Layout::new(&lock.root).lock());
             return Err(LockError::InUse { path: lock.root.clone(), pid });
@@ -120,11 +123,13 @@ impl StateLock {
                 tracing::warn!(path = %path.display(), %error, "left behind");
             }
         }
+        let Some(made) = &self.made else { return };
         // Only what is empty goes.
-        if self.was_missing
-            && let Err(error) = fs::remove_dir(&self.root)
-        {
-            tracing::warn!(%error, "state directory is left behind");
+        for folder in self.root.ancestors().take_while(|folder| folder.starts_with(made)) {
+            if let Err(error) = fs::remove_dir(folder) {
+                tracing::warn!(path = %folder.display(), %error, "left behind");
+                return;
+            }
         }
     }
 }
@@ -158,4 +163,30 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     drop(file);
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_leaves_no_directory_that_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("ours");
+        fs::create_dir(&ours).unwrap();
+        let state = ours.join("made/by/us");
+        let lock = StateLock::take(&state).unwrap();
+        fs::write(state.join("nats.conf"), "").unwrap();
+        lock.undo();
+        assert!(ours.exists() && !ours.join("made").exists());
+        // What somebody else put there meanwhile stays.
+        let lock = StateLock::take(&state).unwrap();
+        fs::write(ours.join("made/theirs"), "").unwrap();
+        lock.undo();
+        assert!(ours.join("made/theirs").exists() && !ours.join("made/by").exists());
+        // A directory that was there is not ours to remove.
+        let lock = StateLock::take(&ours).unwrap();
+        lock.undo();
+        assert!(ours.exists());
+    }
 }
