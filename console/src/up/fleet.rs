@@ -30,7 +30,7 @@ use crate::{args, client::access};
 /// Relays have so long to say goodbye before their keepers are ended.
 const RELAYS_WITHIN: Duration = Duration::from_millis(1_200);
 /// From then on, counted from the order to stop, everything is killed.
-const KILL_AFTER: Duration = Duration::from_secs(4);
+const KILL_AFTER: Duration = Duration::from_millis(3_600);
 /// And everything killed is gone within this.
 const GONE_WITHIN: Duration = Duration::from_millis(700);
 /// Machines are heard by then: the first heartbeat comes with the connection.
@@ -220,8 +220,12 @@ impl Fleet {
         let brokers = broker.into_iter().chain(process::by_name(&self.layout, "broker"));
         let rest: Vec<Stranger> = keepers.into_iter().chain(brokers).collect();
         process::signal_all(&rest, Signal::KILL);
-        let _ = timeout(GONE_WITHIN, self.bridge.all_ended()).await;
-        if !process::gone(&rest, GONE_WITHIN).await {
+        // One bound for both.
+        let all_gone = async {
+            self.bridge.all_ended().await;
+            process::gone(&rest, GONE_WITHIN).await
+        };
+        if timeout(GONE_WITHIN, all_gone).await != Ok(true) {
             tracing::error!("something does not end");
         }
         self.forget_pids();
@@ -300,6 +304,46 @@ fn keep_ports(args: &mut [OsString], said: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The longest [`Fleet::stop`] takes.
+    const STOPPED_WITHIN: Duration = KILL_AFTER.saturating_add(GONE_WITHIN);
+
+    #[test]
+    fn all_bounds_of_an_end_together_are_within_five_seconds() {
+        let all = STOPPED_WITHIN + super::super::TERMINAL_WITHIN;
+        assert!(all + Duration::from_millis(300) < Duration::from_secs(5), "{all:?}");
+        // Whatever the relays do, bridge and keepers have a while of their own.
+        assert!(RELAYS_WITHIN + GONE_WITHIN + Duration::from_secs(1) < KILL_AFTER);
+    }
+
+    fn children(dir: &Path, script: &str) -> Fleet {
+        let layout = Layout::new(dir);
+        for folder in ["run", "log", "machines"] {
+            fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        let programs = Programs { bridge: "/bin/sh".into(), relay: "/bin/sh".into() };
+        let mut fleet = Fleet::new(layout, programs, false);
+        let args = || vec!["-c".into(), script.into()];
+        let bridge = fleet.service("bridge", Path::new("/bin/sh"), args(), |_, _| {});
+        let relay = fleet.service("demo-1", Path::new("/bin/sh"), args(), |_, _| {});
+        fleet.states.push((MachineId::new("bridge").unwrap(), fleet.bridge.start(bridge)));
+        fleet.states.push((MachineId::new("demo-1").unwrap(), fleet.relays.start(relay)));
+        fleet
+    }
+
+    #[tokio::test]
+    async fn children_that_do_not_listen_or_stand_still_are_gone_in_time() {
+        for script in ["trap '' TERM; echo '{}'; exec sleep 60", "echo '{}'; kill -STOP $$; exec sleep 60"] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut fleet = children(dir.path(), script);
+            for (_, state) in &mut fleet.states {
+                state.wait_for(|state| matches!(state, State::Ready(_))).await.unwrap();
+            }
+            let began = Instant::now();
+            fleet.stop().await;
+            assert!(began.elapsed() < STOPPED_WITHIN + Duration::from_millis(300), "{:?}", began.elapsed());
+        }
+    }
 
     #[test]
     fn a_restarted_bridge_keeps_its_ports() {
