@@ -18,13 +18,13 @@ use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{lock::write_private, process};
 
-/// A log that is larger when a child starts begins anew.
-const LOG_BYTES: u64 = 8 * 1024 * 1024;
+/// How often a child's log is looked at, whether it has grown too large.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Most of the end of a log that is searched for the child's last line.
 const TAIL_BYTES: u64 = 64 * 1024;
 /// A child is ready by then, or it is ended. A bridge reads a million events in 40 s.
@@ -123,9 +123,7 @@ impl Service {
 
     fn spawn(&self) -> io::Result<(Child, u64)> {
         let mut log = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.log)?;
-        if log.metadata()?.len() > LOG_BYTES {
-            log.set_len(0)?;
-        }
+        self.cap_log();
         let log_start = log.seek(SeekFrom::End(0))?;
         let child = Command::new(&self.program)
             .args(&self.args)
@@ -144,6 +142,12 @@ impl Service {
         Ok((child, log_start))
     }
 
+    fn cap_log(&self) {
+        if let Err(error) = crate::log::cap(&self.log) {
+            tracing::warn!(name = self.name, %error, "log cannot be kept small");
+        }
+    }
+
     /// One life of the child.
     async fn live(
         &mut self,
@@ -156,6 +160,8 @@ impl Service {
         let mut lines = BufReader::new(stdout).lines();
         let (mut is_ready, mut is_open) = (false, true);
         let ready_by = Instant::now() + READY_WITHIN;
+        let mut look = interval(LOG_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 status = child.wait() => {
@@ -190,6 +196,7 @@ impl Service {
                         return;
                     }
                 }
+                _ = look.tick() => self.cap_log(),
                 () = sleep_until(ready_by), if !is_ready => {
                     tracing::error!(name = self.name, "child is not ready in time, it is ended");
                     end(&mut child).await;
@@ -215,6 +222,8 @@ async fn end(child: &mut Child) {
 fn last_line(log: &Path, start: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let end = file.metadata().ok()?.len();
+    // It may have begun anew since.
+    let start = if start > end { 0 } else { start };
     file.seek(SeekFrom::Start(start.max(end.saturating_sub(TAIL_BYTES)))).ok()?;
     let mut text = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut text).ok()?;
@@ -256,6 +265,25 @@ mod tests {
             restarts,
             settle: |_, _| {},
         }
+    }
+
+    #[tokio::test]
+    async fn a_child_that_talks_without_end_fills_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (order, orders) = watch::channel(Order::Run);
+        let (state, _states) = watch::channel(State::Starting);
+        let mut tasks = tokio::task::JoinSet::new();
+        let script = "head -c 20000000 /dev/zero | tr '\\0' x >&2; echo end >&2; exec sleep 60";
+        tasks.spawn(shell(dir.path(), script, true).run(orders, state));
+        let size = |name: &str| std::fs::metadata(dir.path().join(name)).map(|meta| meta.len());
+        signalbox_testkit::eventually("a log that began anew", || async {
+            anyhow::ensure!(size("log")? < 9_000_000 && size("log.old")? <= 9_000_000, "{}", size("log")?);
+            Ok(())
+        })
+        .await
+        .unwrap();
+        order.send_replace(Order::Kill);
+        tasks.join_next().await.unwrap().unwrap();
     }
 
     #[tokio::test]
