@@ -62,6 +62,14 @@ pub enum UpError {
     /// The state directory.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Something that no `up` started runs on the state directory.
+    #[error("{} is in use by a process that `signalbox up` did not start (pid {pid}); stop it, or choose another with --state-dir", .path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// The process.
+        pid: u32,
+    },
     /// A binary is missing.
     #[error(transparent)]
     Program(#[from] NoProgram),
@@ -201,6 +209,9 @@ fn failure(error: &UpError) -> Failure {
 
 /// Makes the state directory what it must be, ends what is left of an earlier start, and takes the lock by name.
 async fn prepare(config: &Config, args: &args::Up, lock: &mut StateLock) -> Result<Programs, UpError> {
+    if let Some(process) = process::foreign(&config.layout) {
+        return Err(UpError::Foreign { path: lock.root().to_owned(), pid: process.pid() });
+    }
     let path = config.environment.path.as_deref();
     let programs = Programs {
         bridge: program::find("signalbox-bridge", path)?,

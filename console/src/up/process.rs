@@ -23,6 +23,9 @@ const LEFTOVER_TERM: Duration = Duration::from_secs(3);
 /// And this long after KILL.
 const LEFTOVER_KILL: Duration = Duration::from_secs(2);
 
+/// Stands in the environment of whatever `up` starts, and of what that starts in turn.
+pub const MARK: &str = "SIGNALBOX_UP";
+
 /// A process of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
@@ -44,6 +47,20 @@ impl Stranger {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let path = self.path.as_os_str().as_bytes();
         line.split(|byte| *byte == 0).any(|argument| names(argument, path))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether an `up` started it; one that cannot be asked is somebody else's.
+    pub fn is_of_up(&self) -> bool {
+        let environment = fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default();
+        let mark = MARK.as_bytes();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|pair| pair.strip_prefix(mark).is_some_and(|rest| rest.starts_with(b"=")))
     }
 
     /// Signals it, if it is still the one.
@@ -125,21 +142,46 @@ pub async fn end(processes: &[Stranger]) {
     }
 }
 
-/// Ends what an earlier `up` that was killed left behind: relays first, so that they start no new keepers, and
-/// the broker last, so that the bridge can say goodbye.
+/// What runs on a state directory, in the order in which it is ended: relays first, so that they start no new keepers,
+/// and the broker last, so that the bridge can say goodbye.
+struct Running([Vec<Stranger>; 3]);
+
+impl Running {
+    fn find(layout: &Layout) -> Self {
+        let files = fs::read_dir(layout.root().join("run")).into_iter().flatten().flatten();
+        let names =
+            files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".pid").map(str::to_owned));
+        let relays = names
+            .filter(|name| !matches!(name.as_str(), "broker" | "bridge"))
+            .filter_map(|name| by_name(layout, &name));
+        let rest = keepers(layout).into_iter().chain(by_name(layout, "bridge"));
+        Self([relays.collect(), rest.collect(), by_name(layout, "broker").into_iter().collect()])
+    }
+}
+
+/// A process on this state directory that no `up` started, such as a bridge of the system's service manager.
+pub fn foreign(layout: &Layout) -> Option<Stranger> {
+    let Running(groups) = Running::find(layout);
+    // The bridge before its broker: it is the one to be stopped.
+    groups.into_iter().flatten().find(|process| !process.is_of_up())
+}
+
+/// Ends what an earlier `up` that was killed left behind.
 pub async fn end_leftovers(layout: &Layout) {
-    let files = fs::read_dir(layout.root().join("run")).into_iter().flatten().flatten();
-    let names = files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".pid").map(str::to_owned));
-    let relays: Vec<Stranger> = names
-        .filter(|name| !matches!(name.as_str(), "broker" | "bridge"))
-        .filter_map(|name| by_name(layout, &name))
-        .collect();
-    end(&relays).await;
-    let rest: Vec<Stranger> = keepers(layout).into_iter().chain(by_name(layout, "bridge")).collect();
-    end(&rest).await;
-    let broker: Vec<Stranger> = by_name(layout, "broker").into_iter().collect();
-    end(&broker).await;
-    let count = relays.len() + rest.len() + broker.len();
+    let mut count = 0;
+    // Looked for anew each time: a relay may have started a keeper meanwhile.
+    for group in 0..3 {
+        let Running(groups) = Running::find(layout);
+        let ours: Vec<Stranger> = groups
+            .into_iter()
+            .nth(group)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(Stranger::is_of_up)
+            .collect();
+        end(&ours).await;
+        count += ours.len();
+    }
     if count > 0 {
         tracing::info!(count, "processes of an earlier start were ended");
     }
@@ -147,6 +189,10 @@ pub async fn end_leftovers(layout: &Layout) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
+    use anyhow::Context as _;
+
     use super::*;
 
     #[test]
@@ -162,6 +208,35 @@ mod tests {
         ] {
             assert_eq!(names(argument.as_bytes(), b"/s/t"), named, "{argument}");
         }
+    }
+
+    #[tokio::test]
+    async fn only_what_an_up_started_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        fs::create_dir(dir.path().join("run")).unwrap();
+        let start = |name: &str, mark: bool| {
+            let mut command = tokio::process::Command::new("/bin/sh");
+            command.args(["-c", "read line", "sh"]).arg(dir.path()).stdin(Stdio::piped()).env_remove(MARK);
+            if mark {
+                command.env(MARK, "1");
+            }
+            let child = command.kill_on_drop(true).spawn().unwrap();
+            fs::write(layout.pid(name), format!("{}\n", child.id().unwrap())).unwrap();
+            child
+        };
+        let mut ours = start("demo-1", true);
+        let mut theirs = start("bridge", false);
+        // A program that has just begun shows its command line a moment later.
+        for name in ["demo-1", "bridge"] {
+            signalbox_testkit::eventually(name, || async { by_name(&layout, name).context("not there") })
+                .await
+                .unwrap();
+        }
+        assert_eq!(foreign(&layout).map(|process| process.pid()), theirs.id());
+        end_leftovers(&layout).await;
+        assert!(ours.try_wait().unwrap().is_some(), "a leftover is alive");
+        assert!(theirs.try_wait().unwrap().is_none(), "somebody else's bridge was ended");
     }
 
     #[test]

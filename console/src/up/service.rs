@@ -129,6 +129,8 @@ impl Service {
             .args(&self.args)
             // Where others find a broker; ours is told by its arguments.
             .env_remove("SIGNALBOX_NATS")
+            // For the next `up`, in case that this one is killed.
+            .env(process::MARK, "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
