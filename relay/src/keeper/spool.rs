@@ -32,10 +32,16 @@ use super::protocol::{StreamStatus, Tail};
 /// Kept from the end of each cut stream: half of what a run may keep past its cut.
 pub(crate) const TAIL_BYTES: usize = 512 * 1024;
 const _: () = assert!(2 * TAIL_BYTES as u64 == limit::TAIL_BYTES, "both tails are what a run may keep");
-/// Bulk output of all runs that were not forgotten, bytes; or less on a small disk.
-const QUOTA_BYTES: u64 = 1 << 30;
+/// Bulk output of all runs that were not forgotten, bytes; or less on a small disk. Room for the largest output that
+/// may be asked for, beside what is kept for others.
+const QUOTA_BYTES: u64 = limit::MAX_MAX_OUTPUT / (KEPT_FOR_OTHERS - 1) * KEPT_FOR_OTHERS;
 /// The spool takes at most one part in this many of its disk.
 const QUOTA_DISK_SHARE: u64 = 10;
+/// One part in this many of the quota is kept for runs below their fair share: a run that prints without end leaves it
+/// to the others.
+const KEPT_FOR_OTHERS: u64 = 4;
+/// A run's fair share is one part in this many of the quota, so that four runs have theirs whatever another one takes.
+const FAIR_SHARE: u64 = 16;
 /// Files of runs that nobody asked for since are removed at a keeper's start: RUN keeps facts for nine days, so
 /// nobody can ask any more.
 const ORPHAN_KEEP: Duration = Duration::from_hours(9 * 24);
@@ -90,9 +96,13 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Takes up to `wanted` bytes from the quota.
-    fn reserve(&self, wanted: u64) -> u64 {
-        let granted = wanted.min(self.quota_bytes.saturating_sub(self.used_bytes.get()));
+    /// Takes up to `wanted` bytes from the quota, for a run that has so many of it.
+    fn reserve(&self, wanted: u64, has_bytes: u64) -> u64 {
+        let free = |quota: u64| quota.saturating_sub(self.used_bytes.get());
+        let within_share = (self.quota_bytes / FAIR_SHARE).saturating_sub(has_bytes).min(wanted);
+        let granted = within_share.min(free(self.quota_bytes));
+        let open_to_all = free(self.quota_bytes - self.quota_bytes / KEPT_FOR_OTHERS).saturating_sub(granted);
+        let granted = granted + (wanted - within_share).min(open_to_all);
         self.used_bytes.set(self.used_bytes.get().saturating_add(granted));
         granted
     }
@@ -121,6 +131,8 @@ pub(crate) struct RunSpool {
     cid: CommandId,
     /// What `max_output` still allows, both streams together.
     allowed_bytes: u64,
+    /// What both streams have of the quota.
+    has_bytes: u64,
     streams: [Stream; 2],
 }
 
@@ -135,7 +147,7 @@ struct Stream {
 
 impl RunSpool {
     pub(crate) fn new(spool: Rc<Spool>, cid: CommandId, max_output_bytes: u64) -> Self {
-        Self { spool, cid, allowed_bytes: max_output_bytes, streams: Default::default() }
+        Self { spool, cid, allowed_bytes: max_output_bytes, has_bytes: 0, streams: Default::default() }
     }
 
     /// Takes the next bytes of a stream. Never fails: what cannot be kept is counted and hashed.
@@ -145,12 +157,13 @@ impl RunSpool {
         stream.status.bytes += bytes.len() as u64;
         let mut rest = bytes;
         if !stream.status.truncated {
-            let granted = self.spool.reserve(self.allowed_bytes.min(bytes.len() as u64));
+            let granted = self.spool.reserve(self.allowed_bytes.min(bytes.len() as u64), self.has_bytes);
             let (fitting, _) = bytes.split_at(usize::try_from(granted).unwrap_or(bytes.len()));
             let path = head_path(&self.spool.folder, self.cid, which);
             let written = stream.write_head(&path, fitting);
             self.spool.give_back(granted - written);
             self.allowed_bytes -= written;
+            self.has_bytes += written;
             stream.status.kept += written;
             stream.status.truncated = written < bytes.len() as u64;
             rest = bytes.get(usize::try_from(written).unwrap_or(bytes.len())..).unwrap_or_default();
@@ -384,15 +397,39 @@ mod tests {
 
     #[test]
     fn a_full_spool_cuts_and_forgetting_makes_room() {
-        let room = room(Some(10));
+        let room = room(Some(160));
         let mut run = RunSpool::new(room.spool.clone(), cid(), u64::MAX);
-        run.write(Stdout, &[b'x'; 12]);
+        run.write(Stdout, &[b'x'; 130]);
         run.finish();
         let status = run.status(Stdout);
-        assert_eq!((status.bytes, status.kept, status.truncated), (12, 10, true));
+        assert_eq!((status.bytes, status.kept, status.truncated), (130, 120, true));
         room.spool.forget(cid());
         assert_eq!(room.spool.used_bytes.get(), 0);
         assert_eq!(fs::read_dir(&room.spool.folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_run_that_prints_without_end_leaves_the_others_their_share() {
+        let room = room(Some(1_600));
+        let run = |number: u32| {
+            let cid = CommandId::from_idempotency_key("test", &number.to_string());
+            RunSpool::new(room.spool.clone(), cid, u64::MAX)
+        };
+        let mut greedy = run(0);
+        for _ in 0..20 {
+            greedy.write(Stdout, &[b'x'; 90]);
+        }
+        assert_eq!(greedy.status(Stdout).kept, 1_200);
+        for number in 1..=4 {
+            let mut other = run(number);
+            other.write(Stdout, &[b'x'; 60]);
+            other.write(Stderr, &[b'x'; 60]);
+            assert_eq!((other.status(Stdout).kept, other.status(Stderr).kept), (60, 40), "run {number}");
+        }
+        assert_eq!(room.spool.used_bytes.get(), 1_600);
+        let mut late = run(5);
+        late.write(Stdout, b"x");
+        assert!(late.status(Stdout).truncated, "the quota is the end of it");
     }
 
     #[test]
