@@ -12,6 +12,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::tui::text;
+
 /// Pieces that wait to be written. With chunks of 128 KiB at most 1 MiB.
 const WAITING: usize = 8;
 /// Back to the first column, and the rest of the line is emptied.
@@ -158,7 +160,33 @@ impl Writer {
 
     fn show_progress(&mut self) {
         if self.err_is_terminal && self.at_line_start && !self.progress.is_empty() {
-            self.is_progress_shown = self.err.write_all(self.progress.as_bytes()).is_ok();
+            let columns = rustix::termios::tcgetwinsize(&self.err).map_or(0, |size| usize::from(size.ws_col));
+            let shown = one_row(&self.progress, columns);
+            self.is_progress_shown = self.err.write_all(shown.as_bytes()).is_ok();
         }
+    }
+}
+
+/// As much of a line as stays on one row of a terminal with so many columns (0: not known): only that row is emptied
+/// when the line is replaced. The last column stays free, as some terminals go on to the next row there.
+fn one_row(line: &str, columns: usize) -> &str {
+    match columns.checked_sub(1) {
+        Some(columns) => text::beginning(line, columns),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_stays_on_its_row() {
+        let line = "1/3 · 2 executing, 1 completed · 12s";
+        assert_eq!(one_row(line, 120), line);
+        assert_eq!(one_row(line, 10), "1/3 · 2 e");
+        assert_eq!(one_row("日本語", 6), "日本");
+        assert_eq!(one_row(line, 1), "");
+        assert_eq!(one_row(line, 0), line);
     }
 }
