@@ -112,7 +112,10 @@ impl Default for Fleet {
 
 impl Fleet {
     /// Takes a snapshot: it replaces what was known, but for the history of machines that stay.
-    pub fn replace(&mut self, views: Vec<MachineView>, now: Now) {
+    ///
+    /// A machine whose token is not that of its id is left out: commands are signed for tokens, and people read ids.
+    pub fn replace(&mut self, mut views: Vec<MachineView>, now: Now) {
+        views.retain(|view| view.id.token() == view.token);
         let mut before = std::mem::take(&mut self.machines);
         let is_same =
             views.len() == before.len() && views.iter().all(|view| before.contains_key(&view.token));
@@ -268,7 +271,8 @@ impl Fleet {
 
     /// A selector that means exactly these machines; `None` when it would be too long to send.
     ///
-    /// Tokens are used, as no token reads as a glob and no two machines share one.
+    /// Tokens are used, as no token reads as a glob and no two machines share one. Where there are too many of them:
+    /// `all`, or the filter, when that means the same machines.
     pub fn selector_of(&self, tokens: &[MachineToken]) -> Option<String> {
         let text = match tokens {
             [] => return None,
@@ -278,7 +282,18 @@ impl Fleet {
                 format!("{{{}}}", names.join(","))
             }
         };
-        (text.len() <= limit::SELECTOR_BYTES).then_some(text)
+        if text.len() <= limit::SELECTOR_BYTES {
+            return Some(text);
+        }
+        let wanted: HashSet<&MachineToken> = tokens.iter().collect();
+        let filter = self.filter.trim();
+        let short = ["all".to_owned(), filter.to_owned(), format!("*{filter}*")];
+        short.into_iter().find(|text| {
+            Selector::parse(text).is_ok_and(|selector| {
+                let meant = self.matching(&selector);
+                meant.len() == wanted.len() && meant.iter().all(|token| wanted.contains(token))
+            })
+        })
     }
 }
 
