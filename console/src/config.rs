@@ -21,6 +21,8 @@ pub struct Environment {
     pub no_color: bool,
     /// The first of `LC_ALL`, `LC_CTYPE`, `LANG` that is not empty.
     pub locale: Option<String>,
+    /// `TERM`, if it is not empty.
+    pub term: Option<String>,
     /// `SIGNALBOX_REDUCED_MOTION`, if it is not empty.
     pub reduced_motion: bool,
     /// `PATH`.
@@ -40,6 +42,7 @@ impl Environment {
             locale: ["LC_ALL", "LC_CTYPE", "LANG"]
                 .into_iter()
                 .find_map(|name| filled(name)?.into_string().ok()),
+            term: filled("TERM").and_then(|term| term.into_string().ok()),
             reduced_motion: filled("SIGNALBOX_REDUCED_MOTION").is_some(),
             path: get("PATH"),
         }
@@ -54,6 +57,21 @@ impl Environment {
         let base = self.xdg_state_home.clone();
         let base = base.or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
         base.map(|base| base.join("signalbox"))
+    }
+
+    /// Whether the terminal is said to know no sequences: nothing is drawn, coloured or written over on it.
+    pub fn is_dumb(&self) -> bool {
+        self.term.as_deref().is_none_or(|term| term == "dumb")
+    }
+
+    /// Whether colours are wanted and known.
+    pub fn has_colours(&self) -> bool {
+        !self.no_color && !self.is_dumb()
+    }
+
+    /// What ends a text that was cut.
+    pub fn ellipsis(&self) -> char {
+        if self.is_ascii() { '~' } else { '…' }
     }
 
     /// Whether the terminal is said to show no more than ASCII.

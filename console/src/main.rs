@@ -17,10 +17,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let environment = Environment::read(|name| std::env::var_os(name));
     let named = args.action.as_ref().and_then(Action::nats_url).or(args.reach.nats_url);
+    let refusal = console::refusal(&environment);
     let config = Config::new(args.state_dir, named, environment);
     match &args.action {
-        Some(Action::Up(up)) if !up.headless && !console::is_terminal() => {
-            return leave(exit::USAGE, "cannot open the console: this is no terminal; use `up --headless`");
+        Some(Action::Up(up)) if !up.headless && refusal.is_some() => {
+            let why = refusal.unwrap_or_default();
+            return leave(exit::USAGE, &format!("cannot open the console: {why}; use `up --headless`"));
         }
         None => {
             if let Ok(config) = &config {

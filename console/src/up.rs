@@ -263,14 +263,15 @@ async fn start(config: &Config, args: &args::Up, fleet: &mut Fleet) -> Result<Re
             crate::cli::say(line);
         }
     };
-    tell("starting broker and bridge …");
+    let going_on = if config.environment.is_ascii() { "..." } else { "…" };
+    tell(&format!("starting broker and bridge {going_on}"));
     let bridge = fleet.start_bridge(args).await?;
     let machines = machines(args);
     fleet.start_relays(&machines, &bridge.nats);
     let path = config.layout.admin_token();
     let token = fs::read_to_string(&path).map_err(|source| UpError::File { path, source })?;
     let token = token.trim().to_owned();
-    let progress = |ready: usize| tell(&format!("relays {ready}/{} …", machines.len()));
+    let progress = |ready: usize| tell(&format!("relays {ready}/{} {going_on}", machines.len()));
     let relays = fleet.until_heard(&bridge, &token, progress).await?;
     fleet.ready(bridge, relays, token)
 }

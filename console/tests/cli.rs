@@ -155,6 +155,10 @@ fn the_state_directory_comes_from_the_environment() {
     assert!(!environment(&[("NO_COLOR", "")]).no_color);
     assert!(!environment(&[("LANG", "C.UTF-8")]).is_ascii());
     assert!(environment(&[("LC_ALL", "C"), ("LANG", "C.UTF-8")]).is_ascii());
+    assert!(environment(&[]).is_dumb() && environment(&[("TERM", "dumb")]).is_dumb());
+    assert!(environment(&[("TERM", "xterm")]).has_colours());
+    assert!(!environment(&[("TERM", "xterm"), ("NO_COLOR", "1")]).has_colours());
+    assert!(!environment(&[("TERM", "dumb")]).has_colours());
 }
 
 const PIPE: Sink = Sink { is_terminal: false, colours: false };
@@ -313,16 +317,16 @@ fn tables_fit_the_terminal() {
     let mut table = Table::new(&[("ID", 0), ("COMMAND", 0)]);
     table.push(vec!["1".to_owned(), "a long command that does not fit".to_owned()]);
     table.push(vec!["22".to_owned(), "日本語日本語日本語".to_owned()]);
-    let text = table.render(Some(16));
+    let text = table.render(Some(16), '…');
     assert_eq!(text, "ID  COMMAND\n1   a long comm…\n22  日本語日本…\n");
-    assert!(table.render(None).contains("does not fit"));
+    assert!(table.render(None, '…').contains("does not fit"));
     let mut table = Table::new(&[("ID", 0), ("A", 2), ("B", 1), ("C", 0)]);
     table.push(["id", "aaaaaaaa", "bbbbbbbb", "cccc"].map(str::to_owned).into());
-    assert_eq!(table.render(Some(80)), "ID  A         B         C\nid  aaaaaaaa  bbbbbbbb  cccc\n");
-    assert_eq!(table.render(Some(20)), "ID  B         C\nid  bbbbbbbb  cccc\n");
-    assert_eq!(table.render(Some(10)), "ID  C\nid  cccc\n");
-    assert_eq!(shorten("abc", 3), "abc");
-    assert_eq!(shorten("abcd", 3), "ab…");
+    assert_eq!(table.render(Some(80), '…'), "ID  A         B         C\nid  aaaaaaaa  bbbbbbbb  cccc\n");
+    assert_eq!(table.render(Some(20), '…'), "ID  B         C\nid  bbbbbbbb  cccc\n");
+    assert_eq!(table.render(Some(10), '…'), "ID  C\nid  cccc\n");
+    assert_eq!(shorten("abc", 3, '…'), "abc");
+    assert_eq!(shorten("abcd", 3, '~'), "ab~");
 }
 
 fn key() -> SigningKey {

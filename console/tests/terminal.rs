@@ -204,6 +204,23 @@ async fn an_address_that_is_none_ends_the_console_at_once() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_terminal_that_knows_no_sequences_gets_none() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for term in ["dumb", ""] {
+        for args in [&[][..], &["up"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
+            command.args(args).arg("--state-dir").arg(dir.path()).env("TERM", term);
+            let pty = Pty::spawn(&command, 100, 30)?;
+            let status = pty.wait(BOUND).await?;
+            assert_eq!(status.exit_code(), 2, "{}", pty.screen());
+            assert!(pty.screen().contains("TERM is not set or says `dumb`"), "{}", pty.screen());
+            assert_eq!(count(&pty, "\u{1b}"), 0);
+        }
+    }
+    Ok(())
+}
+
 fn pid(dir: &Path) -> Result<Pid> {
     let text = fs::read_to_string(dir.join("pid"))?;
     Pid::from_raw(text.trim().parse()?).context("a pid")

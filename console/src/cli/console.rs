@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::exit::{self, Failure};
 use crate::{
     client::{ASKS, TOLD, session},
-    config::Config,
+    config::{Config, Environment},
 };
 
 /// Opens the console on a fleet that runs.
@@ -16,16 +16,19 @@ use crate::{
 /// # Errors
 /// [`Failure`].
 pub async fn alone(config: &Config) -> Result<u8, Failure> {
-    if !is_terminal() {
-        let line = "cannot open the console: this is no terminal; see `signalbox --help` for commands";
+    if let Some(why) = refusal(&config.environment) {
+        let line = format!("cannot open the console: {why}; see `signalbox --help` for commands");
         return Err(Failure::new(exit::USAGE, line));
     }
     open(config).await.map(|()| exit::OK)
 }
 
-/// Whether there is a terminal to draw on and to read keys from.
-pub fn is_terminal() -> bool {
-    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+/// Why there is no console here: no terminal to draw on and to read keys from, or one that cannot be drawn on.
+pub fn refusal(environment: &Environment) -> Option<&'static str> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Some("this is no terminal");
+    }
+    environment.is_dumb().then_some("TERM is not set or says `dumb`")
 }
 
 /// Shows the console until it is left.

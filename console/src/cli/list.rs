@@ -70,7 +70,7 @@ pub async fn machines(config: &Config, args: &args::Listing) -> Result<u8, Failu
     for machine in &machines {
         table.push(machine_row(machine));
     }
-    print(table.render(columns())).await
+    print(table.render(columns(), config.environment.ellipsis())).await
 }
 
 fn machine_row(machine: &MachineView) -> Vec<String> {
@@ -121,17 +121,17 @@ pub async fn commands(config: &Config, args: &args::Commands) -> Result<u8, Fail
     }
     let mut table = Table::new(&COMMAND_COLUMNS);
     for command in &commands {
-        table.push(command_row(command));
+        table.push(command_row(command, config.environment.ellipsis()));
     }
-    print(table.render(columns())).await
+    print(table.render(columns(), config.environment.ellipsis())).await
 }
 
-fn command_row(command: &CommandSummary) -> Vec<String> {
+fn command_row(command: &CommandSummary, ellipsis: char) -> Vec<String> {
     vec![
         command.id.to_string(),
         quantity::show_age(run::age_ms(command.created_at)),
         clean::line(&command.by),
-        shorten(&clean::line(&command.on), ON_COLUMNS),
+        shorten(&clean::line(&command.on), ON_COLUMNS, ellipsis),
         run::show_counts(&command.counts),
         clean::line(&command.command),
     ]

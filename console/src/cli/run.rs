@@ -159,15 +159,15 @@ impl From<Hangup> for End {
 }
 
 /// What is known of the command, and how it is shown.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "three flags of the user's and the terminal's, one of ours"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "four flags of the user's and the terminal's, one of ours")]
 struct Follow {
     id: CommandId,
     json: bool,
     no_wait: bool,
     err_is_terminal: bool,
+    has_progress: bool,
+    /// Between the parts of the progress.
+    dot: char,
     lines: Lines,
     runs: BTreeMap<MachineId, Option<RunView>>,
     began: Instant,
@@ -177,7 +177,7 @@ struct Follow {
 
 impl Follow {
     fn new(config: &Config, args: &args::Run, accepted: &Accepted) -> Self {
-        let colours = !config.environment.no_color;
+        let colours = config.environment.has_colours();
         let sink = |is_terminal| Sink { is_terminal, colours };
         let sinks = [sink(std::io::stdout().is_terminal()), sink(std::io::stderr().is_terminal())];
         Self {
@@ -185,6 +185,8 @@ impl Follow {
             json: args.json,
             no_wait: args.no_wait,
             err_is_terminal: std::io::stderr().is_terminal(),
+            has_progress: std::io::stderr().is_terminal() && !config.environment.is_dumb(),
+            dot: if config.environment.is_ascii() { '-' } else { '·' },
             lines: Lines::new(&accepted.targets, sinks),
             runs: accepted.targets.iter().map(|machine| (machine.clone(), None)).collect(),
             began: Instant::now(),
@@ -307,7 +309,7 @@ impl Follow {
     }
 
     async fn progress(&self, printer: &Printer) -> Result<(), End> {
-        if self.json || !self.err_is_terminal || self.began.elapsed() < QUIET {
+        if self.json || !self.has_progress || self.began.elapsed() < QUIET {
             return Ok(());
         }
         let mut counts = Counts::new();
@@ -321,7 +323,12 @@ impl Follow {
         }
         let settled: u32 = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
         let took = quantity::show_age(elapsed_ms(self.began));
-        let line = format!("{settled}/{} · {} · {took}", self.runs.len(), show_counts(&counts));
+        let line = format!(
+            "{settled}/{} {dot} {} {dot} {took}",
+            self.runs.len(),
+            show_counts(&counts),
+            dot = self.dot
+        );
         Ok(printer.print(Piece::Progress(line)).await?)
     }
 }

@@ -42,7 +42,7 @@ pub async fn show(config: &Config, args: &args::Show) -> Result<u8, Failure> {
     let view: CommandView =
         client.ask(op::COMMANDS_GET, &Get { id }).await.map_err(|error| Failure::client(&what, &error))?;
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
-    let colours = !config.environment.no_color;
+    let colours = config.environment.has_colours();
     let sink = |is_terminal| Sink { is_terminal, colours };
     let sinks = [sink(std::io::stdout().is_terminal()), sink(std::io::stderr().is_terminal())];
     let machines: Vec<_> = view.runs.iter().map(|run| run.machine.clone()).collect();
@@ -52,6 +52,7 @@ pub async fn show(config: &Config, args: &args::Show) -> Result<u8, Failure> {
         id,
         json: args.one.listing.json,
         lines: Lines::new(&machines, sinks),
+        ellipsis: config.environment.ellipsis(),
     };
     let written = shown.write(&view, args.output).await;
     printer.finish().await.map_err(|error| Failure::written(&error))?;
@@ -64,6 +65,7 @@ struct Shown<'a> {
     id: CommandId,
     json: bool,
     lines: Lines,
+    ellipsis: char,
 }
 
 impl Shown<'_> {
@@ -71,7 +73,7 @@ impl Shown<'_> {
         if self.json {
             self.print(Piece::Out(event::line(view).into())).await?;
         } else {
-            self.print(Piece::Out(heading(view).into())).await?;
+            self.print(Piece::Out(heading(view, self.ellipsis).into())).await?;
         }
         if self.json && !output_too {
             return Ok(());
@@ -136,7 +138,7 @@ impl Shown<'_> {
 }
 
 /// What is known of a command, before its output.
-fn heading(view: &CommandView) -> String {
+fn heading(view: &CommandView, ellipsis: char) -> String {
     let summary = &view.summary;
     let mut out = format!(
         "command  {}\nid       {}\non       {}\nby       {}, {} ago\nstates   {}\n",
@@ -164,7 +166,7 @@ fn heading(view: &CommandView) -> String {
         ]);
     }
     out.push('\n');
-    out.push_str(&table.render(list::columns()));
+    out.push_str(&table.render(list::columns(), ellipsis));
     out.push('\n');
     out
 }

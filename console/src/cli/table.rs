@@ -32,7 +32,7 @@ impl Table {
     }
 
     /// The table as lines, at most `columns` wide if given and what has rank 0 has room.
-    pub fn render(&self, columns: Option<usize>) -> String {
+    pub fn render(&self, columns: Option<usize>, ellipsis: char) -> String {
         let widths: Vec<usize> = (0..self.ranks.len()).map(|at| self.width(at)).collect();
         let shown = self.shown(&widths, columns);
         let Some((last, before)) = shown.split_last() else { return String::new() };
@@ -49,7 +49,9 @@ impl Table {
                 line.push_str(&" ".repeat(fill));
                 line.push_str(GAP);
             }
-            line.push_str(&room.map_or_else(|| cell(last).to_owned(), |room| shorten(cell(last), room)));
+            line.push_str(
+                &room.map_or_else(|| cell(last).to_owned(), |room| shorten(cell(last), room, ellipsis)),
+            );
             out.push_str(line.trim_end());
             out.push('\n');
         }
@@ -81,8 +83,8 @@ impl Table {
     }
 }
 
-/// Cuts a text to `columns`, with an ellipsis when something is missing.
-pub fn shorten(text: &str, columns: usize) -> String {
+/// Cuts a text to `columns`, with an ellipsis (one column wide) when something is missing.
+pub fn shorten(text: &str, columns: usize, ellipsis: char) -> String {
     if text.width() <= columns {
         return text.to_owned();
     }
@@ -95,6 +97,6 @@ pub fn shorten(text: &str, columns: usize) -> String {
         }
         out.push(c);
     }
-    out.push('…');
+    out.push(ellipsis);
     out
 }

@@ -166,6 +166,61 @@ fn runs_that_a_command_cannot_have_are_not_shown() {
 }
 
 #[test]
+fn where_only_ascii_is_shown_all_of_it_is() {
+    let mut stage = Stage::demo(100, 24);
+    stage.state.options.ascii = true;
+    let id = signalbox_schemas::id::MachineId::new("b\u{fc}ro-\u{65e5}\u{672c}").unwrap();
+    let named = |view: MachineView| MachineView { token: id.token(), id: id.clone(), ..view };
+    stage.tell(Told::Machines(vec![demo_machine(1), named(demo_machine(2))]));
+    assert!(stage.screen().is_ascii(), "{}", stage.screen());
+    assert!(stage.screen().contains("b?ro-? ?"), "{}", stage.screen());
+    stage.keys("axuptime<enter>");
+    stage.accept(3, 3);
+    stage.run(3, 1, RunState::Executing);
+    stage.output(3, 1, 5, "gr\u{fc}n\n");
+    assert!(stage.screen().is_ascii() && stage.screen().contains("gr?n"), "{}", stage.screen());
+    assert!(stage.screen().contains("-- 5 B left out --"), "{}", stage.screen());
+}
+
+#[test]
+fn many_marks_are_sent_by_what_they_have_in_common() {
+    let many = |stage: &mut Stage| {
+        let view = |n: u32| {
+            let name = if n.is_multiple_of(2) { format!("web-server-{n}") } else { format!("database-{n}") };
+            let id = signalbox_schemas::id::MachineId::new(name).unwrap();
+            MachineView { token: id.token(), id, ..demo_machine(1) }
+        };
+        stage.tell(Told::Machines((0..900).map(view).collect()));
+    };
+    for (keys, on) in [
+        ("axid<enter>", Some("all")),
+        ("/web-*<enter>axid<enter>", Some("web-*")),
+        ("/web<enter>axid<enter>", Some("*web*")),
+        // One of them was taken away again: nothing says that in few words.
+        ("/web-*<enter>a<space>xid<enter>", None),
+    ] {
+        let mut stage = Stage::demo(80, 24);
+        many(&mut stage);
+        stage.keys(keys);
+        let sent = match stage.asks.last() {
+            Some(Ask::Run { on, .. }) => Some(on.as_str()),
+            _ => None,
+        };
+        assert_eq!(sent, on, "{keys}");
+    }
+}
+
+#[test]
+fn a_machine_under_the_name_of_another_is_not_shown() {
+    let mut stage = Stage::demo(80, 24);
+    let token = machine_id(9).token();
+    stage
+        .tell(Told::Machines(vec![demo_machine(1), MachineView { token: token.clone(), ..demo_machine(2) }]));
+    assert!(stage.state.fleet.get(&token).is_none(), "its token would be signed for, and its name be shown");
+    assert_eq!(stage.state.fleet.len(), 1);
+}
+
+#[test]
 fn marks_are_what_a_command_runs_on() {
     let mut stage = Stage::demo(80, 24);
     stage.keys("<space>j<space>xtrue<enter>");

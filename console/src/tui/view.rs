@@ -12,7 +12,7 @@ mod machines;
 mod pen;
 mod prompt;
 
-use ratatui::Frame;
+use ratatui::{Frame, buffer::Buffer};
 
 use crate::tui::{
     state::{Modal, Screen, State},
@@ -42,7 +42,17 @@ pub fn view(state: &State, frame: &mut Frame<'_>) {
         Some(Modal::Help { top }) => help::draw(state, *top, buffer, &theme),
         Some(Modal::Filter { .. }) | None => {}
     }
+    if state.options.ascii {
+        to_ascii(frame.buffer_mut());
+    }
     if let Some(position) = cursor {
         frame.set_cursor_position(position);
+    }
+}
+
+/// Names and output of machines may hold anything: where only ASCII can be shown, `?` stands for the rest.
+fn to_ascii(buffer: &mut Buffer) {
+    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
+        cell.set_symbol("?");
     }
 }

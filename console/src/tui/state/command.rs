@@ -300,7 +300,7 @@ impl Command {
         flow.offset = offset + data.len() as u64;
         if missing > 0 {
             self.end_line(at, stream);
-            self.say(at, &format!("… {} left out …", crate::tui::view::amount::bytes(missing)));
+            self.say(at, &format!("-- {} left out --", crate::tui::view::amount::bytes(missing)));
         }
         self.put(at, stream, new);
     }
