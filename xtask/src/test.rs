@@ -14,10 +14,14 @@ use crate::rules;
 /// Test builds can kill themselves at named places.
 const CRASH_POINTS: &str = "signalbox-relay/crash-points,signalbox-bridge/crash-points";
 
-/// Stages with nothing but the fast checks, with filters, and without.
+/// Stages with nothing but the fast checks, and those before the tests, with filters and without.
 const FAST_STAGES: usize = 4;
-const FILTERED_STAGES: usize = 4;
-const ALL_STAGES: usize = 9;
+const FILTERED_STAGES: usize = 3;
+const ALL_STAGES: usize = 8;
+
+/// Tests that start whole systems, and measurements, by parts of their names: one at a time, as in
+/// `.config/nextest.toml`.
+const ONE_AT_A_TIME: [&str; 3] = ["e2e", "heavy", "figures"];
 
 /// What `cargo xtask test` was given.
 #[derive(Debug, Args)]
@@ -36,10 +40,11 @@ pub(crate) struct TestArgs {
 /// # Errors
 /// When a stage cannot even be started, or what the tests need is missing.
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
+    let runners = if args.fast_only { Vec::new() } else { runners(has_nextest(workspace), &args.filters) };
     let total = match (args.fast_only, args.filters.is_empty()) {
         (true, _) => FAST_STAGES,
-        (false, false) => FILTERED_STAGES,
-        (false, true) => ALL_STAGES,
+        (false, false) => FILTERED_STAGES + runners.len(),
+        (false, true) => ALL_STAGES + runners.len(),
     };
     let mut run = Run { workspace, stages: Stages::new(total), failures: Vec::new() };
     if args.fast_only {
@@ -72,9 +77,12 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
         run.check("doctests", "running the documentation's examples", doctests)?;
     }
     run.report();
-    let mut tests = runner(workspace, &args.filters);
-    tests.env(broker::PATH_VARIABLE, &nats_server);
-    run.check("tests", "running the tests", tests)?;
+    for (name, what, arguments) in runners {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut tests = workspace.cargo(&arguments);
+        tests.env(broker::PATH_VARIABLE, &nats_server);
+        run.check(name, what, tests)?;
+    }
     Ok(run.exit_code())
 }
 
@@ -133,24 +141,39 @@ impl Run<'_> {
     }
 }
 
-/// cargo-nextest where it is installed, else cargo's own runner.
-fn runner(workspace: &Workspace, filters: &[String]) -> Command {
-    let has_nextest = workspace
-        .cargo(&["nextest", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
+fn has_nextest(workspace: &Workspace) -> bool {
+    let mut probe = workspace.cargo(&["nextest", "--version"]);
+    let status = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A stage's name, what it does, and cargo's arguments for it.
+type Runner = (&'static str, &'static str, Vec<String>);
+
+/// cargo-nextest where it is installed, else cargo's own runner: that one knows no groups, and so takes the tests that
+/// must be alone in a second pass.
+fn runners(has_nextest: bool, filters: &[String]) -> Vec<Runner> {
+    let all = ["--workspace", "--locked", "--features", CRASH_POINTS];
+    let command = |parts: &[&[&str]]| -> Vec<String> {
+        let own = parts.concat().into_iter().map(str::to_owned);
+        own.chain(filters.iter().cloned()).collect()
+    };
     if has_nextest {
-        let mut tests =
-            workspace.cargo(&["nextest", "run", "--workspace", "--locked", "--features", CRASH_POINTS]);
-        tests.args(filters);
-        return tests;
+        return vec![("tests", "running the tests", command(&[&["nextest", "run"], &all]))];
     }
     // Without the documentation's examples, which ran before: the last line is then the tests' own.
-    let mut tests = workspace.cargo(&["test", "--workspace", "--locked", "--tests", "--no-fail-fast"]);
-    tests.args(["--features", CRASH_POINTS, "--"]).args(filters);
-    tests
+    let test = ["test", "--tests", "--no-fail-fast"];
+    if !filters.is_empty() {
+        // These may be any tests, and are few.
+        let arguments = command(&[&test, &all, &["--", "--test-threads=1"]]);
+        return vec![("tests", "running the tests", arguments)];
+    }
+    let skip: Vec<&str> = ONE_AT_A_TIME.into_iter().flat_map(|name| ["--skip", name]).collect();
+    let alone = command(&[&test, &all, &["--", "--test-threads=1"], &ONE_AT_A_TIME]);
+    vec![
+        ("tests", "running the tests", command(&[&test, &all, &["--"], &skip])),
+        ("alone", "running the tests that must be alone", alone),
+    ]
 }
 
 /// The exit code to hand on; a program that a signal ended counts as 1.
@@ -178,6 +201,21 @@ mod tests {
         assert!(!run.check("three", "", shell("exit 9")).unwrap());
         assert_eq!(run.failures, [("two", 7), ("three", 9)]);
         assert_eq!(run.exit_code(), ExitCode::from(7));
+    }
+
+    #[test]
+    fn without_groups_heavy_tests_run_in_a_pass_of_their_own() {
+        let texts = |has_nextest, filters: &[&str]| -> Vec<String> {
+            let filters: Vec<String> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+            runners(has_nextest, &filters).into_iter().map(|(_, _, arguments)| arguments.join(" ")).collect()
+        };
+        let [one] = &texts(true, &["word"])[..] else { panic!("not one pass") };
+        assert!(one.starts_with("nextest run ") && one.ends_with(" word"), "{one}");
+        let [light, alone] = &texts(false, &[])[..] else { panic!("not two passes") };
+        assert!(light.ends_with(" -- --skip e2e --skip heavy --skip figures"), "{light}");
+        assert!(alone.ends_with(" -- --test-threads=1 e2e heavy figures"), "{alone}");
+        let [some] = &texts(false, &["word"])[..] else { panic!("not one pass") };
+        assert!(some.ends_with(" -- --test-threads=1 word"), "{some}");
     }
 
     #[test]
