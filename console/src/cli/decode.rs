@@ -17,7 +17,7 @@ use signalbox_schemas::{
     mailbox::Mailbox,
     record::{ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord},
     run::{Claim, Exit, Lost, Rejection, Start, Withdrawal},
-    signed::{Message, PublicKey, Signed, SignedError, SigningKey},
+    signed::{Message, PublicKey, Signed, SignedError},
 };
 
 use super::{
@@ -77,20 +77,23 @@ impl Keys {
     pub fn load(layout: &Layout) -> Self {
         let mut keys = Self::default();
         let text = |path: std::path::PathBuf| std::fs::read(path).ok();
-        let fleet = text(layout.seed("fleet")).and_then(|seed| String::from_utf8(seed).ok());
-        let fleet = fleet.and_then(|seed| SigningKey::from_seed(&seed).ok());
+        let fleet = text(layout.fleet_pub()).and_then(|key| String::from_utf8(key).ok());
+        let fleet: Option<PublicKey> = fleet.and_then(|key| key.trim().parse().ok());
         if let Some(fleet) = &fleet {
-            keys.add(fleet.public().clone(), "fleet");
+            keys.add(fleet.clone(), "fleet");
         }
         let document = text(layout.authors()).and_then(|bytes| Signed::<Authors>::from_json(&bytes).ok());
         // Without the fleet key the document is taken at its word, as the directory is the user's own.
-        let trusted = |key: &PublicKey| fleet.as_ref().is_none_or(|fleet| fleet.public() == key);
+        let trusted = |key: &PublicKey| fleet.as_ref().is_none_or(|fleet| fleet == key);
         if let Some(authors) = document.and_then(|document| document.open(trusted).ok()) {
             for author in &authors.authors {
                 keys.add(author.key.clone(), &author.name);
             }
             for bridge in authors.bridges {
                 keys.add(bridge, "bridge");
+            }
+            for former in authors.former_bridges {
+                keys.add(former.key, "former bridge");
             }
         }
         let machines = std::fs::read_dir(layout.machines_dir()).into_iter().flatten().flatten();
