@@ -318,9 +318,7 @@ impl Keeper {
     /// Starts a run, unless it was started before.
     fn start(&mut self, start: &StartRun) -> Result<(), Refusal> {
         let board = &self.shared.board;
-        if board.free() == 0 {
-            board.prune(unix_ms());
-        }
+        board.prune_when_short(unix_ms());
         if matches!(board.admit(start.cid, start.expires_at)?, Admission::Known) {
             return Ok(());
         }

@@ -16,6 +16,8 @@ use crate::keeper::{identity, make_private_folder};
 
 /// Name of the file in the store.
 const FILE: &str = "relay.lock";
+/// So much of it is read to find out who holds it.
+const MAX_FILE_BYTES: u64 = 64;
 
 /// The store cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,7 @@ impl Lock {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut text = String::new();
-                let read = file.read_to_string(&mut text).ok();
+                let read = file.take(MAX_FILE_BYTES).read_to_string(&mut text).ok();
                 let pid = read.and_then(|_| text.trim().parse().ok());
                 return Err(LockError::InUse { store: store.to_owned(), pid });
             }
@@ -104,6 +106,14 @@ mod tests {
         assert!(refused.to_string().contains(&format!("pid {}", std::process::id())), "{refused}");
         drop(lock);
         Lock::acquire(&store).unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_takes_nothing_is_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(FILE)).unwrap();
+        let _lock = Lock::acquire(folder.path()).unwrap();
+        assert!(matches!(Lock::acquire(folder.path()), Err(LockError::InUse { pid: None, .. })));
     }
 
     #[test]

@@ -290,17 +290,17 @@ async fn what_a_run_left_on_request_outlives_the_keeper_while_its_output_waits()
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;
     let relay = machine.start(&fleet).await?;
-    let (pids, gate) = (machine.file("pids"), machine.file("gate"));
+    let [daemon, shell, gate] = ["daemon", "shell", "gate"].map(|name| machine.file(name));
     let script = format!(
         "sleep 300 >/dev/null 2>&1 & echo $! > {}; until [ -e {} ]; do sleep 0.02; done; head -c 300000 /dev/zero",
-        pids.display(),
+        daemon.display(),
         gate.display()
     );
     let (ended, offer) = fleet.command_with(&machine, &script, |spec| spec.leave_children = true)?;
-    let (open, other) = fleet.command(&machine, &format!("echo $$ >> {}; sleep 300", pids.display()))?;
+    let (open, other) = fleet.command(&machine, &format!("echo $$ > {}; sleep 300", shell.display()))?;
     fleet.offer(&machine, &[offer, other]).await?;
     eventually("both processes", || async {
-        ensure!(lines(&pids).len() == 2);
+        ensure!(lines(&daemon).len() == 1 && lines(&shell).len() == 1);
         Ok(())
     })
     .await?;
@@ -319,7 +319,7 @@ async fn what_a_run_left_on_request_outlives_the_keeper_while_its_output_waits()
         Ok(())
     })
     .await?;
-    let [daemon, shell] = [lines(&pids)[0].parse()?, lines(&pids)[1].parse()?];
+    let [daemon, shell] = [lines(&daemon)[0].parse()?, lines(&shell)[0].parse()?];
     assert!(!is_alive(shell), "the open run's process is left");
     assert!(is_alive(daemon), "what was left on request was ended");
     signal(daemon, Signal::KILL)?;
@@ -588,7 +588,10 @@ async fn a_keeper_that_cannot_be_brought_up_is_counted() -> Result<()> {
     relay.kill_keeper().await?;
     // Somebody else holds the lock of the next keeper.
     let lock = fs::File::open(machine.store().join("keeper.lock"))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    eventually("the lock", || async {
+        Ok(rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
+    })
+    .await?;
     let next = machine.spawn(&fleet.broker.url(), &machine.store(), &[])?;
     fleet.counted(&machine, "keeper_not_up").await?;
     drop(lock);

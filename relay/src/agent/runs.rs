@@ -1,6 +1,6 @@
 //! From a claim that stands to a report that is acknowledged.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use signalbox_link::{
     StoreError,
@@ -17,21 +17,25 @@ use signalbox_schemas::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, error::Elapsed, timeout},
+    time::{Instant, timeout},
 };
 
-use super::{Agent, Done, Keeper, Run, Stage, Untold, Unwritten, claims::SAY_AGAIN_AFTER};
+use super::{
+    Agent, Done, Keeper, Run, Stage,
+    claims::SAY_AGAIN_AFTER,
+    keeping::{KEEPER_PATIENCE, Untold},
+    notes::Unwritten,
+};
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
     journal::{Entry, Progress, RecordState, Report, ledger::ChunkLog},
     keeper::{
-        KeeperError,
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::{Phase, Refusal, RunStatus, StartRun},
-        spool::{left_behind, spooled},
+        spool::left_behind,
     },
-    keeper_life::{bring_up, mark},
+    keeper_life::mark,
     lock::LockError,
     nats_link::FactMessage,
     outbox::{Delivered, attempt, deliver},
@@ -40,13 +44,6 @@ use crate::{
     serve::ServeError,
 };
 
-/// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made
-/// anew.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
-/// What waits for a keeper that can be told.
-const MAX_UNTOLD: usize = 4096;
-/// A keeper that was full is asked this often whether it has room.
-const KEEPER_ROOM_EVERY: Duration = Duration::from_mins(1);
 /// Wait for the acknowledgement of what is said again; as long as the pause before it is said once more, so that
 /// there are never two of one.
 const REPEAT_PATIENCE: Duration = SAY_AGAIN_AFTER;
@@ -55,15 +52,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 impl Agent {
-    pub(super) fn bring_keeper_up(&mut self) {
-        let up = self.keeper_up();
-        self.jobs.spawn_local(async move { Done::Keeper(Box::new(up.await)) });
-    }
-
-    fn keeper_up(&self) -> impl Future<Output = (KeeperClient, Welcome)> + use<> {
-        bring_up(self.place.store.clone(), self.place.exe.clone(), self.counters.clone())
-    }
-
     /// # Errors
     /// When the store is another relay's.
     pub(super) async fn on_keeper_up(
@@ -219,49 +207,6 @@ impl Agent {
         }
     }
 
-    /// A keeper that answers a start neither with a yes nor with a no hangs: its connection is made anew, and what may
-    /// not have reached it is started again.
-    pub(super) fn check_keeper(&mut self, now: Instant) {
-        let waits_until = |run: &Run| match run.stage {
-            Stage::Starting { until } => Some(until),
-            _ => None,
-        };
-        let Some(until) = self.runs.values().filter_map(waits_until).min() else { return };
-        if self.keeper.is_none() {
-            // It is being brought up, and what waits for it is started then.
-        } else if now < until {
-            self.wake_at(until);
-        } else {
-            tracing::error!("keeper does not answer");
-            self.counters.count("keeper_silent");
-            self.keeper = None;
-            self.bring_keeper_up();
-        }
-    }
-
-    /// A keeper that can remember no more ids starts nothing: it is asked again whether some have gone, and one that
-    /// runs nothing makes way for a new one.
-    pub(super) fn check_keeper_room(&mut self) {
-        let Some(keeper) = self.keeper.as_ref().filter(|keeper| keeper.free == Some(0)) else { return };
-        let ask_at = keeper.since + KEEPER_ROOM_EVERY;
-        if !keeper.is_free_its_word || Instant::now() >= ask_at {
-            self.keeper = None;
-            self.bring_keeper_up();
-        } else if self.runs.values().any(Run::holds_slot) {
-            self.wake_at(ask_at);
-        } else if let Some(keeper) = self.keeper.take() {
-            tracing::warn!(pid = keeper.pid, "keeper remembers as many commands as it can, and is replaced");
-            self.counters.count("keeper_replaced");
-            let up = self.keeper_up();
-            self.jobs.spawn_local(async move {
-                if let Err(error) = keeper.client.shutdown().await {
-                    tracing::warn!(error = report(&error), "full keeper not ended");
-                }
-                Done::Keeper(Box::new(up.await))
-            });
-        }
-    }
-
     fn on_status(&mut self, status: RunStatus) {
         let cid = status.cid;
         let ended = status.phase == Phase::Ended;
@@ -396,73 +341,6 @@ impl Agent {
         };
         let told = timeout(KEEPER_PATIENCE, keeper.client.cancel(cid)).await;
         self.check_told(told);
-    }
-
-    /// Has the keeper let go of a run, as soon as there is one.
-    fn forget(&mut self, cid: CommandId) {
-        self.tell_later(Untold::Forget(cid));
-    }
-
-    fn tell_later(&mut self, what: Untold) {
-        if self.untold.len() >= MAX_UNTOLD {
-            // The next look into the spool finds what is to be forgotten.
-            self.untold.pop_front();
-        }
-        self.untold.push_back(what);
-    }
-
-    pub(super) async fn tell_keeper(&mut self) {
-        while let Some(keeper) = &mut self.keeper
-            && let Some(what) = self.untold.pop_front()
-        {
-            let told = match what {
-                Untold::Forget(cid) => timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await,
-                // An older one would not know what is meant, and hang up.
-                Untold::Decline(..) if keeper.free.is_none() => continue,
-                Untold::Decline(cid, expires_at) => {
-                    timeout(KEEPER_PATIENCE, keeper.client.decline(cid, expires_at)).await
-                }
-            };
-            if !matches!(told, Ok(Ok(()))) {
-                self.untold.push_front(what);
-            }
-            self.check_told(told);
-        }
-    }
-
-    /// Looks for output that nobody needs any more: of a run whose end was reported while there was no keeper that
-    /// could be told, or under a journal that is gone.
-    pub(super) fn look_into_spool(&mut self) {
-        let store = self.place.store.clone();
-        self.jobs.spawn_blocking(move || Done::Spooled(spooled(&store)));
-    }
-
-    pub(super) fn on_spooled(&mut self, found: io::Result<BTreeSet<CommandId>>) {
-        let found = found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "spool not looked into");
-            BTreeSet::new()
-        });
-        for cid in found {
-            let is_open = matches!(
-                self.journal.borrow().ledger().record(cid).map(|record| &record.state),
-                Some(RecordState::Claimed(_) | RecordState::Reporting(..))
-            );
-            if !is_open && !self.runs.contains_key(&cid) {
-                self.forget(cid);
-            }
-        }
-    }
-
-    fn check_told(&mut self, told: Result<Result<(), KeeperError>, Elapsed>) {
-        let error = match told {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => report(&error),
-            Err(_) => "it does not listen".to_owned(),
-        };
-        tracing::error!(error, "keeper was not told");
-        self.counters.count("keeper_not_told");
-        self.keeper = None;
-        self.bring_keeper_up();
     }
 
     pub(super) fn on_pumped(&mut self, cid: CommandId, pumped: Option<Pumped>) {

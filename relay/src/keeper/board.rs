@@ -146,8 +146,16 @@ impl Board {
         }
     }
 
+    /// Makes room when half of it is used up. Not before: where a clock jumped ahead and back, commands that expire no
+    /// later than one that was dropped too early are not started.
+    pub(crate) fn prune_when_short(&self, now_ms: u64) {
+        if self.free() < MAX_REMEMBERED / 2 {
+            self.prune(now_ms);
+        }
+    }
+
     /// Drops ids of forgotten runs whose command expired more than a day ago.
-    pub(crate) fn prune(&self, now_ms: u64) {
+    fn prune(&self, now_ms: u64) {
         let mut inner = self.0.borrow_mut();
         let mut dropped_until = inner.dropped_until;
         inner.forgotten.retain(|_, expires_at| {
@@ -252,9 +260,9 @@ mod tests {
             board.insert(run.clone(), None, 5);
             board.forget(run.cid).unwrap();
         }
-        board.prune(5 + DAY_MS - 1);
+        board.prune_when_short(5 + DAY_MS - 1);
         assert_eq!(board.admit(next, 9).err(), Some(Refusal::JournalFull));
-        board.prune(5 + DAY_MS);
+        board.prune_when_short(5 + DAY_MS);
         assert!(matches!(board.admit(next, 9), Ok(Admission::New)));
     }
 
@@ -282,6 +290,8 @@ mod tests {
             run.cid
         };
         let (old, newer, nameless) = (started(1, 5), started(2, 6), started(3, 0));
+        board.prune_when_short(5 + DAY_MS);
+        assert_eq!(board.admit(old, 5).err(), Some(Refusal::Forgotten), "there is room");
         board.prune(5 + DAY_MS);
         assert_eq!(board.admit(old, 5).err(), Some(Refusal::Expired));
         assert_eq!(board.admit(newer, 6).err(), Some(Refusal::Forgotten));

@@ -120,7 +120,7 @@ async fn greet(
     identity: Identity,
     shared: &Shared,
 ) -> Result<Rc<Watcher>, FrameError> {
-    shared.board.prune(unix_ms());
+    shared.board.prune_when_short(unix_ms());
     let (runs, watcher) = shared.board.watch();
     let Identity { nonce, instance } = identity;
     let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
