@@ -3,6 +3,7 @@
 mod cli;
 mod console;
 mod crash;
+mod facts;
 mod hostile;
 mod lifecycle;
 mod main_job;

@@ -12,6 +12,8 @@ use signalbox_testkit::{
 };
 use std::time::Duration;
 
+use super::facts::{REJECTED, WITHDRAWN, one_end};
+
 /// One machine whose relay was killed.
 pub(super) async fn without_relay() -> Result<Stack> {
     let stack = Stack::start(Options::relays(1).no_restart()).await?;
@@ -49,7 +51,7 @@ async fn a_relay_that_returns_gets_what_waited_in_order() -> Result<()> {
     }
     let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
     assert_eq!(text(&file).lines().collect::<Vec<_>>(), expected);
-    Ok(())
+    one_end(&stack, stack.http(), &short, WITHDRAWN).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +66,26 @@ async fn a_cancel_takes_back_what_waits() -> Result<()> {
     let _relay = stack.start_relay(0, None).await?;
     stack.http().run("demo-1", "true").await?;
     assert_eq!(text(&file), "");
-    Ok(())
+    one_end(&stack, stack.http(), &id, WITHDRAWN).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_refuses_is_decided_by_one_word() -> Result<()> {
+    let stack = without_relay().await?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("ran");
+    let policy = stack.machine(0)?.creds.with_file_name("relay.toml");
+    let loose = std::fs::read_to_string(&policy)?;
+    let strict =
+        loose.replace("require_operator_signature = [", "require_operator_signature = [\"command\", ");
+    assert_ne!(strict, loose);
+    std::fs::write(&policy, strict)?;
+    let _relay = stack.start_relay(0, None).await?;
+    let id = stack.http().submit("demo-1", &format!("echo x >> {}", file.display())).await?;
+    let command = stack.http().settled(&id).await?;
+    assert_eq!(run_on(&command, "demo-1")?["state"], "rejected", "{command}");
+    assert_eq!(text(&file), "");
+    one_end(&stack, stack.http(), &id, REJECTED).await
 }
 
 /// Claims and withdrawals in the same instant: whoever wins, the side effect agrees with the state.
