@@ -170,7 +170,7 @@ impl Daemon {
     pub async fn stop(&self) -> Result<()> {
         self.signal(Signal::STOP)?;
         eventually("the halt", || async {
-            ensure!(state(self.pid()) == Some('T'), "{} goes on", self.name);
+            ensure!(stands_still(self.pid()), "{} goes on", self.name);
             Ok(())
         })
         .await
@@ -242,6 +242,11 @@ pub fn signal(process_id: u32, signal: Signal) -> Result<()> {
 /// Whether a process exists and is more than a zombie.
 pub fn is_alive(process_id: u32) -> bool {
     state(process_id).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Whether a process was halted (STOP) and does not go on yet.
+pub fn stands_still(process_id: u32) -> bool {
+    state(process_id) == Some('T')
 }
 
 /// The letter that says what a process does, see `proc_pid_stat(5)`; none when there is no such process.
@@ -323,7 +328,9 @@ mod tests {
     #[tokio::test]
     async fn signals_reach_the_process() {
         let daemon = sh("exec sleep 60");
+        assert!(!stands_still(daemon.pid()));
         daemon.stop().await.unwrap();
+        assert!(stands_still(daemon.pid()));
         daemon.terminate().unwrap();
         assert!(daemon.wait(Duration::from_millis(50)).await.is_err(), "a halted process ended");
         daemon.resume().unwrap();

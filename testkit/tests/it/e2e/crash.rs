@@ -9,7 +9,7 @@ use signalbox_schemas::run::Exit;
 use signalbox_testkit::{
     eventually::{eventually, eventually_within},
     http::{Http, run_on},
-    process::{Signal, is_alive, signal},
+    process::{Signal, is_alive, signal, stands_still},
     stack::{Options, Stack},
 };
 
@@ -24,6 +24,12 @@ const LINES: usize = 60_000;
 /// Leaves a mark at each start, writes output, and ends with 0.
 fn marked(file: &Path) -> String {
     format!("echo start >> {}; seq 1 {LINES}; sleep 0.3; echo end", file.display())
+}
+
+/// The same; its last line waits until the gate has gone.
+fn held(file: &Path, gate: &Path) -> String {
+    let wait = format!("while [ -e {} ]; do sleep 0.02; done", gate.display());
+    format!("echo start >> {}; seq 1 {LINES}; {wait}; echo end", file.display())
 }
 
 fn expected_output() -> String {
@@ -164,38 +170,24 @@ async fn a_killed_bridge_is_followed_by_one_that_delivers(#[case] point: &str) -
     is_the_only_one(&http, &id, &marked(&file)).await
 }
 
-/// The part that reached the point stands still; the broker is killed and comes back; the part goes on.
-#[rstest]
-#[case::claim_sent("claim.sent", "relay")]
-#[case::claim_acked("claim.acked", "relay")]
-#[case::output_half("output.half", "relay")]
-#[case::exit_unacked("exit.unacked", "relay")]
-#[case::mailbox_written("mailbox.written:2", "bridge")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_broker_loses_nothing(#[case] point: &str, #[case] part: &str) -> Result<()> {
-    let options = Options::relays(1).env("SIGNALBOX_CRASH_AT", format!("broker:{point}"));
-    let stack = Stack::start(options).await?;
-    let dir = tempfile::tempdir()?;
-    let file = dir.path().join("starts");
-    let pid = if part == "relay" { stack.machine(0)?.pid } else { stack.ready().pids.bridge };
-    let id = stack.http().submit("demo-1", &marked(&file)).await?;
-    let broker = stack.pid("broker")?;
-    // The keeper may be the one that stops, for the points it shares with its relay.
-    let keeper = stack.machine(0)?.keeper_pid;
-    let stopped = eventually_within("the stop", Duration::from_secs(20), || async move {
-        for pid in [pid, keeper] {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
-                return Ok(pid);
-            }
-        }
-        anyhow::bail!("nobody stands still")
+/// Waits until a part stands still, and names it.
+async fn standing_still(stack: &Stack) -> Result<(&'static str, u32)> {
+    let machine = stack.machine(0)?;
+    let parts =
+        [("relay", machine.pid), ("keeper", machine.keeper_pid), ("bridge", stack.ready().pids.bridge)];
+    eventually_within("the stop", Duration::from_secs(20), || async {
+        parts.into_iter().find(|(_, pid)| stands_still(*pid)).context("nobody stands still")
     })
-    .await?;
+    .await
+}
+
+/// Kills the broker and waits for the next one, then lets the part that stands still go on.
+async fn replace_broker(stack: &Stack, (part, pid): (&str, u32)) -> Result<()> {
+    let broker = stack.pid("broker")?;
     signal(broker, Signal::KILL)?;
-    if stopped == stack.ready().pids.bridge {
-        // The bridge itself restarts the broker, so it goes on first.
-        signal(stopped, Signal::CONT)?;
+    if part == "bridge" {
+        // It is what starts the broker again.
+        signal(pid, Signal::CONT)?;
     }
     eventually("a new broker", || async {
         let now = stack.pid("broker")?;
@@ -203,6 +195,107 @@ async fn a_killed_broker_loses_nothing(#[case] point: &str, #[case] part: &str) 
         Ok(())
     })
     .await?;
-    signal(stopped, Signal::CONT)?;
+    signal(pid, Signal::CONT)
+}
+
+/// Does the work while the broker is replaced whenever a part stands still; answers when both have come to their
+/// ends, with the parts that stood still.
+async fn while_brokers_die<T>(
+    stack: &Stack,
+    stops: usize,
+    work: impl Future<Output = Result<T>>,
+) -> Result<(T, Vec<&'static str>)> {
+    let (mut work, mut done, mut stopped) = (std::pin::pin!(work), None, Vec::new());
+    loop {
+        tokio::select! {
+            result = &mut work, if done.is_none() => done = Some(result?),
+            part = standing_still(stack), if stopped.len() < stops => {
+                let part = part?;
+                replace_broker(stack, part).await?;
+                stopped.push(part.0);
+            }
+            else => return Ok((done.context("invariant: the work is done")?, stopped)),
+        }
+    }
+}
+
+/// Submits the command, opens its gate when all output before it has come, and waits for the end.
+async fn run_to_its_end(http: &Http, command: &str, gate: &Path) -> Result<String> {
+    let id = eventually("acceptance", || submit_with_key(http, command)).await?;
+    eventually_within("the output before the gate", Duration::from_secs(30), || async {
+        let output = http.output(&id, "demo-1", "stdout").await?;
+        ensure!(output == numbers(LINES).as_bytes(), "{} bytes", output.len());
+        Ok(())
+    })
+    .await?;
+    std::fs::remove_file(gate)?;
+    http.settled(&id).await?;
+    Ok(id)
+}
+
+/// Whoever reaches the point stands still; the broker is killed and comes back; the part goes on.
+#[rstest]
+#[case::submit_acked("submit.acked", &["bridge"])]
+#[case::mailbox_written("mailbox.written:2", &["bridge"])]
+#[case::claim_sent("claim.sent", &["relay"])]
+#[case::claim_acked("claim.acked", &["relay"])]
+#[case::spawned("spawned", &["keeper", "relay"])]
+#[case::output_half("output.half", &["keeper", "relay"])]
+#[case::exit_written("exit.written", &["keeper", "relay"])]
+#[case::exit_unacked("exit.unacked", &["relay"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_loses_nothing(#[case] point: &str, #[case] parts: &[&str]) -> Result<()> {
+    let options = Options::relays(1).env("SIGNALBOX_CRASH_AT", format!("broker:{point}"));
+    let stack = Stack::start(options).await?;
+    let dir = tempfile::tempdir()?;
+    let (file, gate) = (dir.path().join("starts"), dir.path().join("gate"));
+    std::fs::write(&gate, "")?;
+    let command = held(&file, &gate);
+    let work = run_to_its_end(stack.http(), &command, &gate);
+    let (id, stopped) = while_brokers_die(&stack, parts.len(), work).await?;
+    assert_eq!(stopped, parts);
+    completed_once(&stack, stack.http(), &id, &file).await?;
+    is_the_only_one(stack.http(), &id, &command).await
+}
+
+/// Bytes that the broker's socket has received and the broker has not read, see `proc_net_tcp(5)`.
+fn unread_by_broker(stack: &Stack) -> Result<u64> {
+    let port: u16 = stack.ready().nats.rsplit(':').next().context("no port")?.parse()?;
+    let local = format!(":{port:04X}");
+    let mut unread = 0;
+    for line in std::fs::read_to_string("/proc/net/tcp")?.lines() {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [_, address, _, "01", queues, ..] = columns[..] else { continue };
+        if address.ends_with(&local) {
+            let (_, received) = queues.split_once(':').context("no queues")?;
+            unread += u64::from_str_radix(received, 16)?;
+        }
+    }
+    Ok(unread)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_the_killed_broker_had_not_read_is_sent_again() -> Result<()> {
+    let options = Options::relays(1).env("SIGNALBOX_CRASH_AT", "broker:output.half:2");
+    let stack = Stack::start(options).await?;
+    let dir = tempfile::tempdir()?;
+    let (file, gate) = (dir.path().join("starts"), dir.path().join("gate"));
+    std::fs::write(&gate, "")?;
+    let command = held(&file, &gate);
+    let work = run_to_its_end(stack.http(), &command, &gate);
+    let breaking = async {
+        let (part, relay) = standing_still(&stack).await?;
+        assert_eq!(part, "relay");
+        signal(stack.pid("broker")?, Signal::STOP)?;
+        signal(relay, Signal::CONT)?;
+        eventually("a chunk that the broker does not read", || async {
+            let unread = unread_by_broker(&stack)?;
+            ensure!(unread > 16 * 1024, "{unread} bytes");
+            Ok(())
+        })
+        .await?;
+        replace_broker(&stack, (part, relay)).await
+    };
+    let (id, ()) = futures_util::future::try_join(work, breaking).await?;
     completed_once(&stack, stack.http(), &id, &file).await
 }
