@@ -255,7 +255,8 @@ impl Fleet {
             program: program.to_owned(),
             args,
             log: self.layout.log(name),
-            pid_file: self.layout.pid(name),
+            // A bridge holds its file against a second one: to put another in its place would let go of it.
+            pid_file: (name != "bridge").then(|| self.layout.pid(name)),
             restarts: self.restarts,
             settle,
         }

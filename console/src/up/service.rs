@@ -69,8 +69,8 @@ pub struct Service {
     pub args: Vec<OsString>,
     /// Where its stderr goes.
     pub log: PathBuf,
-    /// Where its pid is written.
-    pub pid_file: PathBuf,
+    /// Where its pid is written; none for one that writes it itself.
+    pub pid_file: Option<PathBuf>,
     /// Whether it is started again when it dies.
     pub restarts: bool,
     /// Changes the arguments after the first start: a port that was any free one stays the same.
@@ -138,8 +138,8 @@ impl Service {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        if let Some(pid) = child.id() {
-            write_private(&self.pid_file, &format!("{pid}\n"))?;
+        if let (Some(pid), Some(path)) = (child.id(), &self.pid_file) {
+            write_private(path, &format!("{pid}\n"))?;
         }
         Ok((child, log_start))
     }
@@ -263,7 +263,7 @@ mod tests {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             log: dir.join("log"),
-            pid_file: dir.join("pid"),
+            pid_file: Some(dir.join("pid")),
             restarts,
             settle: |_, _| {},
         }

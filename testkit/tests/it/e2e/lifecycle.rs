@@ -111,6 +111,11 @@ async fn a_state_directory_in_use_is_refused_with_the_pid() -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
     let said = refused(&mut up(&stack.ready().state_dir, FREE, FREE)?).await?;
     assert!(said.contains(&stack.up().pid().to_string()), "{said}");
+    // Nor does a bridge that wants the broker for itself get past the one that has it.
+    let mut second = Command::new(bin("signalbox-bridge")?);
+    second.args(["serve", "--embedded-broker", "--http", FREE, "--state-dir"]).arg(&stack.ready().state_dir);
+    let said = refused(&mut second).await?;
+    assert!(said.contains(&stack.pid("bridge")?.to_string()), "{said}");
     stack.http().run("all", "true").await?;
     Ok(())
 }
