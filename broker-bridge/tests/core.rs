@@ -8,11 +8,12 @@ mod world;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::future::try_join_all;
 use signalbox_bridge::{
     core::CoreError,
     view::{Change, ChunkBody},
 };
-use signalbox_link::{Link, Options, StoreError};
+use signalbox_link::{Link, Options, StoreError, Stored};
 use signalbox_schemas::{
     api::Page,
     command::CommandSpec,
@@ -30,7 +31,7 @@ use signalbox_schemas::{
 use signalbox_testkit::{eventually, eventually_within};
 use tokio::time::Instant;
 use uuid::Uuid;
-use world::{OPERATOR, World, key, mid, now};
+use world::{Bridge, OPERATOR, World, key, mid, now};
 
 const MINUTE: u64 = 60_000;
 
@@ -400,32 +401,99 @@ async fn an_offer_expires_and_is_gone() -> Result<()> {
     bridge.stop().await
 }
 
+/// Who won how often.
+#[derive(Debug, Default)]
+struct Score {
+    claimed: u32,
+    withdrawn: u32,
+}
+
+impl Score {
+    /// Counts a race that is over: its register, the answer to the claim and the bridge must agree.
+    async fn count(
+        &mut self,
+        (world, bridge): (&World, &Bridge),
+        cid: CommandId,
+        claim: Result<Stored, StoreError>,
+        withdrawn: RunState,
+    ) -> Result<()> {
+        let web1 = mid("web-1")?;
+        let decided = world.register(&web1, cid).await?;
+        match claim {
+            Ok(_) => {
+                assert_eq!(decided, RunState::Executing, "an acknowledged claim does not stand there");
+                self.claimed += 1;
+            }
+            Err(StoreError::Taken { .. }) => {
+                assert_eq!(decided, withdrawn, "a claim lost against itself");
+                self.withdrawn += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        bridge.state(cid, &web1, decided).await
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.claimed > 0 && self.withdrawn > 0
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_against_a_withdrawal_has_one_winner() -> Result<()> {
+async fn a_claim_against_a_cancel_has_one_winner() -> Result<()> {
     let world = World::start(&["web-1"]).await?;
     let web1 = mid("web-1")?;
     let bridge = world.bridge("b1").await?;
     bridge.dispatches().await?;
-    let (mut claimed, mut cancelled) = (0, 0);
+    let (mut score, mut delay_ms) = (Score::default(), 0);
     for _ in 0..40 {
         let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
-        // The bridge withdraws as soon as it reads the cancel; the relay claims in the same instant.
-        let (cancel, claim) = tokio::join!(world.cancel(cid, OPERATOR), world.claim(&web1, cid));
-        cancel?;
-        let state = match claim {
-            Ok(_) => RunState::Executing,
-            Err(StoreError::Taken { .. }) => RunState::Cancelled,
-            Err(error) => return Err(error.into()),
+        world.read(&bridge, &[CMD]).await?;
+        // The bridge withdraws as soon as it reads the cancel; the relay claims about then.
+        let claim = async {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            world.claim(&web1, cid).await
         };
-        if state == RunState::Executing {
-            claimed += 1;
-        } else {
-            cancelled += 1;
-        }
-        bridge.state(cid, &web1, state).await?;
+        let (cancel, claim) = tokio::join!(world.cancel(cid, OPERATOR), claim);
+        cancel?;
+        // A little later after it won, a little sooner after it lost: so the two stay close together.
+        delay_ms = if claim.is_ok() { delay_ms + 1 } else { delay_ms.saturating_sub(1) };
+        score.count((&world, &bridge), cid, claim, RunState::Cancelled).await?;
     }
-    println!("claimed {claimed}, cancelled {cancelled}");
-    assert_eq!(claimed + cancelled, 40);
+    println!("{score:?}");
+    assert!(score.is_mixed(), "no race: {score:?}");
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_against_an_expiry_has_one_winner() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    let mut score = Score::default();
+    for _ in 0..5 {
+        let mut commands = Vec::new();
+        for _ in 0..24 {
+            commands.push(world.submit("true", &world.machines, 200).await?.0);
+        }
+        world.read(&bridge, &[CMD]).await?;
+        // Not one that keeps the rule, which would be silent by now: each claims when the bridge withdraws, from 12 ms
+        // before to 11 ms after the moment at which that is due.
+        let claims = commands.iter().zip(0..).map(async |(cid, n)| {
+            let expires_at = bridge.view().summary(*cid)?.context("there")?.expires_at;
+            let due = (expires_at + limit::EXPIRY_GRACE_MS - 12 + n).saturating_sub(now());
+            tokio::time::sleep(Duration::from_millis(due)).await;
+            anyhow::Ok((*cid, world.claim(&web1, *cid).await))
+        });
+        for (cid, claim) in try_join_all(claims).await? {
+            score.count((&world, &bridge), cid, claim, RunState::Expired).await?;
+        }
+        if score.is_mixed() {
+            break;
+        }
+    }
+    println!("{score:?}");
+    assert!(score.is_mixed(), "no race: {score:?}");
     bridge.stop().await
 }
 

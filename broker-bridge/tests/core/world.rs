@@ -21,7 +21,7 @@ use signalbox_schemas::{
     mailbox::Mailbox,
     output::{ChunkHead, OutputStream},
     record::{MachineRecord, OperatorRecord, table},
-    run::{Claim, Exit, ExitState, InlineOutput, RunState, StreamSummary},
+    run::{Claim, Exit, ExitState, InlineOutput, RunState, StreamSummary, WithdrawReason, Withdrawal},
     signed::{Message as Body, PublicKey, Signed, SigningKey},
     stream::{CMD, MBOX, RUN},
     subject::{FactKind, Subject},
@@ -372,6 +372,22 @@ impl World {
 
     pub(crate) async fn claim(&self, mid: &MachineToken, cid: CommandId) -> Result<Stored, StoreError> {
         self.fact(mid, cid, FactKind::Claim, &self.claim_fact(mid, cid)).await
+    }
+
+    /// What the first word in a register makes of its run.
+    pub(crate) async fn register(&self, mid: &MachineToken, cid: CommandId) -> Result<RunState> {
+        let subject = Subject::Run(self.ws.clone(), mid.clone(), cid, FactKind::Claim).to_string();
+        let word = self.link.last_from_leader(RUN, &subject).await?.context("nothing stands there")?.payload;
+        let (bridge, machine) = (key(BRIDGE)?, self.machine_key(mid)?);
+        let withdrawal = Signed::<Withdrawal>::from_json(&word)?.open(|key| key == bridge.public());
+        let Ok(withdrawal) = withdrawal else {
+            Signed::<Claim>::from_json(&word)?.open(|key| key == machine.public())?;
+            return Ok(RunState::Executing);
+        };
+        Ok(match withdrawal.reason {
+            WithdrawReason::Expired => RunState::Expired,
+            WithdrawReason::Cancelled => RunState::Cancelled,
+        })
     }
 
     pub(crate) fn exit_fact(

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use signalbox_schemas::{
-    run::{Claim, Exit, Lost},
+    run::{Claim, Exit, Lost, Withdrawal},
     signed::{Message, Signed},
 };
 use signalbox_testkit::{eventually::eventually_within, http::Http, stack::Stack};
@@ -43,10 +43,16 @@ impl Facts {
         Ok(Self(facts))
     }
 
-    /// The payload of one kind.
+    /// The payload of one kind, whoever signed it as a `T`.
     pub(super) fn read<T: Message>(&self, kind: &str) -> Result<T> {
         let (.., envelope) = self.0.get(kind).with_context(|| format!("no {kind} in {:?}", self.kinds()))?;
-        Ok(Signed::<T>::from_json(envelope)?.peek()?)
+        Ok(Signed::<T>::from_json(envelope)?.open(|_| true)?)
+    }
+
+    /// What the first word in the register is.
+    pub(super) fn register(&self) -> Result<&'static str> {
+        let claim = self.read::<Claim>("claim").map(|_| "claim");
+        claim.or_else(|_| self.read::<Withdrawal>("claim").map(|_| "withdrawal"))
     }
 
     fn kinds(&self) -> Vec<(&str, &str)> {

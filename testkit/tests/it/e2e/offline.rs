@@ -12,7 +12,10 @@ use signalbox_testkit::{
 };
 use std::time::Duration;
 
-use super::facts::{REJECTED, WITHDRAWN, one_end};
+use super::{
+    facts::{Facts, REJECTED, WITHDRAWN, one_end},
+    wire::now_ms,
+};
 
 /// One machine whose relay was killed.
 pub(super) async fn without_relay() -> Result<Stack> {
@@ -88,36 +91,87 @@ async fn what_a_machine_refuses_is_decided_by_one_word() -> Result<()> {
     one_end(&stack, stack.http(), &id, REJECTED).await
 }
 
-/// Claims and withdrawals in the same instant: whoever wins, the side effect agrees with the state.
+/// Waits for the end of a command that two wanted to decide; whether it was claimed. State, register and side effect
+/// agree.
+async fn was_claimed(stack: &Stack, id: &str, file: &Path) -> Result<bool> {
+    let command = stack.http().settled(id).await?;
+    let state = run_on(&command, "demo-1")?["state"].as_str().context("no state")?;
+    let register = Facts::of(stack, id, "demo-1").await?.register()?;
+    let ran = text(file).lines().count();
+    match (register, state) {
+        ("claim", "completed") => assert_eq!(ran, 1, "{id} completed and ran {ran} times"),
+        // Ended before its shell had come so far, or after.
+        ("claim", "cancelled") => assert!(ran <= 1, "{id} ran {ran} times"),
+        ("withdrawal", "cancelled" | "expired") => assert_eq!(ran, 0, "{id} is {state} and ran"),
+        decided => anyhow::bail!("{decided:?}: {command}"),
+    }
+    Ok(register == "claim")
+}
+
+/// The relay stands still until about the moment at which the bridge takes the offer back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_against_a_cancel_or_an_expiry_has_one_winner() -> Result<()> {
+async fn a_claim_against_a_cancel_has_one_winner() -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
     let dir = tempfile::tempdir()?;
-    let mut seen = std::collections::BTreeMap::<String, u32>::new();
-    for n in 0..40 {
-        let file = dir.path().join(format!("ran-{n}"));
-        let mut body = json!({"on": "demo-1", "command": format!("echo x >> {}", file.display())});
-        let expires = n % 2 == 0;
-        if expires {
-            body["expires_in_ms"] = json!(1 + n / 4);
+    let relay = stack.machine(0)?.pid;
+    let (mut claimed, mut delay_ms) = (0, 0);
+    for n in 0..20 {
+        let file = dir.path().join(n.to_string());
+        signal(relay, Signal::STOP)?;
+        let id = stack.http().submit("demo-1", &format!("echo x >> {}", file.display())).await?;
+        let path = format!("/api/v1/commands/{id}/cancel");
+        let body = json!({});
+        let claim = async {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            signal(relay, Signal::CONT)
+        };
+        let (cancel, claim) = tokio::join!(stack.http().post(&path, &body), claim);
+        claim?;
+        assert_eq!(cancel?.status, 202);
+        // A little later after it won, a little sooner after it lost: so the two stay close together.
+        if was_claimed(&stack, &id, &file).await? {
+            claimed += 1;
+            delay_ms += 1;
+        } else {
+            delay_ms = delay_ms.saturating_sub(1);
         }
-        let id = stack.http().submit_with(&body).await?;
-        if !expires {
-            stack.http().post(&format!("/api/v1/commands/{id}/cancel"), &json!({})).await?;
-        }
-        let command = stack.http().settled(&id).await?;
-        let state = run_on(&command, "demo-1")?["state"].as_str().context("no state")?.to_owned();
-        let ran = text(&file).lines().count();
-        match state.as_str() {
-            "completed" => assert_eq!(ran, 1, "{id} completed without running"),
-            "expired" => assert_eq!(ran, 0, "{id} expired and ran"),
-            // Cancelled before its claim, or ended while it ran.
-            "cancelled" => assert!(ran <= 1),
-            other => anyhow::bail!("{id} is {other}: {command}"),
-        }
-        *seen.entry(state).or_default() += 1;
     }
-    println!("outcomes: {seen:?}");
+    println!("{claimed} of 20 were claimed");
+    assert!((1..20).contains(&claimed), "no race: {claimed} of 20 were claimed");
+    Ok(())
+}
+
+/// The relay stands still until half of its offers have expired.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_against_an_expiry_has_one_winner() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let dir = tempfile::tempdir()?;
+    let relay = stack.machine(0)?.pid;
+    let (mut claimed, mut all) = (0, 0);
+    for round in 0..3 {
+        signal(relay, Signal::STOP)?;
+        let mut commands = Vec::new();
+        for n in 0..12 {
+            let file = dir.path().join(format!("{round}-{n}"));
+            let text = format!("echo x >> {}", file.display());
+            let body = json!({"on": "demo-1", "command": text, "expires_in_ms": 600});
+            let id = stack.http().submit_with(&body).await?;
+            let command = stack.http().json(&format!("/api/v1/commands/{id}")).await?;
+            commands.push((id, command["expires_at"].as_u64().context("no time")?, file));
+        }
+        let due = commands[commands.len() / 2].1.saturating_sub(now_ms());
+        tokio::time::sleep(Duration::from_millis(due)).await;
+        signal(relay, Signal::CONT)?;
+        for (id, _, file) in commands {
+            claimed += u32::from(was_claimed(&stack, &id, &file).await?);
+            all += 1;
+        }
+        if (1..all).contains(&claimed) {
+            break;
+        }
+    }
+    println!("{claimed} of {all} were claimed");
+    assert!((1..all).contains(&claimed), "no race: {claimed} of {all} were claimed");
     Ok(())
 }
 
