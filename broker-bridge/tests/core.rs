@@ -754,6 +754,33 @@ async fn what_is_not_to_run_before_a_time_is_held_and_blocks_nothing() -> Result
     again.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_run_stream_delays_a_deadline_and_doubles_nothing() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let bridge = world.bridge("b1").await?;
+    bridge.dispatches().await?;
+    let (claimed, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.claim(&web1, claimed).await?;
+    let (late, _) = world.submit("true", &world.machines, 1_000).await?;
+    let admin = async_nats::jetstream::new(async_nats::connect(world.broker.url()).await?);
+    let resize = async |max_bytes: u64| {
+        let mut config = admin.get_stream(RUN).await?.info().await?.config.clone();
+        config.max_bytes = i64::try_from(max_bytes)?;
+        anyhow::Ok(admin.update_stream(config).await?)
+    };
+    resize(world.link.stream_state(RUN).await?.bytes).await?;
+    bridge.counted("deadline.unwritten", 1).await?;
+    bridge.state(late, &web1, RunState::Pending).await?;
+    assert!(matches!(world.exit(&web1, claimed, 0).await, Err(StoreError::Full)));
+    resize(1024 * 1024).await?;
+    bridge.state(late, &web1, RunState::Expired).await?;
+    world.left_in_run(late, &["claim"]).await?;
+    world.exit(&web1, claimed, 0).await?;
+    bridge.state(claimed, &web1, RunState::Completed).await?;
+    bridge.stop().await
+}
+
 /// Half of what is on offer has settled: what had no room before follows at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_offered_as_fast_as_it_settles() -> Result<()> {
