@@ -80,12 +80,12 @@ fn run(args: &ServeArgs) -> ExitCode {
     };
     let logs =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A log on a full disk must not end the bridge: what cannot be logged would be told by a print that panics.
+    let logs = logs.log_internal_errors(false);
     match args.log_format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
-    let version = env!("CARGO_PKG_VERSION");
-    info!(version, state_dir = %config.state_dir.display(), data = %config.data.display(), "starting");
     match serve_until_signal(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &*error),

@@ -25,7 +25,7 @@ use signalbox_schemas::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     broker::{self, Broker},
@@ -122,9 +122,13 @@ pub async fn serve(config: &ServeConfig, stop: &CancellationToken) -> Result<(),
     let id = bridge_id()?;
     let listener = listen(config.http).await?;
     let embedded = match &config.broker {
-        BrokerConfig::Join(_) => None,
+        BrokerConfig::Join(_) => {
+            say_begin(config, &id);
+            None
+        }
         BrokerConfig::Embedded(wanted) => {
             let lock = lock(&identity.layout)?;
+            say_begin(config, &id);
             let started = stop.run_until_cancelled(Broker::start(&identity.layout, wanted)).await;
             let Some(started) = started else { return Ok(()) };
             Some((started?, lock))
@@ -159,6 +163,12 @@ pub async fn serve(config: &ServeConfig, stop: &CancellationToken) -> Result<(),
         }
     }
     served
+}
+
+/// After what may be refused at once: a refusal is one line.
+fn say_begin(config: &ServeConfig, id: &BridgeId) {
+    let (state_dir, data) = (config.state_dir.display(), config.data.display());
+    info!(version = env!("CARGO_PKG_VERSION"), bridge = %id, %state_dir, %data, "starting");
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
