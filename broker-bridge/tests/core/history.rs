@@ -51,6 +51,14 @@ async fn settled_history_leaves_the_live_streams_and_answers_stay() -> Result<()
     std::fs::remove_dir_all(world.data("b1"))?;
     let bridge = world.bridge_with("b1", short).await?;
     assert_eq!(world.answers(&bridge).await?, before);
+    // The records once more, backwards.
+    let records = world.link.next_by_subject(DONE, 1, "done.main.*", 100).await?;
+    assert_eq!(records.len(), 4, "two runs and two commands");
+    for record in records.iter().rev() {
+        world.raw(&record.subject, record.payload.clone()).await?;
+    }
+    world.read(&bridge, &[DONE]).await?;
+    assert_eq!(world.answers(&bridge).await?, before);
     // Learned of after all: by a second record.
     world.exit(&web1, lost, 3).await?;
     bridge.state(lost, &web1, RunState::Failed).await?;

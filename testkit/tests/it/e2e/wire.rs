@@ -1,15 +1,11 @@
 //! Messages that somebody with the keys of the fleet publishes by hand: duplicated, reordered, replayed, broken.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::{
-    Client, ConnectOptions,
-    jetstream::{
-        self,
-        message::StreamMessage,
-        stream::{DirectGetErrorKind, RawMessageErrorKind},
-    },
+    Client, ConnectOptions, HeaderMap,
+    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
 };
 use serde_json::{Value, json};
 use signalbox_schemas::{
@@ -17,6 +13,7 @@ use signalbox_schemas::{
     id::{MachineToken, Sha256, Workspace},
     mailbox::{AuthorsRef, Basis, Mailbox, Offer},
     signed::{Message, Signed, SigningKey},
+    stream::{CMD, DOC, DONE, HB, MBOX, OUT, RUN, STATE},
 };
 use signalbox_testkit::{
     eventually::eventually,
@@ -24,6 +21,8 @@ use signalbox_testkit::{
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+use super::rebuild::answers;
 
 /// A bare NATS client with an administrator's login.
 pub(super) async fn administrator(stack: &Stack) -> Result<(Client, JoinSet<()>)> {
@@ -181,58 +180,139 @@ async fn an_older_mailbox_under_a_new_sequence_is_ignored() -> Result<()> {
     Ok(())
 }
 
+/// Headers as their publisher wrote them.
+fn own_headers(message: &StreamMessage) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (header, values) in message.headers.iter().filter(|(name, _)| !name.to_string().starts_with("Nats-"))
+    {
+        for value in values {
+            headers.append(header.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// Publishes all messages of a stream once more, backwards, twice; answers how many there are.
+async fn replay(client: &Client, stream: &str) -> Result<usize> {
+    let context = jetstream::new(client.clone());
+    let mut messages = messages(&context, stream).await?;
+    messages.reverse();
+    for message in messages.iter().chain(&messages) {
+        let (subject, headers) = (message.subject.clone(), own_headers(message));
+        if stream == HB {
+            // It acknowledges nothing.
+            client.publish_with_headers(subject, headers, message.payload.clone()).await?;
+            continue;
+        }
+        let ack = context.publish_with_headers(subject, headers, message.payload.clone()).await?.await;
+        // RUN is write-once and says so; the others store it again.
+        ensure!(ack.is_ok() != (stream == RUN), "{stream} {}: {ack:?}", message.sequence);
+    }
+    client.flush().await?;
+    Ok(messages.len())
+}
+
+/// Waits until the bridge has read what the streams hold now.
+async fn all_is_read(stack: &Stack, client: &Client) -> Result<()> {
+    let context = jetstream::new(client.clone());
+    let mut cursor = Vec::new();
+    for stream in [DOC, STATE, CMD, DONE, RUN, OUT, MBOX] {
+        let stream = context.get_stream(stream).await?;
+        let info = stream.cached_info();
+        let created_ms = info.created.unix_timestamp_nanos() / 1_000_000;
+        cursor.push(format!("{}:{created_ms}:{}", info.config.name, info.state.last_sequence));
+    }
+    let headers = [("signalbox-cursor", &*cursor.join(","))];
+    let answer = stack.http().request("GET", "/api/v1/commands", &headers, vec![]).await?;
+    ensure!(answer.status == 200, "{cursor:?}: {:?}", answer.json());
+    Ok(())
+}
+
+/// What the bridge has counted.
+async fn counters(stack: &Stack) -> Result<Value> {
+    Ok(stack.http().get("/health").await?.json()?["counters"].clone())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replayed_messages_change_nothing() -> Result<()> {
     let stack = Stack::start(Options::relays(1)).await?;
-    let forge = Forge::new(&stack).await?;
+    let (client, _) = administrator(&stack).await?;
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("ran");
-    let mut ids = Vec::new();
-    for _ in 0..3 {
-        let id = stack.http().submit("demo-1", &format!("echo x >> {}; exit 3", file.display())).await?;
-        stack.http().settled(&id).await?;
-        ids.push(id);
+    for code in [0, 3, 4] {
+        let text = format!("echo x >> {}; seq 1 30000; seq 1 20000 >&2; exit {code}", file.display());
+        stack.http().run("demo-1", &text).await?;
     }
-    let mut before = Vec::new();
-    for id in &ids {
-        before.push(stack.http().json(&format!("/api/v1/commands/{id}")).await?);
+    let assignment = json!({"machine_id": "demo-1", "name": "old"});
+    assert_eq!(stack.http().post("/api/v1/assignments", &assignment).await?.status, 201);
+    let before = answers(stack.http()).await?;
+    // Each record stands there in one version only, so none is replaced by an older one.
+    let mut replayed = BTreeMap::new();
+    for stream in [DOC, STATE, CMD, RUN, OUT, MBOX, HB] {
+        replayed.insert(stream, replay(&client, stream).await?);
     }
-    // Everything in CMD, RUN, OUT and MBOX once more, backwards, twice.
-    for name in ["CMD", "RUN", "OUT", "MBOX"] {
-        let stream = forge.jetstream.get_stream(name).await?;
-        let last = stream.get_info().await?.state.last_sequence;
-        for _ in 0..2 {
-            for sequence in (1..=last).rev() {
-                let message = match stream.direct_get(sequence).await {
-                    Ok(message) => message,
-                    Err(error) if error.kind() == DirectGetErrorKind::NotFound => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                let mut headers = async_nats::HeaderMap::new();
-                for (header, values) in message.headers.iter() {
-                    if !header.to_string().starts_with("Nats-") {
-                        for value in values {
-                            headers.append(header.clone(), value.clone());
-                        }
-                    }
-                }
-                let ack = forge
-                    .jetstream
-                    .publish_with_headers(message.subject, headers, message.payload)
-                    .await?
-                    .await;
-                // RUN is write-once and says so; the others store it again.
-                ensure!(ack.is_ok() != (name == "RUN"), "{name} {sequence}: {ack:?}");
-            }
-        }
-    }
+    assert!(replayed.values().all(|count| *count > 0), "{replayed:?}");
+    all_is_read(&stack, &client).await?;
+    let counters = counters(&stack).await?;
+    assert_eq!(counters["chunk.duplicate"], 2 * replayed[OUT], "{counters}");
+    assert_eq!(counters["command.second_spec"], 2 * 3, "{counters}");
+    assert_eq!(answers(stack.http()).await?, before);
+    assert_eq!(lines(&file), 3);
     works(&stack).await?;
-    for (id, before) in ids.iter().zip(before) {
-        assert_eq!(stack.http().json(&format!("/api/v1/commands/{id}")).await?, before);
-    }
     assert_eq!(lines(&file), 3);
     Ok(())
 }
+
+/// Mailboxes with an offer that must not be acted on, each with the relay's name for the reason.
+fn broken_mailboxes(forge: &Forge, file: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let later = now_ms() + 60_000;
+    let evil = |n: u64| {
+        let offer = forge.offer(&format!("echo x >> {}", file.display()), |_| {})?;
+        anyhow::Ok(forge.mailbox(later + n, vec![offer]))
+    };
+    let by_operator = Signed::sign(&evil(0)?, &forge.operator)?;
+    let mut foreign = evil(1)?;
+    foreign.mid = MachineToken::new("demo-2")?;
+    let mut critical = evil(2)?;
+    critical.crit = vec!["quarantine".into()];
+    // The signature of another mailbox.
+    let mut swapped = serde_json::to_value(Signed::sign(&evil(3)?, &forge.bridge)?)?;
+    swapped["sig"] = serde_json::to_value(Signed::sign(&evil(4)?, &forge.bridge)?)?["sig"].clone();
+    Ok(vec![
+        ("mailbox_envelope", b"{not json".to_vec()),
+        ("mailbox_too_large", vec![b'x'; 1_000_000]),
+        ("mailbox_untrusted", by_operator.to_json()),
+        ("mailbox_misplaced", Signed::sign(&foreign, &forge.bridge)?.to_json()),
+        ("mailbox_critical", Signed::sign(&critical, &forge.bridge)?.to_json()),
+        ("mailbox_signature", serde_json::to_vec(&swapped)?),
+    ])
+}
+
+/// Waits until a log has a line with all of these words.
+async fn logged(stack: &Stack, part: &str, words: &[&str]) -> Result<()> {
+    let path = stack.ready().state_dir.join(format!("log/{part}.log"));
+    eventually("a line of the log", || async {
+        let log = std::fs::read_to_string(&path)?;
+        ensure!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?}: {log}");
+        Ok(())
+    })
+    .await
+}
+
+/// What the bridge refuses of the messages below: by stream and reason.
+const REFUSED: [(&str, &str, u64); 10] = [
+    // The first body only: RUN is write-once.
+    (RUN, "envelope", 1),
+    (CMD, "spec", 3),
+    (CMD, "payload", 3),
+    (CMD, "envelope", 3),
+    (CMD, "subject", 1),
+    (OUT, "Sb-Stream", 3),
+    (STATE, "envelope", 3),
+    (DOC, "envelope", 3),
+    (DONE, "envelope", 6),
+    (HB, "payload", 1),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_messages_are_refused_counted_and_the_rest_goes_on() -> Result<()> {
@@ -241,21 +321,11 @@ async fn broken_messages_are_refused_counted_and_the_rest_goes_on() -> Result<()
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("ran");
     works(&stack).await?;
+    let mailboxes = broken_mailboxes(&forge, &file)?;
+    for (_, body) in &mailboxes {
+        forge.publish("mbox.main.demo-1", body.clone()).await?;
+    }
     let cid = Uuid::now_v7();
-    let evil = || forge.offer(&format!("echo x >> {}", file.display()), |_| {});
-    let later = now_ms() + 60_000;
-    // Mailboxes: broken JSON, too large, a wrong signature, another machine's, an unknown `crit`.
-    forge.publish("mbox.main.demo-1", b"{not json".to_vec()).await?;
-    forge.publish("mbox.main.demo-1", vec![b'x'; 1_000_000]).await?;
-    let by_operator = Signed::sign(&forge.mailbox(later, vec![evil()?]), &forge.operator)?;
-    forge.publish("mbox.main.demo-1", by_operator.to_json()).await?;
-    let mut foreign = forge.mailbox(later + 1, vec![evil()?]);
-    foreign.mid = MachineToken::new("demo-2")?;
-    forge.publish("mbox.main.demo-1", Signed::sign(&foreign, &forge.bridge)?.to_json()).await?;
-    let mut critical = forge.mailbox(later + 2, vec![evil()?]);
-    critical.crit = vec!["quarantine".into()];
-    forge.publish("mbox.main.demo-1", Signed::sign(&critical, &forge.bridge)?.to_json()).await?;
-    // Facts, commands, output, records, heartbeats.
     for subject in [
         format!("run.main.demo-1.{cid}.exit"),
         format!("run.main.demo-1.{cid}.claim"),
@@ -269,18 +339,36 @@ async fn broken_messages_are_refused_counted_and_the_rest_goes_on() -> Result<()
         "done.main._".to_owned(),
     ] {
         for body in [b"{".to_vec(), vec![0xff; 200_000], b"{}".to_vec()] {
-            // Some are refused by the broker already (write-once, too large).
-            if let Ok(ack) = forge.jetstream.publish(subject.clone(), body.into()).await {
-                drop(ack.await);
-            }
+            // Some are refused by the broker already (write-once).
+            let stored = forge.publish(&subject, body).await;
+            ensure!(stored.is_ok() || subject.starts_with("run."), "{subject}: {stored:?}");
         }
     }
     forge.publish("cmd.main.nonsense.spec", b"{}".to_vec()).await?;
+    let (client, _) = administrator(&stack).await?;
+    client.publish("hb.main.demo-1", "{".into()).await?;
+    client.flush().await?;
     works(&stack).await?;
     assert_eq!(lines(&file), 0, "something forged ran");
-    let health = stack.http().get("/health").await?.json()?;
-    let counters = health["counters"].as_object().context("no counters")?;
-    assert!(counters.values().filter_map(Value::as_u64).sum::<u64>() >= 5, "{health}");
+
+    let refused = REFUSED.map(|(stream, reason, count)| (format!("refused.{stream}.{reason}"), count));
+    let others = [("mailbox.foreign", mailboxes.len() as u64), ("run.unknown", 1)];
+    let others = others.map(|(name, count)| (name.to_owned(), count));
+    eventually("the counters", || async {
+        let counters = counters(&stack).await?;
+        for (name, count) in refused.iter().chain(&others) {
+            ensure!(counters[name] == *count, "{name} is not {count}: {counters:#}");
+        }
+        Ok(())
+    })
+    .await?;
+    for (stream, reason, _) in REFUSED {
+        let words = [&format!("stream={stream:?}"), &format!("reason={reason:?}"), "message refused"];
+        logged(&stack, "bridge", &words).await?;
+    }
+    for (reason, _) in mailboxes {
+        logged(&stack, "demo-1", &[&format!("reason={reason:?}"), "mailbox not acted on"]).await?;
+    }
     Ok(())
 }
 
