@@ -10,6 +10,7 @@
 
 mod beat;
 mod claims;
+mod hearing;
 mod inbox;
 mod keeping;
 mod notes;
@@ -63,8 +64,6 @@ use inbox::Inbox;
 use keeping::Untold;
 use notes::Unwritten;
 
-/// The mailbox is read this often even when nothing seems to have been missed.
-const READ_EVERY: Duration = Duration::from_mins(1);
 /// Ended runs whose report is not acknowledged yet; above it nothing new is begun. Each holds its report, at most
 /// some 60 KiB, in memory.
 const MAX_UNREPORTED: usize = 64;
@@ -205,6 +204,7 @@ pub(crate) struct Agent {
     shelf: Shelf,
     inbox: Inbox,
     subscription: Option<Subscription>,
+    hearing: hearing::Hearing,
     keeper: Option<Keeper>,
     runs: HashMap<CommandId, Run>,
     /// Output bytes known of runs whose keeper is gone.
@@ -250,6 +250,7 @@ impl Agent {
             journal: Rc::new(RefCell::new(journal)),
             counters,
             subscription: None,
+            hearing: hearing::Hearing::default(),
             keeper: None,
             runs: HashMap::new(),
             ghosts: HashMap::new(),
@@ -345,13 +346,14 @@ impl Agent {
         }
         if state.connects > self.connects {
             tracing::info!(connects = state.connects, "broker connected");
+            let lost = state.connects - self.connects.max(1);
             self.connects = state.connects;
             self.timers.heartbeat = Some(Instant::now());
-            if self.subscription.is_none() {
-                self.subscribe();
-            } else {
-                self.read_mailbox();
+            if self.hearing.connected(lost, Instant::now()) {
+                tracing::warn!("connections are lost one after the other: the mailbox is asked for");
+                self.counters.count("mailbox_by_asking");
             }
+            self.hear();
         }
     }
 
@@ -360,7 +362,8 @@ impl Agent {
             self.sample();
         }
         if Timers::take(&mut self.timers.read, now) {
-            self.read_mailbox();
+            self.hearing.listens_again(now);
+            self.hear();
         }
         if Timers::take(&mut self.timers.authors, now) {
             self.read_authors();

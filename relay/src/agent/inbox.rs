@@ -11,7 +11,7 @@ use signalbox_schemas::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Agent, Done, READ_EVERY};
+use super::{Agent, Done};
 use crate::{
     authors::Taken,
     backoff::Backoff,
@@ -105,7 +105,28 @@ impl Inbox {
 
 impl Agent {
     /// Asks to hear of mailboxes; the first read follows on the same connection.
-    pub(super) fn subscribe(&mut self) {
+    /// Sees that the mailbox is heard of, in the way that is open now, and reads it.
+    pub(super) fn hear(&mut self) {
+        if self.hearing.asks() {
+            self.subscription = None;
+            self.read_first();
+        } else if self.subscription.is_none() {
+            self.subscribe();
+        } else {
+            self.read_mailbox();
+        }
+    }
+
+    /// Whom to believe comes first; the mailbox follows.
+    fn read_first(&mut self) {
+        if self.shelf.held().is_none() {
+            self.read_authors();
+        } else {
+            self.read_mailbox();
+        }
+    }
+
+    fn subscribe(&mut self) {
         let nats = self.nats.clone();
         self.jobs.spawn_local(async move { Done::Subscribed(nats.subscribe_mailbox().await) });
     }
@@ -113,17 +134,12 @@ impl Agent {
     pub(super) fn on_subscribed(&mut self, subscribed: Result<Subscription, SubscribeError>) {
         match subscribed {
             Ok(subscription) => {
-                self.subscription = Some(subscription);
-                // Whom to believe comes first; the mailbox follows.
-                if self.shelf.held().is_none() {
-                    self.read_authors();
-                } else {
-                    self.read_mailbox();
-                }
+                self.subscription = Some(subscription).filter(|_| !self.hearing.asks());
+                self.read_first();
             }
             Err(error) => {
                 tracing::debug!(%error, "mailbox not subscribed");
-                self.subscribe();
+                self.hear();
             }
         }
     }
@@ -143,7 +159,7 @@ impl Agent {
 
     pub(super) fn on_mailbox_read(&mut self, found: Option<Message>) {
         let again = std::mem::take(&mut self.inbox.reading) == Reading::Again;
-        self.timers.read = Some(Instant::now() + READ_EVERY);
+        self.timers.read = Some(Instant::now() + self.hearing.read_every());
         if let Some(message) = found {
             self.inbox.sequence = self.inbox.sequence.max(message.sequence);
             self.consider(message.payload, Source::Read);

@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use rstest::rstest;
 use signalbox_schemas::{
+    limit,
     output::OutputStream,
     run::{Claim, Exit, ExitState},
     subject::FactKind,
@@ -12,7 +13,7 @@ use signalbox_schemas::{
 use signalbox_testkit::eventually_within;
 
 use crate::{
-    harness::{Fleet, Machine, RUN_BOUND},
+    harness::{Fleet, Machine, RUN_BOUND, Relay, now_ms},
     lines,
 };
 
@@ -77,6 +78,39 @@ async fn a_keeper_killed_at_a_point_leaves_a_lost_run(#[case] point: &str) -> Re
     Ok(())
 }
 
+async fn stands_still(relay: &Relay) -> Result<()> {
+    let stat = format!("/proc/{}/stat", relay.daemon.pid());
+    eventually_within("the stop at the point", RUN_BOUND, || async {
+        let stat = fs::read_to_string(&stat)?;
+        stat.contains(") T ").then_some(()).context("still going")
+    })
+    .await
+}
+
+/// Its claim is first in the register, but the answer is heard when a bridge could have withdrawn the offer long ago.
+#[tokio::test]
+async fn a_claim_that_is_answered_too_late_starts_nothing() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let at = [("SIGNALBOX_CRASH_AT", "broker:claim.sent")];
+    let relay = machine.start_in(&fleet, &machine.store(), &at).await?;
+    let log = machine.file("log");
+    let expires_at = now_ms() + 1_500;
+    let (cid, offer) = fleet.command_with(&machine, &script(&log), |spec| spec.expires_at = expires_at)?;
+    fleet.offer(&machine, &[offer]).await?;
+    stands_still(&relay).await?;
+    eventually_within("the end of the offer", RUN_BOUND, || async {
+        (now_ms() > expires_at + limit::EXPIRY_GRACE_MS).then_some(()).context("it still counts")
+    })
+    .await?;
+    relay.daemon.resume()?;
+    let exit = fleet.exit(&machine, cid).await?;
+    assert_eq!(exit.state, ExitState::Failed);
+    assert_eq!(exit.error.context("why")?.code, "expired");
+    assert!(!log.exists(), "it was started");
+    Ok(())
+}
+
 #[rstest]
 #[case("broker:claim.sent")]
 #[case("broker:claim.acked")]
@@ -89,12 +123,7 @@ async fn a_broker_killed_at_a_point_comes_back_to_one_end(#[case] point: &str) -
     let log = machine.file("log");
     let (cid, offer) = fleet.command(&machine, &script(&log))?;
     fleet.offer(&machine, &[offer]).await?;
-    let stat = format!("/proc/{}/stat", relay.daemon.pid());
-    eventually_within("the stop at the point", RUN_BOUND, || async {
-        let stat = fs::read_to_string(&stat)?;
-        stat.contains(") T ").then_some(()).context("still going")
-    })
-    .await?;
+    stands_still(&relay).await?;
     fleet.broker.kill()?;
     fleet.broker.restart().await?;
     relay.daemon.resume()?;

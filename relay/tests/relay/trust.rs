@@ -12,6 +12,11 @@ use signalbox_schemas::{
     subject::{FactKind, Subject},
 };
 use signalbox_testkit::eventually_within;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    task::JoinSet,
+};
 
 use crate::{
     harness::{self, Fleet, Machine, RUN_BOUND, grant, now_ms, sign_offer, spec},
@@ -20,6 +25,39 @@ use crate::{
 
 fn sign(mailbox: &Mailbox, key: &SigningKey) -> Result<Vec<u8>> {
     Ok(Signed::sign(mailbox, key)?.to_json())
+}
+
+/// Another relay can have an answer of the broker sent to this machine's live subject, with headers that are none: the
+/// client drops its connection each time it meets them.
+#[tokio::test]
+async fn a_connection_that_is_broken_again_and_again_keeps_no_work_away() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let _relay = machine.start(&fleet).await?;
+    let mut attack = JoinSet::new();
+    attack.spawn(break_connections(fleet.broker.port(), "live.mbox.main.web-1"));
+    fleet.counted(&machine, "mailbox_by_asking").await?;
+    for _ in 0..3 {
+        let (cid, offer) = fleet.command(&machine, "echo heard")?;
+        fleet.offer(&machine, &[offer]).await?;
+        assert_eq!(fleet.exit(&machine, cid).await?.state, ExitState::Completed);
+    }
+    assert!(attack.try_join_next().is_none(), "the attack went on all the time");
+    Ok(())
+}
+
+/// Publishes headers that are none, as fast as the broker takes them, until it is dropped.
+async fn break_connections(port: u16, subject: &str) -> Result<()> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    write.write_all(b"CONNECT {\"verbose\":false,\"headers\":true}\r\n").await?;
+    let block = "NATS/1.0\r\nno colon here\r\n\r\n";
+    let message = format!("HPUB {subject} {0} {0}\r\n{block}\r\nPING\r\n", block.len());
+    loop {
+        write.write_all(message.as_bytes()).await?;
+        while lines.next_line().await?.context("the broker hung up")? != "PONG" {}
+    }
 }
 
 #[tokio::test]
