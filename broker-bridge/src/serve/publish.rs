@@ -40,10 +40,8 @@ pub(super) async fn authors(broker: &BrokerLink, bytes: &[u8], document: &Author
     put.await.map_err(failed("the authors document"))
 }
 
-/// Publishes each newer edition of the authors document that comes to stand in the state directory, until told to stop.
-///
-/// # Errors
-/// [`ServeError::Publish`], when the broker refuses it.
+/// Sees that the edition of the authors document in the state directory is the one that stands in the stream, until told to
+/// stop: a newer one comes to stand in the directory, an older one may have been published again in the stream.
 pub(super) async fn keep(
     broker: BrokerLink,
     identity: Arc<Identity>,
@@ -52,18 +50,21 @@ pub(super) async fn keep(
 ) -> Result<(), ServeError> {
     let mut known = identity.authors_bytes.clone();
     while stop.run_until_cancelled(sleep(every)).await.is_some() {
-        match identity.read_authors() {
-            Ok((bytes, _)) if bytes == known => {}
-            Ok((bytes, document)) => {
-                let published = stop.run_until_cancelled(authors(&broker, &bytes, &document)).await;
-                let Some(published) = published else { break };
-                published?;
+        let (bytes, document) = match identity.read_authors() {
+            Ok(read) => read,
+            Err(error) => {
+                warn!(error = report(&error), "the authors document cannot be read, the old one stays");
+                continue;
+            }
+        };
+        match stop.run_until_cancelled(authors(&broker, &bytes, &document)).await {
+            None => break,
+            Some(Ok(())) if bytes == known => {}
+            Some(Ok(())) => {
                 info!(version = document.version, "a new authors document was published");
                 known = bytes;
             }
-            Err(error) => {
-                warn!(error = report(&error), "the authors document cannot be read, the old one stays");
-            }
+            Some(Err(error)) => warn!(error = report(&error), "the authors document was not published"),
         }
     }
     Ok(())
@@ -111,4 +112,63 @@ async fn publish_operator(
         revision: 0,
     };
     broker.put_record(table::OPERATORS, id.as_str(), &record).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_link::Store;
+    use signalbox_schemas::{
+        id::{MachineId, OperatorId},
+        limit::DAY_MS,
+    };
+    use signalbox_testkit::eventually;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::{
+        core::{now_ms, still::Still},
+        identity::{Init, init},
+    };
+
+    async fn stands(broker: &BrokerLink, version: u64) -> anyhow::Result<bytes::Bytes> {
+        eventually("the edition in the stream", || async {
+            let subject = Subject::Authors(broker.ws().clone()).to_string();
+            let message = broker.last(stream::DOC, &subject).await?;
+            let message = message.ok_or_else(|| anyhow::anyhow!("none"))?;
+            let found = Signed::<Authors>::from_json(&message.payload)?.peek()?.version;
+            anyhow::ensure!(found == version, "{found} instead of {version}");
+            Ok(message.payload)
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn the_newest_edition_stands_in_the_stream_whatever_else_comes_there() -> anyhow::Result<()> {
+        let still = Still::start().await?;
+        let broker = still.context.broker.clone();
+        broker.ensure_streams().await?;
+        let dir = tempfile::tempdir()?;
+        let wanted = Init {
+            state_dir: dir.path().join("state"),
+            machines: vec![MachineId::new("web-1")?],
+            operators: vec![OperatorId::new("local")?],
+        };
+        init(&wanted, now_ms() - 60 * DAY_MS)?;
+        let identity = Arc::new(Identity::load(&wanted.state_dir)?);
+        authors(&broker, &identity.authors_bytes, &identity.authors).await?;
+        let old = stands(&broker, identity.authors.version).await?;
+
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        tasks.spawn(keep(broker.clone(), identity.clone(), Duration::from_millis(20), stop.clone()));
+        init(&wanted, now_ms())?;
+        let (_, newer) = identity.read_authors()?;
+        assert!(newer.version > identity.authors.version, "it was time for another one");
+        stands(&broker, newer.version).await?;
+        let subject = Subject::Authors(broker.ws().clone()).to_string();
+        broker.link().store(Store::new(subject, old)).await?;
+        stands(&broker, newer.version).await?;
+        stop.cancel();
+        tasks.join_next().await.expect("it was spawned")??;
+        Ok(())
+    }
 }
