@@ -34,8 +34,8 @@ impl Hearing {
         for _ in 0..lost.min(LOST as u64) {
             self.lost.push_back(now);
         }
-        let is_old = |at: &mut Instant| now.duration_since(*at) > WITHIN;
-        while self.lost.len() > LOST || self.lost.front_mut().is_some_and(|at| is_old(at)) {
+        let is_old = |at: &Instant| now.duration_since(*at) > WITHIN;
+        while self.lost.len() > LOST || self.lost.front().is_some_and(is_old) {
             self.lost.pop_front();
         }
         if self.lost.len() < LOST {
