@@ -82,11 +82,6 @@ pub enum Change {
         /// The command.
         cid: CommandId,
     },
-    /// A machine's record or heartbeat changed.
-    Machine {
-        /// The machine.
-        mid: MachineToken,
-    },
 }
 
 /// A command as it was accepted.

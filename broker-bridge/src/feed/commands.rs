@@ -40,6 +40,10 @@ impl CommandsFeed<'_> {
     async fn go_on(mut self) -> Result<(), End> {
         let mut changes = self.api.view().changes();
         let newest = self.read(|view| view.newest(SNAPSHOT)).await?;
+        if newest.is_empty() {
+            // Who opens a feed hears at once that somebody is there, also when there is nothing to tell.
+            self.answers.event(&FeedEvent::Alive { position: None }).await?;
+        }
         for id in newest.into_iter().rev() {
             self.tell(id).await?;
         }
@@ -117,6 +121,7 @@ mod tests {
     use signalbox_schemas::{
         api::{Answer, AnswerBody, Counts},
         id::{OperatorId, RequestId},
+        limit::FIRST_ANSWER_MS,
         run::RunState,
     };
     use tokio::task::JoinSet;
@@ -154,13 +159,10 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_was_open_is_told_again_when_changes_were_missed() {
-        let stage = Stage::start().await;
-        let snapshot = SNAPSHOT as u64;
-        put(&stage, 0, RunState::Executing);
+    /// Opens a feed; it ends with the task.
+    async fn open(stage: &Stage) -> (Subscription, JoinSet<End>) {
         let operators = stage.api.operators().clone();
-        let mut feed = operators.subscribe("feed.main.local.request-1").await.unwrap();
+        let feed = operators.subscribe("feed.main.local.request-1").await.unwrap();
         operators.flush().await;
         let mut tasks = JoinSet::new();
         let api = Arc::clone(&stage.api);
@@ -170,6 +172,27 @@ mod tests {
             let (operator, rid) = (OperatorId::new("local").unwrap(), RequestId::new("request-1").unwrap());
             run(&api, &mut Answers::new(&api, &operator, &rid), listener).await
         });
+        (feed, tasks)
+    }
+
+    #[tokio::test]
+    async fn where_there_is_nothing_to_tell_the_opening_is_answered_all_the_same() {
+        let stage = Stage::start().await;
+        let (mut feed, _tasks) = open(&stage).await;
+        let patience = Duration::from_millis(FIRST_ANSWER_MS / 2);
+        let told = tokio::time::timeout(patience, feed.next()).await.expect("in time").unwrap();
+        let AnswerBody::Event(event) = serde_json::from_slice::<Answer>(&told.payload).unwrap().body else {
+            panic!("{told:?}")
+        };
+        assert!(matches!(*event, FeedEvent::Alive { .. }), "{event:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_open_is_told_again_when_changes_were_missed() {
+        let stage = Stage::start().await;
+        let snapshot = SNAPSHOT as u64;
+        put(&stage, 0, RunState::Executing);
+        let (mut feed, _tasks) = open(&stage).await;
         assert_eq!(next(&mut feed).await, (command(0), false));
         // It settles, and so many new ones come that it is none of the newest; the feed hears nothing of all that.
         put(&stage, 0, RunState::Completed);
@@ -177,7 +200,7 @@ mod tests {
             put(&stage, n, RunState::Completed);
         }
         for _ in 0..10_000 {
-            stage.still.context.shared.changes.send(Change::Machine { mid: stage.mid.clone() }).unwrap();
+            stage.still.context.shared.changes.send(Change::Output { cid: stage.id }).unwrap();
         }
         assert_eq!(next(&mut feed).await, (command(0), true));
         for n in 1..=snapshot {
