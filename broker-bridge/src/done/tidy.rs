@@ -38,8 +38,7 @@ pub(super) struct Aged(HashMap<Vec<u8>, Instant>);
 
 impl Aged {
     /// Of these rows of one kind those that were there for [`ORPHAN`]; forgets what is there no longer.
-    fn old(&mut self, kind: u8, rows: &[Row]) -> Vec<Row> {
-        let now = Instant::now();
+    fn old(&mut self, kind: u8, rows: &[Row], now: Instant) -> Vec<Row> {
         let there: HashSet<&Vec<u8>> = rows.iter().map(|(found, _)| found).collect();
         self.0.retain(|found, _| found.first() != Some(&kind) || there.contains(found));
         let is_old = |found: &Vec<u8>, seen: &mut HashMap<Vec<u8>, Instant>| {
@@ -64,7 +63,7 @@ impl Keeper {
         let kinds = [key::UNKNOWN, key::PART, key::LITTER, key::RELEASE].map(|kind| (kind, None));
         for (kind, until) in kinds.into_iter().chain([(key::PURGE, Some(purged))]) {
             let rows = self.rows(kind, until).await?;
-            let old = self.aged.old(kind, &rows);
+            let old = self.aged.old(kind, &rows, Instant::now());
             if !old.is_empty() {
                 read_to_end(&self.context.shared, &[DOC, STATE, CMD, DONE]).await;
                 self.delete(old.into_iter().map(|(found, _)| found).collect()).await?;
@@ -129,7 +128,7 @@ impl Keeper {
     /// Removes parts whose spec never came from CMD.
     async fn delete_orphans(&mut self) -> Result<(), RoundError> {
         let rows = self.rows(key::PART, None).await?;
-        let old = self.aged.old(key::PART, &rows);
+        let old = self.aged.old(key::PART, &rows, Instant::now());
         if old.is_empty() {
             return Ok(());
         }
@@ -182,5 +181,27 @@ fn deleted(ended: Option<Result<Result<bool, StreamError>, JoinError>>) -> Resul
         Some(Ok(deleted)) => Ok(deleted.map(drop)?),
         Some(Err(_)) => Err(StoreError::Damaged("deletion").into()),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_old_when_it_was_looked_at_for_long_enough_whatever_time_it_names() {
+        let row = |name: &[u8]| (name.to_vec(), vec![0; 8]);
+        let (first, second, other) = (row(b"p1"), row(b"p2"), row(b"U1"));
+        let (mut aged, begun) = (Aged::default(), Instant::now());
+        let one = std::slice::from_ref(&first);
+        assert!(aged.old(b'p', one, begun).is_empty());
+        assert!(aged.old(b'U', std::slice::from_ref(&other), begun).is_empty());
+        let both = [first.clone(), second.clone()];
+        assert!(aged.old(b'p', &both, begun + ORPHAN / 2).is_empty());
+        assert_eq!(aged.old(b'p', &both, begun + ORPHAN), one);
+        // One that went and came again is young again; those of another kind are none of its business.
+        assert!(aged.old(b'p', &[], begun + ORPHAN).is_empty());
+        assert!(aged.old(b'p', &both, begun + 2 * ORPHAN).is_empty());
+        assert_eq!(aged.old(b'U', std::slice::from_ref(&other), begun + ORPHAN), [other]);
     }
 }
