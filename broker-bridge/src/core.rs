@@ -35,6 +35,7 @@ use crate::{
     projection::memory::Memory,
     store::{Store, StoreError},
     view::{Change, Cursors, View},
+    waiters::Waiters,
 };
 
 /// Changes that a slow reader may fall behind before it is told to read everything again. A command to 1,000
@@ -208,6 +209,8 @@ pub(crate) struct Shared {
     pub(crate) deadline: Notify,
     /// There is another command that is held back.
     pub(crate) held: Notify,
+    /// Those who wait for a machine's work.
+    pub(crate) waiters: Waiters,
 }
 
 impl Shared {
@@ -230,6 +233,7 @@ impl Shared {
             dispatch: Notify::new(),
             deadline: Notify::new(),
             held: Notify::new(),
+            waiters: Waiters::default(),
         })
     }
 

@@ -42,7 +42,12 @@ fn release(context: &Context) {
         if context.shared.memory().held.first().is_none_or(|(at, _)| *at > now) {
             return;
         }
-        context.shared.memory_mut().release(now)
+        let mut memory = context.shared.memory_mut();
+        let released = memory.release(now);
+        let woken = std::mem::take(&mut memory.woken);
+        drop(memory);
+        context.shared.waiters.wake(&woken);
+        released
     };
     for (cid, machines) in released {
         let runs = machines.iter().map(|mid| Change::Run { cid, mid: mid.clone() });

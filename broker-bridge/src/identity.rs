@@ -442,7 +442,8 @@ mod tests {
         assert_eq!(identity.operators.len(), 1);
         let operator = &identity.operators[0];
         assert_ne!(operator.login_key, operator.signing_key, "one key logs in and signs");
-        assert_ne!(identity.machines[0].login_key, identity.machines[0].signing_key);
+        let keys = identity.machines[0].keys.as_ref().unwrap();
+        assert_ne!(keys.login_key, keys.signing_key);
     }
 
     #[test]

@@ -375,7 +375,9 @@ fn apply_some(
     });
     let effects = projection.commit(cursor)?;
     let cursor = cursor.map(|cursor| cursor.at);
+    let woken = std::mem::take(&mut memory.woken);
     drop(memory);
+    shared.waiters.wake(&woken);
     if !effects.bodies.is_empty() {
         let mut cache = shared.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         effects.bodies.iter().for_each(|(sequence, body)| cache.put(*sequence, body));

@@ -38,3 +38,4 @@ mod stage;
 pub mod store;
 pub mod submit;
 pub mod view;
+mod waiters;

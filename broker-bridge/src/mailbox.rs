@@ -48,14 +48,16 @@ impl Room {
     }
 }
 
-/// Collects what should stand in a machine's mailbox at `now`, Unix ms. `None`: the machine or the authors
-/// document is not known.
+/// Collects what should stand in a machine's mailbox at `now`, Unix ms. `None`: it needs none, or the machine or the
+/// authors document is not known.
 ///
 /// Offered is what waits and is not held back, strictly in the order of CMD: what does not fit waits for room, and so does
 /// everything behind it. What a relay has claimed stays on offer, as far as there is room, until it settles, so
 /// that a relay which died between its claim and the start finds it again.
 pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<Content> {
     let machine = memory.machines.get(mid)?;
+    // Where no relay has a key there is nobody to read it.
+    machine.record.keys.as_ref()?;
     let authors = memory.authors.as_ref()?.reference();
     let mut room = Room { offers: 0, bytes: 0 };
     let (mut offers, mut claimed, mut cancels) = (Vec::new(), Vec::new(), Vec::new());
@@ -146,7 +148,7 @@ mod tests {
         authors::Authors,
         command::{CommandSpec, Grant},
         id::{MachineId, Nonce, Sha256},
-        record::MachineRecord,
+        record::{MachineRecord, RelayKeys},
         run::RunState,
         signed::{Signed, SigningKey},
     };
@@ -197,9 +199,10 @@ mod tests {
             ws: Workspace::main(),
             id: MachineId::new("web-1").unwrap(),
             token: web1(),
-            login_key: key().public().clone(),
-            signing_key: key().public().clone(),
+            keys: Some(RelayKeys { login_key: key().public().clone(), signing_key: key().public().clone() }),
             enrolled_at: 0,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         });
         for (i, wish) in wishes.iter().enumerate() {
@@ -218,6 +221,8 @@ mod tests {
                 on: "all".into(),
                 targets: 1,
                 by: "operator:local".into(),
+                created_by: None,
+                target: None,
                 crit: vec![],
             };
             let spec_bytes = serde_json::to_vec(&spec).unwrap();

@@ -13,8 +13,9 @@
 //! | `run` | facts |
 //! | `output` | chunks |
 //! | `history` | settled runs and commands of DONE |
-//! | [`memory`] | what is kept in memory |
+//! | [`memory`], [`assignments`] | what is kept in memory |
 
+pub(crate) mod assignments;
 pub(crate) mod command;
 mod entity;
 mod history;

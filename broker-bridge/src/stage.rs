@@ -9,7 +9,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
     mailbox::Position,
     output::{ChunkHead, OutputStream::Stdout},
-    record::MachineRecord,
+    record::{MachineRecord, RelayKeys},
     run::{Exit, ExitState, Fact, Register, RunFacts, RunKind, StreamSummary},
     stream::OUT,
 };
@@ -54,9 +54,13 @@ impl Stage {
             ws: Workspace::main(),
             token: mid.clone(),
             id: machine,
-            login_key: key(3).public().clone(),
-            signing_key: key(4).public().clone(),
+            keys: Some(RelayKeys {
+                login_key: key(3).public().clone(),
+                signing_key: key(4).public().clone(),
+            }),
             enrolled_at: 1,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         });
         let row = CommandRow {
@@ -128,9 +132,10 @@ impl Stage {
             stdout: StreamSummary { bytes, sha256: Sha256::of(b"x"), truncated: false },
             stderr: StreamSummary::empty(),
             inline: None,
+            via: None,
         };
         let mut facts = RunFacts::default();
-        facts.apply(1, Fact::Register(Register::Claimed { nonce, stored_at: 1 }));
+        facts.apply(1, Fact::Register(Register::Claimed { nonce, stored_at: 1, via: None }));
         facts.apply(2, Fact::Exit(Box::new(exit)));
         let shared = &self.still.context.shared;
         let mut txn = Txn::new(&shared.store);

@@ -3,6 +3,7 @@
 //! A [`View`] is cheap to clone and never waits for the broker, except where a function is `async`. What it
 //! answers is a function of the streams alone: two bridges that read the same streams answer the same.
 
+mod assignments;
 mod cursor;
 
 use std::{
@@ -20,7 +21,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, OperatorId},
     limit::BROKER_PAYLOAD_BYTES,
     output::OutputStream,
-    record::{AssignmentRecord, MachineRecord, OperatorRecord, table},
+    record::{MachineRecord, OperatorRecord},
     run::{Exit, InlineOutput, RunState},
     selector::Selector,
     signed::{PublicKey, Signed},
@@ -37,9 +38,11 @@ use crate::{
         output::{ChunkRow, Received, place_end},
         parse_fact_row,
     },
-    store::{StoreError, key, parse},
+    store::{StoreError, key},
 };
 
+pub use assignments::Contact;
+pub(crate) use assignments::{Standing, Waiting};
 pub use cursor::{CursorError, Cursors};
 
 /// Items of a page when no number is asked for, and the most there are.
@@ -191,23 +194,6 @@ impl View {
         self.shared.memory().authors.as_ref().map(|known| known.doc.clone())
     }
 
-    /// One assignment.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub fn assignment(&self, id: &str) -> Result<Option<AssignmentRecord>, StoreError> {
-        self.shared.store.json(&key::record(table::ASSIGNMENTS, id), "assignment")
-    }
-
-    /// All assignments, sorted by id.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub fn assignments(&self) -> Result<Vec<AssignmentRecord>, StoreError> {
-        let rows = self.shared.store.scan(&key::table(table::ASSIGNMENTS));
-        rows.map(|row| parse(&row?.1, "assignment")).collect()
-    }
-
     /// A command with its runs, sorted by machine id.
     ///
     /// # Errors
@@ -256,6 +242,8 @@ impl View {
             timeout_ms: spec.timeout_ms,
             settled: counts.keys().all(|state| state.is_settled()),
             counts,
+            created_by: spec.created_by,
+            target: spec.target,
         }))
     }
 

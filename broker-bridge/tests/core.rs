@@ -89,6 +89,9 @@ async fn two_bridges_and_one_without_its_store_answer_the_same() -> Result<()> {
         enabled: true,
         api_key_hash: "00".into(),
         created_at: 1,
+        created_by: None,
+        updated_at: None,
+        removed_at: None,
         revision: 0,
     };
     first.core.broker.put_record(table::ASSIGNMENTS, &assignment.id, &assignment).await?;
@@ -615,6 +618,7 @@ async fn heartbeats_show_and_a_machine_that_lags_is_nudged() -> Result<()> {
             counters: BTreeMap::default(),
             facts: Facts::default(),
             metrics: None,
+            legacy: None,
         };
         world.link.publish("hb.main.web-1", None, serde_json::to_vec(&beat)?.into()).await?;
         ensure!(world.mailbox(&web1).await?.0.generation > generation, "not yet");
@@ -700,19 +704,19 @@ async fn an_older_edition_of_a_record_changes_nothing() -> Result<()> {
     let stands = || world.link.last_from_leader(STATE, "$KV.state.main.machines.web-1");
     let old = stands().await?.context("there")?;
     let mut record = world.machine_record(0, &web1)?;
-    record.signing_key = key(99)?.public().clone();
+    record.keys.as_mut().context("keys")?.signing_key = key(99)?.public().clone();
     let cursors = world.writer()?.put_record(table::MACHINES, "web-1", &record).await?;
     assert!(bridge.view().reached(&cursors, Duration::from_secs(5)).await);
     world.raw(&old.subject, old.payload).await?;
     bridge.counted("refused.KV_state.older_revision", 1).await?;
     let known = bridge.view().machine("web-1").context("known")?;
-    assert_eq!(known.signing_key, record.signing_key);
+    assert_eq!(known.signing_key(), record.signing_key());
     // Written anew, it is an edition above both.
     let cursors =
         world.writer()?.put_record(table::MACHINES, "web-1", &world.machine_record(0, &web1)?).await?;
     assert!(bridge.view().reached(&cursors, Duration::from_secs(5)).await);
     let known = bridge.view().machine("web-1").context("known")?;
-    assert_eq!(known.signing_key, *world.machine_key(&web1)?.public());
+    assert_eq!(known.signing_key(), Some(world.machine_key(&web1)?.public()));
     bridge.stop().await
 }
 

@@ -611,7 +611,7 @@ async fn an_api_key_is_shown_once_and_never_stored() -> Result<()> {
     );
     let key = made["api_key"].as_str().context("no key")?;
     assert!(key.starts_with("sk_") && key.len() == 46, "{key}");
-    let kept = bench.view.assignment(made["id"].as_str().context("id")?)?.context("not kept")?;
+    let kept = bench.view.assignment(made["id"].as_str().context("id")?).context("not kept")?;
     let secret = orion::auth::SecretKey::try_from(bench.pepper.as_slice())?;
     let tag = orion::auth::authenticate(&secret, key.as_bytes())?;
     assert_eq!(kept.api_key_hash, data_encoding::HEXLOWER.encode(tag.unprotected_as_ref()));

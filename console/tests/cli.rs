@@ -335,7 +335,8 @@ fn key() -> SigningKey {
 
 fn claim() -> Signed<Claim> {
     let mid = MachineToken::new("demo-1").unwrap();
-    let claim = Claim { ws: Workspace::main(), mid, cid: id(), nonce: Nonce([1; 16]), claimed_at: 5 };
+    let claim =
+        Claim { ws: Workspace::main(), mid, cid: id(), nonce: Nonce([1; 16]), claimed_at: 5, via: None };
     Signed::sign(&claim, &key()).unwrap()
 }
 

@@ -131,7 +131,14 @@ mod tests {
     fn only_a_claim_of_this_machine_and_key_counts() {
         let mid = MachineToken::new("web-1").unwrap();
         let claimer = Claimer { ws: Workspace::main(), mid: mid.clone(), key: key(1).public().clone() };
-        let claim = Claim { ws: Workspace::main(), mid, cid: cid(1), nonce: Nonce([5; 16]), claimed_at: 0 };
+        let claim = Claim {
+            ws: Workspace::main(),
+            mid,
+            cid: cid(1),
+            nonce: Nonce([5; 16]),
+            claimed_at: 0,
+            via: None,
+        };
         let body = |claim: &Claim, signer| Signed::sign(claim, &key(signer)).unwrap().to_json();
         assert_eq!(claimer.nonce_in(&body(&claim, 1), cid(1)), Some(Nonce([5; 16])));
         assert_eq!(claimer.nonce_in(&body(&claim, 2), cid(1)), None);

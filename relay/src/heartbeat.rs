@@ -39,6 +39,7 @@ pub(crate) fn encode(ws: &Workspace, mid: &MachineToken, vitals: Vitals) -> Byte
         counters: vitals.counters,
         facts: vitals.facts,
         metrics: vitals.metrics,
+        legacy: None,
     };
     let body = serde_json::to_vec(&heartbeat).unwrap_or_default();
     if body.len() <= HEARTBEAT_BYTES {

@@ -75,6 +75,9 @@ pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<CommandSpec
     if spec.ws != grant.ws || spec.cid != grant.cid {
         return fault(RejectReason::Misplaced, "spec and grant name different commands or workspaces");
     }
+    if spec.target.is_some() {
+        return fault(RejectReason::Critical, "this relay runs commands on its own machine only");
+    }
     if spec.expires_at != grant.expires_at {
         return fault(RejectReason::Invalid, "spec and grant expire at different times");
     }
@@ -164,6 +167,8 @@ pub(crate) mod tests {
             on: "all".into(),
             targets: 1,
             by: "operator:1".into(),
+            created_by: None,
+            target: None,
             crit: vec![],
         }
     }

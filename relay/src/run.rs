@@ -111,6 +111,7 @@ fn blank(names: RunNames) -> Exit {
         stderr: StreamSummary::empty(),
         chunks: 0,
         inline: None,
+        via: None,
     }
 }
 

@@ -4,6 +4,8 @@
 //! answers come on `feed.<ws>.<op>.<rid>`. Operations that change something are [`Signed`]
 //! [`Request`]s; those that only read are the bare arguments.
 
+mod assignments;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,8 @@ use crate::{
     run::{RunError, RunState, StreamSummary},
     signed::{Message, Signed},
 };
+
+pub use assignments::*;
 
 /// An operation that changes something, signed by its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,66 @@ pub mod op {
     pub const COMMANDS_GET: &str = "commands.get";
     /// A range of output: [`ReadOutput`](super::ReadOutput) → one chunk (headers of [`chunk`](super::chunk)).
     pub const COMMANDS_OUTPUT: &str = "commands.output";
+    /// Runs by machine and state: [`ListRuns`](super::ListRuns) → [`Listed`](super::Listed) of
+    /// [`MachineRunView`](super::MachineRunView).
+    pub const RUNS_LIST: &str = "runs.list";
+    /// Takes a run for a relay of the old contract (signed): [`ClaimRun`](super::ClaimRun) →
+    /// [`ClaimedRun`](super::ClaimedRun).
+    pub const RUNS_CLAIM: &str = "runs.claim";
+    /// Ends it (signed): [`CompleteRun`](super::CompleteRun) → [`CompletedRun`](super::CompletedRun).
+    pub const RUNS_COMPLETE: &str = "runs.complete";
+    /// Makes an assignment (signed): [`NewAssignment`](super::NewAssignment) → [`Assigned`](super::Assigned).
+    pub const ASSIGNMENTS_CREATE: &str = "assignments.create";
+    /// Assignments, newest first: [`ListAssignments`](super::ListAssignments) → [`Listed`](super::Listed) of
+    /// [`AssignmentView`](super::AssignmentView).
+    pub const ASSIGNMENTS_LIST: &str = "assignments.list";
+    /// One assignment: [`ById`](super::ById) → [`AssignmentView`](super::AssignmentView).
+    pub const ASSIGNMENTS_GET: &str = "assignments.get";
+    /// Changes one (signed): [`UpdateAssignment`](super::UpdateAssignment) → [`AssignmentView`](super::AssignmentView).
+    pub const ASSIGNMENTS_UPDATE: &str = "assignments.update";
+    /// Removes one (signed): [`RemoveAssignment`](super::RemoveAssignment) →
+    /// [`RemovedAssignment`](super::RemovedAssignment).
+    pub const ASSIGNMENTS_REMOVE: &str = "assignments.remove";
+    /// A sign of life of its relay (signed): [`ById`](super::ById) → [`AssignmentView`](super::AssignmentView).
+    pub const ASSIGNMENTS_HEARTBEAT: &str = "assignments.heartbeat";
+    /// Relays of the old contract: [`ListRelays`](super::ListRelays) → [`Listed`](super::Listed) of
+    /// [`RelayView`](super::RelayView).
+    pub const RELAYS_LIST: &str = "relays.list";
+    /// One of them, by assignment: [`ById`](super::ById) → [`RelayView`](super::RelayView).
+    pub const RELAYS_GET: &str = "relays.get";
+    /// What it says of itself (signed): [`Report`](super::Report) → [`Reported`](super::Reported).
+    pub const RELAYS_REPORT: &str = "relays.report";
+    /// What relays hold: [`ListCredentials`](super::ListCredentials) → [`Listed`](super::Listed) of
+    /// [`CredentialView`](super::CredentialView).
+    pub const CREDENTIALS_LIST: &str = "credentials.list";
+    /// Makes a shared credential (signed): [`NewSharedCredential`](super::NewSharedCredential) →
+    /// [`SharedCredentialView`](super::SharedCredentialView).
+    pub const SHARED_CREATE: &str = "shared_credentials.create";
+    /// All of them: [`Page`](super::Page) → [`Listed`](super::Listed) of
+    /// [`SharedCredentialView`](super::SharedCredentialView).
+    pub const SHARED_LIST: &str = "shared_credentials.list";
+    /// One of them: [`ById`](super::ById) → [`SharedCredentialView`](super::SharedCredentialView).
+    pub const SHARED_GET: &str = "shared_credentials.get";
+    /// Changes one (signed): [`UpdateSharedCredential`](super::UpdateSharedCredential) →
+    /// [`SharedCredentialView`](super::SharedCredentialView).
+    pub const SHARED_UPDATE: &str = "shared_credentials.update";
+    /// Removes one (signed): [`ById`](super::ById) → [`SharedCredentialView`](super::SharedCredentialView).
+    pub const SHARED_REMOVE: &str = "shared_credentials.remove";
+    /// Queues a configuration push (signed): [`NewConfigPush`](super::NewConfigPush) →
+    /// [`ConfigPushView`](super::ConfigPushView).
+    pub const PUSHES_CREATE: &str = "config_pushes.create";
+    /// Pushes, oldest first: [`ListConfigPushes`](super::ListConfigPushes) → [`Listed`](super::Listed) of
+    /// [`ConfigPushView`](super::ConfigPushView).
+    pub const PUSHES_LIST: &str = "config_pushes.list";
+    /// One of them: [`ById`](super::ById) → [`ConfigPushView`](super::ConfigPushView).
+    pub const PUSHES_GET: &str = "config_pushes.get";
+    /// Its relay was told (signed): [`ById`](super::ById) → [`ConfigPushView`](super::ConfigPushView).
+    pub const PUSHES_SENT: &str = "config_pushes.sent";
+    /// Its relay has answered (signed): [`AckConfigPush`](super::AckConfigPush) →
+    /// [`ConfigPushView`](super::ConfigPushView).
+    pub const PUSHES_ACK: &str = "config_pushes.ack";
+    /// It waits again (signed): [`ById`](super::ById) → [`ConfigPushView`](super::ConfigPushView).
+    pub const PUSHES_RETRY: &str = "config_pushes.retry";
     /// Opens a feed: [`OpenFeed`](super::OpenFeed) → [`FeedEvent`](super::FeedEvent)s.
     pub const FEED_OPEN: &str = "feed.open";
     /// Gives a feed credit: [`Credit`](super::Credit); not answered.
@@ -293,6 +357,12 @@ pub struct CommandSummary {
     pub settled: bool,
     /// Runs by state.
     pub counts: Counts,
+    /// In whose name it was asked for, as the one who asked says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// Where its machines run it; absent: on themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<crate::command::Target>,
 }
 
 /// A command with its runs.
@@ -326,6 +396,16 @@ pub struct RunView {
     pub stdout: OutputView,
     /// Standard error, likewise.
     pub stderr: OutputView,
+}
+
+/// A run with its command, as lists of runs show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineRunView {
+    /// The line about the command.
+    pub command: CommandSummary,
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunView,
 }
 
 /// What is known of one stream of a run.

@@ -48,9 +48,34 @@ pub struct CommandSpec {
     pub targets: u32,
     /// Who asked: `operator:<id>` or `token:<id>`.
     pub by: String,
+    /// In whose name, as that one says; for people, at most 128 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// Where the machine shall run it. Absent: on itself. A spec that has it names it in `crit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
     /// Members that a reader must understand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crit: Vec<String>,
+}
+
+/// Where a machine shall run a command, when not on itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// On a host that it reaches by SSH.
+    Ssh(SshTarget),
+}
+
+/// A host behind a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshTarget {
+    /// Name or address, 1 to 255 bytes.
+    pub host: String,
+    /// Port, 1 to 65,535.
+    pub port: u16,
+    /// Login name, 1 to 128 bytes.
+    pub username: String,
 }
 
 /// A member of a spec is out of range.
@@ -65,7 +90,8 @@ pub struct InvalidSpec {
 
 impl CommandSpec {
     /// Members that `crit` may name.
-    pub const CRIT: &'static [&'static str] = &["not_before", "leave_children", "max_output", "timeout_ms"];
+    pub const CRIT: &'static [&'static str] =
+        &["not_before", "leave_children", "max_output", "timeout_ms", "target"];
 
     /// Reads a spec from its exact bytes.
     ///
@@ -114,12 +140,40 @@ impl CommandSpec {
         rule(self.max_output <= limit::MAX_MAX_OUTPUT, "max_output", "0 to 4294967296")?;
         rule(self.on.len() <= limit::SELECTOR_BYTES, "on", "at most 4 KiB")?;
         rule(self.targets >= 1 && self.targets as usize <= limit::TARGETS, "targets", "1 to 1000 machines")?;
-        rule(self.by.len() <= 128, "by", "at most 128 bytes")?;
+        rule(self.by.len() <= limit::PRINCIPAL_BYTES, "by", "at most 128 bytes")?;
+        rule(
+            self.created_by.as_ref().is_none_or(|name| name.len() <= limit::PRINCIPAL_BYTES),
+            "created_by",
+            "at most 128 bytes",
+        )?;
+        self.check_target()?;
         rule(
             self.crit.iter().all(|name| Self::CRIT.contains(&name.as_str())),
             "crit",
             "names a member that this version does not know",
         )
+    }
+}
+
+impl CommandSpec {
+    fn check_target(&self) -> Result<(), InvalidSpec> {
+        let Some(Target::Ssh(ssh)) = &self.target else { return Ok(()) };
+        let printable = |text: &str, most| {
+            (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+        };
+        let is_good = printable(&ssh.host, limit::SSH_HOST_BYTES)
+            && ssh.port > 0
+            && printable(&ssh.username, limit::PRINCIPAL_BYTES);
+        if !is_good {
+            let rule =
+                "a host of 1 to 255 bytes, a port and a login name of 1 to 128 bytes, without white space";
+            return Err(InvalidSpec { member: "target", rule });
+        }
+        // A relay that does not know the member would run the command on itself.
+        if self.crit.iter().any(|name| name == "target") {
+            return Ok(());
+        }
+        Err(InvalidSpec { member: "crit", rule: "must name `target` where there is one" })
     }
 }
 
@@ -312,8 +366,14 @@ mod tests {
             on: "all".into(),
             targets: 1,
             by: "operator:local".into(),
+            created_by: None,
+            target: None,
             crit: vec![],
         }
+    }
+
+    fn ssh(host: &str, port: u16, username: &str) -> Option<Target> {
+        Some(Target::Ssh(SshTarget { host: host.into(), port, username: username.into() }))
     }
 
     #[rstest]
@@ -330,6 +390,12 @@ mod tests {
     #[case::output(|s: &mut CommandSpec| s.max_output = (4 << 30) + 1, "max_output")]
     #[case::nobody(|s: &mut CommandSpec| s.targets = 0, "targets")]
     #[case::critical(|s: &mut CommandSpec| s.crit = vec!["sandbox".into()], "crit")]
+    #[case::long_name(|s: &mut CommandSpec| s.created_by = Some("x".repeat(129)), "created_by")]
+    #[case::uncritical(|s: &mut CommandSpec| s.target = ssh("h", 22, "u"), "crit")]
+    #[case::no_host(|s: &mut CommandSpec| s.target = ssh("", 22, "u"), "target")]
+    #[case::odd_host(|s: &mut CommandSpec| s.target = ssh("a b", 22, "u"), "target")]
+    #[case::no_port(|s: &mut CommandSpec| s.target = ssh("h", 0, "u"), "target")]
+    #[case::no_user(|s: &mut CommandSpec| s.target = ssh("h", 22, ""), "target")]
     fn refuses(#[case] spoil: fn(&mut CommandSpec), #[case] member: &str) {
         let mut bad = spec();
         spoil(&mut bad);
@@ -342,6 +408,7 @@ mod tests {
     #[case(|s: &mut CommandSpec| s.command = "x".repeat(65_536))]
     #[case(|s: &mut CommandSpec| s.purpose = Some("x".repeat(1_024)))]
     #[case(|s: &mut CommandSpec| s.max_output = 0)]
+    #[case(|s: &mut CommandSpec| (s.target, s.crit) = (ssh(&"h".repeat(255), 65_535, "u"), vec!["target".into()]))]
     fn accepts_the_limits_themselves(#[case] set: fn(&mut CommandSpec)) {
         let mut good = spec();
         set(&mut good);

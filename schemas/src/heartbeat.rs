@@ -33,6 +33,19 @@ pub struct Heartbeat {
     /// How the machine is. Absent when it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// A relay of the old contract was heard by a bridge, which says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<LegacyBeat>,
+}
+
+/// What a bridge heard of a relay of the old contract.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LegacyBeat {
+    /// The assignment whose API key it brought.
+    pub assignment: String,
+    /// How its machine is, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<crate::relay::LegacyMetrics>,
 }
 
 /// What a machine is. Foreign text: cleaned before it is shown.

@@ -18,6 +18,7 @@
 //! | [`output`] | headers of output chunks |
 //! | [`authors`] | who may author what |
 //! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
+//! | [`relay`], [`credential`], [`config`] | what relays of the old contract report, and what they are given |
 //! | [`selector`] | which machines are meant |
 //! | [`api`] | operations, views and feeds |
 //! | [`layout`] | where things lie in a state directory |
@@ -27,6 +28,8 @@ pub mod api;
 pub mod authors;
 mod bytes;
 pub mod command;
+pub mod config;
+pub mod credential;
 pub mod error;
 pub mod heartbeat;
 pub mod id;
@@ -36,6 +39,7 @@ pub mod mailbox;
 pub mod output;
 pub mod permission;
 pub mod record;
+pub mod relay;
 pub mod run;
 pub mod selector;
 pub mod signed;

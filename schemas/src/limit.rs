@@ -6,6 +6,10 @@
 pub const COMMAND_TEXT_BYTES: usize = 64 * 1024;
 /// Largest encoded command (the exact bytes of its spec).
 pub const SPEC_BYTES: usize = 96 * 1024;
+/// Longest name of a principal, and of whom it speaks for.
+pub const PRINCIPAL_BYTES: usize = 128;
+/// Longest host name or address of an SSH target.
+pub const SSH_HOST_BYTES: usize = 255;
 /// Longest `purpose`.
 pub const PURPOSE_BYTES: usize = 1024;
 /// Longest selector text.

@@ -24,6 +24,12 @@ pub mod table {
     pub const ASSIGNMENTS: &str = "assignments";
     /// [`ApiKeyRecord`](super::ApiKeyRecord) by the key's keyed BLAKE2b, hex.
     pub const API_KEYS: &str = "unique-api-key";
+    /// [`RelayRecord`](crate::relay::RelayRecord) by assignment id.
+    pub const RELAYS: &str = "relays";
+    /// [`SharedCredentialRecord`](crate::credential::SharedCredentialRecord) by its id.
+    pub const SHARED_CREDENTIALS: &str = "shared-credentials";
+    /// [`ConfigPushRecord`](crate::config::ConfigPushRecord) by its id.
+    pub const CONFIG_PUSHES: &str = "config-pushes";
 }
 
 /// A record that is written more than once.
@@ -33,8 +39,22 @@ pub trait Edition: Message + Clone + PartialEq {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_first(revision: &u64) -> bool {
+pub(crate) fn is_first(revision: &u64) -> bool {
     *revision == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Keys of a machine's relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayKeys {
+    /// Login key (an nkey of kind user).
+    pub login_key: PublicKey,
+    /// Signing key.
+    pub signing_key: PublicKey,
 }
 
 /// A machine that belongs to the fleet.
@@ -46,15 +66,33 @@ pub struct MachineRecord {
     pub id: MachineId,
     /// What subjects call it.
     pub token: MachineToken,
-    /// Its relay's login key (an nkey of kind user).
-    pub login_key: PublicKey,
-    /// Its relay's signing key.
-    pub signing_key: PublicKey,
+    /// Keys of its relay. Absent while only relays of the old contract, which have none, stand for it.
+    #[serde(flatten)]
+    pub keys: Option<RelayKeys>,
     /// Since when, Unix ms.
     pub enrolled_at: u64,
+    /// The assignment whose API key its keys were enrolled with: it may enrol others. Absent when they were made beside the
+    /// bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolled_by: Option<String>,
+    /// Whether relays of the old contract may take its work though it has keys.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_legacy: bool,
     /// Grows with each edition, so that an older one that is published again changes nothing.
     #[serde(default, skip_serializing_if = "is_first")]
     pub revision: u64,
+}
+
+impl MachineRecord {
+    /// The key that its relay signs with.
+    pub fn signing_key(&self) -> Option<&PublicKey> {
+        self.keys.as_ref().map(|keys| &keys.signing_key)
+    }
+
+    /// Whether relays of the old contract may take its work.
+    pub fn takes_legacy(&self) -> bool {
+        self.keys.is_none() || self.allow_legacy
+    }
 }
 
 impl Message for MachineRecord {
@@ -114,6 +152,15 @@ pub struct AssignmentRecord {
     pub api_key_hash: String,
     /// Since when, Unix ms.
     pub created_at: u64,
+    /// Who made it: `operator:<id>` or `token:<id>`, or whom that one named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// When it was last changed, Unix ms; absent = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<u64>,
+    /// When it was removed, Unix ms: its key counts no more, and is not given out again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<u64>,
     /// Grows with each edition, so that an older one that is published again changes nothing.
     #[serde(default, skip_serializing_if = "is_first")]
     pub revision: u64,

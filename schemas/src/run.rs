@@ -15,6 +15,14 @@ use crate::{
     signed::Message,
 };
 
+/// Who speaks for a relay that has no key of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// A bridge, for a relay of the old contract: the assignment whose API key it brought.
+    Legacy(String),
+}
+
 /// The relay takes the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -29,6 +37,9 @@ pub struct Claim {
     pub nonce: Nonce,
     /// When, Unix ms by the relay's clock.
     pub claimed_at: u64,
+    /// Absent: the relay signed it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
 }
 
 impl Message for Claim {
@@ -232,6 +243,9 @@ pub struct Exit {
     /// The output itself, when none was published to OUT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<InlineOutput>,
+    /// Absent: the relay signed it itself. It counts only if it is the claim's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
 }
 
 impl Message for Exit {
@@ -311,6 +325,9 @@ pub enum Register {
         nonce: Nonce,
         /// When the broker stored it, Unix ms.
         stored_at: u64,
+        /// Who claimed for the relay, if it did not itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        via: Option<Via>,
     },
     /// A relay's refusal.
     Rejected {
@@ -523,7 +540,15 @@ impl RunFacts {
     /// The claim's nonce and when the broker stored it.
     pub fn claim(&self) -> Option<(Nonce, u64)> {
         match self.register()? {
-            Register::Claimed { nonce, stored_at } => Some((*nonce, *stored_at)),
+            Register::Claimed { nonce, stored_at, .. } => Some((*nonce, *stored_at)),
+            Register::Rejected { .. } | Register::Withdrawn(_) => None,
+        }
+    }
+
+    /// Who claimed for a relay that has no key of its own.
+    pub fn via(&self) -> Option<&Via> {
+        match self.register()? {
+            Register::Claimed { via, .. } => via.as_ref(),
             Register::Rejected { .. } | Register::Withdrawn(_) => None,
         }
     }
@@ -531,7 +556,9 @@ impl RunFacts {
     /// The exit, if it is the claimer's.
     pub fn exit(&self) -> Option<&Exit> {
         let (nonce, _) = self.claim()?;
-        self.exit.as_ref().map(|slot| &*slot.value).filter(|exit| exit.nonce == nonce && exit.is_consistent())
+        let is_claimers =
+            |exit: &&Exit| exit.nonce == nonce && exit.via.as_ref() == self.via() && exit.is_consistent();
+        self.exit.as_ref().map(|slot| &*slot.value).filter(is_claimers)
     }
 
     /// Why it was given up, if it was and no exit came after all.
@@ -603,6 +630,7 @@ mod tests {
             stderr: StreamSummary::empty(),
             chunks: 0,
             inline: None,
+            via: None,
         }))
     }
 
@@ -619,7 +647,7 @@ mod tests {
     }
 
     fn claimed() -> Fact {
-        Fact::Register(Register::Claimed { nonce: NONCE, stored_at: 1 })
+        Fact::Register(Register::Claimed { nonce: NONCE, stored_at: 1, via: None })
     }
 
     fn fold(facts: &[(u64, Fact)]) -> RunState {
@@ -634,7 +662,7 @@ mod tests {
         // More of them than are kept of `lost`.
         let nonce = prop_oneof![Just(NONCE), (1..7u8).prop_map(|byte| Nonce([byte; 16]))];
         (0..8u8, nonce).prop_map(|(kind, nonce)| match kind {
-            0 | 1 => Fact::Register(Register::Claimed { nonce, stored_at: 1 }),
+            0 | 1 => Fact::Register(Register::Claimed { nonce, stored_at: 1, via: None }),
             2 => Fact::Register(Register::Withdrawn(WithdrawReason::Expired)),
             3 => Fact::Register(Register::bad("x")),
             4 => exit(ExitState::Completed, Some(0), nonce),

@@ -24,20 +24,23 @@ use signalbox_schemas::{
         Request, RunView, Submit, Target, Watch, op,
     },
     authors::{Author, Authors, Right, Role},
-    command::{CommandSpec, Grant, Part},
+    command::{self, CommandSpec, Grant, Part, SshTarget},
+    config::{ConfigPushRecord, PushState, PushType},
+    credential::{CredentialMeta, CredentialType, SharedCredentialRecord, StorageMode},
     error::{ErrorCode, Problem},
-    heartbeat::{Disk, Facts, Heartbeat, Metrics},
+    heartbeat::{Disk, Facts, Heartbeat, LegacyBeat, Metrics},
     id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
     limit,
     mailbox::{AuthorsRef, Basis, ConfigRef, Mailbox, Offer, Position},
     output::OutputStream,
     record::{
         ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, Lease, MachineRecord, OperatorRecord,
-        StoredFact,
+        RelayKeys, StoredFact,
     },
+    relay::{LegacyMetrics, RelayRecord},
     run::{
         Claim, Exit, ExitState, InlineOutput, Lost, LostReason, RejectReason, Rejection, RunError, RunState,
-        Start, StreamSummary, WithdrawReason, Withdrawal,
+        Start, StreamSummary, Via, WithdrawReason, Withdrawal,
     },
     signed::{Message, Signed, SigningKey},
     subject::FactKind,
@@ -86,6 +89,8 @@ fn spec() -> CommandSpec {
         on: "web-*".into(),
         targets: 1,
         by: "operator:local".into(),
+        created_by: None,
+        target: None,
         crit: vec!["not_before".into()],
     }
 }
@@ -120,6 +125,7 @@ fn exit() -> Exit {
         stderr: StreamSummary::empty(),
         chunks: 0,
         inline: Some(InlineOutput { stdout: Base64Url(b"a\n".to_vec()), stderr: Base64Url::default() }),
+        via: None,
     }
 }
 
@@ -156,6 +162,8 @@ fn summary() -> CommandSummary {
         timeout_ms: 30_000,
         settled: true,
         counts: counts(),
+        created_by: None,
+        target: None,
     }
 }
 
@@ -214,7 +222,12 @@ fn signed<T: Message>(message: &T, by: u8) {
 
 #[test]
 fn what_relays_sign() {
-    signed(&Claim { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), claimed_at: NOW }, 3);
+    let claim = Claim { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), claimed_at: NOW, via: None };
+    signed(&claim, 3);
+    // A bridge signs these two, for relays that have no key.
+    let via = Some(Via::Legacy("0193a2b4-0000-7000-8000-00000000a551".into()));
+    plain("claim_legacy", &Claim { via: via.clone(), ..claim });
+    plain("exit_legacy", &Exit { via, ..exit() });
     signed(
         &Rejection {
             ws: ws(),
@@ -271,9 +284,13 @@ fn what_bridges_sign() {
             ws: ws(),
             id: machine(),
             token: mid(),
-            login_key: key(4).public().clone(),
-            signing_key: key(3).public().clone(),
+            keys: Some(RelayKeys {
+                login_key: key(4).public().clone(),
+                signing_key: key(3).public().clone(),
+            }),
             enrolled_at: NOW,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         },
         1,
@@ -298,10 +315,14 @@ fn what_bridges_sign() {
             enabled: true,
             api_key_hash: "00".into(),
             created_at: NOW,
+            created_by: None,
+            updated_at: None,
+            removed_at: None,
             revision: 0,
         },
         1,
     );
+    what_stands_beside_assignments();
     signed(&ApiKeyRecord { ws: ws(), assignment: "0193a2b4-0000-7000-8000-00000000a551".into() }, 1);
     let fact =
         StoredFact { kind: FactKind::Exit, sequence: 3, stored_at: NOW, body: Base64Url(b"{}".to_vec()) };
@@ -316,6 +337,68 @@ fn what_bridges_sign() {
             author: key(2).public().clone(),
             machines: vec![mid()],
             counts: counts(),
+        },
+        1,
+    );
+}
+
+fn what_stands_beside_assignments() {
+    let assignment = "0193a2b4-0000-7000-8000-00000000a551".to_owned();
+    let id = "0193a2b4-0000-7000-8000-0000000000d0".to_owned();
+    signed(
+        &RelayRecord {
+            ws: ws(),
+            assignment: assignment.clone(),
+            capabilities: vec!["local_cmd".into(), "ssh".into()],
+            version: Some("1.0.0".into()),
+            hostname: Some("web-1".into()),
+            platform: Some("linux-x64".into()),
+            credentials: vec![CredentialMeta {
+                credential_name: "db".into(),
+                credential_type: CredentialType::SshKey,
+                target_host: Some("db-1".into()),
+                storage_mode: StorageMode::RelayOnly,
+                last_updated_at: NOW,
+            }],
+            created_at: NOW,
+            reported_at: NOW,
+            removed_at: None,
+            revision: NOW,
+        },
+        1,
+    );
+    signed(
+        &SharedCredentialRecord {
+            ws: ws(),
+            id: id.clone(),
+            name: "db".into(),
+            credential_type: CredentialType::Password,
+            target_host: Some("db-1".into()),
+            encrypted_value: "00:11:22".into(),
+            assigned: vec![assignment.clone()],
+            created_by: "token:admin".into(),
+            created_at: NOW,
+            updated_at: NOW,
+            removed_at: None,
+            revision: NOW,
+        },
+        1,
+    );
+    signed(
+        &ConfigPushRecord {
+            ws: ws(),
+            id,
+            assignment,
+            push_type: PushType::MetricsInterval,
+            payload: "{\"intervalMs\":5000}".into(),
+            state: PushState::Failed,
+            error: Some("Processing failed".into()),
+            created_by: "token:admin".into(),
+            created_at: NOW,
+            sent_at: Some(NOW),
+            acked_at: Some(NOW),
+            removed_at: None,
+            revision: NOW,
         },
         1,
     );
@@ -359,24 +442,38 @@ fn what_authors_sign() {
 #[test]
 fn what_is_stored_or_sent_unsigned() {
     plain("spec", &spec());
-    plain("part", &Part { cid: cid(), n: 1, of: 1, grants: vec![signed_grant()] });
+    let ssh = SshTarget { host: "db-1".into(), port: 22, username: "root".into() };
     plain(
-        "heartbeat",
-        &Heartbeat {
-            ws: ws(),
-            mid: mid(),
-            at: NOW,
-            relay: "0.1.0".into(),
-            generation: NOW,
-            authors: 1,
-            running: 1,
-            outbox: 0,
-            started_at: NOW - 1,
-            counters: BTreeMap::from([("mailbox_older".into(), 2)]),
-            facts: facts(),
-            metrics: Some(metrics()),
+        "spec_ssh",
+        &CommandSpec {
+            created_by: Some("ada".into()),
+            target: Some(command::Target::Ssh(ssh)),
+            crit: vec!["target".into()],
+            ..spec()
         },
     );
+    plain("part", &Part { cid: cid(), n: 1, of: 1, grants: vec![signed_grant()] });
+    let beat = Heartbeat {
+        ws: ws(),
+        mid: mid(),
+        at: NOW,
+        relay: "0.1.0".into(),
+        generation: NOW,
+        authors: 1,
+        running: 1,
+        outbox: 0,
+        started_at: NOW - 1,
+        counters: BTreeMap::from([("mailbox_older".into(), 2)]),
+        facts: facts(),
+        metrics: Some(metrics()),
+        legacy: None,
+    };
+    plain("heartbeat", &beat);
+    let heard =
+        LegacyMetrics { cpu_percent: Some(17.52), memory_total_mb: Some(24_106.0), ..Default::default() };
+    let legacy =
+        LegacyBeat { assignment: "0193a2b4-0000-7000-8000-00000000a551".into(), metrics: Some(heard) };
+    plain("heartbeat_legacy", &Heartbeat { legacy: Some(legacy), ..beat });
     plain("lease", &Lease { bridge: BridgeId::new("b-1").unwrap(), renewed_at: NOW });
 }
 
@@ -478,7 +575,7 @@ macro_rules! limits {
 #[test]
 fn what_everybody_agrees_on() {
     let limits = limits! {
-        COMMAND_TEXT_BYTES SPEC_BYTES PURPOSE_BYTES SELECTOR_BYTES TARGETS OFFERS OFFERS_BYTES MAILBOX_BYTES
+        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES PURPOSE_BYTES SELECTOR_BYTES TARGETS OFFERS OFFERS_BYTES MAILBOX_BYTES
         CANCELS RELAY_PAYLOAD_BYTES BROKER_PAYLOAD_BYTES FACT_BYTES FACT_TEXT_BYTES SIGNAL_BYTES
         HEARTBEAT_BYTES AUTHORS_BYTES RECORD_BYTES INLINE_OUTPUT_BYTES CHUNK_BYTES CHUNKS_IN_FLIGHT TAIL_BYTES TIMEOUT_MS DEFAULT_TIMEOUT_MS
         DEFAULT_EXPIRES_IN_MS MAX_EXPIRES_IN_MS DEFAULT_MAX_OUTPUT MAX_MAX_OUTPUT EXPIRY_GRACE_MS LOST_GRACE_MS

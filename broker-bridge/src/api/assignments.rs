@@ -79,6 +79,9 @@ pub async fn create(
         enabled: true,
         api_key_hash: api_key_hash.clone(),
         created_at: now_ms(),
+        created_by: Some(caller.principal().to_owned()),
+        updated_at: None,
+        removed_at: None,
         revision: 0,
     };
     let unique = ApiKeyRecord { ws: api.ws().clone(), assignment: record.id.clone() };

@@ -6,7 +6,7 @@ use signalbox_schemas::{
     id::{MachineId, OperatorId, Workspace},
     layout::{self, Layout},
     limit::{AUTHORS_VALID_MS, DAY_MS},
-    record::MachineRecord,
+    record::{MachineRecord, RelayKeys},
     signed::{PublicKey, Signed, SigningKey},
 };
 
@@ -138,9 +138,13 @@ pub(crate) fn ensure_machine(
         ws: ws.clone(),
         id: id.clone(),
         token,
-        login_key: login.parse().map_err(|_| InitError::Key { what: "a login key".into() })?,
-        signing_key: signing.public().clone(),
-        enrolled_at: old.map_or(now_ms, |old| old.enrolled_at),
+        keys: Some(RelayKeys {
+            login_key: login.parse().map_err(|_| InitError::Key { what: "a login key".into() })?,
+            signing_key: signing.public().clone(),
+        }),
+        enrolled_at: old.as_ref().map_or(now_ms, |old| old.enrolled_at),
+        enrolled_by: None,
+        allow_legacy: old.is_some_and(|old| old.allow_legacy),
         revision: 0,
     };
     let text = Secret::new(serde_json::to_vec_pretty(&record).unwrap_or_default());

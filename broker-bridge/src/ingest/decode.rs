@@ -11,6 +11,8 @@ use signalbox_schemas::{
     api::{Cancel, Request, op},
     authors::Authors,
     command::{CommandSpec, Part},
+    config::ConfigPushRecord,
+    credential::SharedCredentialRecord,
     heartbeat::Heartbeat,
     id::{CommandId, MachineToken, Sha256, Workspace},
     limit,
@@ -20,6 +22,7 @@ use signalbox_schemas::{
         ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord, StoredFact,
         table,
     },
+    relay::RelayRecord,
     run::{Claim, Exit, Lost, Rejection, RunState, Start, Withdrawal},
     signed::{Message as Body, PublicKey, Signed},
     subject::{CommandPiece, FactKind, Subject},
@@ -76,6 +79,9 @@ pub(crate) enum Record {
     Operator(OperatorRecord),
     Assignment(AssignmentRecord),
     ApiKey(String, ApiKeyRecord),
+    Relay(RelayRecord),
+    SharedCredential(SharedCredentialRecord),
+    ConfigPush(Box<ConfigPushRecord>),
 }
 
 /// What a message says.
@@ -228,6 +234,21 @@ impl Decoder {
                 let (record, key) = open::<ApiKeyRecord>(body)?;
                 agree(record.ws == self.ws)?;
                 (Record::ApiKey(id.to_owned(), record), key)
+            }
+            table::RELAYS => {
+                let (record, key) = open::<RelayRecord>(body)?;
+                agree(record.ws == self.ws && record.assignment == id)?;
+                (Record::Relay(record), key)
+            }
+            table::SHARED_CREDENTIALS => {
+                let (record, key) = open::<SharedCredentialRecord>(body)?;
+                agree(record.ws == self.ws && record.id == id)?;
+                (Record::SharedCredential(record), key)
+            }
+            table::CONFIG_PUSHES => {
+                let (record, key) = open::<ConfigPushRecord>(body)?;
+                agree(record.ws == self.ws && record.id == id)?;
+                (Record::ConfigPush(Box::new(record)), key)
             }
             _ => return Err("table"),
         };
@@ -431,7 +452,7 @@ mod tests {
         let body = Signed::sign(&withdrawal, &key(2)).unwrap().to_json();
         let Ok(Event::Fact(fact)) = decode(&claim_subject(), body) else { panic!("no fact") };
         assert!(matches!(fact.fact, Ok((SignedFact::Withdrawal(_), _))), "{fact:?}");
-        let claim = Claim { ws, mid, cid, nonce: Nonce([0; 16]), claimed_at: 1 };
+        let claim = Claim { ws, mid, cid, nonce: Nonce([0; 16]), claimed_at: 1, via: None };
         let body = Signed::sign(&claim, &key(2)).unwrap().to_json();
         let Ok(Event::Fact(fact)) = decode(&claim_subject(), body.clone()) else { panic!("no fact") };
         assert!(matches!(fact.fact, Ok((SignedFact::Claim(_), _))), "{fact:?}");

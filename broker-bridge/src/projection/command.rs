@@ -236,7 +236,7 @@ mod tests {
     use nkeys::{KeyPair, KeyPairType};
     use signalbox_schemas::{
         id::{MachineId, Workspace},
-        record::MachineRecord,
+        record::{MachineRecord, RelayKeys},
         signed::SigningKey,
     };
 
@@ -275,9 +275,13 @@ mod tests {
             ws: Workspace::main(),
             id: MachineId::new("web-1").unwrap(),
             token: MachineToken::new("web-1").unwrap(),
-            login_key: key(4).public().clone(),
-            signing_key: key(5).public().clone(),
+            keys: Some(RelayKeys {
+                login_key: key(4).public().clone(),
+                signing_key: key(5).public().clone(),
+            }),
             enrolled_at: 1,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         });
         let mut projection = Projection::new(&mut memory, &store, &decoder);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use signalbox_schemas::{
     authors::Authors,
+    config::ConfigPushRecord,
     heartbeat::Heartbeat,
     id::{MachineToken, Sha256},
-    record::{AssignmentRecord, table},
+    record::table,
     signed::PublicKey,
 };
 
@@ -51,7 +52,9 @@ impl Projection<'_> {
                 let known = self.memory.machines.get(&record.token);
                 newer(record.revision, known.map(|known| known.record.revision))?;
                 self.txn.put_json(key::record(table::MACHINES, record.token.as_str()), record);
-                self.txn.put(key::machine_key(&record.token, record.signing_key.as_str()), Vec::new());
+                if let Some(signing_key) = record.signing_key() {
+                    self.txn.put(key::machine_key(&record.token, signing_key.as_str()), Vec::new());
+                }
                 self.memory.put_machine(record.clone());
                 self.memory.soil(&record.token, Urgency::Now);
             }
@@ -61,18 +64,50 @@ impl Projection<'_> {
                 self.memory.operators.insert(record.id.clone(), record.clone());
             }
             Record::Assignment(record) => {
-                let place = key::record(table::ASSIGNMENTS, &record.id);
-                let known: Option<AssignmentRecord> = self.txn.json(&place, "assignment")?;
+                let known = self.memory.assignments.all.get(&record.id).map(|known| known.revision);
+                newer(record.revision, known)?;
+                self.txn.put_json(key::record(table::ASSIGNMENTS, &record.id), record);
+                // Whoever waits with its key asks again whether that still counts.
+                self.memory.woken.insert(record.machine_id.token());
+                self.memory.assignments.put(record.clone());
+            }
+            Record::ApiKey(id, record) => {
+                self.txn.put_json(key::record(table::API_KEYS, id), record);
+                self.memory.assignments.put_key(id, record.clone());
+            }
+            Record::Relay(record) => {
+                let known = self.memory.assignments.relays.get(&record.assignment);
+                newer(record.revision, known.map(|known| known.revision))?;
+                self.txn.put_json(key::record(table::RELAYS, &record.assignment), record);
+                self.memory.assignments.relays.insert(record.assignment.clone(), record.clone());
+            }
+            Record::SharedCredential(record) => {
+                let known = self.memory.assignments.shared.get(&record.id).map(|known| known.revision);
+                newer(record.revision, known)?;
+                self.txn.put_json(key::record(table::SHARED_CREDENTIALS, &record.id), record);
+                self.memory.assignments.shared.insert(record.id.clone(), record.clone());
+            }
+            Record::ConfigPush(record) => {
+                let place = key::record(table::CONFIG_PUSHES, &record.id);
+                let known: Option<ConfigPushRecord> = self.txn.json(&place, "push")?;
                 newer(record.revision, known.map(|known| known.revision))?;
                 self.txn.put_json(place, record);
+                self.memory.assignments.put_push((**record).clone());
             }
-            Record::ApiKey(id, record) => self.txn.put_json(key::record(table::API_KEYS, id), record),
         }
         Ok(Applied::Yes)
     }
 
     pub(super) fn heartbeat(&mut self, stored_at: u64, beat: &Heartbeat) -> Applied {
         let Some(machine) = self.memory.machines.get_mut(&beat.mid) else { return Applied::NotYet };
+        if let Some(legacy) = &beat.legacy {
+            let metrics = legacy.metrics.clone();
+            let is_its = self.memory.assignments.hear(&legacy.assignment, &beat.mid, stored_at, metrics);
+            // A relay with a key speaks for its machine itself.
+            if !is_its || machine.record.keys.is_some() {
+                return Applied::Yes;
+            }
+        }
         if machine.beat.as_ref().is_some_and(|known| known.seen_at > stored_at) {
             return Applied::Yes;
         }

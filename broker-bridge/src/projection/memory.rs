@@ -22,7 +22,7 @@ use signalbox_schemas::{
     signed::{PublicKey, Signed},
 };
 
-use super::{CommandRow, MailboxRow, RunRow};
+use super::{CommandRow, MailboxRow, RunRow, assignments::Assignments};
 use crate::store::{Store, StoreError, key, parse};
 
 /// Place of a command in the order of all: when it was accepted (Unix ms) and its sequence in CMD.
@@ -103,6 +103,12 @@ impl OpenCommand {
         self.spec_bytes.len() * 2 + self.machines.len() * RUN_BYTES
     }
 
+    /// Whether a relay may claim its run on a machine at `now`, Unix ms.
+    pub(crate) fn may_be_claimed(&self, mid: &MachineToken, now: u64) -> bool {
+        let waits = self.runs.get(mid).is_some_and(|run| !run.state.is_running());
+        waits && !self.cancelled && !self.held && self.spec.expires_at > now
+    }
+
     /// When something has to be decided about a run in this state, Unix ms by the broker's clock.
     fn due(&self, claim: Option<(Nonce, u64)>, lost_grace: u64) -> u64 {
         match claim {
@@ -139,6 +145,10 @@ pub(crate) struct Memory {
     pub(crate) held: BTreeSet<(u64, CommandId)>,
     /// Mailboxes that may not say what they should; bounded by the number of machines.
     pub(crate) dirty: BTreeMap<MachineToken, Urgency>,
+    /// Assignments and what stands beside them.
+    pub(crate) assignments: Assignments,
+    /// Machines of which somebody who waits for work should look again.
+    pub(crate) woken: BTreeSet<MachineToken>,
     /// Facts put aside because their run is not known.
     pub(crate) unknown_facts: u64,
     /// A claimed run without an exit is lost this long after claim time and `timeout_ms`, ms.
@@ -186,6 +196,7 @@ impl Memory {
             let cid = key::Reader(found.get(1..).unwrap_or_default()).cid();
             memory.load_open(store, cid.ok_or(StoreError::Damaged("open command"))?)?;
         }
+        memory.assignments = Assignments::load(store)?;
         memory.unknown_facts = store.scan(&[key::UNKNOWN]).count() as u64;
         Ok(memory)
     }
@@ -248,6 +259,7 @@ impl Memory {
             command.held = false;
             let machines = command.machines.clone();
             machines.iter().for_each(|mid| self.soil(mid, Urgency::Now));
+            self.woken.extend(machines.iter().cloned());
             released.push((cid, machines));
         }
         released
@@ -256,7 +268,7 @@ impl Memory {
     /// Makes a machine known, or changes it.
     pub(crate) fn put_machine(&mut self, record: MachineRecord) {
         self.by_id.insert(record.id.clone(), record.token.clone());
-        let key = record.signing_key.clone();
+        let key = record.signing_key().cloned();
         let token = record.token.clone();
         let machine = match self.machines.entry(token) {
             std::collections::btree_map::Entry::Occupied(known) => {
@@ -272,7 +284,7 @@ impl Memory {
                 running: 0,
             }),
         };
-        machine.keys.insert(key);
+        machine.keys.extend(key);
     }
 
     /// Makes the state of a run of an open command known; a settled one leaves.
@@ -295,12 +307,15 @@ impl Memory {
             self.deadlines.insert((due, cid, mid.clone()));
         }
         if let Some(machine) = self.machines.get_mut(mid) {
-            if before.is_some_and(|run| run.state.is_running()) {
+            if before.as_ref().is_some_and(|run| run.state.is_running()) {
                 machine.running = machine.running.saturating_sub(1);
             }
             if state.is_settled() {
                 machine.queue.remove(&order);
             } else {
+                if before.is_none() {
+                    self.woken.insert(mid.clone());
+                }
                 machine.queue.insert(order, cid);
                 machine.running += u32::from(state.is_running());
             }

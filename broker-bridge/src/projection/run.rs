@@ -2,7 +2,7 @@
 
 use signalbox_schemas::{
     id::{CommandId, MachineToken, Nonce},
-    run::{Exit, Fact, Register, RunState},
+    run::{Claim, Exit, Fact, Register, RunState},
     signed::PublicKey,
     subject::FactKind,
 };
@@ -18,7 +18,9 @@ impl SignedFact {
     /// What it means for the fold, without output that an exit carries.
     pub(super) fn to_fact(&self, stored_at: u64) -> Fact {
         match self {
-            Self::Claim(claim) => Fact::Register(Register::Claimed { nonce: claim.nonce, stored_at }),
+            Self::Claim(claim) => {
+                Fact::Register(Register::Claimed { nonce: claim.nonce, stored_at, via: claim.via.clone() })
+            }
             Self::Rejection(rejection) => Fact::Register(Register::Rejected {
                 reason: rejection.reason,
                 message: rejection.message.clone(),
@@ -71,6 +73,9 @@ impl Projection<'_> {
         match fact {
             SignedFact::Withdrawal(_) => self.was_bridge(signer, event.stored_at),
             SignedFact::Lost(_) => own || self.was_bridge(signer, event.stored_at),
+            // A relay without a key has a bridge speak for it, and one with a key nobody.
+            SignedFact::Claim(Claim { via: Some(_), .. }) => self.was_bridge(signer, event.stored_at),
+            SignedFact::Exit(exit) if exit.via.is_some() => self.was_bridge(signer, event.stored_at),
             _ => own,
         }
     }

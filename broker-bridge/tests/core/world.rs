@@ -20,7 +20,7 @@ use signalbox_schemas::{
     limit,
     mailbox::Mailbox,
     output::{ChunkHead, OutputStream},
-    record::{MachineRecord, OperatorRecord, table},
+    record::{MachineRecord, OperatorRecord, RelayKeys, table},
     run::{Claim, Exit, ExitState, InlineOutput, RunState, StreamSummary, WithdrawReason, Withdrawal},
     signed::{Message as Body, PublicKey, Signed, SigningKey},
     stream::{CMD, MBOX, RUN},
@@ -178,9 +178,13 @@ impl World {
             ws: self.ws.clone(),
             id: MachineId::new(token.as_str())?,
             token: token.clone(),
-            login_key: key(MACHINE + 100 + u8::try_from(i)?)?.public().clone(),
-            signing_key: machine_key_at(i)?.public().clone(),
+            keys: Some(RelayKeys {
+                login_key: key(MACHINE + 100 + u8::try_from(i)?)?.public().clone(),
+                signing_key: machine_key_at(i)?.public().clone(),
+            }),
             enrolled_at: 1,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         })
     }
@@ -279,6 +283,8 @@ impl World {
             on: "all".into(),
             targets: u32::try_from(targets)?,
             by: "operator:local".into(),
+            created_by: None,
+            target: None,
             crit: vec![],
         })
     }
@@ -367,7 +373,7 @@ impl World {
     }
 
     pub(crate) fn claim_fact(&self, mid: &MachineToken, cid: CommandId) -> Claim {
-        Claim { ws: self.ws.clone(), mid: mid.clone(), cid, nonce: NONCE, claimed_at: now() }
+        Claim { ws: self.ws.clone(), mid: mid.clone(), cid, nonce: NONCE, claimed_at: now(), via: None }
     }
 
     pub(crate) async fn claim(&self, mid: &MachineToken, cid: CommandId) -> Result<Stored, StoreError> {
@@ -419,6 +425,7 @@ impl World {
             chunks: u64::from(!inline),
             inline: inline
                 .then(|| InlineOutput { stdout: Base64Url(output.to_vec()), stderr: Base64Url::default() }),
+            via: None,
         }
     }
 
@@ -488,7 +495,7 @@ impl World {
     pub(crate) async fn answers(&self, bridge: &Bridge) -> Result<String> {
         let view = bridge.view();
         let mut text = serde_json::to_string_pretty(&view.machines(0))?;
-        for record in view.assignments()? {
+        for record in view.assignments() {
             text += &serde_json::to_string_pretty(&record)?;
         }
         let mut page = Page { limit: Some(7), after: None };

@@ -26,7 +26,7 @@ use signalbox_schemas::{
     id::{BridgeId, CommandId, MachineId, Nonce, OperatorId, RequestId, Sha256, Workspace},
     limit::DAY_MS,
     output::{ChunkHead, OutputStream},
-    record::{MachineRecord, OperatorRecord, table},
+    record::{MachineRecord, OperatorRecord, RelayKeys, table},
     run::{Claim, Exit, ExitState, InlineOutput, StreamSummary},
     signed::{Message, Signed, SigningKey},
     subject::{FactKind, Subject},
@@ -197,9 +197,10 @@ async fn enrol_machines(core: &Core, machines: &[&str]) -> Result<BTreeMap<Strin
             ws: Workspace::main(),
             token: id.token(),
             id,
-            login_key: key.public().clone(),
-            signing_key: key.public().clone(),
+            keys: Some(RelayKeys { login_key: key.public().clone(), signing_key: key.public().clone() }),
             enrolled_at: 1,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         };
         core.broker.put_record(table::MACHINES, record.token.as_str(), &record).await?;
@@ -260,7 +261,7 @@ impl Relay<'_> {
     /// Takes the run.
     pub(crate) async fn claim(&self, cid: CommandId) -> Result<()> {
         let (ws, mid) = (Workspace::main(), self.id.token());
-        let claim = Claim { ws, mid, cid, nonce: Nonce([1; 16]), claimed_at: now_ms() };
+        let claim = Claim { ws, mid, cid, nonce: Nonce([1; 16]), claimed_at: now_ms(), via: None };
         self.fact(cid, FactKind::Claim, &claim).await
     }
 
@@ -317,6 +318,7 @@ impl Relay<'_> {
             stdout,
             stderr: StreamSummary::empty(),
             inline,
+            via: None,
         };
         self.fact(cid, FactKind::Exit, &exit).await
     }
@@ -395,6 +397,8 @@ impl Console {
             on: "test".to_owned(),
             targets: u32::try_from(targets.len())?,
             by: format!("operator:{}", self.operator),
+            created_by: None,
+            target: None,
             crit: vec![],
         };
         let submit = self.grant(&spec, targets)?;

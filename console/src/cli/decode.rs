@@ -100,8 +100,8 @@ impl Keys {
         for entry in machines {
             let record = text(entry.path().join("machine.json"));
             let record = record.and_then(|bytes| serde_json::from_slice::<MachineRecord>(&bytes).ok());
-            if let Some(record) = record {
-                keys.add(record.signing_key.clone(), &format!("machine:{}", record.id));
+            if let Some((record, key)) = record.as_ref().and_then(|it| Some((it, it.signing_key()?))) {
+                keys.add(key.clone(), &format!("machine:{}", record.id));
             }
         }
         keys

@@ -77,6 +77,8 @@ impl Draft {
             on: self.on.clone(),
             targets,
             by: format!("operator:{operator}"),
+            created_by: None,
+            target: None,
             crit: Vec::new(),
         }
     }

@@ -236,6 +236,7 @@ pub(super) fn heartbeat(n: u32, at_ms: u64, cpu_percent: f32) -> Told {
         counters: std::collections::BTreeMap::new(),
         facts: facts(n),
         metrics: Some(metrics(n, cpu_percent)),
+        legacy: None,
     };
     Told::Heartbeat { token, at_ms, heartbeat: Box::new(heartbeat) }
 }
@@ -252,6 +253,8 @@ pub(super) fn summary(n: u8, command: &str, counts: &[(RunState, u32)]) -> Comma
         timeout_ms: 30_000,
         settled: counts.iter().all(|(state, _)| state.is_settled()),
         counts: counts.iter().copied().collect::<Counts>(),
+        created_by: None,
+        target: None,
     }
 }
 

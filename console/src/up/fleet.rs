@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -167,7 +167,10 @@ impl Fleet {
     ) -> Result<Ready, UpError> {
         let machine = |relay: RelayReady| {
             let token = relay.machine.token();
-            let record = machine_record(&self.layout.machine_json(&token))?;
+            let path = self.layout.machine_json(&token);
+            let keyless = || io::Error::new(io::ErrorKind::InvalidData, "it names no keys");
+            let keys = machine_record(&path)?.keys;
+            let keys = keys.ok_or_else(|| UpError::File { path, source: keyless() })?;
             Ok(MachineReady {
                 creds: self.layout.relay_creds(&token),
                 store: self.layout.relay_store(&token),
@@ -175,7 +178,7 @@ impl Fleet {
                 token,
                 pid: relay.pid,
                 keeper_pid: relay.keeper_pid,
-                signing_key: record.signing_key,
+                signing_key: keys.signing_key,
             })
         };
         Ok(Ready {

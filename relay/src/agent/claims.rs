@@ -131,7 +131,8 @@ impl Agent {
     fn sign_claim(&self, cid: CommandId, nonce: Nonce) -> Option<FactMessage> {
         let config = &self.identity.config;
         let claimed_at = unix_ms();
-        let claim = Claim { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce, claimed_at };
+        let claim =
+            Claim { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce, claimed_at, via: None };
         let signed = Signed::sign(&claim, &self.identity.key).ok()?;
         Some(FactMessage::new(cid, FactKind::Claim, &signed, "claimed".to_owned()))
     }

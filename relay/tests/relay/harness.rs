@@ -313,6 +313,8 @@ pub(crate) fn spec(command: &str, change: impl FnOnce(&mut CommandSpec)) -> Comm
         on: "all".into(),
         targets: 1,
         by: "operator:local".into(),
+        created_by: None,
+        target: None,
         crit: vec![],
     };
     change(&mut spec);

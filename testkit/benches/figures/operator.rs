@@ -88,6 +88,8 @@ impl Operator {
             on: on.to_owned(),
             targets: u32::try_from(previewed.targets.len())?,
             by: "operator:local".to_owned(),
+            created_by: None,
+            target: None,
             crit: vec![],
         };
         let bytes = serde_json::to_vec(&spec)?;

@@ -104,7 +104,7 @@ impl Relay {
     async fn answer(&self, cid: CommandId) -> Result<()> {
         let (ws, mid, nonce) = (Workspace::main(), self.mid.clone(), Nonce([1; 16]));
         let now = now_ms()?;
-        let claim = Claim { ws: ws.clone(), mid: mid.clone(), cid, nonce, claimed_at: now };
+        let claim = Claim { ws: ws.clone(), mid: mid.clone(), cid, nonce, claimed_at: now, via: None };
         self.store(cid, FactKind::Claim, Signed::sign(&claim, &self.key)?.to_json()).await?;
         let exit = Exit {
             ws,
@@ -122,6 +122,7 @@ impl Relay {
             stderr: StreamSummary::empty(),
             chunks: 0,
             inline: None,
+            via: None,
         };
         self.store(cid, FactKind::Exit, Signed::sign(&exit, &self.key)?.to_json()).await
     }

@@ -326,7 +326,7 @@ mod tests {
         id::Workspace,
         limit::DAY_MS,
         mailbox::Position,
-        record::MachineRecord,
+        record::{MachineRecord, RelayKeys},
         subject::{CommandPiece, Subject},
     };
 
@@ -365,9 +365,13 @@ mod tests {
             ws: Workspace::main(),
             token: id.token(),
             id,
-            login_key: key(3).public().clone(),
-            signing_key: key(4).public().clone(),
+            keys: Some(RelayKeys {
+                login_key: key(3).public().clone(),
+                signing_key: key(4).public().clone(),
+            }),
             enrolled_at: 1,
+            enrolled_by: None,
+            allow_legacy: false,
             revision: 0,
         });
         drop(memory);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use signalbox_schemas::{
-    command::CommandSpec,
+    command::{CommandSpec, SshTarget, Target},
     error::{ErrorCode, Problem},
     id::{CommandId, Workspace},
     limit::{
@@ -10,6 +10,9 @@ use signalbox_schemas::{
     },
     selector::Selector,
 };
+
+/// Where SSH servers listen.
+const SSH_PORT: u16 = 22;
 
 /// A command as an application asks for it. A member that is not known is refused: a mistyped `timeout_ms`
 /// must not run with the default.
@@ -28,6 +31,26 @@ pub struct NewCommand {
     pub expires_in_ms: Option<u64>,
     /// Output kept per machine, bytes; 128 MiB when absent.
     pub max_output: Option<u64>,
+    /// Where the machine runs it: `local`, also when absent, or `ssh`.
+    pub target_type: Option<TargetType>,
+    /// The host; with `ssh` only.
+    pub target_host: Option<String>,
+    /// Its port, 22 when absent.
+    pub target_port: Option<u16>,
+    /// The login name there; with `ssh` only.
+    pub target_username: Option<String>,
+    /// In whose name; for people.
+    pub created_by: Option<String>,
+}
+
+/// Where a machine runs a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetType {
+    /// On itself.
+    Local,
+    /// On a host that it reaches by SSH.
+    Ssh,
 }
 
 /// The same with every default in its place.
@@ -40,6 +63,8 @@ pub(super) struct Wish {
     timeout_ms: u64,
     expires_in_ms: u64,
     max_output: u64,
+    target: Option<Target>,
+    created_by: Option<String>,
 }
 
 /// Which machines.
@@ -55,10 +80,32 @@ fn invalid(message: impl Into<String>) -> Problem {
     Problem::new(ErrorCode::Invalid, message)
 }
 
+/// The host behind the machine, when one is asked for.
+fn target(asked: &NewCommand) -> Result<Option<Target>, Problem> {
+    let none_is_given = asked.target_host.is_none() && asked.target_username.is_none();
+    match asked.target_type.unwrap_or(TargetType::Local) {
+        // A port alone says nothing.
+        TargetType::Local if none_is_given => Ok(None),
+        TargetType::Local => Err(invalid(
+            "cannot submit the command: target_host and target_username go with `\"target_type\": \"ssh\"`",
+        )),
+        TargetType::Ssh => {
+            let given = |member: &Option<String>| member.clone().filter(|text| !text.is_empty());
+            let (Some(host), Some(username)) = (given(&asked.target_host), given(&asked.target_username))
+            else {
+                return Err(invalid(
+                    "cannot submit the command: an SSH target requires target_host and target_username",
+                ));
+            };
+            Ok(Some(Target::Ssh(SshTarget { host, port: asked.target_port.unwrap_or(SSH_PORT), username })))
+        }
+    }
+}
+
 impl Wish {
     /// Puts defaults in place and checks what needs no machine and no clock.
     pub(super) fn try_new(asked: NewCommand) -> Result<Self, Problem> {
-        let (on, meant) = match (asked.on, asked.machine_id) {
+        let (on, meant) = match (asked.on.clone(), asked.machine_id.clone()) {
             (Some(on), None) => {
                 let selector = Selector::parse(&on)
                     .map_err(|error| invalid(format!("cannot submit the command: `on` is {error}")))?;
@@ -81,9 +128,12 @@ impl Wish {
             );
             return Err(invalid(message));
         }
+        let target = target(&asked)?;
         Ok(Self {
             on,
             meant,
+            target,
+            created_by: asked.created_by,
             command: asked.command,
             timeout_ms: asked.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
             expires_in_ms,
@@ -115,7 +165,9 @@ impl Wish {
             on: self.on.clone(),
             targets: u32::try_from(targets).unwrap_or(u32::MAX),
             by: by.to_owned(),
-            crit: Vec::new(),
+            created_by: self.created_by.clone(),
+            crit: self.target.iter().map(|_| "target".to_owned()).collect(),
+            target: self.target.clone(),
         };
         spec.validate().map_err(|error| invalid(format!("cannot submit the command: {error}")))?;
         Ok(spec)
@@ -131,6 +183,8 @@ impl Wish {
             && self.command == spec.command
             && self.timeout_ms == spec.timeout_ms
             && self.max_output == spec.max_output
+            && self.target == spec.target
+            && self.created_by == spec.created_by
             && spec.expires_at.checked_sub(spec.created_at) == Some(self.expires_in_ms)
     }
 }

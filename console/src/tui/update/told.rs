@@ -92,6 +92,8 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
             timeout_ms: prompt.timeout_ms,
             settled: false,
             counts: Counts::from([(RunState::Pending, n)]),
+            created_by: None,
+            target: None,
         });
     }
     if let Some(command) = state.commands.get_mut(accepted.id) {

@@ -103,6 +103,8 @@ impl Forge {
             on: "demo-1".into(),
             targets: 1,
             by: "operator:local".into(),
+            created_by: None,
+            target: None,
             crit: vec![],
         };
         change(&mut spec);

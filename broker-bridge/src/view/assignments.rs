@@ -1,0 +1,175 @@
+//! Assignments and what stands beside them, and the work of machines whose relays speak the old contract.
+
+use std::sync::Arc;
+
+use signalbox_schemas::{
+    api::Liveness,
+    command::CommandSpec,
+    config::ConfigPushRecord,
+    credential::SharedCredentialRecord,
+    id::{CommandId, MachineToken},
+    record::{AssignmentRecord, table},
+    relay::{LegacyMetrics, RelayRecord},
+    run::{RunFacts, RunState},
+};
+
+use super::View;
+use crate::{
+    projection::RunRow,
+    store::{StoreError, key, parse},
+    waiters::Waiter,
+};
+
+/// When the relay of an assignment was last heard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contact {
+    /// When, Unix ms by the broker's clock; `None` = not since the broker forgot.
+    pub seen_at: Option<u64>,
+    /// Whether that was in the last minute.
+    pub is_online: bool,
+    /// How its machine was.
+    pub metrics: Option<LegacyMetrics>,
+}
+
+/// A command that waits for a machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    pub(crate) cid: CommandId,
+    pub(crate) spec: Arc<CommandSpec>,
+}
+
+/// Where a run of an open command stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) spec: Arc<CommandSpec>,
+    /// Whether it may be claimed now.
+    pub(crate) waits: bool,
+}
+
+impl View {
+    /// The assignment that an API key with this hash stands for, also one that was removed.
+    pub(crate) fn assignment_by_key(&self, hash: &str) -> Option<AssignmentRecord> {
+        self.shared.memory().assignments.by_key(hash).cloned()
+    }
+
+    /// An assignment that was not removed.
+    pub fn assignment(&self, id: &str) -> Option<AssignmentRecord> {
+        self.shared.memory().assignments.get(id).cloned()
+    }
+
+    /// All assignments that were not removed, sorted by id: oldest first.
+    pub fn assignments(&self) -> Vec<AssignmentRecord> {
+        let memory = self.shared.memory();
+        memory.assignments.all.values().filter(|record| record.removed_at.is_none()).cloned().collect()
+    }
+
+    /// When an assignment's relay was last heard.
+    pub fn contact(&self, assignment: &str, now_ms: u64) -> Contact {
+        let memory = self.shared.memory();
+        let heard = memory.assignments.heard.get(assignment);
+        let age = heard.map(|heard| now_ms.saturating_sub(heard.seen_at));
+        Contact {
+            seen_at: heard.map(|heard| heard.seen_at),
+            is_online: Liveness::of(age) != Liveness::Offline,
+            metrics: heard.and_then(|heard| heard.metrics.clone()),
+        }
+    }
+
+    /// What an assignment's relay last said about itself.
+    pub fn relay(&self, assignment: &str) -> Option<RelayRecord> {
+        let memory = self.shared.memory();
+        memory.assignments.relays.get(assignment).filter(|record| record.removed_at.is_none()).cloned()
+    }
+
+    /// All relays of the old contract that ever reported, sorted by assignment.
+    pub fn relays(&self) -> Vec<RelayRecord> {
+        let memory = self.shared.memory();
+        memory.assignments.relays.values().filter(|record| record.removed_at.is_none()).cloned().collect()
+    }
+
+    /// A shared credential.
+    pub fn shared_credential(&self, id: &str) -> Option<SharedCredentialRecord> {
+        let memory = self.shared.memory();
+        memory.assignments.shared.get(id).filter(|record| record.removed_at.is_none()).cloned()
+    }
+
+    /// All shared credentials, oldest first.
+    pub fn shared_credentials(&self) -> Vec<SharedCredentialRecord> {
+        let memory = self.shared.memory();
+        memory.assignments.shared.values().filter(|record| record.removed_at.is_none()).cloned().collect()
+    }
+
+    /// Shared credentials that an assignment's relay gets, oldest first.
+    pub fn shared_with(&self, assignment: &str) -> Vec<SharedCredentialRecord> {
+        self.shared.memory().assignments.shared_with(assignment).cloned().collect()
+    }
+
+    /// Pushes to an assignment's relay without an answer, oldest first.
+    pub fn open_pushes(&self, assignment: &str) -> Vec<ConfigPushRecord> {
+        self.shared.memory().assignments.open_pushes(assignment).cloned().collect()
+    }
+
+    /// How many pushes to an assignment's relay have no answer, and how many shared credentials it gets.
+    pub(crate) fn waiting_for_relay(&self, assignment: &str) -> (u64, u64) {
+        let memory = self.shared.memory();
+        let pushes = memory.assignments.open_pushes(assignment).count() as u64;
+        (pushes, memory.assignments.shared_with(assignment).count() as u64)
+    }
+
+    /// A push.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn config_push(&self, id: &str) -> Result<Option<ConfigPushRecord>, StoreError> {
+        let record: Option<ConfigPushRecord> =
+            self.shared.store.json(&key::record(table::CONFIG_PUSHES, id), "push")?;
+        Ok(record.filter(|record| record.removed_at.is_none()))
+    }
+
+    /// All pushes, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn config_pushes(&self) -> Result<Vec<ConfigPushRecord>, StoreError> {
+        let rows = self.shared.store.scan(&key::table(table::CONFIG_PUSHES));
+        let records = rows.map(|row| parse::<ConfigPushRecord>(&row?.1, "push"));
+        records.filter(|record| record.as_ref().map_or(true, |record| record.removed_at.is_none())).collect()
+    }
+
+    /// Begins to wait for a machine's work.
+    pub(crate) fn wait_for_work(&self, mid: &MachineToken) -> Waiter<'_> {
+        self.shared.waiters.wait_for(mid)
+    }
+
+    /// Work of a machine that nobody has claimed, `max` at most, oldest first.
+    pub(crate) fn waiting_work(&self, mid: &MachineToken, max: usize, now_ms: u64) -> Vec<Waiting> {
+        let memory = self.shared.memory();
+        let Some(machine) = memory.machines.get(mid) else { return Vec::new() };
+        let waiting = machine.queue.values().filter_map(|cid| {
+            let command = memory.open.get(cid)?;
+            let waits = command.may_be_claimed(mid, now_ms);
+            waits.then(|| Waiting { cid: *cid, spec: Arc::clone(&command.spec) })
+        });
+        waiting.take(max).collect()
+    }
+
+    /// Where a run of a command stands that has not settled everywhere; `None` when there is no such open command for the
+    /// machine.
+    pub(crate) fn standing(&self, cid: CommandId, mid: &MachineToken, now_ms: u64) -> Option<Standing> {
+        let memory = self.shared.memory();
+        let command = memory.open.get(&cid)?;
+        command.machines.binary_search(mid).ok()?;
+        Some(Standing { spec: Arc::clone(&command.spec), waits: command.may_be_claimed(mid, now_ms) })
+    }
+
+    /// The facts about a run, and the state they fold to.
+    pub(crate) fn run_facts(
+        &self,
+        cid: CommandId,
+        mid: &MachineToken,
+    ) -> Result<(RunFacts, RunState), StoreError> {
+        let row: RunRow = self.shared.store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+        let state = row.state();
+        Ok((row.facts, state))
+    }
+}

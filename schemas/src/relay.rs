@@ -1,0 +1,89 @@
+//! Relays of the old contract: what they say about themselves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    credential::CredentialMeta,
+    id::Workspace,
+    limit,
+    record::{Edition, is_first},
+    signed::Message,
+};
+
+/// What the relay of an assignment last said about itself, without what changes from report to report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayRecord {
+    /// Workspace.
+    pub ws: Workspace,
+    /// The assignment.
+    pub assignment: String,
+    /// What it can do, such as `local_cmd`, `ssh`, `perf_metrics`.
+    pub capabilities: Vec<String>,
+    /// Its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Operating system and architecture, such as `linux-x64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// Credentials it holds, without their values.
+    pub credentials: Vec<CredentialMeta>,
+    /// When it first reported, Unix ms.
+    pub created_at: u64,
+    /// When it first said what stands here, Unix ms.
+    pub reported_at: u64,
+    /// When it was removed together with its assignment, Unix ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<u64>,
+    /// Grows with each edition, so that an older one that is published again changes nothing.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub revision: u64,
+}
+
+impl Message for RelayRecord {
+    const TYPE: &'static str = "relay";
+    const MAX_BYTES: usize = limit::RECORD_BYTES;
+}
+
+impl Edition for RelayRecord {
+    fn revision(&mut self) -> &mut u64 {
+        &mut self.revision
+    }
+}
+
+/// How a machine is, as a relay of the old contract says: everything is optional. MiB, GiB, percent of 100.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LegacyMetrics {
+    /// CPU use since the report before, all cores together, 0 to 100.
+    #[serde(default, alias = "cpuPercent", skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
+    /// Memory there is, MiB.
+    #[serde(default, alias = "memoryTotalMb", skip_serializing_if = "Option::is_none")]
+    pub memory_total_mb: Option<f64>,
+    /// Memory in use, MiB.
+    #[serde(default, alias = "memoryUsedMb", skip_serializing_if = "Option::is_none")]
+    pub memory_used_mb: Option<f64>,
+    /// Memory in use, 0 to 100.
+    #[serde(default, alias = "memoryPercent", skip_serializing_if = "Option::is_none")]
+    pub memory_percent: Option<f64>,
+    /// Load average over 1 minute.
+    #[serde(default, alias = "loadAvg1m", skip_serializing_if = "Option::is_none")]
+    pub load_avg_1m: Option<f64>,
+    /// Load average over 5 minutes.
+    #[serde(default, alias = "loadAvg5m", skip_serializing_if = "Option::is_none")]
+    pub load_avg_5m: Option<f64>,
+    /// Load average over 15 minutes.
+    #[serde(default, alias = "loadAvg15m", skip_serializing_if = "Option::is_none")]
+    pub load_avg_15m: Option<f64>,
+    /// The root file system, GiB.
+    #[serde(default, alias = "diskTotalGb", skip_serializing_if = "Option::is_none")]
+    pub disk_total_gb: Option<f64>,
+    /// In use of it, GiB.
+    #[serde(default, alias = "diskUsedGb", skip_serializing_if = "Option::is_none")]
+    pub disk_used_gb: Option<f64>,
+    /// In use of it, 0 to 100.
+    #[serde(default, alias = "diskPercent", skip_serializing_if = "Option::is_none")]
+    pub disk_percent: Option<f64>,
+}
