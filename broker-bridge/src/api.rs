@@ -8,6 +8,9 @@ pub mod commands;
 pub mod machines;
 pub mod output;
 mod page;
+pub mod pushes;
+mod records;
+pub mod relays;
 mod replay;
 
 use std::{
@@ -41,7 +44,7 @@ const READ_THROUGH: Duration = Duration::from_secs(2);
 /// How long a write waits to be readable here, so that the next read needs no cursor. Reading one's own write
 /// takes about 1 ms; more than this means that the bridge is busy, and the cursor says how to wait.
 const OWN_WRITE: Duration = Duration::from_millis(250);
-/// Locks that keep two submits under one idempotency key apart; others share one by chance, harmlessly.
+/// Locks that keep two submits under one idempotency key, or two changes of one record, apart.
 const TURNS: usize = 64;
 
 /// Who is asking, as the front has established it.

@@ -213,7 +213,7 @@ impl BrokerLink {
     }
 
     /// Writes one record over whatever stands there, as its next edition; nothing is written if the same stands there
-    /// already. The answer is where to read it.
+    /// already. Only what this bridge has signed counts as standing there. The answer is where to read it.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -223,27 +223,42 @@ impl BrokerLink {
         id: &str,
         record: &T,
     ) -> Result<Cursors, BrokerError> {
+        let own = |key: &PublicKey, _| key == self.public();
+        self.edit_record(table, id, own, |_| Some(record.clone())).await.map(|(_, cursors)| cursors)
+    }
+
+    /// Changes one record: `edit` makes the next edition of the newest one that a bridge has signed, or leaves it as it is
+    /// (`None`). Nothing is written if it makes the same. A writer that was faster is no loss: `edit` is asked again, about
+    /// what that one wrote. `is_bridge` says whether a key was a bridge's at a time, Unix ms.
+    ///
+    /// The answer is what stands there afterwards, if anything does, and where to read it.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn edit_record<T: Edition>(
+        &self,
+        table: &str,
+        id: &str,
+        is_bridge: impl Fn(&PublicKey, u64) -> bool,
+        edit: impl Fn(Option<T>) -> Option<T>,
+    ) -> Result<(Option<T>, Cursors), BrokerError> {
         let subject = Subject::State(self.ws.clone(), table.to_owned(), id.to_owned()).to_string();
         let created = self.created(stream::STATE).await?;
         let cursor = |sequence| Cursors::of(stream::STATE, Position { created, sequence });
         for _ in 0..RECORD_TRIES {
-            let known = self.editions::<T>(&subject).await?;
-            // The newest edition counts, wherever it stands: an older one may have been published again after it.
-            let newest = known.iter().filter_map(|(_, edition)| edition.clone()).max_by_key(|(it, _)| *it);
-            let (revision, stands) = newest.unzip();
-            let revision = revision.unwrap_or_default();
-            let last = known.last().map(|(sequence, _)| *sequence);
-            let mut next = record.clone();
+            let (last, stands) = self.standing::<T>(&subject, &is_bridge).await?;
+            let revision = stands.clone().map_or(0, |mut record| *record.revision());
+            let Some(mut next) = edit(stands.clone()) else { return Ok((stands, cursor(last))) };
             *next.revision() = revision;
-            if let (true, Some(last)) = (stands.is_some_and(|stands| stands == next), last) {
-                return Ok(cursor(last));
+            if stands.is_some_and(|stands| stands == next) {
+                return Ok((Some(next), cursor(last)));
             }
             *next.revision() = now_ms().max(revision.saturating_add(1));
             let message = Store::new(subject.clone(), self.signed(&next)?)
                 .with_headers(self.headers::<T>(id))
-                .only_after(last.unwrap_or_default());
+                .only_after(last);
             match self.link.store(message).await {
-                Ok(stored) => return Ok(cursor(stored.sequence)),
+                Ok(stored) => return Ok((Some(next), cursor(stored.sequence))),
                 // An earlier attempt of ours, or another bridge: look again.
                 Err(StoreError::Taken { .. } | StoreError::Unanswered { .. }) => {}
                 Err(source) => return Err(BrokerError::Store { what: subject, source }),
@@ -252,15 +267,24 @@ impl BrokerLink {
         Err(BrokerError::Contended(subject))
     }
 
-    /// What is kept of a record's history: sequences, and editions that this bridge's key has signed.
-    async fn editions<T: Edition>(&self, subject: &str) -> Result<Vec<(u64, Option<(u64, T)>)>, BrokerError> {
+    /// The sequence of the last message of a record's subject, 0 when there is none, and the newest edition that a bridge
+    /// has signed. It counts wherever it stands: an older one may have been published again after it.
+    async fn standing<T: Edition>(
+        &self,
+        subject: &str,
+        is_bridge: &impl Fn(&PublicKey, u64) -> bool,
+    ) -> Result<(u64, Option<T>), BrokerError> {
+        // The leader knows the last one; the history comes from any replica, which may lag.
+        let Some(last) = self.last(stream::STATE, subject).await? else { return Ok((0, None)) };
         let read = self.link.next_by_subject(stream::STATE, 1, subject, EDITIONS).await;
         let read = read.map_err(|source| BrokerError::Read { what: subject.to_owned(), source })?;
-        let edition = |payload: &[u8]| {
-            let mut record = Signed::<T>::from_json(payload).ok()?.open(|key| key == self.public()).ok()?;
+        let edition = |message: &signalbox_link::Message| {
+            let signed = Signed::<T>::from_json(&message.payload).ok()?;
+            let mut record = signed.open(|key| is_bridge(key, message.time_ms)).ok()?;
             Some((*record.revision(), record))
         };
-        Ok(read.iter().map(|message| (message.sequence, edition(&message.payload))).collect())
+        let newest = read.iter().chain([&last]).filter_map(edition).max_by_key(|(revision, _)| *revision);
+        Ok((last.sequence, newest.map(|(_, record)| record)))
     }
 
     /// Writes new records, all or none; each must be the first of its subject. The answer is where to read them.

@@ -1,10 +1,5 @@
 //! Submitting: from a console with the operator's grants, from an application with the bridge's.
 
-use std::{
-    collections::hash_map::DefaultHasher,
-    hash::{Hash as _, Hasher as _},
-};
-
 use signalbox_schemas::{
     api::{Accepted, Submit},
     authors::{Right, Role},
@@ -15,7 +10,6 @@ use signalbox_schemas::{
     signed::{PublicKey, Signed, SigningKey},
     stream,
 };
-use tokio::sync::MutexGuard;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -193,7 +187,8 @@ pub async fn run(
         };
     };
     let id = CommandId::from_idempotency_key(&caller.principal, key);
-    let _turn = turn(api, id).await;
+    // Two at once under one key would store two lists of grants under one id.
+    let _turn = api.turn(&id).await;
     if let Some(stored) = stored(api, id)? {
         return repeated(api, caller, &wish, &stored);
     }
@@ -207,14 +202,6 @@ pub async fn run(
         Some(stored) => repeated(api, caller, &wish, &stored),
         None => Err(storing_problem("submit", id, &SubmitError::IdConflict)),
     }
-}
-
-/// Requests under one key take turns: two at once would store two lists of grants under one id.
-async fn turn(api: &Api, id: CommandId) -> Option<MutexGuard<'_, ()>> {
-    let mut hasher = DefaultHasher::new();
-    id.hash(&mut hasher);
-    let index = hasher.finish().checked_rem(api.turns.len() as u64)?;
-    Some(api.turns.get(usize::try_from(index).ok()?)?.lock().await)
 }
 
 fn stored(api: &Api, id: CommandId) -> Result<Option<StoredCommand>, Problem> {

@@ -1,0 +1,210 @@
+//! `relays.*`: what relays of the old contract say about themselves.
+
+use signalbox_schemas::{
+    api::{Report, Reported},
+    error::{ErrorCode, Problem},
+    heartbeat::{Facts, Heartbeat, LegacyBeat},
+    record::{AssignmentRecord, table},
+    relay::{LegacyMetrics, RelayRecord},
+    subject::Subject,
+};
+use tracing::debug;
+
+use super::{Api, now_ms, records::check_size};
+
+/// Most capabilities of one relay.
+const CAPABILITIES: usize = 64;
+/// Longest name of a capability, bytes.
+const CAPABILITY_BYTES: usize = 64;
+/// Most credentials that one relay may say it holds.
+const CREDENTIALS: usize = 1_000;
+/// Longest text of a report, bytes.
+const TEXT_BYTES: usize = 256;
+
+const DOING: &str = "take the relay's report";
+
+/// Takes what an assignment's relay says about itself. Metrics go the way of heartbeats; a record is written only when
+/// something else has changed, since a relay reports twice a minute.
+///
+/// # Errors
+/// `invalid` when something in it is out of bounds, `too_large` when all of it together is, `not_accepted`.
+pub(crate) async fn report(
+    api: &Api,
+    assignment: &AssignmentRecord,
+    report: Report,
+) -> Result<Reported, Problem> {
+    check(&report)?;
+    let id = assignment.id.as_str();
+    let known = api.view().relay(id);
+    if known.is_none_or(|known| next(&known, &report) != known) {
+        let edit = |stands: Option<RelayRecord>| match stands {
+            // Its assignment was removed while this was on its way.
+            Some(stands) if stands.removed_at.is_some() => None,
+            Some(stands) => Some(next(&stands, &report)),
+            None => Some(first(assignment, &report)),
+        };
+        api.edit(DOING, table::RELAYS, id, edit).await?;
+    }
+    publish_metrics(api, assignment, report.metrics).await;
+    let (pending_config_pushes, shared_credentials_count) = api.view().waiting_for_relay(id);
+    Ok(Reported { pending_config_pushes, shared_credentials_count })
+}
+
+fn check(report: &Report) -> Result<(), Problem> {
+    let invalid = |what: String| Err(Problem::new(ErrorCode::Invalid, format!("cannot {DOING}: {what}")));
+    if report.capabilities.len() > CAPABILITIES {
+        return invalid(format!(
+            "it names {} capabilities, at most {CAPABILITIES}",
+            report.capabilities.len()
+        ));
+    }
+    for capability in &report.capabilities {
+        check_size(DOING, "a capability", capability, CAPABILITY_BYTES)?;
+    }
+    let texts =
+        [("version", &report.version), ("hostname", &report.hostname), ("platform", &report.platform)];
+    for (member, text) in texts {
+        check_size(DOING, member, text.as_deref().unwrap_or_default(), TEXT_BYTES)?;
+    }
+    let credentials = report.credentials.as_deref().unwrap_or_default();
+    if credentials.len() > CREDENTIALS {
+        return invalid(format!("it holds {} credentials, at most {CREDENTIALS}", credentials.len()));
+    }
+    for credential in credentials {
+        check_size(DOING, "the name of a credential", &credential.credential_name, TEXT_BYTES)?;
+        let host = credential.target_host.as_deref().unwrap_or_default();
+        check_size(DOING, "the host of a credential", host, TEXT_BYTES)?;
+    }
+    Ok(())
+}
+
+/// The first record of a relay.
+fn first(assignment: &AssignmentRecord, report: &Report) -> RelayRecord {
+    let now = now_ms();
+    let nothing = RelayRecord {
+        ws: assignment.ws.clone(),
+        assignment: assignment.id.clone(),
+        capabilities: Vec::new(),
+        version: None,
+        hostname: None,
+        platform: None,
+        credentials: Vec::new(),
+        created_at: now,
+        reported_at: now,
+        removed_at: None,
+        revision: 0,
+    };
+    next(&nothing, report)
+}
+
+/// What a record says after a report: the same, also in its times, when nothing has changed.
+fn next(known: &RelayRecord, report: &Report) -> RelayRecord {
+    let said = RelayRecord {
+        capabilities: report.capabilities.clone(),
+        version: report.version.clone(),
+        hostname: report.hostname.clone(),
+        platform: report.platform.clone(),
+        credentials: report.credentials.clone().unwrap_or_else(|| known.credentials.clone()),
+        ..known.clone()
+    };
+    if said == *known { said } else { RelayRecord { reported_at: now_ms(), ..said } }
+}
+
+/// Says to everybody that an assignment's relay was heard, and how its machine is. Nothing depends on its arrival: the
+/// next one is half a minute away.
+pub(super) async fn publish_metrics(
+    api: &Api,
+    assignment: &AssignmentRecord,
+    metrics: Option<LegacyMetrics>,
+) {
+    let now = now_ms();
+    let known = api.view().relay(&assignment.id);
+    let (version, hostname, platform) =
+        known.map(|known| (known.version, known.hostname, known.platform)).unwrap_or_default();
+    let beat = Heartbeat {
+        ws: assignment.ws.clone(),
+        mid: assignment.machine_id.token(),
+        at: now,
+        relay: version.unwrap_or_default(),
+        generation: 0,
+        authors: 0,
+        running: 0,
+        outbox: 0,
+        started_at: now,
+        counters: std::collections::BTreeMap::new(),
+        facts: Facts {
+            hostname: hostname.unwrap_or_default(),
+            os: platform.unwrap_or_default(),
+            ..Facts::default()
+        },
+        metrics: None,
+        legacy: Some(LegacyBeat { assignment: assignment.id.clone(), metrics }),
+    };
+    let subject = Subject::Heartbeat(beat.ws.clone(), beat.mid.clone()).to_string();
+    let sent = match serde_json::to_vec(&beat) {
+        Ok(body) => api.link().publish(&subject, None, body.into()).await.is_ok(),
+        Err(_) => false,
+    };
+    if !sent {
+        api.count("heard", "unpublished");
+        debug!(assignment = %assignment.id, "a sign of life was not passed on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn report_of(body: Value) -> Report {
+        serde_json::from_value(body).unwrap()
+    }
+
+    fn credentials(count: usize, name: &str) -> Value {
+        let one = json!({"credential_name": name, "credential_type": "password", "storage_mode": "shared",
+            "last_updated_at": 1});
+        json!(vec![one; count])
+    }
+
+    #[rstest]
+    #[case(json!({"capabilities": vec!["x".repeat(64); 64]}), true)]
+    #[case(json!({"capabilities": vec!["x"; 65]}), false)]
+    #[case(json!({"capabilities": ["x".repeat(65)]}), false)]
+    #[case(json!({"capabilities": [], "hostname": "h".repeat(256)}), true)]
+    #[case(json!({"capabilities": [], "hostname": "h".repeat(257)}), false)]
+    #[case(json!({"capabilities": [], "credentials": credentials(1_000, "same name")}), true)]
+    #[case(json!({"capabilities": [], "credentials": credentials(1_001, "a")}), false)]
+    #[case(json!({"capabilities": [], "credentials": credentials(1, &"a".repeat(257))}), false)]
+    fn a_report_has_bounds(#[case] body: Value, #[case] is_taken: bool) {
+        assert_eq!(check(&report_of(body)).is_ok(), is_taken);
+    }
+
+    #[test]
+    fn only_news_are_news() {
+        let before = RelayRecord {
+            ws: signalbox_schemas::id::Workspace::main(),
+            assignment: "a".to_owned(),
+            capabilities: vec!["ssh".to_owned()],
+            version: Some("1".to_owned()),
+            hostname: None,
+            platform: None,
+            credentials: Vec::new(),
+            created_at: 1,
+            reported_at: 1,
+            removed_at: None,
+            revision: 7,
+        };
+        let same = json!({"capabilities": ["ssh"], "version": "1", "metrics": {"cpu_percent": 3.5}});
+        assert_eq!(next(&before, &report_of(same)), before);
+        let held = json!({"capabilities": ["ssh"], "version": "1", "credentials": credentials(2, "twice")});
+        let after = next(&before, &report_of(held));
+        assert_eq!((after.credentials.len(), after.reported_at > 1, after.created_at), (2, true, 1));
+        // What is absent is gone, except the inventory.
+        let less = next(&after, &report_of(json!({"capabilities": []})));
+        assert_eq!((less.version, less.capabilities.len(), less.credentials.len()), (None, 0, 2));
+        let none = next(&after, &report_of(json!({"capabilities": [], "credentials": []})));
+        assert_eq!(none.credentials, []);
+    }
+}
