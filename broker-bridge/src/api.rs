@@ -5,6 +5,7 @@
 
 pub mod assignments;
 pub mod commands;
+pub mod credentials;
 pub mod machines;
 pub mod output;
 mod page;

@@ -1,155 +1,215 @@
-//! `assignments`: API keys of the old contract.
-//!
-//! A key is shown once. What is kept is its keyed BLAKE2b-256, so that neither the streams nor a copy of the
-//! store let anybody in, and a second record under that hash makes it unique.
+//! `assignments.*`: which machine an API key of the old contract stands for.
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use orion::{auth, util::secure_rand_bytes};
-use serde::{Deserialize, Serialize};
+mod key;
+mod remove;
+
+use signalbox_link::StoreError;
 use signalbox_schemas::{
+    api::{Assigned, AssignmentView, ListAssignments, Listed, NewAssignment, UpdateAssignment},
     authors::Role,
-    error::{ErrorCode, Problem, report},
+    error::{ErrorCode, Problem},
     id::MachineId,
-    record::{ApiKeyRecord, AssignmentRecord, table},
+    limit::PRINCIPAL_BYTES,
+    record::{ApiKeyRecord, AssignmentRecord, MachineRecord, table},
+    stream::STATE,
 };
-use tracing::warn;
-use uuid::Uuid;
 
-use super::{Api, Caller, now_ms};
+use super::{
+    Api, Caller, now_ms, page,
+    records::{PutError, check_printable, is_id, new_id, stored_problem},
+    relays,
+};
 use crate::{broker_link::BrokerError, view::Cursors};
+
+pub use remove::remove;
 
 /// Longest name, in characters.
 const NAME_CHARS: usize = 128;
-/// Random bytes of an API key.
-const KEY_BYTES: usize = 32;
 
-/// A wish for an assignment.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewAssignment {
-    /// The machine, by id or token.
-    pub machine_id: String,
-    /// For people, 1 to 128 printable characters.
-    pub name: String,
-}
+const MAKING: &str = "make the assignment";
 
-/// An assignment with its key, which is never shown again.
-#[derive(Serialize)]
-pub struct Assigned {
-    /// Its id.
-    pub id: String,
-    /// The machine.
-    pub machine_id: MachineId,
-    /// For people.
-    pub name: String,
-    /// Whether the key counts.
-    pub enabled: bool,
-    /// The key.
-    pub api_key: String,
-}
-
-/// Makes an assignment and its key.
+/// Makes an assignment and its key. A machine that is not known becomes one without keys, whose work relays of the old
+/// contract do.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `invalid` for a bad name, `not_found` for an unknown machine, `not_accepted`.
+/// `forbidden`, `not_caught_up`, `invalid`, `id_conflict` when the key is, or was, another assignment's, `not_accepted`.
 pub async fn create(
     api: &Api,
     caller: &Caller,
     asked: NewAssignment,
 ) -> Result<(Assigned, Cursors), Problem> {
-    caller.require(Role::Admin, "make an assignment")?;
+    caller.require(Role::Admin, MAKING)?;
     api.ready()?;
-    check_name(&asked.name)?;
-    let Some(machine) = api.view().machine(&asked.machine_id) else {
-        let id: String = asked.machine_id.chars().take(64).collect();
-        let message = format!("cannot assign machine `{id}`: there is none; list them to see their names");
-        return Err(Problem::new(ErrorCode::NotFound, message));
-    };
-    let failed = |error: &dyn std::error::Error| {
-        warn!(error = report(error), "an assignment was not made");
-        let message = "cannot make the assignment: nothing was stored for sure; list them, then try again";
-        Problem::new(ErrorCode::NotAccepted, message)
-    };
-    let (api_key, api_key_hash) = draw_key(&api.settings.pepper).map_err(|error| failed(&error))?;
+    check_printable(MAKING, "name", &asked.name, NAME_CHARS)?;
+    let created_by = asked.created_by.unwrap_or_else(|| caller.principal().to_owned());
+    check_printable(MAKING, "created_by", &created_by, PRINCIPAL_BYTES)?;
+    let api_key = key::take_or_draw(asked.api_key, &api.settings.pepper)?;
+    if api.view().assignment_by_key(&api_key.hash).is_some() {
+        return Err(key_taken());
+    }
     let record = AssignmentRecord {
         ws: api.ws().clone(),
-        id: Uuid::now_v7().to_string(),
-        machine_id: machine.id.clone(),
-        name: asked.name.clone(),
+        id: new_id(),
+        machine_id: machine(api, &asked.machine_id).await?,
+        name: asked.name,
         enabled: true,
-        api_key_hash: api_key_hash.clone(),
+        api_key_hash: api_key.hash,
         created_at: now_ms(),
-        created_by: Some(caller.principal().to_owned()),
+        created_by: Some(created_by),
         updated_at: None,
         removed_at: None,
         revision: 0,
     };
-    let unique = ApiKeyRecord { ws: api.ws().clone(), assignment: record.id.clone() };
-    let cursors = store(api, &record, &unique).await.map_err(|error| failed(&error))?;
-    api.settle_write(&cursors).await;
-    let assigned =
-        Assigned { id: record.id, machine_id: machine.id, name: asked.name, enabled: true, api_key };
-    Ok((assigned, cursors))
+    let cursors = store(api, &record).await?;
+    Ok((Assigned { assignment: view(api, record), api_key: api_key.key }, cursors))
 }
 
-/// Both records or none.
-async fn store(api: &Api, record: &AssignmentRecord, unique: &ApiKeyRecord) -> Result<Cursors, BrokerError> {
-    let records = vec![
-        api.broker.record(table::ASSIGNMENTS, &record.id, record)?,
-        api.broker.record(table::API_KEYS, &record.api_key_hash, unique)?,
-    ];
-    api.broker.put_records_atomic(records).await
+fn key_taken() -> Problem {
+    Problem::new(ErrorCode::IdConflict, "API key is already assigned to a machine")
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
-    let count = name.chars().count();
-    if (1..=NAME_CHARS).contains(&count) && !name.chars().any(char::is_control) {
-        return Ok(());
+/// The machine's id; it is made known if nobody knows it.
+async fn machine(api: &Api, id_or_token: &str) -> Result<MachineId, Problem> {
+    if let Some(known) = api.view().machine(id_or_token) {
+        return Ok(known.id);
     }
-    let message = format!("cannot make the assignment: name must be 1 to {NAME_CHARS} printable characters");
-    Err(Problem::new(ErrorCode::Invalid, message))
+    let id = MachineId::new(id_or_token).map_err(|error| {
+        Problem::new(ErrorCode::Invalid, format!("cannot {MAKING}: machine_id is {error}"))
+    })?;
+    let new = MachineRecord {
+        ws: api.ws().clone(),
+        id: id.clone(),
+        token: id.token(),
+        keys: None,
+        enrolled_at: now_ms(),
+        enrolled_by: None,
+        allow_legacy: false,
+        revision: 0,
+    };
+    // It may be there, and not have been read yet: then it stays as it is.
+    let edit = |stands: Option<MachineRecord>| stands.is_none().then(|| new.clone());
+    api.edit("make the machine known", table::MACHINES, new.token.as_str(), edit).await?;
+    Ok(id)
 }
 
-/// A new key and the hash under which it is kept.
-fn draw_key(pepper: &[u8; 32]) -> Result<(String, String), orion::errors::UnknownCryptoError> {
-    let mut bytes = [0; KEY_BYTES];
-    secure_rand_bytes(&mut bytes)?;
-    let key = format!("sk_{}", BASE64URL_NOPAD.encode(&bytes));
-    let hash = hash_key(pepper, &key)?;
-    Ok((key, hash))
+/// The assignment and the record that makes its key unique, or neither.
+async fn store(api: &Api, record: &AssignmentRecord) -> Result<Cursors, Problem> {
+    let unique = ApiKeyRecord { ws: record.ws.clone(), assignment: record.id.clone() };
+    let records = api
+        .broker
+        .record(table::ASSIGNMENTS, &record.id, record)
+        .and_then(|first| Ok(vec![first, api.broker.record(table::API_KEYS, &record.api_key_hash, &unique)?]))
+        .map_err(|error| stored_problem(MAKING, &error))?;
+    api.put_new(records).await.map_err(|error| match error {
+        // The id was drawn just now: it is the key that somebody has.
+        PutError::Refused(BrokerError::Store { source: StoreError::Taken { .. }, .. }) => key_taken(),
+        error => error.problem(MAKING),
+    })
 }
 
-/// Keyed BLAKE2b-256 of an API key, lower-case hex.
-fn hash_key(pepper: &[u8; 32], key: &str) -> Result<String, orion::errors::UnknownCryptoError> {
-    let secret = auth::SecretKey::try_from(pepper.as_slice())?;
-    let tag = auth::authenticate(&secret, key.as_bytes())?;
-    Ok(HEXLOWER.encode(tag.unprotected_as_ref()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_differ_and_their_hash_depends_on_the_pepper() {
-        let (a, hash_a) = draw_key(&[7; 32]).unwrap();
-        let (b, hash_b) = draw_key(&[7; 32]).unwrap();
-        assert!(a.starts_with("sk_") && a.len() == 46, "{a}");
-        assert_ne!(a, b);
-        assert_ne!(hash_a, hash_b);
-        assert_eq!(hash_key(&[7; 32], &a).unwrap(), hash_a);
-        assert_ne!(hash_key(&[8; 32], &a).unwrap(), hash_a);
-        assert_eq!(hash_a.len(), 64);
-        assert!(!hash_a.contains(a.trim_start_matches("sk_")));
+/// A page of assignments, newest first; `after` is the last id of the page before.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid`.
+pub fn list(api: &Api, caller: &Caller, args: &ListAssignments) -> Result<Listed<AssignmentView>, Problem> {
+    caller.require(Role::Viewer, "list assignments")?;
+    api.ready()?;
+    let limit = page::limit(args.limit)?;
+    page::check_after(args.after.as_deref(), is_id)?;
+    let mut records = api.view().assignments();
+    records.reverse();
+    if let Some(asked) = &args.machine_id {
+        let machine = api.view().machine(asked).map(|machine| machine.id);
+        records.retain(|record| machine.as_ref() == Some(&record.machine_id));
     }
+    let is_behind = |record: &AssignmentRecord| args.after.as_ref().is_none_or(|after| record.id < *after);
+    let views = records.into_iter().filter(is_behind).map(|record| view(api, record));
+    Ok(page::cut(views, limit, |view| view.id.clone()))
+}
 
-    #[test]
-    fn names_are_for_people() {
-        for good in ["a", "Büro 7", &"x".repeat(128)] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a\nb", &"x".repeat(129)] {
-            assert!(check_name(bad).is_err(), "{bad:?}");
-        }
+/// One assignment.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`.
+pub async fn get(api: &Api, caller: &Caller, id: &str) -> Result<AssignmentView, Problem> {
+    caller.require(Role::Viewer, "show an assignment")?;
+    Ok(view(api, known(api, id).await?))
+}
+
+/// Changes an assignment; the key of one that is disabled counts no more.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid`, `not_found`, `not_accepted`.
+pub async fn update(
+    api: &Api,
+    caller: &Caller,
+    args: UpdateAssignment,
+) -> Result<(AssignmentView, Cursors), Problem> {
+    let doing = "change the assignment";
+    caller.require(Role::Admin, doing)?;
+    if let Some(name) = &args.name {
+        check_printable(doing, "name", name, NAME_CHARS)?;
+    }
+    known(api, &args.id).await?;
+    let now = now_ms();
+    let edit = |stands: Option<AssignmentRecord>| {
+        let record = stands.filter(|record| record.removed_at.is_none())?;
+        Some(AssignmentRecord {
+            name: args.name.clone().unwrap_or_else(|| record.name.clone()),
+            enabled: args.enabled.unwrap_or(record.enabled),
+            updated_at: Some(now),
+            ..record
+        })
+    };
+    let (stands, cursors) = api.edit(doing, table::ASSIGNMENTS, &args.id, edit).await?;
+    let record = stands.filter(|record| record.removed_at.is_none()).ok_or_else(not_found)?;
+    Ok((view(api, record), cursors))
+}
+
+/// A sign of life in the name of an assignment's relay.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`.
+pub async fn heartbeat(api: &Api, caller: &Caller, id: &str) -> Result<AssignmentView, Problem> {
+    caller.require(Role::Admin, "speak for a relay")?;
+    let record = known(api, id).await?;
+    // How its machine was stays known: that it lives says nothing about that.
+    let metrics = api.view().contact(id, now_ms()).metrics;
+    relays::publish_metrics(api, &record, metrics).await;
+    Ok(view(api, record))
+}
+
+/// An assignment that was not removed.
+///
+/// # Errors
+/// `not_caught_up`, `not_found`.
+pub(crate) async fn known(api: &Api, id: &str) -> Result<AssignmentRecord, Problem> {
+    api.ready()?;
+    if !is_id(id) {
+        return Err(not_found());
+    }
+    if let Some(record) = api.view().assignment(id) {
+        return Ok(record);
+    }
+    api.read_through(STATE).await?;
+    api.view().assignment(id).ok_or_else(not_found)
+}
+
+pub(super) fn not_found() -> Problem {
+    Problem::new(ErrorCode::NotFound, "Relay assignment not found")
+}
+
+fn view(api: &Api, record: AssignmentRecord) -> AssignmentView {
+    let contact = api.view().contact(&record.id, now_ms());
+    AssignmentView {
+        id: record.id,
+        machine_id: record.machine_id,
+        name: record.name,
+        enabled: record.enabled,
+        created_by: record.created_by,
+        created_at: record.created_at,
+        updated_at: record.updated_at.unwrap_or(record.created_at),
+        last_seen_at: contact.seen_at,
+        is_online: contact.is_online,
     }
 }

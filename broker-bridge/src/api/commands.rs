@@ -68,8 +68,8 @@ fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {
 pub async fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<CommandSummary>, Problem> {
     caller.require(Role::Viewer, "list commands")?;
     api.ready()?;
-    let limit = page::limit(args)?;
-    page::check_after(args, view::is_place)?;
+    let limit = page::limit(args.limit)?;
+    page::check_after(args.after.as_deref(), view::is_place)?;
     let asked = Page { limit: u32::try_from(limit).ok(), after: args.after.clone() };
     api.read(move |view| view.commands(&asked)).await
 }

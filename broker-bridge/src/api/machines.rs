@@ -16,18 +16,12 @@ use super::{Api, Caller, now_ms, page};
 pub fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<MachineView>, Problem> {
     caller.require(Role::Viewer, "list machines")?;
     api.ready()?;
-    let limit = page::limit(args)?;
-    page::check_after(args, |after| MachineToken::new(after).is_ok())?;
+    let limit = page::limit(args.limit)?;
+    page::check_after(args.after.as_deref(), |after| MachineToken::new(after).is_ok())?;
     let machines = api.view().machines(now_ms());
     let from = match &args.after {
         Some(after) => machines.partition_point(|machine| machine.token.as_str() <= after.as_str()),
         None => 0,
     };
-    let rest = machines.len() - from;
-    let mut items: Vec<_> = machines.into_iter().skip(from).take(limit).collect();
-    let fit = page::fitting(&items);
-    items.truncate(fit);
-    let more = rest > items.len();
-    let next = items.last().filter(|_| more).map(|machine| machine.token.to_string());
-    Ok(Listed { items, next })
+    Ok(page::cut(machines.into_iter().skip(from), limit, |machine| machine.token.to_string()))
 }

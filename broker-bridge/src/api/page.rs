@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use signalbox_schemas::{
-    api::Page,
+    api::Listed,
     error::{ErrorCode, Problem},
 };
 
@@ -14,8 +14,8 @@ const DEFAULT: u32 = 100;
 pub(crate) const MOST: u32 = 1000;
 
 /// The limit of a page.
-pub(super) fn limit(page: &Page) -> Result<usize, Problem> {
-    let limit = page.limit.unwrap_or(DEFAULT);
+pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(DEFAULT);
     if (1..=MOST).contains(&limit) {
         return Ok(limit as usize);
     }
@@ -24,22 +24,32 @@ pub(super) fn limit(page: &Page) -> Result<usize, Problem> {
 }
 
 /// Refuses a place that no page has answered.
-pub(super) fn check_after(page: &Page, is_place: impl Fn(&str) -> bool) -> Result<(), Problem> {
-    if page.after.as_deref().is_none_or(is_place) {
+pub(super) fn check_after(after: Option<&str>, is_place: impl Fn(&str) -> bool) -> Result<(), Problem> {
+    if after.is_none_or(is_place) {
         return Ok(());
     }
     let message = "cannot list what follows: `after` is no `next` of this list; leave it out to begin anew";
     Err(Problem::new(ErrorCode::Invalid, message))
 }
 
-/// How many of `items`, from the first, fit a page; at least one.
-pub(super) fn fitting<T: Serialize>(items: &[T]) -> usize {
-    let mut bytes = 0;
-    let fits = items.iter().take_while(|item| {
-        bytes += serde_json::to_vec(item).map_or(0, |json| json.len() + 1);
-        bytes <= PAGE_BYTES
-    });
-    fits.count().max(1)
+/// The page that these items begin with: `limit` of them, or as many as fit a message, at least one. `place` says what the
+/// next page begins behind. Of what follows one item is looked at.
+pub(super) fn cut<T: Serialize>(
+    items: impl Iterator<Item = T>,
+    limit: usize,
+    place: impl Fn(&T) -> String,
+) -> Listed<T> {
+    let (mut listed, mut bytes) = (Vec::new(), 0);
+    for item in items {
+        // With its comma.
+        bytes += serde_json::to_vec(&item).map_or(0, |json| json.len() + 1);
+        if listed.len() == limit || (bytes > PAGE_BYTES && !listed.is_empty()) {
+            let next = listed.last().map(place);
+            return Listed { items: listed, next };
+        }
+        listed.push(item);
+    }
+    Listed { items: listed, next: None }
 }
 
 #[cfg(test)]
@@ -55,15 +65,32 @@ mod tests {
     #[case(Some(1001), None)]
     #[case(Some(u32::MAX), None)]
     fn limits_are_1_to_1000(#[case] asked: Option<u32>, #[case] answered: Option<usize>) {
-        let page = Page { limit: asked, after: None };
-        assert_eq!(limit(&page).ok(), answered);
+        assert_eq!(limit(asked).ok(), answered);
     }
 
-    #[test]
-    fn a_page_fits_a_message_and_always_gets_on() {
-        let big = "x".repeat(100_000);
-        assert_eq!(fitting(&vec![big.clone(); 20]), 7);
-        assert_eq!(fitting(&["x".repeat(2_000_000)]), 1);
-        assert_eq!(fitting(&["a", "b"]), 2);
+    #[rstest]
+    #[case(1..=0, vec![], None)]
+    #[case(1..=2, vec![1, 2], None)]
+    #[case(1..=3, vec![1, 2], Some("2"))]
+    fn a_page_says_where_the_next_one_begins(
+        #[case] items: std::ops::RangeInclusive<u32>,
+        #[case] listed: Vec<u32>,
+        #[case] next: Option<&str>,
+    ) {
+        let page = cut(items, 2, ToString::to_string);
+        assert_eq!((page.items, page.next.as_deref()), (listed, next));
+    }
+
+    #[rstest]
+    #[case(100_000, 20, 7)]
+    #[case(2_000_000, 3, 1)]
+    #[case(1, 2, 2)]
+    fn a_page_fits_a_message_and_always_gets_on(
+        #[case] size: usize,
+        #[case] items: usize,
+        #[case] fit: usize,
+    ) {
+        let page = cut(vec!["x".repeat(size); items].into_iter(), 1_000, Clone::clone);
+        assert_eq!((page.items.len(), page.next.is_some()), (fit, fit < items));
     }
 }

@@ -1,24 +1,208 @@
 //! `config_pushes.*`: configuration for relays of the old contract.
 
+mod payload;
+
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use signalbox_schemas::{
+    api::{AckConfigPush, ConfigPushView, ListConfigPushes, Listed, NewConfigPush},
+    authors::Role,
     config::{ConfigPushRecord, PushState},
-    error::{Problem, report},
-    limit::FACT_TEXT_BYTES,
+    error::{ErrorCode, Problem, report},
+    limit::{DAY_MS, FACT_TEXT_BYTES},
     record::{AssignmentRecord, table},
     stream::STATE,
 };
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Api, now_ms, records::is_id, store_problem};
+use super::{
+    Api, Caller, assignments, now_ms, page,
+    records::{is_id, new_id, stored_problem},
+    store_problem,
+};
+use crate::view::Cursors;
 
+/// Most pushes to one assignment without an answer: they are in memory, and offered together.
+const OPEN: usize = 1_000;
+/// Answered pushes are shown for so long, ms.
+const SHOWN_MS: u64 = 90 * DAY_MS;
+const MAKING: &str = "queue the push";
 /// Pushes that are marked at once.
 const MARKED_AT_ONCE: usize = 16;
 /// How long an answer with pushes waits for them to be marked.
 const MARKING: Duration = Duration::from_secs(1);
+
+/// Queues a push.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid` for a payload that is no object, `too_large`, `not_found` for an unknown
+/// assignment, `rate_limited` when 1,000 pushes to it have no answer, `not_accepted`.
+pub async fn create(
+    api: &Api,
+    caller: &Caller,
+    asked: NewConfigPush,
+) -> Result<(ConfigPushView, Cursors), Problem> {
+    caller.require(Role::Admin, MAKING)?;
+    let payload = payload::to_text(&asked.payload)?;
+    let assignment = assignments::known(api, &asked.assignment_id).await?;
+    // Two at once would both find room.
+    let _turn = api.turn(&(table::CONFIG_PUSHES, &assignment.id)).await;
+    check_room(api, MAKING, &assignment.id)?;
+    let record = ConfigPushRecord {
+        ws: api.ws().clone(),
+        id: new_id(),
+        assignment: assignment.id,
+        push_type: asked.push_type,
+        payload,
+        state: PushState::Pending,
+        error: None,
+        created_by: caller.principal().to_owned(),
+        created_at: now_ms(),
+        sent_at: None,
+        acked_at: None,
+        removed_at: None,
+        revision: 0,
+    };
+    let signed = api.broker.record(table::CONFIG_PUSHES, &record.id, &record);
+    let signed = signed.map_err(|error| stored_problem(MAKING, &error))?;
+    let cursors = api.put_new(vec![signed]).await.map_err(|error| error.problem(MAKING))?;
+    Ok((view(record), cursors))
+}
+
+fn check_room(api: &Api, doing: &str, assignment: &str) -> Result<(), Problem> {
+    if api.view().open_pushes(assignment).len() < OPEN {
+        return Ok(());
+    }
+    let message = format!("cannot {doing}: {OPEN} pushes to this relay have no answer yet; see that it runs");
+    Err(Problem::new(ErrorCode::RateLimited, message))
+}
+
+/// A page of pushes, oldest first; `after` is the last id of the page before. Those that were answered more than 90 days ago
+/// are left out.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid`.
+pub async fn list(
+    api: &Api,
+    caller: &Caller,
+    args: &ListConfigPushes,
+) -> Result<Listed<ConfigPushView>, Problem> {
+    caller.require(Role::Viewer, "list pushes")?;
+    api.ready()?;
+    let limit = page::limit(args.limit)?;
+    page::check_after(args.after.as_deref(), is_id)?;
+    let (args, now) = (args.clone(), now_ms());
+    let is_meant = move |push: &ConfigPushRecord| {
+        args.assignment_id.as_ref().is_none_or(|id| push.assignment == *id)
+            && args.state.is_none_or(|state| push.state == state)
+            && is_shown(push, now)
+    };
+    let after = args.after.clone();
+    api.read(move |store| {
+        let mut failed = Ok(());
+        let pushes = store.config_pushes(after.as_deref());
+        // The first row that cannot be read ends the page, and is the answer.
+        let pushes = pushes.map_while(|push| push.map_err(|error| failed = Err(error)).ok());
+        let listed = page::cut(pushes.filter(is_meant).map(view), limit, |push| push.id.clone());
+        failed.map(|()| listed)
+    })
+    .await
+}
+
+fn is_shown(push: &ConfigPushRecord, now: u64) -> bool {
+    push.state.is_open() || push.acked_at.is_none_or(|at| now.saturating_sub(at) <= SHOWN_MS)
+}
+
+/// One push.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`.
+pub async fn get(api: &Api, caller: &Caller, id: &str) -> Result<ConfigPushView, Problem> {
+    caller.require(Role::Viewer, "show a push")?;
+    known(api, id).await.map(view)
+}
+
+async fn known(api: &Api, id: &str) -> Result<ConfigPushRecord, Problem> {
+    api.ready()?;
+    find(api, id).await?.filter(|push| is_shown(push, now_ms())).ok_or_else(not_found)
+}
+
+fn not_found() -> Problem {
+    Problem::new(ErrorCode::NotFound, "there is no such push; list them to see those there are")
+}
+
+/// Its relay was told of a push. One that was told of stays as it is.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`, `invalid` when it was answered, `not_accepted`.
+pub async fn sent(api: &Api, caller: &Caller, id: &str) -> Result<(ConfigPushView, Cursors), Problem> {
+    caller.require(Role::Admin, "mark a push as sent")?;
+    known(api, id).await?;
+    let (stands, cursors) = mark_sent(api, id, now_ms()).await?;
+    let push = stands.filter(|push| push.removed_at.is_none()).ok_or_else(not_found)?;
+    if !push.state.is_open() {
+        let message =
+            "cannot mark the push as sent: it was answered already; retry it if it shall be sent again";
+        return Err(Problem::new(ErrorCode::Invalid, message));
+    }
+    Ok((view(push), cursors))
+}
+
+/// Its relay has answered, whatever state the push is in.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`, `not_accepted`.
+pub async fn ack(
+    api: &Api,
+    caller: &Caller,
+    args: AckConfigPush,
+) -> Result<(ConfigPushView, Cursors), Problem> {
+    caller.require(Role::Admin, "answer a push")?;
+    known(api, &args.id).await?;
+    let (stands, cursors) = acknowledge(api, &args.id, args.success, args.error).await?;
+    Ok((view(stands.ok_or_else(not_found)?), cursors))
+}
+
+/// A push that its relay was told of, or that failed, waits again.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`, `invalid` when it is applied, `rate_limited`, `not_accepted`.
+pub async fn retry(api: &Api, caller: &Caller, id: &str) -> Result<(ConfigPushView, Cursors), Problem> {
+    let doing = "retry the push";
+    caller.require(Role::Admin, doing)?;
+    let push = known(api, id).await?;
+    if push.state == PushState::Failed {
+        check_room(api, doing, &push.assignment)?;
+    }
+    let edit = |stands: Option<ConfigPushRecord>| {
+        let push = stands.filter(|push| push.removed_at.is_none() && push.state != PushState::Acked)?;
+        Some(ConfigPushRecord { state: PushState::Pending, error: None, acked_at: None, ..push })
+    };
+    let (stands, cursors) = api.edit(doing, table::CONFIG_PUSHES, id, edit).await?;
+    let push = stands.filter(|push| push.removed_at.is_none()).ok_or_else(not_found)?;
+    if push.state == PushState::Acked {
+        let message = "cannot retry the push: its relay says that it is applied; queue a new one";
+        return Err(Problem::new(ErrorCode::Invalid, message));
+    }
+    Ok((view(push), cursors))
+}
+
+fn view(push: ConfigPushRecord) -> ConfigPushView {
+    ConfigPushView {
+        id: push.id,
+        assignment_id: push.assignment,
+        push_type: push.push_type,
+        payload: payload::from_text(push.payload),
+        state: push.state,
+        error: push.error,
+        created_by: push.created_by,
+        created_at: push.created_at,
+        sent_at: push.sent_at,
+        acked_at: push.acked_at,
+    }
+}
 
 /// Pushes to an assignment's relay without an answer, oldest first, marked as sent. They are offered again until they are
 /// answered, so a mark that cannot be set is only counted.
@@ -28,8 +212,8 @@ pub(crate) async fn offered(api: &Api, assignment_id: &str) -> Vec<ConfigPushRec
     let pending = pushes.iter_mut().filter(|push| push.state == PushState::Pending);
     let marking = stream::iter(pending).for_each_concurrent(MARKED_AT_ONCE, |push| async move {
         match mark_sent(api, &push.id, now).await {
-            Ok(Some(marked)) => *push = marked,
-            Ok(None) => {}
+            Ok((Some(marked), _)) => *push = marked,
+            Ok((None, _)) => {}
             Err(problem) => unmarked(api, &problem),
         }
     });
@@ -45,14 +229,13 @@ fn unmarked(api: &Api, error: &dyn std::error::Error) {
 }
 
 /// Marks a push as sent if it is pending; answers it as it stands.
-async fn mark_sent(api: &Api, id: &str, now: u64) -> Result<Option<ConfigPushRecord>, Problem> {
+async fn mark_sent(api: &Api, id: &str, now: u64) -> Result<(Option<ConfigPushRecord>, Cursors), Problem> {
     let edit = |stands: Option<ConfigPushRecord>| {
         let pending = stands.filter(|push| push.state == PushState::Pending && push.removed_at.is_none())?;
         let sent_at = pending.sent_at.or(Some(now));
         Some(ConfigPushRecord { state: PushState::Sent, sent_at, ..pending })
     };
-    let (stands, _) = api.edit("mark the push as sent", table::CONFIG_PUSHES, id, edit).await?;
-    Ok(stands)
+    api.edit("mark the push as sent", table::CONFIG_PUSHES, id, edit).await
 }
 
 /// Takes an answer of an assignment's relay to a push, in whatever state that is. False: there is no such push, or it is
@@ -71,17 +254,17 @@ pub(crate) async fn answered(
     if push.assignment != assignment.id {
         return Ok(false);
     }
-    let edited = acknowledge(api, id, success, error).await?;
-    Ok(edited.is_some())
+    let (stands, _) = acknowledge(api, id, success, error).await?;
+    Ok(stands.is_some())
 }
 
-/// Writes down an answer; `None` when the push was removed.
+/// Writes down an answer; answers the push unless it was removed.
 async fn acknowledge(
     api: &Api,
     id: &str,
     success: bool,
     error: Option<String>,
-) -> Result<Option<ConfigPushRecord>, Problem> {
+) -> Result<(Option<ConfigPushRecord>, Cursors), Problem> {
     let now = now_ms();
     let error = error.map(|mut text| {
         text.truncate(text.floor_char_boundary(FACT_TEXT_BYTES));
@@ -97,8 +280,8 @@ async fn acknowledge(
             ..push
         })
     };
-    let (stands, _) = api.edit("take the answer to the push", table::CONFIG_PUSHES, id, edit).await?;
-    Ok(stands.filter(|push| push.removed_at.is_none()))
+    let (stands, cursors) = api.edit("take the answer to the push", table::CONFIG_PUSHES, id, edit).await?;
+    Ok((stands.filter(|push| push.removed_at.is_none()), cursors))
 }
 
 /// A push that was not removed, or surely none.

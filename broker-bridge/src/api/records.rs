@@ -78,12 +78,9 @@ impl Api {
     }
 
     /// Writes new records, all or none, within 4 s, and waits a moment for them to be readable here.
-    ///
-    /// # Errors
-    /// `not_accepted`; `too_large` when one has no room; `id_conflict` when one of them exists, whatever that means.
-    pub(crate) async fn put_new(&self, doing: &str, records: Vec<NewRecord>) -> Result<Cursors, Problem> {
+    pub(super) async fn put_new(&self, records: Vec<NewRecord>) -> Result<Cursors, PutError> {
         let put = timeout(WRITE, self.broker.put_records_atomic(records)).await;
-        let cursors = put.map_err(|_| late(doing))?.map_err(|error| stored_problem(doing, &error))?;
+        let cursors = put.map_err(|_| PutError::Late)?.map_err(PutError::Refused)?;
         self.settle_write(&cursors).await;
         Ok(cursors)
     }
@@ -98,6 +95,24 @@ impl Api {
     }
 }
 
+/// New records were not written, as far as is known.
+pub(super) enum PutError {
+    /// The broker did not answer in time.
+    Late,
+    /// It refused, or did not acknowledge.
+    Refused(BrokerError),
+}
+
+impl PutError {
+    /// What clients see.
+    pub(super) fn problem(&self, doing: &str) -> Problem {
+        match self {
+            Self::Late => late(doing),
+            Self::Refused(error) => stored_problem(doing, error),
+        }
+    }
+}
+
 fn late(doing: &str) -> Problem {
     let message = format!(
         "cannot {doing}: the broker did not answer in time, and nothing is promised; look, then try again"
@@ -108,9 +123,6 @@ fn late(doing: &str) -> Problem {
 /// What clients see when a record could not be written; the rest goes to the log.
 pub(super) fn stored_problem(doing: &str, error: &BrokerError) -> Problem {
     match error {
-        BrokerError::Store { source: StoreError::Taken { .. }, .. } => {
-            Problem::new(ErrorCode::IdConflict, format!("cannot {doing}: it exists already"))
-        }
         BrokerError::Sign { source: SignedError::TooLarge { .. }, .. }
         | BrokerError::Store { source: StoreError::TooLarge { .. }, .. } => {
             Problem::new(ErrorCode::TooLarge, format!("cannot {doing}: it is too large in all; send less"))

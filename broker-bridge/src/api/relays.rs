@@ -1,16 +1,21 @@
 //! `relays.*`: what relays of the old contract say about themselves.
 
 use signalbox_schemas::{
-    api::{Report, Reported},
+    api::{ListRelays, Listed, RelayView, Report, Reported},
+    authors::Role,
     error::{ErrorCode, Problem},
     heartbeat::{Facts, Heartbeat, LegacyBeat},
     record::{AssignmentRecord, table},
     relay::{LegacyMetrics, RelayRecord},
+    stream::STATE,
     subject::Subject,
 };
 use tracing::debug;
 
-use super::{Api, now_ms, records::check_size};
+use super::{
+    Api, Caller, assignments, now_ms, page,
+    records::{check_size, is_id},
+};
 
 /// Most capabilities of one relay.
 const CAPABILITIES: usize = 64;
@@ -22,6 +27,69 @@ const CREDENTIALS: usize = 1_000;
 const TEXT_BYTES: usize = 256;
 
 const DOING: &str = "take the relay's report";
+
+/// A page of relays, sorted by assignment; `after` is the last assignment of the page before.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `invalid`.
+pub fn list(api: &Api, caller: &Caller, args: &ListRelays) -> Result<Listed<RelayView>, Problem> {
+    caller.require(Role::Viewer, "list relays")?;
+    api.ready()?;
+    let limit = page::limit(args.limit)?;
+    page::check_after(args.after.as_deref(), is_id)?;
+    let can = |relay: &RelayRecord| {
+        args.capability.as_ref().is_none_or(|wanted| relay.capabilities.contains(wanted))
+    };
+    let is_behind = |relay: &RelayRecord| args.after.as_ref().is_none_or(|after| relay.assignment > *after);
+    let relays = api.view().relays().into_iter().filter(|relay| can(relay) && is_behind(relay));
+    let views = relays.filter_map(|relay| view(api, relay));
+    let views = views.filter(|view| args.online.is_none_or(|wanted| view.is_online == wanted));
+    Ok(page::cut(views, limit, |view| view.assignment_id.clone()))
+}
+
+/// The relay of one assignment.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found` also when the assignment's relay never reported.
+pub async fn get(api: &Api, caller: &Caller, id: &str) -> Result<RelayView, Problem> {
+    caller.require(Role::Viewer, "show a relay")?;
+    assignments::known(api, id).await?;
+    if api.view().relay(id).is_none() {
+        api.read_through(STATE).await?;
+    }
+    api.view().relay(id).and_then(|relay| view(api, relay)).ok_or_else(|| {
+        let message = "the relay of this assignment has not reported yet; see that it runs";
+        Problem::new(ErrorCode::NotFound, message)
+    })
+}
+
+/// A relay as it is shown; `None` when its assignment was removed.
+fn view(api: &Api, relay: RelayRecord) -> Option<RelayView> {
+    let assignment = api.view().assignment(&relay.assignment)?;
+    let contact = api.view().contact(&relay.assignment, now_ms());
+    Some(RelayView {
+        assignment_id: relay.assignment,
+        machine_id: assignment.machine_id,
+        capabilities: relay.capabilities,
+        version: relay.version,
+        hostname: relay.hostname,
+        platform: relay.platform,
+        metrics: contact.metrics,
+        created_at: relay.created_at,
+        last_heartbeat_at: contact.seen_at,
+        is_online: contact.is_online,
+    })
+}
+
+/// The same as [`report`] for a caller who speaks in the name of a relay.
+///
+/// # Errors
+/// `forbidden`, `not_caught_up`, `not_found`, and those of the report.
+pub async fn report_for(api: &Api, caller: &Caller, said: Report) -> Result<Reported, Problem> {
+    caller.require(Role::Admin, "speak for a relay")?;
+    let assignment = assignments::known(api, &said.id).await?;
+    report(api, &assignment, said).await
+}
 
 /// Takes what an assignment's relay says about itself. Metrics go the way of heartbeats; a record is written only when
 /// something else has changed, since a relay reports twice a minute.

@@ -7,7 +7,7 @@ use signalbox_schemas::{
     command::CommandSpec,
     config::ConfigPushRecord,
     credential::SharedCredentialRecord,
-    id::{CommandId, MachineToken},
+    id::{CommandId, MachineToken, Nonce},
     record::{AssignmentRecord, table},
     relay::{LegacyMetrics, RelayRecord},
     run::{RunFacts, RunState},
@@ -55,6 +55,11 @@ impl View {
     /// An assignment that was not removed.
     pub fn assignment(&self, id: &str) -> Option<AssignmentRecord> {
         self.shared.memory().assignments.get(id).cloned()
+    }
+
+    /// An assignment, also one that was removed.
+    pub(crate) fn assignment_ever(&self, id: &str) -> Option<AssignmentRecord> {
+        self.shared.memory().assignments.all.get(id).cloned()
     }
 
     /// All assignments that were not removed, sorted by id: oldest first.
@@ -126,14 +131,22 @@ impl View {
         Ok(record.filter(|record| record.removed_at.is_none()))
     }
 
-    /// All pushes, oldest first.
+    /// All pushes, or those whose id follows `after`, oldest first. For a thread that may block.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn config_pushes(&self) -> Result<Vec<ConfigPushRecord>, StoreError> {
-        let rows = self.shared.store.scan(&key::table(table::CONFIG_PUSHES));
+    pub fn config_pushes(
+        &self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = Result<ConfigPushRecord, StoreError>> + '_ {
+        let all = key::table(table::CONFIG_PUSHES);
+        let mut from = key::record(table::CONFIG_PUSHES, after.unwrap_or_default());
+        if after.is_some() {
+            from.push(0);
+        }
+        let rows = self.shared.store.range(from, key::after(&all));
         let records = rows.map(|row| parse::<ConfigPushRecord>(&row?.1, "push"));
-        records.filter(|record| record.as_ref().map_or(true, |record| record.removed_at.is_none())).collect()
+        records.filter(|record| record.as_ref().map_or(true, |record| record.removed_at.is_none()))
     }
 
     /// Begins to wait for a machine's work.
@@ -151,6 +164,17 @@ impl View {
             waits.then(|| Waiting { cid: *cid, spec: Arc::clone(&command.spec) })
         });
         waiting.take(max).collect()
+    }
+
+    /// A machine's runs that have not settled, held ones too, oldest first, each with the nonce of its claim if it has one.
+    pub(crate) fn open_runs(&self, mid: &MachineToken) -> Vec<(CommandId, Option<Nonce>)> {
+        let memory = self.shared.memory();
+        let Some(machine) = memory.machines.get(mid) else { return Vec::new() };
+        let open = machine.queue.values().filter_map(|cid| {
+            let run = memory.open.get(cid)?.runs.get(mid)?;
+            Some((*cid, run.claim.map(|(nonce, _)| nonce)))
+        });
+        open.collect()
     }
 
     /// Where a run of a command stands that has not settled everywhere; `None` when there is no such open command for the

@@ -33,6 +33,16 @@ impl Cursors {
         self.0.insert(stream.to_owned(), position);
     }
 
+    /// Moves on to what `other` names, where that is further on or of a stream that was made later.
+    pub(crate) fn advance(&mut self, other: &Self) {
+        for (stream, at) in &other.0 {
+            let known = self.0.entry(stream.clone()).or_default();
+            if (at.created, at.sequence) > (known.created, known.sequence) {
+                *known = *at;
+            }
+        }
+    }
+
     /// Whether everything that `wanted` names was read. Streams that are not known here, and positions in a
     /// stream that was made anew since, count as read: nobody can wait for them.
     pub fn cover(&self, wanted: &Self) -> bool {
@@ -96,6 +106,16 @@ mod tests {
             assert_eq!(bad.parse::<Cursors>(), Err(CursorError), "{bad}");
         }
         assert_eq!("A:1:1,".repeat(1000).parse::<Cursors>(), Err(CursorError));
+    }
+
+    #[test]
+    fn a_cursor_moves_forward_only() {
+        let mut at = cursors(1, 7);
+        at.advance(&Cursors::of("RUN", Position { created: 5, sequence: 8 }));
+        at.advance(&Cursors::of("CMD", Position { created: 2, sequence: 1 }));
+        at.advance(&Cursors::of("CMD", Position { created: 1, sequence: 9 }));
+        at.advance(&Cursors::of("KV_state", Position { created: 3, sequence: 4 }));
+        assert_eq!(at.to_string(), "CMD:2:1,KV_state:3:4,RUN:5:9");
     }
 
     #[test]
