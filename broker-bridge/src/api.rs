@@ -6,6 +6,7 @@
 pub mod assignments;
 pub mod commands;
 pub mod credentials;
+pub mod exec;
 pub mod machines;
 pub mod output;
 mod page;
@@ -13,6 +14,7 @@ pub mod pushes;
 mod records;
 pub mod relays;
 mod replay;
+pub mod runs;
 
 use std::{
     collections::BTreeMap,

@@ -5,6 +5,7 @@
 
 mod assignments;
 mod cursor;
+mod runs;
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +45,7 @@ use crate::{
 pub use assignments::Contact;
 pub(crate) use assignments::{Standing, Waiting};
 pub use cursor::{CursorError, Cursors};
+pub use runs::{RunPlace, RunsAsked};
 
 /// Items of a page when no number is asked for, and the most there are.
 const PAGE: u32 = 100;

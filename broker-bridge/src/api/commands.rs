@@ -1,6 +1,7 @@
 //! `commands.*`: previewing, submitting, cancelling and reading commands.
 
 mod submit;
+mod wait;
 mod wish;
 
 use orion::util::secure_rand_bytes;
@@ -22,6 +23,7 @@ use tracing::warn;
 
 pub use self::{
     submit::{run, submit},
+    wait::until_settled,
     wish::NewCommand,
 };
 use super::{Api, Caller, now_ms, page, store_problem};

@@ -99,6 +99,39 @@ pub async fn range(api: &Api, caller: &Caller, args: &ReadOutput) -> Result<Rang
     api.read(find).await?.ok_or_else(not_found)
 }
 
+/// The first bytes of a stream, at most `most`, up to where bytes were left out; and whether that is not all there is.
+///
+/// # Errors
+/// Those of [`range`], and `not_caught_up` when the broker does not answer.
+pub(crate) async fn head(
+    api: &Api,
+    caller: &Caller,
+    id: CommandId,
+    machine: &str,
+    stream: OutputStream,
+    most: u64,
+) -> Result<(Vec<u8>, bool), Problem> {
+    let mut bytes = Vec::new();
+    loop {
+        let offset = bytes.len() as u64;
+        let limit = u32::try_from(most.saturating_sub(offset)).unwrap_or(u32::MAX);
+        let asked = ReadOutput { id, machine: machine.to_owned(), stream, offset, limit };
+        let mut range = range(api, caller, &asked).await?;
+        let mut pieces = range.take_pieces();
+        while let Some(piece) = pieces.next(api.view()).await {
+            match piece {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(PieceError::Gone { .. }) => return Ok((bytes, true)),
+                Err(error) => return Err(error.problem()),
+            }
+        }
+        let end = bytes.len() as u64;
+        if end == offset || end >= most || end >= range.total {
+            return Ok((bytes, end < range.total));
+        }
+    }
+}
+
 fn find(
     view: &View,
     id: CommandId,

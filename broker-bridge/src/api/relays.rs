@@ -16,6 +16,7 @@ use super::{
     Api, Caller, assignments, now_ms, page,
     records::{check_size, is_id},
 };
+use crate::view::Cursors;
 
 /// Most capabilities of one relay.
 const CAPABILITIES: usize = 64;
@@ -85,10 +86,10 @@ fn view(api: &Api, relay: RelayRecord) -> Option<RelayView> {
 ///
 /// # Errors
 /// `forbidden`, `not_caught_up`, `not_found`, and those of the report.
-pub async fn report_for(api: &Api, caller: &Caller, said: Report) -> Result<Reported, Problem> {
+pub async fn report_for(api: &Api, caller: &Caller, said: Report) -> Result<(Reported, Cursors), Problem> {
     caller.require(Role::Admin, "speak for a relay")?;
     let assignment = assignments::known(api, &said.id).await?;
-    report(api, &assignment, said).await
+    take(api, &assignment, said).await
 }
 
 /// Takes what an assignment's relay says about itself. Metrics go the way of heartbeats; a record is written only when
@@ -101,8 +102,17 @@ pub(crate) async fn report(
     assignment: &AssignmentRecord,
     report: Report,
 ) -> Result<Reported, Problem> {
+    take(api, assignment, report).await.map(|(reported, _)| reported)
+}
+
+async fn take(
+    api: &Api,
+    assignment: &AssignmentRecord,
+    report: Report,
+) -> Result<(Reported, Cursors), Problem> {
     check(&report)?;
     let id = assignment.id.as_str();
+    let mut cursors = api.view().cursors();
     let known = api.view().relay(id);
     if known.is_none_or(|known| next(&known, &report) != known) {
         let edit = |stands: Option<RelayRecord>| match stands {
@@ -111,11 +121,11 @@ pub(crate) async fn report(
             Some(stands) => Some(next(&stands, &report)),
             None => Some(first(assignment, &report)),
         };
-        api.edit(DOING, table::RELAYS, id, edit).await?;
+        cursors = api.edit(DOING, table::RELAYS, id, edit).await?.1;
     }
     publish_metrics(api, assignment, report.metrics).await;
     let (pending_config_pushes, shared_credentials_count) = api.view().waiting_for_relay(id);
-    Ok(Reported { pending_config_pushes, shared_credentials_count })
+    Ok((Reported { pending_config_pushes, shared_credentials_count }, cursors))
 }
 
 fn check(report: &Report) -> Result<(), Problem> {

@@ -1,8 +1,15 @@
 //! `/api/v1`: requests are read, handed to an operation, and its answer is written. No rule lives here.
 
+mod assignments;
+mod credentials;
+mod pushes;
+mod relays;
+mod runs;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Router,
     body::Body,
     extract::{FromRequestParts, Path, Query, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
@@ -18,12 +25,12 @@ use signalbox_schemas::{
     id::{CommandId, MachineId},
     output::OutputStream,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{Shared, problem::Refusal};
 use crate::{
-    api::{Caller, assignments, commands, machines, output as ranges, output::PieceError},
-    view::{Change, Cursors},
+    api::{Caller, commands, machines, output as ranges, output::PieceError},
+    view::Cursors,
 };
 
 type Answer = Result<Response, Refusal>;
@@ -57,6 +64,15 @@ const KEY_BYTES: usize = 255;
 /// Machines of a page when no limit is given: fleets up to this size need no paging.
 const DEFAULT_MACHINES: u32 = 1000;
 
+/// The routes of the rooms below.
+pub(super) fn rooms() -> Router<Arc<Shared>> {
+    assignments::routes()
+        .merge(credentials::routes())
+        .merge(pushes::routes())
+        .merge(relays::routes())
+        .merge(runs::routes())
+}
+
 fn invalid(message: impl Into<String>) -> Refusal {
     Problem::new(ErrorCode::Invalid, message).into()
 }
@@ -81,14 +97,6 @@ pub(super) async fn machines(State(shared): At, axum::Extension(caller): Who, ur
     let listed: signalbox_schemas::api::Listed<MachineView> =
         machines::list(&shared.front.api, &caller, &page)?;
     Ok(json(StatusCode::OK, &listed, None))
-}
-
-/// `POST /assignments`
-pub(super) async fn assign(State(shared): At, axum::Extension(caller): Who, request: Request) -> Answer {
-    query::<Nothing>(request.uri())?;
-    let asked = body(request).await?;
-    let (assigned, cursors) = assignments::create(&shared.front.api, &caller, asked).await?;
-    Ok(json(StatusCode::CREATED, &assigned, Some(&cursors)))
 }
 
 /// `GET /commands`
@@ -147,35 +155,16 @@ pub(super) async fn wait(State(shared): At, axum::Extension(caller): Who, Id(id)
         )));
     }
     let api = &shared.front.api;
-    let deadline = Instant::now() + Duration::from_millis(wait_ms);
-    let mut changes = api.view().changes();
-    let settled = loop {
-        if commands::known(api, id).await?.settled {
-            break true;
-        }
+    let over = async {
         tokio::select! {
-            () = changed(&mut changes, id) => {}
-            () = tokio::time::sleep_until(deadline) => break false,
-            () = shared.stop.cancelled() => break false,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = shared.stop.cancelled() => {}
         }
     };
+    let settled = commands::until_settled(api, id, over).await?;
     let command = commands::get(api, &caller, id).await?;
     let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(json(status, &command, None))
-}
-
-/// Returns when something about a command may have changed.
-async fn changed(changes: &mut tokio::sync::broadcast::Receiver<Change>, id: CommandId) {
-    use tokio::sync::broadcast::error::RecvError;
-    loop {
-        match changes.recv().await {
-            Ok(Change::Run { cid, .. } | Change::Command { cid }) if cid == id => return,
-            Ok(_) => {}
-            Err(RecvError::Lagged(_)) => return,
-            // The view is gone, and so is the bridge: the stop token ends the wait.
-            Err(RecvError::Closed) => std::future::pending().await,
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -304,6 +293,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let no_such = "there is no such command; its id would be a UUID";
         id.map(Self).ok_or_else(|| Problem::new(ErrorCode::NotFound, no_such).into())
     }
+}
+
+/// The name in the path, whatever it names.
+pub(super) struct Named(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        // A path that is no UTF-8 names nothing.
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        text.map(|Path(text)| Self(text)).map_err(|_| Refusal::no_such_path())
+    }
+}
+
+/// The id of what is changed stands in the path, and in the body not at all, or once more.
+fn same_id(in_body: &str, in_path: String) -> Result<String, Refusal> {
+    if in_body.is_empty() || in_body == in_path {
+        return Ok(in_path);
+    }
+    Err(invalid("the id in the body is not the one in the path; leave it out"))
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,67 @@
+//! `/runs`, `/machines/{id}/runs` and `/exec`.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    http::{StatusCode, Uri},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use signalbox_schemas::api::ListRuns;
+
+use super::{
+    super::Shared, Answer, At, Named, Nothing, Who, body, cut, idempotency_key, invalid, json, query,
+};
+use crate::api::{
+    exec::{NewExec, exec},
+    runs,
+};
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/runs", get(list))
+        .route("/machines/{id}/runs", get(of_machine))
+        .route("/exec", post(execute))
+}
+
+async fn list(State(shared): At, Extension(caller): Who, uri: Uri) -> Answer {
+    let listed = runs::list(&shared.front.api, &caller, &query(&uri)?).await?;
+    Ok(json(StatusCode::OK, &listed, None))
+}
+
+async fn of_machine(State(shared): At, Extension(caller): Who, Named(machine): Named, uri: Uri) -> Answer {
+    let asked: ListRuns = query(&uri)?;
+    if asked.machine_id.is_some() {
+        return Err(invalid("the machine stands in the path; leave machine_id out"));
+    }
+    let asked = ListRuns { machine_id: Some(machine), ..asked };
+    let listed = runs::list(&shared.front.api, &caller, &asked).await?;
+    Ok(json(StatusCode::OK, &listed, None))
+}
+
+/// A command with two members more. The rest is read as a command, which refuses what it does not know.
+#[derive(Deserialize)]
+struct Executing {
+    wait_ms: Option<u64>,
+    #[serde(default)]
+    cancel_on_give_up: bool,
+    #[serde(flatten)]
+    command: Map<String, Value>,
+}
+
+async fn execute(State(shared): At, Extension(caller): Who, request: Request) -> Answer {
+    query::<Nothing>(request.uri())?;
+    let key = idempotency_key(request.headers())?;
+    let Executing { wait_ms, cancel_on_give_up, command } = body(request).await?;
+    let command = serde_json::from_value(Value::Object(command))
+        .map_err(|error| invalid(format!("cannot read the command: {}", cut(&error.to_string()))))?;
+    let asked = NewExec { command, wait_ms, cancel_on_give_up };
+    let stop = shared.stop.cancelled();
+    let executing = exec(&shared.front.api, &caller, asked, key.as_deref(), stop);
+    // It holds a good deal while it waits, and there may be many.
+    let (executed, cursors) = Box::pin(executing).await?;
+    Ok(json(StatusCode::OK, &executed, Some(&cursors)))
+}
