@@ -24,8 +24,8 @@ use tracing::warn;
 
 use crate::{core::now_ms, view::Cursors};
 
-/// Tries for one record against writers of the same record.
-const RECORD_TRIES: u32 = 5;
+/// Tries for one record against writers of the same record: of two that write all the time, each wins half of them.
+const RECORD_TRIES: u32 = 16;
 /// Editions of one record that are read: more than the bucket keeps.
 const EDITIONS: usize = 16;
 /// Pause before the broker is asked again for what a start needs; each question has waited for seconds before.

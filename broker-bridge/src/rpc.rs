@@ -7,28 +7,30 @@
 //! only the one that serves the feed can act on them; in the queue group they are passed over.
 
 mod permits;
+mod table;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
 use signalbox_link::{Delivery, SubscribeError};
 use signalbox_schemas::{
-    api::{Cancel, Credit, Get, OpenFeed, Page, Preview, ReadOutput, Request, Submit, op},
+    api::{Credit, OpenFeed, ReadOutput, op},
     error::{ErrorCode, Problem},
     id::{MachineId, OperatorId, RequestId},
     output::OutputStream,
-    signed::Signed,
     subject::{BRIDGE_QUEUE, Subject, all_feed_control, all_requests},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::permits::Permits;
+use self::{
+    permits::Permits,
+    table::{arguments, perform},
+};
 use crate::{
     api::{
-        Api, Caller, commands, machines,
+        Api, Caller,
         output::{self as ranges, PieceError},
     },
     feed::{Answers, Feeds},
@@ -41,8 +43,6 @@ const IN_WORK_OF_ONE: usize = 16;
 /// Requests, refusals and feeds at once; above it a request is counted and dropped, and its console asks again. The
 /// 1,024 feeds that there may be leave room for as many refusals, each of which waits for the broker in the worst case.
 const TASKS: usize = 2_048;
-/// Largest body of a request that only reads.
-const READ_BYTES: usize = 16 * 1024;
 /// Largest range of output in one answer.
 const OUTPUT_BYTES: u32 = 512 * 1024;
 /// After a stop, requests and feeds have this long to say their last word.
@@ -207,67 +207,6 @@ pub(crate) struct OutputAnswer {
     pub(crate) total: u64,
     pub(crate) truncated: bool,
     pub(crate) bytes: Bytes,
-}
-
-async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> {
-    let caller = api.operator(&asked.operator)?;
-    match asked.op.as_str() {
-        op::MACHINES_LIST => json(&machines::list(api, &caller, &arguments::<Page>(asked)?)?),
-        op::COMMANDS_PREVIEW => json(&commands::preview(api, &caller, &arguments::<Preview>(asked)?)?),
-        op::COMMANDS_LIST => json(&commands::list(api, &caller, &arguments::<Page>(asked)?).await?),
-        op::COMMANDS_GET => json(&commands::get(api, &caller, arguments::<Get>(asked)?.id).await?),
-        op::COMMANDS_OUTPUT => Ok(Reply::Output(Box::new(output(api, &caller, arguments(asked)?).await?))),
-        op::COMMANDS_SUBMIT => {
-            let (args, _): (Submit, _) = signed_arguments(api, &caller, asked)?;
-            json(&commands::submit(api, &caller, args).await?.0)
-        }
-        op::COMMANDS_CANCEL => {
-            let (args, signed): (Cancel, _) = signed_arguments(api, &caller, asked)?;
-            json(&commands::cancel_signed(api, &caller, args, &signed).await?.0)
-        }
-        op::COMMANDS_PART => {
-            let message = "cannot take grants ahead of a submit: commands on more than 1,000 machines are not supported yet";
-            Err(Problem::new(ErrorCode::Invalid, message))
-        }
-        _ => {
-            let message = "there is no such operation; this bridge may be older than the console";
-            Err(Problem::new(ErrorCode::Invalid, message))
-        }
-    }
-}
-
-fn json<T: Serialize>(value: &T) -> Result<Reply, Problem> {
-    let value = serde_json::to_value(value);
-    let message = "the answer has no JSON form; ask for less";
-    value.map(Reply::Json).map_err(|_| Problem::new(ErrorCode::Invalid, message))
-}
-
-/// The bare arguments of a request that only reads; nothing at all stands for none.
-fn arguments<T: DeserializeOwned>(asked: &Asked) -> Result<T, Problem> {
-    if asked.body.len() > READ_BYTES {
-        let message = format!("cannot do {}: its arguments are above {READ_BYTES} bytes", asked.op);
-        return Err(Problem::new(ErrorCode::TooLarge, message));
-    }
-    let body: &[u8] = if asked.body.is_empty() { b"{}" } else { &asked.body };
-    serde_json::from_slice(body).map_err(|error| malformed(&asked.op, &error))
-}
-
-/// The arguments of a request that changes something, verified and counted once.
-fn signed_arguments<T: DeserializeOwned>(
-    api: &Api,
-    caller: &Caller,
-    asked: &Asked,
-) -> Result<(T, Signed<Request>), Problem> {
-    let signed = Signed::<Request>::from_json(&asked.body)
-        .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot do {}: {error}", asked.op)))?;
-    let args = api.open_request(caller, &asked.op, &signed)?;
-    let args = serde_json::from_value(args).map_err(|error| malformed(&asked.op, &error))?;
-    Ok((args, signed))
-}
-
-fn malformed(op: &str, error: &serde_json::Error) -> Problem {
-    let error: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
-    Problem::new(ErrorCode::Invalid, format!("cannot do {op}: its arguments cannot be read: {error}"))
 }
 
 async fn output(api: &Api, caller: &Caller, args: ReadOutput) -> Result<OutputAnswer, Problem> {

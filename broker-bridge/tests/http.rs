@@ -99,7 +99,7 @@ async fn unknown_paths_and_methods_are_problems_too() -> Result<()> {
         ("DELETE", COMMANDS),
         ("PUT", "/api/v1/machines"),
         ("POST", "/health"),
-        ("GET", "/api/v1/assignments"),
+        ("PUT", "/api/v1/assignments"),
     ] {
         let answer = bench.http.request(method, path, &[], vec![]).await?;
         assert_eq!(refused(&answer)?.0, 405, "{method} {path}");
@@ -625,7 +625,7 @@ async fn an_api_key_is_shown_once_and_never_stored() -> Result<()> {
     }
     assert_eq!(with_hash, 1);
     for (body, status, code) in [
-        (json!({"machine_id": "a-9", "name": "x"}), 404, "not_found"),
+        (json!({"machine_id": " a-9", "name": "x"}), 422, "invalid"),
         (json!({"machine_id": "a-1", "name": ""}), 422, "invalid"),
         (json!({"machine_id": "a-1"}), 422, "invalid"),
         (json!({"machine_id": "a-1", "name": "x", "key": "mine"}), 422, "invalid"),

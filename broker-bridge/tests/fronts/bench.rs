@@ -27,7 +27,7 @@ use signalbox_schemas::{
     limit::DAY_MS,
     output::{ChunkHead, OutputStream},
     record::{MachineRecord, OperatorRecord, RelayKeys, table},
-    run::{Claim, Exit, ExitState, InlineOutput, StreamSummary},
+    run::{Claim, Exit, ExitState, InlineOutput, StreamSummary, Via},
     signed::{Message, Signed, SigningKey},
     subject::{FactKind, Subject},
 };
@@ -61,6 +61,7 @@ pub(crate) struct Bench {
     pub(crate) base: String,
     pub(crate) pepper: [u8; 32],
     pub(crate) stop: CancellationToken,
+    bridge: Arc<SigningKey>,
     operators: BTreeMap<String, Arc<SigningKey>>,
     machines: BTreeMap<String, SigningKey>,
     tasks: JoinSet<()>,
@@ -68,8 +69,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A bridge with these machines, an operator `local` (member), `viewer` (viewer) and `nobody` (known, and in
-    /// no authors document).
+    /// A bridge with these machines, an operator `admin` (admin), `local` (member), `viewer` (viewer) and `nobody`
+    /// (known, and in no authors document).
     pub(crate) async fn start(machines: &[&str]) -> Result<Self> {
         let broker = Broker::start().await?;
         let dir = tempfile::tempdir()?;
@@ -86,14 +87,15 @@ impl Bench {
         let core = Core::start(link.clone(), config, stop.clone()).await?;
         let (view, lease) = (core.view.clone(), core.lease.clone());
         let mut operators = BTreeMap::new();
-        for name in ["local", "viewer", "nobody"] {
+        for name in ["admin", "local", "viewer", "nobody"] {
             operators.insert(name.to_owned(), Arc::new(new_key()?));
         }
         publish_authors(&core, &fleet, &bridge, &operators).await?;
         enrol_operators(&core, &operators).await?;
         let keys = enrol_machines(&core, machines).await?;
         let pepper = [7; 32];
-        let settings = Settings { ws: Workspace::main(), bridge: BridgeId::new("b1")?, key: bridge, pepper };
+        let (id, key) = (BridgeId::new("b1")?, Arc::clone(&bridge));
+        let settings = Settings { ws: Workspace::main(), bridge: id, key, pepper };
         let api = Arc::new(Api::new(link.clone(), link, view.clone(), settings));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
@@ -121,6 +123,7 @@ impl Bench {
             base,
             pepper,
             stop,
+            bridge,
             operators,
             machines: keys,
             tasks,
@@ -162,6 +165,14 @@ impl Bench {
     pub(crate) fn relay(&self, machine: &str) -> Result<Relay<'_>> {
         let key = self.machines.get(machine).context("no such machine")?;
         Ok(Relay { link: &self.link, id: MachineId::new(machine)?, key })
+    }
+
+    /// The bridge takes a run for the relay of an assignment.
+    pub(crate) async fn claim_via(&self, machine: &str, cid: CommandId, assignment: &str) -> Result<()> {
+        let relay = Relay { link: &self.link, id: MachineId::new(machine)?, key: &self.bridge };
+        let via = Some(Via::Legacy(assignment.to_owned()));
+        let (ws, mid, nonce) = (Workspace::main(), relay.id.token(), Nonce([2; 16]));
+        relay.fact(cid, FactKind::Claim, &Claim { ws, mid, cid, nonce, claimed_at: now_ms(), via }).await
     }
 
     /// Stops the bridge and waits for its end.
@@ -228,6 +239,7 @@ async fn publish_authors(
         issued_at: now_ms(),
         not_after: now_ms() + 10 * DAY_MS,
         authors: vec![
+            author("operator:admin", named("admin")?, Role::Admin, vec![Right::Command]),
             author("operator:local", named("local")?, Role::Member, vec![Right::Command]),
             author("operator:viewer", named("viewer")?, Role::Viewer, vec![]),
             author("bridge:b1", bridge, Role::Member, vec![Right::Command]),
