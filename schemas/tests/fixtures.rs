@@ -194,7 +194,10 @@ thread_local! {
 fn golden(name: &str, found: &Value) -> String {
     let file = format!("{name}.json");
     let path = folder().join(&file);
-    let found = format!("{}\n", serde_json::to_string_pretty(found).unwrap());
+    // Members by name: that a type lists them in another order changes nothing.
+    let mut found = found.clone();
+    found.sort_all_objects();
+    let found = format!("{}\n", serde_json::to_string_pretty(&found).unwrap());
     if !path.exists() && std::env::var_os("SIGNALBOX_WRITE_FIXTURES").is_some() {
         fs::write(&path, &found).unwrap();
     }

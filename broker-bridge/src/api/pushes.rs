@@ -296,3 +296,118 @@ async fn find(api: &Api, id: &str) -> Result<Option<ConfigPushRecord>, Problem> 
     api.read_through(STATE).await?;
     read()
 }
+
+#[cfg(test)]
+mod tests {
+    use signalbox_schemas::{config::PushType, id::Workspace};
+
+    use super::*;
+    use crate::{
+        core::still::Still,
+        store::{Txn, key},
+    };
+
+    const ASSIGNMENT: &str = "0193a2b4-0000-7000-8000-00000000000a";
+
+    fn push(n: u8, state: PushState) -> ConfigPushRecord {
+        ConfigPushRecord {
+            ws: Workspace::main(),
+            id: format!("0193a2b4-0000-7000-8000-0000000000b{n}"),
+            assignment: ASSIGNMENT.to_owned(),
+            push_type: PushType::SshTargets,
+            payload: "{}".to_owned(),
+            state,
+            error: None,
+            created_by: "token:admin".to_owned(),
+            created_at: 1,
+            sent_at: None,
+            acked_at: None,
+            removed_at: None,
+            revision: 0,
+        }
+    }
+
+    fn assignment(id: &str) -> AssignmentRecord {
+        serde_json::from_value(serde_json::json!({
+            "ws": "main", "id": id, "machine_id": "web-1", "name": "n", "enabled": true, "api_key_hash": "h",
+            "created_at": 1,
+        }))
+        .unwrap()
+    }
+
+    /// A bridge that has read these pushes.
+    async fn bridge(pushes: &[ConfigPushRecord]) -> Still {
+        let still = Still::start().await.unwrap();
+        let mut txn = Txn::new(&still.context.shared.store);
+        for push in pushes {
+            txn.put_json(key::record(table::CONFIG_PUSHES, &push.id), push);
+            still.context.shared.memory_mut().assignments.put_push(push.clone());
+        }
+        txn.commit().unwrap();
+        still
+    }
+
+    async fn stored(still: &Still, push: &ConfigPushRecord) -> ConfigPushRecord {
+        let any = |_: &_, _| true;
+        let broker = &still.context.broker;
+        let read = broker.edit_record::<ConfigPushRecord>(table::CONFIG_PUSHES, &push.id, any, |_| None);
+        read.await.unwrap().0.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_offered_is_marked_once() {
+        let pushes = [push(1, PushState::Pending), push(2, PushState::Sent), push(3, PushState::Failed)];
+        let still = bridge(&pushes).await;
+        still.context.broker.ensure_streams().await.unwrap();
+        for push in &pushes {
+            still.context.broker.put_record(table::CONFIG_PUSHES, &push.id, push).await.unwrap();
+        }
+        let api = still.api();
+        let offered = offered(&api, ASSIGNMENT).await;
+        let seen: Vec<_> = offered.iter().map(|push| (push.id.as_str(), push.state)).collect();
+        assert_eq!(seen, [(&*pushes[0].id, PushState::Sent), (&*pushes[1].id, PushState::Sent)]);
+        let marked = stored(&still, &pushes[0]).await;
+        assert!(marked.state == PushState::Sent && marked.sent_at.is_some(), "{marked:?}");
+        let before = stored(&still, &pushes[1]).await;
+        assert_eq!((before.state, before.sent_at), (PushState::Sent, None), "it is left as it was");
+        assert_eq!(api.counters().get("pushes.unmarked"), None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_marked_is_offered_all_the_same() {
+        // There are no streams to write to.
+        let still = bridge(&[push(1, PushState::Pending), push(2, PushState::Pending)]).await;
+        let api = still.api();
+        let offered = offered(&api, ASSIGNMENT).await;
+        assert_eq!(offered.iter().filter(|push| push.state == PushState::Pending).count(), 2);
+        assert_eq!(api.counters().get("pushes.unmarked"), Some(&2));
+    }
+
+    #[tokio::test]
+    async fn only_its_own_relay_answers_a_push() {
+        let pushes = [push(1, PushState::Acked)];
+        let still = bridge(&pushes).await;
+        still.context.broker.ensure_streams().await.unwrap();
+        still.context.broker.put_record(table::CONFIG_PUSHES, &pushes[0].id, &pushes[0]).await.unwrap();
+        let api = still.api();
+        let (own, other) = (assignment(ASSIGNMENT), assignment("0193a2b4-0000-7000-8000-00000000000c"));
+        let id = pushes[0].id.as_str();
+        assert_eq!(answered(&api, &other, id, false, None).await, Ok(false));
+        assert_eq!(stored(&still, &pushes[0]).await.state, PushState::Acked);
+        assert_eq!(answered(&api, &own, "*", true, None).await, Ok(false));
+        let error = Some("no room".to_owned());
+        assert_eq!(answered(&api, &own, id, false, error.clone()).await, Ok(true));
+        let failed = stored(&still, &pushes[0]).await;
+        assert_eq!((failed.state, failed.error, failed.acked_at > Some(1)), (PushState::Failed, error, true));
+        assert_eq!(answered(&api, &own, id, true, None).await, Ok(true));
+        let acked = stored(&still, &pushes[0]).await;
+        assert_eq!((acked.state, acked.error), (PushState::Acked, None));
+    }
+
+    #[test]
+    fn answered_pushes_are_shown_for_a_while() {
+        let acked = ConfigPushRecord { acked_at: Some(1_000), ..push(1, PushState::Acked) };
+        assert!(is_shown(&acked, 1_000 + SHOWN_MS) && !is_shown(&acked, 1_001 + SHOWN_MS));
+        assert!(is_shown(&push(1, PushState::Pending), u64::MAX));
+    }
+}
