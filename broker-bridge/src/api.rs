@@ -7,6 +7,7 @@ pub mod assignments;
 pub mod commands;
 pub mod credentials;
 pub mod exec;
+pub(crate) mod heard;
 pub mod machines;
 pub mod output;
 mod page;
@@ -15,6 +16,7 @@ mod records;
 pub mod relays;
 mod replay;
 pub mod runs;
+pub(crate) mod work;
 
 use std::{
     collections::BTreeMap,
@@ -138,6 +140,7 @@ pub struct Api {
     replay: Mutex<Replay>,
     counters: Mutex<BTreeMap<String, u64>>,
     turns: Vec<tokio::sync::Mutex<()>>,
+    told: heard::Told,
 }
 
 impl Api {
@@ -157,6 +160,7 @@ impl Api {
             replay: Mutex::default(),
             counters: Mutex::default(),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
+            told: heard::Told::default(),
         }
     }
 
@@ -288,6 +292,14 @@ impl Api {
             ),
         };
         Err(Problem::new(code, doing(what.to_owned())))
+    }
+
+    /// The hash under which an API key is known.
+    pub(crate) fn hash_key(&self, key: &str) -> Result<String, Problem> {
+        assignments::key::hash(&self.settings.pepper, key).map_err(|error| {
+            warn!(error = report(&error), "an API key cannot be hashed");
+            Problem::new(ErrorCode::NotAccepted, "this bridge cannot look at API keys now; try again")
+        })
     }
 
     /// Waits until this bridge has read everything that a stream holds now. For answers that say «there is no

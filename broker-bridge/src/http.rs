@@ -6,17 +6,18 @@
 mod auth;
 mod connection;
 mod health;
+mod legacy;
 mod problem;
 mod v1;
 
-use std::{future::IntoFuture as _, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::IntoFuture as _, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use futures_util::FutureExt as _;
 use signalbox_schemas::error::ErrorCode;
@@ -51,12 +52,22 @@ pub struct Front {
     pub admin_token: String,
     /// Whether this bridge dispatches now.
     pub holds_lease: Box<dyn Fn() -> bool + Send + Sync>,
+    /// A directory for bodies that are too large for memory.
+    pub spool: PathBuf,
 }
 
 /// Shared by all requests.
 struct Shared {
     front: Front,
+    legacy: legacy::Legacy,
     stop: CancellationToken,
+}
+
+impl Shared {
+    fn new(front: Front, stop: CancellationToken) -> Arc<Self> {
+        let legacy = legacy::Legacy::new(front.spool.clone());
+        Arc::new(Self { front, legacy, stop })
+    }
 }
 
 /// Serves until `stop`, then ends within a second. Long polls are answered at once when it stops.
@@ -64,7 +75,7 @@ struct Shared {
 /// # Errors
 /// [`HttpError`] when the listener fails.
 pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken) -> Result<(), HttpError> {
-    let shared = Arc::new(Shared { front, stop: stop.clone() });
+    let shared = Shared::new(front, stop.clone());
     let api = Arc::clone(&shared.front.api);
     let refused = Arc::new(move |code| {
         if let Some(count) = api.refused("http", code) {
@@ -97,6 +108,7 @@ fn router(shared: Arc<Shared>) -> Router {
     let router = Router::new()
         .route("/health", get(health::health))
         .nest("/api/v1", v1)
+        .route("/relay/{*path}", any(legacy::serve))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed);
     guarded(router, shared)
@@ -165,9 +177,13 @@ mod tests {
     async fn a_panic_is_answered_and_counted() {
         let still = Still::start().await.unwrap();
         let api = still.api();
-        let front =
-            Front { api: Arc::clone(&api), admin_token: "t".to_owned(), holds_lease: Box::new(|| false) };
-        let shared = Arc::new(Shared { front, stop: CancellationToken::new() });
+        let front = Front {
+            api: Arc::clone(&api),
+            admin_token: "t".to_owned(),
+            holds_lease: Box::new(|| false),
+            spool: std::env::temp_dir(),
+        };
+        let shared = Shared::new(front, CancellationToken::new());
         let panics = || async {
             assert!(std::hint::black_box(false), "as it shall");
             "never"

@@ -43,7 +43,6 @@ use crate::{
 };
 
 pub use assignments::Contact;
-pub(crate) use assignments::{Standing, Waiting};
 pub use cursor::{CursorError, Cursors};
 pub use runs::{RunPlace, RunsAsked};
 
@@ -476,6 +475,12 @@ impl View {
     /// Whether every stream was read up to the end it had when this bridge started.
     pub fn is_caught_up(&self) -> bool {
         *self.shared.caught_up.borrow()
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn caught_up(&self) {
+        // The bridge is gone with its view, and whoever waits with it.
+        let _ = self.shared.caught_up.subscribe().wait_for(|is| *is).await;
     }
 
     /// What changes from now on. A reader that lags reads everything it cares about again.

@@ -377,6 +377,21 @@ fn decode_says_what_a_signature_is_worth() {
 }
 
 #[test]
+fn decode_knows_every_signed_message_of_the_contract() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/fixtures/v1");
+    let mut known = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let fixture: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+        let Some(kind) = fixture.get("type").and_then(|kind| kind.as_str()) else { continue };
+        let found = explain(fixture["envelope"].to_string().as_bytes(), &Keys::default());
+        assert_eq!((found[0].kind, found[0].signature), (Some(kind), Verdict::UnknownKey), "{kind}");
+        known += 1;
+    }
+    assert!(known > 10, "{known}");
+}
+
+#[test]
 fn decode_tells_types_apart_and_looks_into_them() {
     let mid = MachineToken::new("demo-1").unwrap();
     let ws = Workspace::main();

@@ -46,19 +46,15 @@ pub enum StorageMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialMeta {
     /// What it is called.
-    #[serde(alias = "credentialName")]
     pub credential_name: String,
     /// What it is good for.
-    #[serde(alias = "credentialType")]
     pub credential_type: CredentialType,
     /// The host it opens.
-    #[serde(default, alias = "targetHost", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_host: Option<String>,
     /// Where its value lives.
-    #[serde(alias = "storageMode")]
     pub storage_mode: StorageMode,
     /// When it was last changed, Unix ms by the relay's clock.
-    #[serde(alias = "lastUpdatedAt")]
     pub last_updated_at: u64,
 }
 

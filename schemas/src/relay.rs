@@ -1,6 +1,6 @@
 //! Relays of the old contract: what they say about themselves.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     credential::CredentialMeta,
@@ -57,33 +57,65 @@ impl Edition for RelayRecord {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LegacyMetrics {
     /// CPU use since the report before, all cores together, 0 to 100.
-    #[serde(default, alias = "cpuPercent", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub cpu_percent: Option<f64>,
     /// Memory there is, MiB.
-    #[serde(default, alias = "memoryTotalMb", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub memory_total_mb: Option<f64>,
     /// Memory in use, MiB.
-    #[serde(default, alias = "memoryUsedMb", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub memory_used_mb: Option<f64>,
     /// Memory in use, 0 to 100.
-    #[serde(default, alias = "memoryPercent", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub memory_percent: Option<f64>,
     /// Load average over 1 minute.
-    #[serde(default, alias = "loadAvg1m", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub load_avg_1m: Option<f64>,
     /// Load average over 5 minutes.
-    #[serde(default, alias = "loadAvg5m", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub load_avg_5m: Option<f64>,
     /// Load average over 15 minutes.
-    #[serde(default, alias = "loadAvg15m", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub load_avg_15m: Option<f64>,
     /// The root file system, GiB.
-    #[serde(default, alias = "diskTotalGb", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub disk_total_gb: Option<f64>,
     /// In use of it, GiB.
-    #[serde(default, alias = "diskUsedGb", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub disk_used_gb: Option<f64>,
     /// In use of it, 0 to 100.
-    #[serde(default, alias = "diskPercent", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
     pub disk_percent: Option<f64>,
+}
+
+/// Whole numbers without a point, as whoever reported them wrote them.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn plain<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    /// Up to here every whole number is itself.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match number {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole, and exact")]
+        Some(number) if number.fract() == 0.0 && number.abs() < EXACT => {
+            serializer.serialize_i64(*number as i64)
+        }
+        number => number.serialize(serializer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_have_no_point() {
+        let metrics = LegacyMetrics {
+            cpu_percent: Some(100.0),
+            memory_percent: Some(4.3),
+            disk_used_gb: Some(1e300),
+            ..LegacyMetrics::default()
+        };
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert_eq!(json, r#"{"cpu_percent":100,"memory_percent":4.3,"disk_used_gb":1e+300}"#);
+        assert_eq!(serde_json::from_str::<LegacyMetrics>(&json).unwrap(), metrics);
+    }
 }

@@ -1,6 +1,6 @@
 //! `assignments.*`: which machine an API key of the old contract stands for.
 
-mod key;
+pub(super) mod key;
 mod remove;
 
 use signalbox_link::StoreError;
@@ -15,9 +15,8 @@ use signalbox_schemas::{
 };
 
 use super::{
-    Api, Caller, now_ms, page,
+    Api, Caller, heard, now_ms, page,
     records::{PutError, check_printable, is_id, new_id, stored_problem},
-    relays,
 };
 use crate::{broker_link::BrokerError, view::Cursors};
 
@@ -173,9 +172,7 @@ pub async fn update(
 pub async fn heartbeat(api: &Api, caller: &Caller, id: &str) -> Result<AssignmentView, Problem> {
     caller.require(Role::Admin, "speak for a relay")?;
     let record = known(api, id).await?;
-    // How its machine was stays known: that it lives says nothing about that.
-    let metrics = api.view().contact(id, now_ms()).metrics;
-    relays::publish_metrics(api, &record, metrics).await;
+    heard::heartbeat(api, &record).await;
     Ok(view(api, record))
 }
 

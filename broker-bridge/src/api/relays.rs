@@ -1,22 +1,18 @@
 //! `relays.*`: what relays of the old contract say about themselves.
 
+use super::{
+    Api, Caller, assignments, heard, now_ms, page,
+    records::{check_size, is_id},
+};
+use crate::view::Cursors;
 use signalbox_schemas::{
     api::{ListRelays, Listed, RelayView, Report, Reported},
     authors::Role,
     error::{ErrorCode, Problem},
-    heartbeat::{Facts, Heartbeat, LegacyBeat},
     record::{AssignmentRecord, table},
-    relay::{LegacyMetrics, RelayRecord},
+    relay::RelayRecord,
     stream::STATE,
-    subject::Subject,
 };
-use tracing::debug;
-
-use super::{
-    Api, Caller, assignments, now_ms, page,
-    records::{check_size, is_id},
-};
-use crate::view::Cursors;
 
 /// Most capabilities of one relay.
 const CAPABILITIES: usize = 64;
@@ -123,7 +119,7 @@ async fn take(
         };
         cursors = api.edit(DOING, table::RELAYS, id, edit).await?.1;
     }
-    publish_metrics(api, assignment, report.metrics).await;
+    heard::report(api, assignment, report.metrics).await;
     let (pending_config_pushes, shared_credentials_count) = api.view().waiting_for_relay(id);
     Ok((Reported { pending_config_pushes, shared_credentials_count }, cursors))
 }
@@ -186,47 +182,6 @@ fn next(known: &RelayRecord, report: &Report) -> RelayRecord {
         ..known.clone()
     };
     if said == *known { said } else { RelayRecord { reported_at: now_ms(), ..said } }
-}
-
-/// Says to everybody that an assignment's relay was heard, and how its machine is. Nothing depends on its arrival: the
-/// next one is half a minute away.
-pub(super) async fn publish_metrics(
-    api: &Api,
-    assignment: &AssignmentRecord,
-    metrics: Option<LegacyMetrics>,
-) {
-    let now = now_ms();
-    let known = api.view().relay(&assignment.id);
-    let (version, hostname, platform) =
-        known.map(|known| (known.version, known.hostname, known.platform)).unwrap_or_default();
-    let beat = Heartbeat {
-        ws: assignment.ws.clone(),
-        mid: assignment.machine_id.token(),
-        at: now,
-        relay: version.unwrap_or_default(),
-        generation: 0,
-        authors: 0,
-        running: 0,
-        outbox: 0,
-        started_at: now,
-        counters: std::collections::BTreeMap::new(),
-        facts: Facts {
-            hostname: hostname.unwrap_or_default(),
-            os: platform.unwrap_or_default(),
-            ..Facts::default()
-        },
-        metrics: None,
-        legacy: Some(LegacyBeat { assignment: assignment.id.clone(), metrics }),
-    };
-    let subject = Subject::Heartbeat(beat.ws.clone(), beat.mid.clone()).to_string();
-    let sent = match serde_json::to_vec(&beat) {
-        Ok(body) => api.link().publish(&subject, None, body.into()).await.is_ok(),
-        Err(_) => false,
-    };
-    if !sent {
-        api.count("heard", "unpublished");
-        debug!(assignment = %assignment.id, "a sign of life was not passed on");
-    }
 }
 
 #[cfg(test)]

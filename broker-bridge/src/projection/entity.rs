@@ -14,7 +14,7 @@ use signalbox_schemas::{
 
 use super::{
     Applied, ApplyError, MailboxRow, Outcome, Projection,
-    memory::{AuthorsDoc, Beat, Urgency},
+    memory::{AuthorsDoc, Urgency},
 };
 use crate::{ingest::decode::Record, store::key};
 
@@ -99,20 +99,7 @@ impl Projection<'_> {
     }
 
     pub(super) fn heartbeat(&mut self, stored_at: u64, beat: &Heartbeat) -> Applied {
-        let Some(machine) = self.memory.machines.get_mut(&beat.mid) else { return Applied::NotYet };
-        if let Some(legacy) = &beat.legacy {
-            let metrics = legacy.metrics.clone();
-            let is_its = self.memory.assignments.hear(&legacy.assignment, &beat.mid, stored_at, metrics);
-            // A relay with a key speaks for its machine itself.
-            if !is_its || machine.record.keys.is_some() {
-                return Applied::Yes;
-            }
-        }
-        if machine.beat.as_ref().is_some_and(|known| known.seen_at > stored_at) {
-            return Applied::Yes;
-        }
-        machine.beat = Some(Beat { beat: beat.clone(), seen_at: stored_at });
-        Applied::Yes
+        if self.memory.heartbeat(stored_at, beat) { Applied::Yes } else { Applied::NotYet }
     }
 
     pub(super) fn mailbox(

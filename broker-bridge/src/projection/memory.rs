@@ -335,6 +335,23 @@ impl Memory {
         }
     }
 
+    /// Takes a heartbeat that the broker stored at `stored_at`, Unix ms. Answers whether its machine is known.
+    pub(crate) fn heartbeat(&mut self, stored_at: u64, beat: &Heartbeat) -> bool {
+        let Some(machine) = self.machines.get_mut(&beat.mid) else { return false };
+        if let Some(legacy) = &beat.legacy {
+            let metrics = legacy.metrics.clone();
+            let is_its = self.assignments.hear(&legacy.assignment, &beat.mid, stored_at, metrics);
+            // A relay with a key speaks for its machine itself.
+            if !is_its || machine.record.keys.is_some() {
+                return true;
+            }
+        }
+        if machine.beat.as_ref().is_none_or(|known| known.seen_at <= stored_at) {
+            machine.beat = Some(Beat { beat: beat.clone(), seen_at: stored_at });
+        }
+        true
+    }
+
     /// Puts off what has to be decided about a run: it was just tried, and its answer is on its way.
     pub(crate) fn put_off(&mut self, cid: CommandId, mid: &MachineToken, due: u64) {
         let Some(run) = self.open.get_mut(&cid).and_then(|command| command.runs.get_mut(mid)) else { return };

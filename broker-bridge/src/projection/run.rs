@@ -71,10 +71,11 @@ impl Projection<'_> {
         let machine = self.memory.machines.get(&event.mid);
         let own = machine.is_some_and(|machine| machine.keys.contains(signer));
         match fact {
-            SignedFact::Withdrawal(_) => self.was_bridge(signer, event.stored_at),
-            SignedFact::Lost(_) => own || self.was_bridge(signer, event.stored_at),
             // A relay without a key has a bridge speak for it, and one with a key nobody.
-            SignedFact::Claim(Claim { via: Some(_), .. }) => self.was_bridge(signer, event.stored_at),
+            SignedFact::Withdrawal(_) | SignedFact::Claim(Claim { via: Some(_), .. }) => {
+                self.was_bridge(signer, event.stored_at)
+            }
+            SignedFact::Lost(_) => own || self.was_bridge(signer, event.stored_at),
             SignedFact::Exit(exit) if exit.via.is_some() => self.was_bridge(signer, event.stored_at),
             _ => own,
         }

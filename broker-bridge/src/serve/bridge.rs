@@ -147,6 +147,8 @@ impl Bridge {
             api: Arc::clone(&api),
             admin_token: identity.admin_token.text().to_owned(),
             holds_lease: Box::new(move || lease.borrow().is_some()),
+            // On the disk that the view is on, which is one: elsewhere temporary files may be memory.
+            spool: data.clone(),
         };
         let fronts_stop = stop.child_token();
         let mut fronts = JoinSet::new();

@@ -31,13 +31,6 @@ pub struct Contact {
     pub metrics: Option<LegacyMetrics>,
 }
 
-/// A command that waits for a machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Waiting {
-    pub(crate) cid: CommandId,
-    pub(crate) spec: Arc<CommandSpec>,
-}
-
 /// Where a run of an open command stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
@@ -149,19 +142,28 @@ impl View {
         records.filter(|record| record.as_ref().map_or(true, |record| record.removed_at.is_none()))
     }
 
+    /// Open runs that a machine's relay has.
+    pub(crate) fn running(&self, mid: &MachineToken) -> u32 {
+        self.shared.memory().machines.get(mid).map_or(0, |machine| machine.running)
+    }
+
+    /// Whether relays of the old contract may take a machine's work.
+    pub(crate) fn takes_legacy(&self, mid: &MachineToken) -> bool {
+        self.shared.memory().machines.get(mid).is_some_and(|machine| machine.record.takes_legacy())
+    }
+
     /// Begins to wait for a machine's work.
     pub(crate) fn wait_for_work(&self, mid: &MachineToken) -> Waiter<'_> {
         self.shared.waiters.wait_for(mid)
     }
 
     /// Work of a machine that nobody has claimed, `max` at most, oldest first.
-    pub(crate) fn waiting_work(&self, mid: &MachineToken, max: usize, now_ms: u64) -> Vec<Waiting> {
+    pub(crate) fn waiting_work(&self, mid: &MachineToken, max: usize, now_ms: u64) -> Vec<Arc<CommandSpec>> {
         let memory = self.shared.memory();
         let Some(machine) = memory.machines.get(mid) else { return Vec::new() };
         let waiting = machine.queue.values().filter_map(|cid| {
             let command = memory.open.get(cid)?;
-            let waits = command.may_be_claimed(mid, now_ms);
-            waits.then(|| Waiting { cid: *cid, spec: Arc::clone(&command.spec) })
+            command.may_be_claimed(mid, now_ms).then(|| Arc::clone(&command.spec))
         });
         waiting.take(max).collect()
     }

@@ -103,6 +103,7 @@ impl Bench {
             api: Arc::clone(&api),
             admin_token: TOKEN.to_owned(),
             holds_lease: Box::new(move || lease.borrow().is_some()),
+            spool: std::env::temp_dir(),
         };
         let mut tasks = JoinSet::new();
         let (http_stop, rpc_stop, core_stop) = (stop.clone(), stop.clone(), stop.clone());

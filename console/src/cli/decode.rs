@@ -12,10 +12,13 @@ use signalbox_schemas::{
     api::Request,
     authors::Authors,
     command::{CommandSpec, Grant},
+    config::ConfigPushRecord,
+    credential::SharedCredentialRecord,
     error::report,
     layout::Layout,
     mailbox::Mailbox,
     record::{ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord},
+    relay::RelayRecord,
     run::{Claim, Exit, Lost, Rejection, Start, Withdrawal},
     signed::{Message, PublicKey, Signed, SignedError},
 };
@@ -263,7 +266,7 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 16] = [
+    const KINDS: [Attempt; 19] = [
         attempt::<Claim>,
         attempt::<Exit>,
         attempt::<Mailbox>,
@@ -278,6 +281,9 @@ fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
         attempt::<OperatorRecord>,
         attempt::<AssignmentRecord>,
         attempt::<ApiKeyRecord>,
+        attempt::<RelayRecord>,
+        attempt::<SharedCredentialRecord>,
+        attempt::<ConfigPushRecord>,
         attempt::<DoneRun>,
         attempt::<DoneCommand>,
     ];

@@ -1,0 +1,135 @@
+//! The routes of the old contract, to the letter where a client can see it.
+//!
+//! Checks come in the order that clients know: the body is JSON, its members are there, the key is known, its assignment
+//! counts. Identity comes from the key alone: whatever else a request says of itself is not believed.
+//!
+//! | room | serves |
+//! |---|---|
+//! | `key` | who is asking |
+//! | `body` | bodies, small and large |
+//! | `work` | the list of commands, claims, results |
+//! | `pace` | how long a poll is held |
+//! | `relay` | verification, heartbeats, reports |
+//! | `config` | configuration pushes, shared credentials |
+//! | `answer` | the shapes of all answers |
+
+mod answer;
+mod body;
+mod config;
+mod key;
+mod pace;
+mod relay;
+mod work;
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::Method,
+    response::{IntoResponse as _, Response},
+};
+
+use self::{answer::Answer, body::Bodies, key::Keys, pace::Paces};
+use super::Shared;
+
+/// What the old routes remember between requests.
+pub(super) struct Legacy {
+    paces: Paces,
+    bodies: Bodies,
+    keys: Keys,
+}
+
+impl Legacy {
+    /// `spool` is a directory on a disk, for bodies that are too large for memory.
+    pub(super) fn new(spool: PathBuf) -> Self {
+        Self { paces: Paces::default(), bodies: Bodies::new(spool), keys: Keys::default() }
+    }
+}
+
+/// Everything that is served, in both spellings where relays and centers never agreed on one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Verify,
+    Commands,
+    Claim,
+    Result,
+    Heartbeat,
+    Status,
+    Pushes(Spelling),
+    Ack,
+    Credentials(Spelling),
+}
+
+/// Whose spelling of a route it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// The relays': it names nobody.
+    Relay,
+    /// The centers': it must name a relay.
+    Center,
+}
+
+impl Route {
+    /// What is at a path. Paths are exact.
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/relay/verify" => Self::Verify,
+            "/relay/commands" => Self::Commands,
+            "/relay/commands/claim" => Self::Claim,
+            "/relay/commands/result" => Self::Result,
+            "/relay/heartbeat" => Self::Heartbeat,
+            "/relay/status" => Self::Status,
+            "/relay/config/pending" => Self::Pushes(Spelling::Relay),
+            "/relay/config-pushes" => Self::Pushes(Spelling::Center),
+            "/relay/config/ack" | "/relay/config-pushes/ack" => Self::Ack,
+            "/relay/credentials/shared" => Self::Credentials(Spelling::Relay),
+            "/relay/shared-credentials" => Self::Credentials(Spelling::Center),
+            _ => return None,
+        })
+    }
+
+    fn method(self) -> Method {
+        match self {
+            Self::Commands | Self::Pushes(_) | Self::Credentials(_) => Method::GET,
+            _ => Method::POST,
+        }
+    }
+}
+
+/// Serves everything below `/relay/`.
+pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let Some(route) = Route::at(path) else { return answer::no_route(path) };
+    if request.method() == Method::OPTIONS {
+        return answer::preflight();
+    }
+    if *request.method() != route.method() {
+        return answer::no_route(path);
+    }
+    let (head, body) = request.into_parts();
+    let answered = match route {
+        Route::Verify => relay::verify(&shared, &head, body).await,
+        Route::Commands => work::list(&shared, &head).await,
+        Route::Claim => work::claim(&shared, &head, body).await,
+        Route::Result => work::result(&shared, &head, body).await,
+        Route::Heartbeat => relay::heartbeat(&shared, &head).await,
+        Route::Status => relay::status(&shared, &head, body).await,
+        Route::Pushes(spelling) => config::pushes(&shared, &head, spelling).await,
+        Route::Ack => config::ack(&shared, &head, body).await,
+        Route::Credentials(spelling) => config::credentials(&shared, &head, spelling).await,
+    };
+    answered.unwrap_or_else(Answer::from).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_exact() {
+        assert_eq!(Route::at("/relay/commands"), Some(Route::Commands));
+        for other in ["/relay/commands/", "/relay", "/relay/", "/relay/Commands", "/relay/commands/claim/x"] {
+            assert_eq!(Route::at(other), None, "{other}");
+        }
+    }
+}

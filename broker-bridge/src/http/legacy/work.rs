@@ -1,0 +1,239 @@
+//! The list of commands, claims and results.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{body::Body, http::request::Parts};
+use serde::Serialize;
+use serde_json::Value;
+use signalbox_schemas::{
+    command::{CommandSpec, Target},
+    id::{CommandId, MachineToken},
+    record::AssignmentRecord,
+};
+
+use super::{
+    super::Shared,
+    answer::{Answer, Failure, Refused, Success},
+    body::{Parsed, Reading, optional_number, optional_text, required_text, small},
+    key::identify,
+};
+use crate::{
+    api::work::{self, Claimed, Ended},
+    core::now_ms,
+};
+
+/// Commands of one list.
+const LISTED: usize = 10;
+/// What old centers store for commands without a port, local ones included.
+const DEFAULT_PORT: u16 = 22;
+
+/// A command as relays know it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Work<'a> {
+    #[serde(rename = "_id")]
+    id: CommandId,
+    command: &'a str,
+    target_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_host: Option<&'a str>,
+    target_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_username: Option<&'a str>,
+    timeout_ms: u64,
+    /// Not in the answer to a claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<u64>,
+}
+
+impl<'a> Work<'a> {
+    fn of(spec: &'a CommandSpec) -> Self {
+        let ssh = spec.target.as_ref().map(|Target::Ssh(ssh)| ssh);
+        Self {
+            id: spec.cid,
+            command: &spec.command,
+            target_type: if ssh.is_some() { "ssh" } else { "local" },
+            target_host: ssh.map(|ssh| ssh.host.as_str()),
+            target_port: ssh.map_or(DEFAULT_PORT, |ssh| ssh.port),
+            target_username: ssh.map(|ssh| ssh.username.as_str()),
+            timeout_ms: spec.timeout_ms,
+            created_at: Some(spec.created_at),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Commands<'a> {
+    commands: Vec<Work<'a>>,
+}
+
+/// `GET /relay/commands`: held until there is something, a little less than until the client asks again.
+pub(super) async fn list(shared: &Shared, head: &Parts) -> Result<Answer, Refused> {
+    let assignment = identify(shared, &head.headers).await?.enabled()?;
+    let hold = shared.legacy.paces.arrives(&assignment.id, Instant::now());
+    let view = shared.front.api.view();
+    let mid = assignment.machine_id.token();
+    let waiter = view.wait_for_work(&mid);
+    let found = tokio::select! {
+        biased;
+        found = waiter.until(|| look(shared, &assignment, &mid)) => found?,
+        () = tokio::time::sleep(hold) => Vec::new(),
+        () = shared.stop.cancelled() => Vec::new(),
+    };
+    let commands = found.iter().map(|spec| Work::of(spec)).collect();
+    Ok(Answer::ok(&Commands { commands }))
+}
+
+/// What waits for the machine, or that its assignment does not count any more; nothing when there is nothing to say.
+fn look(
+    shared: &Shared,
+    assignment: &AssignmentRecord,
+    mid: &MachineToken,
+) -> Option<Result<Vec<Arc<CommandSpec>>, Refused>> {
+    let view = shared.front.api.view();
+    match view.assignment(&assignment.id) {
+        None => return Some(Err(Refused::Unassigned)),
+        Some(known) if !known.enabled => return Some(Err(Refused::Disabled)),
+        Some(_) => {}
+    }
+    if !view.takes_legacy(mid) {
+        return None;
+    }
+    let waiting = view.waiting_work(mid, LISTED, now_ms());
+    (!waiting.is_empty()).then_some(Ok(waiting))
+}
+
+#[derive(Serialize)]
+struct Won<'a> {
+    success: bool,
+    command: Work<'a>,
+}
+
+/// `POST /relay/commands/claim`
+pub(super) async fn claim(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
+    let members = small(&head.headers, body).await?;
+    let missing = || Refused::Malformed("commandId is required".to_owned());
+    let id = required_text(&members, "commandId", missing)?;
+    let assignment = identify(shared, &head.headers).await?.enabled()?;
+    let mid = assignment.machine_id.token();
+    let Some(cid) = command_id(&id) else { return Ok(Failure::bad_request(NOT_FOUND)) };
+    if !shared.front.api.view().takes_legacy(&mid) {
+        return Ok(Failure::bad_request(NOT_PENDING));
+    }
+    Ok(match work::claim(&shared.front.api, &assignment.id, &mid, cid).await? {
+        Claimed::Won(spec) => {
+            let command = Work { created_at: None, ..Work::of(&spec) };
+            Answer::ok(&Won { success: true, command })
+        }
+        Claimed::NotPending => Failure::bad_request(NOT_PENDING),
+        Claimed::NotFound => Failure::bad_request(NOT_FOUND),
+    })
+}
+
+const NOT_FOUND: &str = "Command not found";
+const NOT_PENDING: &str = "Command is not pending";
+
+/// Any text may come as an id; what names no command is found nowhere.
+fn command_id(text: &str) -> Option<CommandId> {
+    text.parse().ok().filter(|id: &CommandId| id.to_string() == text)
+}
+
+/// `POST /relay/commands/result`: answered when the broker has acknowledged how the run ended.
+pub(super) async fn result(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
+    let reading = Reading::begin(&head.headers, body).await?;
+    if reading.is_large() {
+        // Who is not known fills no disk. Only here the key is looked at before the members are.
+        identify(shared, &head.headers).await?;
+    }
+    // Kept to the end: with it goes the turn of a large body.
+    let mut parsed = shared.legacy.bodies.spool(reading).await?.parse().await?;
+    let missing = || Refused::Malformed("commandId and success are required".to_owned());
+    let id = required_text(&parsed.members, "commandId", missing)?;
+    let Some(Value::Bool(success)) = parsed.members.get("success").cloned() else { return Err(missing()) };
+    let ended = ended(&mut parsed, success)?;
+    let known = identify(shared, &head.headers).await?;
+    // Here the old contract never told why a result does not count.
+    let counts = match (known.enabled(), command_id(&id)) {
+        (Ok(assignment), Some(cid)) => {
+            let mid = assignment.machine_id.token();
+            work::complete(&shared.front.api, &assignment.id, &mid, cid, ended).await?
+        }
+        (Err(_), _) | (_, None) => false,
+    };
+    Ok(Answer::ok(&Success { success: counts }))
+}
+
+/// How the run ended, as the body says.
+fn ended(parsed: &mut Parsed, success: bool) -> Result<Ended, Refused> {
+    let members = &mut parsed.members;
+    let [exit_code, duration_ms] = ["exitCode", "durationMs"].map(|name| optional_number(members, name));
+    Ok(Ended {
+        success,
+        output: optional_text(members, "output")?.unwrap_or_default(),
+        stderr: optional_text(members, "stderr")?.unwrap_or_default(),
+        exit_code: exit_code?.map(whole),
+        error: optional_text(members, "error")?,
+        duration_ms: u64::try_from(duration_ms?.map_or(0, whole)).unwrap_or_default(),
+    })
+}
+
+/// A number without what stands behind its point.
+#[expect(clippy::cast_possible_truncation, reason = "what is too large becomes the largest")]
+fn whole(number: f64) -> i64 {
+    number as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_schemas::command::SshTarget;
+
+    use super::*;
+
+    fn spec(target: Option<Target>) -> CommandSpec {
+        CommandSpec {
+            ws: signalbox_schemas::id::Workspace::main(),
+            cid: "0193a2b4-0000-7000-8000-00000000c1d1".parse().unwrap(),
+            command: "echo \"hi\"".to_owned(),
+            timeout_ms: 30_000,
+            created_at: 1_795_000_000_000,
+            expires_at: 1_795_000_000_001,
+            not_before: None,
+            rollout: None,
+            purpose: None,
+            leave_children: false,
+            max_output: 1,
+            on: "a".to_owned(),
+            targets: 1,
+            by: "token:admin".to_owned(),
+            created_by: None,
+            target,
+            crit: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn commands_have_these_members_in_this_order() {
+        let json = |command: &Work<'_>| serde_json::to_string(command).unwrap();
+        let local = spec(None);
+        assert_eq!(
+            json(&Work::of(&local)),
+            r#"{"_id":"0193a2b4-0000-7000-8000-00000000c1d1","command":"echo \"hi\"","targetType":"local","targetPort":22,"timeoutMs":30000,"createdAt":1795000000000}"#
+        );
+        let ssh = SshTarget { host: "db-1".to_owned(), port: 2222, username: "root".to_owned() };
+        let ssh = spec(Some(Target::Ssh(ssh)));
+        let claimed = Work { created_at: None, ..Work::of(&ssh) };
+        assert_eq!(
+            json(&claimed),
+            r#"{"_id":"0193a2b4-0000-7000-8000-00000000c1d1","command":"echo \"hi\"","targetType":"ssh","targetHost":"db-1","targetPort":2222,"targetUsername":"root","timeoutMs":30000}"#
+        );
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        assert!(command_id("0193a2b4-0000-7000-8000-00000000c1d1").is_some());
+        for other in ["0193A2B4-0000-7000-8000-00000000C1D1", "0193a2b40000700080000000000000c1d1", "c01", ""]
+        {
+            assert!(command_id(other).is_none(), "{other}");
+        }
+    }
+}
