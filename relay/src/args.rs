@@ -1,8 +1,8 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// The agent on each machine.
 #[derive(Debug, Parser)]
@@ -50,4 +50,39 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Whether a command line that begins with this argument is the positional one, of [`legacy_args`](crate::legacy_args), and
+/// not the one with a word for what to do. An API key that is such a word comes by its variable or file.
+pub fn is_positional(first: Option<&OsStr>) -> bool {
+    let Some(first) = first.and_then(OsStr::to_str) else { return true };
+    let options = ["--log", "--log-format"];
+    let is_option = options.into_iter().any(|option| {
+        first.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    });
+    let command = Args::command();
+    let is_word = command.get_subcommands().any(|word| word.get_name() == first);
+    !is_word && !is_option && first != "help"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(None, true)]
+    #[case(Some("run"), false)]
+    #[case(Some("keeper"), false)]
+    #[case(Some("help"), false)]
+    #[case(Some("--log=info"), false)]
+    #[case(Some("--log-format"), false)]
+    #[case(Some("--log-level"), true)]
+    #[case(Some("--help"), true)]
+    #[case(Some("-v"), true)]
+    #[case(Some("-"), true)]
+    #[case(Some("sk_live_1"), true)]
+    fn the_first_argument_says_which_line_it_is(#[case] first: Option<&str>, #[case] positional: bool) {
+        assert_eq!(is_positional(first.map(OsStr::new)), positional);
+    }
 }

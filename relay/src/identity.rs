@@ -114,7 +114,8 @@ impl Identity {
     }
 }
 
-fn read_secret(path: &Path) -> Result<String, IdentityError> {
+/// A file that this user alone can read.
+pub(crate) fn read_secret(path: &Path) -> Result<String, IdentityError> {
     let failed = |source| IdentityError::File { path: path.to_owned(), source };
     let mode = fs::metadata(path).map_err(failed)?.mode() & 0o777;
     if mode & 0o077 != 0 {

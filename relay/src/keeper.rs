@@ -58,6 +58,7 @@ use tokio::{
 };
 
 pub use error::KeeperError;
+pub(crate) use process::signal_number;
 pub use process::{KEEPER_VARIABLE, RUN_VARIABLE, STORE_VARIABLE};
 pub(crate) use store::{identity, make_private_folder};
 
@@ -341,7 +342,8 @@ impl Keeper {
         let mark = (!start.leave_children).then_some(place.as_path());
         let instance = self.identity.instance;
         self.shared.open.add(start.cid);
-        let shell = match self.shared.reaper.spawn(start.cid, &start.command, instance, mark) {
+        let folder = start.folder.as_deref().map(Path::new);
+        let shell = match self.shared.reaper.spawn(start.cid, &start.command, folder, instance, mark) {
             Ok(shell) => shell,
             Err(error) => {
                 end_without_a_start(&mut status, spool, &error);
@@ -360,6 +362,7 @@ impl Keeper {
             started,
             timeout: Duration::from_millis(start.timeout_ms),
             leave_children: start.leave_children,
+            await_pipes: start.await_pipes,
             group: shell.group,
             exit: shell.exit,
             cancel,

@@ -2,7 +2,9 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | `args`, [`config`], [`identity`], [`lock`] | what it is told, who it is, its store |
+//! | [`args`], [`config`], [`identity`], [`lock`] | what it is told, who it is, its store |
+//! | [`legacy_args`], [`api_key`], [`legacy_cli`], `legacy_log` | the same of the positional command line |
+//! | `enroll`, [`legacy_link`] | centers that are spoken to by HTTP |
 //! | `agent` | the loop that owns everything |
 //! | `gate`, `policy`, `reconcile`, `run` | decisions; pure |
 //! | `claim`, `outbox`, `output` | what goes out, until it is acknowledged |
@@ -15,6 +17,7 @@
 compile_error!("signalbox-relay runs on Linux on x86-64 or arm64 only");
 
 mod agent;
+pub mod api_key;
 pub mod args;
 mod authors;
 mod backoff;
@@ -22,12 +25,17 @@ mod claim;
 mod clock;
 pub mod config;
 mod counters;
+mod enroll;
 mod gate;
 mod heartbeat;
 pub mod identity;
 mod journal;
 pub mod keeper;
 mod keeper_life;
+pub mod legacy_args;
+pub mod legacy_cli;
+pub mod legacy_link;
+mod legacy_log;
 pub mod lock;
 mod metrics;
 mod nats_link;

@@ -1,11 +1,11 @@
 //! `signalbox-relay`: arguments, logging, exit codes.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{env, ffi::OsString, io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use signalbox_relay::{
-    args::{Action, Args, LogFormat},
-    keeper, serve,
+    args::{Action, Args, LogFormat, is_positional},
+    keeper, legacy_cli, serve,
 };
 use signalbox_schemas::error::report;
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
@@ -15,6 +15,10 @@ use tracing_subscriber::EnvFilter;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1).peekable();
+    if is_positional(args.peek().map(OsString::as_os_str)) {
+        return legacy_cli::main_blocking(args);
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

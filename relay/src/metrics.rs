@@ -62,6 +62,13 @@ fn disks() -> Vec<Disk> {
     disks
 }
 
+/// Bytes used of the root file system, and its size with what is reserved for root.
+pub(crate) fn root_file_system() -> Option<(u64, u64)> {
+    let space = rustix::fs::statvfs("/").ok()?;
+    let used_bytes = space.f_blocks.saturating_sub(space.f_bfree).saturating_mul(space.f_frsize);
+    Some((used_bytes, space.f_blocks.saturating_mul(space.f_frsize)))
+}
+
 /// A file system as `df` counts it: what is reserved for root counts neither as used nor as there, so that 100 %
 /// is where writing ends.
 fn file_system(mount: &Path) -> Option<Disk> {

@@ -63,6 +63,8 @@ impl Room {
             max_output: 128 * MIB,
             leave_children: false,
             expires_at: u64::MAX,
+            folder: None,
+            await_pipes: false,
         }
     }
 
@@ -389,6 +391,41 @@ async fn children_stay_when_asked_for() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_run_may_begin_in_another_folder() -> Result<()> {
+    let mut room = Room::open().await?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().canonicalize()?.display().to_string();
+    let run = StartRun { folder: Some(path.clone()), ..room.start_of("pwd") };
+    let status = room.run_as(run).await?;
+    assert_eq!(room.text(&status)?, format!("{path}\n"));
+    drop(folder);
+    let run = StartRun { folder: Some(path), ..room.start_of("pwd") };
+    let status = room.run_as(run).await?;
+    assert!(matches!(cause(&status)?, Cause::SpawnFailed { .. }), "{status:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_holds_the_pipe_is_waited_for_when_asked_to_until_the_timeout() -> Result<()> {
+    let mut room = Room::open().await?;
+    let run = StartRun { await_pipes: true, ..room.start_of("(sleep 2; echo late) & echo soon; exit 4") };
+    let status = room.run_as(run).await?;
+    assert_eq!((cause(&status)?, room.text(&status)?.as_str()), (&Cause::Exited { code: 4 }, "soon\nlate\n"));
+    assert!(end(&status)?.duration_ms >= 2000, "{status:?}");
+
+    let run = StartRun {
+        await_pipes: true,
+        leave_children: true,
+        timeout_ms: 1500,
+        ..room.start_of("sleep 60 & exit 0")
+    };
+    let status = room.run_as(run).await?;
+    assert_eq!(cause(&status)?, &Cause::Timeout { shell: Some(ShellEnd::Exited(0)) });
+    assert!(end(&status)?.group_dead && (1500..5000).contains(&end(&status)?.duration_ms), "{status:?}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -307,6 +307,8 @@ impl Agent {
             max_output: spec.max_output,
             leave_children: spec.leave_children,
             expires_at: run.expires_at,
+            folder: None,
+            await_pipes: false,
         };
         // Without a keeper just now: it is picked up or left behind when there is one.
         let Some(keeper) = &mut self.keeper else { return };

@@ -89,6 +89,11 @@ pub(crate) fn signal_name(number: i32) -> String {
     name.map_or_else(|| format!("SIG{number}"), |name| (*name).to_owned())
 }
 
+/// The number of a signal that has such a name.
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
+    (1..=*REAL_TIME_SIGNALS.end()).find(|number| signal_name(*number) == name)
+}
+
 fn shell_end(status: ExitStatus) -> ShellEnd {
     match status.code() {
         Some(code) => ShellEnd::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
@@ -175,14 +180,15 @@ impl Reaper {
         Ok(set_child_subreaper(Some(getpid()))?)
     }
 
-    /// Starts `sh -c command` in a process group of its own, without standard input. `store` is absent when its
-    /// children may outlive the keeper.
+    /// Starts `sh -c command` in a process group of its own, without standard input, in `folder` or at home. `store` is
+    /// absent when its children may outlive the keeper.
     ///
     /// Blocks until the shell is there or is known to have failed (about 1 ms).
     pub(crate) fn spawn(
         &self,
         cid: CommandId,
         command: &str,
+        folder: Option<&Path>,
         instance: Nonce,
         store: Option<&Path>,
     ) -> io::Result<Shell> {
@@ -195,7 +201,7 @@ impl Reaper {
         let mut child = shell
             .arg("-c")
             .arg(command)
-            .current_dir(working_folder())
+            .current_dir(folder.map_or_else(working_folder, Path::to_owned))
             .env(RUN_VARIABLE, cid.to_string())
             .env(KEEPER_VARIABLE, instance.to_string())
             .process_group(0)
@@ -258,6 +264,7 @@ mod tests {
     #[case(-1, "SIG-1")]
     fn signals_have_names(#[case] number: i32, #[case] name: &str) {
         assert_eq!(signal_name(number), name);
+        assert_eq!(signal_number(name), (1..=64).contains(&number).then_some(number));
     }
 
     #[rstest]

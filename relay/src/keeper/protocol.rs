@@ -46,6 +46,13 @@ pub struct StartRun {
     /// older than this field; then the id is remembered for as long as the keeper lives.
     #[serde(default)]
     pub expires_at: u64,
+    /// Where it begins. Absent: in the home folder of the keeper's user, as from a relay that is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// The run is over only when both its pipes are closed, or `timeout_ms` has passed, and not 1 s after its shell. Not
+    /// known to a keeper that is older than this field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub await_pipes: bool,
 }
 
 impl fmt::Debug for StartRun {
@@ -402,6 +409,8 @@ mod tests {
             max_output: 1,
             leave_children: false,
             expires_at: 1,
+            folder: None,
+            await_pipes: false,
         };
         assert!(!format!("{:?}", ToKeeper::Start(start)).contains("secret"));
         let (nonce, instance) = (Nonce([0xab; 16]), Nonce([1; 16]));
@@ -415,7 +424,7 @@ mod tests {
     fn what_a_former_release_says_is_understood() {
         let start = r#"{"type":"start","cid":"0193a2b4-0000-7000-8000-000000000000","command":"true","timeout_ms":1,"max_output":1,"leave_children":false}"#;
         let ToKeeper::Start(start) = serde_json::from_str(start).unwrap() else { panic!("no start") };
-        assert_eq!(start.expires_at, 0);
+        assert_eq!((start.expires_at, start.folder, start.await_pipes), (0, None, false));
         let id = "01".repeat(16);
         let greeting =
             format!(r#"{{"type":"welcome","version":1,"nonce":"{id}","instance":"{id}","pid":1,"runs":0}}"#);

@@ -103,6 +103,8 @@ pub(crate) struct Run {
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
     pub(crate) leave_children: bool,
+    /// Whether it goes on for as long as somebody holds a pipe open.
+    pub(crate) await_pipes: bool,
     pub(crate) group: Group,
     pub(crate) exit: Rc<Exit>,
     pub(crate) cancel: Rc<Notify>,
@@ -175,8 +177,14 @@ impl Run {
         let given_up = matches!(progress.ending, Ending::Killed(at) if now >= at + KILL_GRACE);
         given_up
             || progress.shell.as_ref().is_some_and(|(_, reaped)| {
-                now >= *reaped + PIPE_GRACE || self.pipes.iter().all(Option::is_none)
+                let grace_is_over = now >= *reaped + PIPE_GRACE && !self.waits_for_pipes(progress);
+                grace_is_over || self.pipes.iter().all(Option::is_none)
             })
+    }
+
+    /// Whether the end of the shell is not the end of the run.
+    fn waits_for_pipes(&self, progress: &Progress) -> bool {
+        self.await_pipes && progress.forced.is_none()
     }
 
     /// Everything that is due by the clock.
@@ -199,6 +207,7 @@ impl Run {
 
     fn next_due(&self, progress: &Progress) -> Instant {
         let natural = match (&progress.shell, progress.forced) {
+            (Some(_), _) if self.waits_for_pipes(progress) => Some(self.started + self.timeout),
             (Some((_, reaped)), _) => Some(*reaped + PIPE_GRACE),
             (None, None) => Some(self.started + self.timeout),
             (None, Some(_)) => None,
@@ -210,12 +219,13 @@ impl Run {
 
     /// Ends the run, unless it ended by itself or is being ended already.
     fn force(&mut self, progress: &mut Progress, forced: Forced) {
-        if progress.shell.is_some() || progress.forced.is_some() {
+        let shell_is_gone = progress.shell.is_some() && !self.await_pipes;
+        if shell_is_gone || progress.forced.is_some() {
             return;
         }
         // A shell that is dead but not reaped yet ended by itself.
         self.shared.reaper.collect();
-        if self.exit.now().is_some() {
+        if self.exit.now().is_some() && !self.await_pipes {
             return;
         }
         progress.forced = Some(forced);

@@ -1,0 +1,189 @@
+//! A center that is spoken to by HTTP alone, with an API key: it is asked for commands, and told how they ended.
+//!
+//! ```text
+//! enroll? ─▶ verify ─▶ store ─▶ status ─▶ config ─▶ loop: commands ─▶ claim ─▶ keeper ─▶ result
+//!                                                    │                                  ▲ until it is taken
+//!                                                    └ heartbeat, status, config        └ journal, spool
+//! ```
+//!
+//! | room | holds |
+//! |---|---|
+//! | `http` | requests |
+//! | `wire`, `status`, `text`, `body` | what is said, and how it is read |
+//! | `startup` | until the center knows this relay |
+//! | `worker` | the loop that owns everything |
+//! | `pull`, `runs`, `results`, `signs`, `config` | its parts: commands, the keeper, results, signs of life, settings |
+//!
+//! What must survive is in the store's folder `http`, apart from what an enrolled relay keeps there: a journal, a keeper of
+//! its own, the spool, and what the center set.
+
+mod body;
+mod config;
+pub(crate) mod http;
+mod pull;
+mod results;
+mod runs;
+mod signs;
+mod startup;
+mod status;
+mod text;
+mod wire;
+mod worker;
+
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::task::{JoinError, LocalSet};
+
+use crate::{
+    api_key::ApiKey,
+    clock::unix_ms,
+    journal::{Journal, JournalError},
+    keeper::make_private_folder,
+    legacy_args::Transport,
+    lock::{Lock, LockError},
+    serve::stop_signal,
+};
+
+use http::{Center, UrlError};
+use startup::Known;
+use worker::{Place, Worker};
+
+/// Name of the store in the home folder.
+const STORE: &str = ".signalbox-relay";
+/// What is in the store of an enrolled relay.
+const IDENTITY: &str = "identity/creds";
+/// Folder of this transport in the store.
+const FOLDER: &str = "http";
+/// Threads for what blocks: a question for commands, a claim, results, heartbeat, status, settings, the disk.
+const MAX_BLOCKING_THREADS: usize = 12;
+
+/// How a relay is to run.
+#[derive(Debug)]
+pub struct Start {
+    /// The center, with a scheme and without a slash at its end.
+    pub url: String,
+    /// What it knows this relay by.
+    pub key: ApiKey,
+    /// How it is spoken to.
+    pub transport: Transport,
+    /// Where the store is, if not at its usual place.
+    pub store_dir: Option<PathBuf>,
+    /// From the beginning of a question for commands to that of the next one.
+    pub poll_interval: Duration,
+    /// Between two signs of life, and between two reports until the center says otherwise.
+    pub heartbeat_interval: Duration,
+}
+
+/// A relay cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The URL is none.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// No place for the store.
+    #[error("there is no home folder for the store; name one with --store-dir")]
+    NoHome,
+    /// The store is an enrolled relay's.
+    #[error(
+        "`{}` is the store of an enrolled relay, which does not go back to an API key; use another --store-dir",
+        store.display()
+    )]
+    IsEnrolled {
+        /// The store.
+        store: PathBuf,
+    },
+    /// The center wants an enrolled relay.
+    #[error("the center enrols relays, which this version cannot answer; use --transport http")]
+    Enrolls,
+    /// The center does not let this relay in.
+    #[error("API key verification failed: {0}")]
+    Refused(String),
+    /// Its store cannot be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Its journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The system refused something that a relay cannot be without.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A part of it panicked. A new process picks everything up.
+    #[error("a job of the relay panicked")]
+    Panicked(#[from] JoinError),
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> LinkError {
+    move |source| LinkError::System { what, source }
+}
+
+/// Runs a relay until SIGTERM or SIGINT. Its runs go on in the keeper, and the next process picks them up.
+///
+/// # Errors
+/// [`LinkError`]. The store is made only when the center knows the key: a wrong one leaves nothing behind.
+pub fn run_blocking(start: Start) -> Result<(), LinkError> {
+    let center = Center::new(&start.url, start.key)?;
+    let home = || env::var_os("HOME").filter(|home| !home.is_empty());
+    let usual = || home().map(|home| PathBuf::from(home).join(STORE));
+    let store = start.store_dir.or_else(usual).ok_or(LinkError::NoHome)?;
+    if store.join(IDENTITY).exists() {
+        return Err(LinkError::IsEnrolled { store });
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(system("no runtime"))?;
+    let intervals = [start.poll_interval, start.heartbeat_interval];
+    let served = LocalSet::new().block_on(&runtime, serve(center, start.transport, store, intervals));
+    // A request that is being held must not hold the end.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(
+    center: Center,
+    transport: Transport,
+    store: PathBuf,
+    [poll_interval, heartbeat_interval]: [Duration; 2],
+) -> Result<(), LinkError> {
+    let stop = stop_signal().map_err(system("no signals"))?;
+    tokio::pin!(stop);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "Relay starts");
+    let known = tokio::select! {
+        biased;
+        () = &mut stop => {
+            tracing::info!("Relay stopped");
+            return Ok(());
+        }
+        known = startup::introduce(&center, transport) => known?,
+    };
+    let Known { relay_id, machine_id, name } = known;
+    tracing::info!(relay_id, machine_id, name, "API key verified");
+    let worker = Worker::new(center, relay_id, place(&store)?, poll_interval, heartbeat_interval);
+    let ended = worker.run(stop).await;
+    tracing::info!("Relay stopped");
+    ended
+}
+
+/// Takes the store, making it where it is missing.
+fn place(store: &Path) -> Result<(Place, Journal), LinkError> {
+    let lock = Lock::acquire(store)?;
+    let folder = store.join(FOLDER);
+    let failed = |source| LinkError::Lock(LockError::Store { store: folder.clone(), source });
+    make_private_folder(&folder).map_err(failed)?;
+    let folder = folder.canonicalize().map_err(failed)?;
+    let exe = env::current_exe().map_err(system("this program has no path"))?;
+    let work = env::current_dir().ok().and_then(|work| work.into_os_string().into_string().ok());
+    let journal = Journal::open(&folder, unix_ms())?;
+    Ok((Place { lock, folder, exe, work }, journal))
+}

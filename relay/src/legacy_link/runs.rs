@@ -1,0 +1,445 @@
+//! The keeper and what it runs.
+
+use std::{collections::BTreeSet, io, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use signalbox_link::crash::{Part, Point, hit};
+use signalbox_schemas::{
+    error::report,
+    id::{CommandId, Nonce},
+    limit::DAY_MS,
+};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    LinkError,
+    pull::cid_of,
+    wire::{Command, Ended, Target},
+    worker::{Done, Worker},
+};
+use crate::{
+    clock::unix_ms,
+    journal::{Entry, Progress, RecordState},
+    keeper::{
+        KeeperError,
+        client::{KeeperClient, KeeperEvent, Welcome},
+        protocol::{Cause, Phase, Refusal, RunStatus, StartRun},
+        signal_number,
+        spool::{left_behind, spooled},
+    },
+    keeper_life::{bring_up, bury, mark},
+    lock::LockError,
+};
+
+/// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made anew.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+/// A command is remembered, and its result kept, for so long after it was granted; ms.
+pub(super) const REMEMBERED_MS: u64 = 8 * DAY_MS;
+/// Output that is kept from the beginning of a run, both streams together, bytes: more than a result can carry.
+const MAX_OUTPUT: u64 = 16 * 1024 * 1024;
+/// Longest text of a command, bytes: what Linux takes as one argument (`MAX_ARG_STRLEN`, with its closing NUL).
+const MAX_COMMAND_BYTES: usize = 128 * 1024 - 1;
+/// Longest text of a command as JSON, bytes: so that it fits a frame to the keeper and a line of the journal.
+const MAX_COMMAND_JSON: usize = 192 * 1024;
+
+/// The keeper, while it is there.
+pub(super) struct Keeper {
+    client: KeeperClient,
+    instance: Nonce,
+    /// How many more starts it takes. Absent when it does not say.
+    pub(super) free: Option<u32>,
+}
+
+/// A command that goes on.
+pub(super) struct Run {
+    /// The keeper's life it belongs to.
+    instance: Nonce,
+    /// The keeper was asked to start it, and answers by then.
+    starting_until: Option<Instant>,
+}
+
+impl Run {
+    /// When the keeper has to have answered.
+    pub(super) fn answer_due(&self) -> Option<Instant> {
+        self.starting_until
+    }
+}
+
+/// What the journal keeps of a command that was granted.
+#[derive(Debug, Serialize, Deserialize)]
+struct Granted {
+    id: String,
+    command: String,
+    timeout_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    folder: Option<String>,
+    expires_at: u64,
+}
+
+/// What the keeper says next.
+pub(super) async fn next_event(keeper: &mut Option<Keeper>) -> KeeperEvent {
+    match keeper {
+        Some(keeper) => keeper.client.next_event().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Worker {
+    pub(super) fn bring_keeper_up(&mut self) {
+        let (folder, exe) = (self.place.folder.clone(), self.place.exe.clone());
+        let up = bring_up(folder, exe, self.counters.clone());
+        self.jobs.spawn_local(async move { Done::Keeper(Box::new(up.await)) });
+    }
+
+    fn lose_keeper(&mut self) {
+        if self.keeper.take().is_some() {
+            self.bring_keeper_up();
+        }
+    }
+
+    pub(super) async fn on_keeper_up(
+        &mut self,
+        (client, welcome): (KeeperClient, Welcome),
+    ) -> Result<(), LinkError> {
+        let instance = welcome.instance;
+        tracing::debug!(pid = welcome.pid, runs = welcome.runs.len(), "Keeper is up");
+        if self.journal.ledger().keeper(instance).is_none() {
+            // A keeper ends when its store is removed: perhaps with the lock, and somebody else took both.
+            match self.place.lock.hold() {
+                Err(error @ LockError::InUse { .. }) => return Err(error.into()),
+                Err(error) => tracing::warn!(error = report(&error), "Store is not locked"),
+                Ok(()) => {}
+            }
+            self.note(Entry::Keeper { mark: mark(&welcome) });
+            self.journal.begin_life(instance);
+        }
+        self.keeper = Some(Keeper { client, instance, free: welcome.free });
+        self.runs.retain(|_, run| run.instance == instance);
+        self.pick_up(instance, welcome.runs).await;
+        self.leave_former_lives(instance);
+        self.look_into_spool();
+        for command in std::mem::take(&mut self.granted) {
+            self.begin(command).await;
+        }
+        Ok(())
+    }
+
+    /// Goes on with what an earlier process of this relay, or an earlier connection, had going.
+    async fn pick_up(&mut self, instance: Nonce, known: Vec<RunStatus>) {
+        let claims = self.journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
+        let claims: Vec<(CommandId, String)> =
+            claims.map(|(cid, _, claimed)| (cid, claimed.spec.clone())).collect();
+        for (cid, spec) in claims {
+            if known.iter().any(|status| status.cid == cid) {
+                self.runs.insert(cid, Run { instance, starting_until: None });
+                continue;
+            }
+            // It may not have reached the keeper. Starting twice is starting once.
+            match serde_json::from_str(&spec) {
+                Ok(granted) => self.start(cid, granted).await,
+                Err(error) => tracing::error!(%cid, %error, "Granted command cannot be read back"),
+            }
+        }
+        for status in known {
+            if self.runs.contains_key(&status.cid) {
+                self.on_status(&status);
+            } else if status.phase == Phase::Ended && !self.unreported.contains(&status.cid) {
+                self.unforgotten.push_back(status.cid);
+            }
+        }
+    }
+
+    /// What a former keeper ran is over, and nobody knows how.
+    fn leave_former_lives(&mut self, instance: Nonce) {
+        let mut former: Vec<(Nonce, CommandId)> = self
+            .journal
+            .ledger()
+            .claims()
+            .map(|(cid, _, claimed)| (claimed.instance, cid))
+            .filter(|(life, _)| *life != instance && !self.burying.contains(life))
+            .collect();
+        former.sort_unstable_by_key(|(life, _)| life.0);
+        for lives in former.chunk_by(|one, other| one.0 == other.0) {
+            let Some((life, _)) = lives.first().copied() else { continue };
+            self.burying.insert(life);
+            let open = lives.iter().map(|(_, cid)| *cid).collect();
+            match self.journal.ledger().keeper(life).cloned() {
+                Some(mark) => {
+                    self.jobs.spawn_local(async move { Done::Buried(bury(mark, open).await) });
+                }
+                None => self.on_buried(life),
+            }
+        }
+    }
+
+    pub(super) fn on_buried(&mut self, instance: Nonce) {
+        self.burying.remove(&instance);
+        let claims = self.journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
+        let lost: Vec<(CommandId, String)> =
+            claims.map(|(cid, _, claimed)| (cid, claimed.spec.clone())).collect();
+        for (cid, spec) in lost {
+            let Ok(granted) = serde_json::from_str::<Granted>(&spec) else { continue };
+            let error = "The relay's keeper ended while the command ran; how the command ended is not known";
+            let bytes = left_behind(&self.place.folder, cid).map(|stream| stream.bytes);
+            self.finish(cid, Ended { bytes, ..Ended::without_a_run(&granted.id, error) });
+        }
+    }
+
+    /// Does what the center granted.
+    pub(super) async fn begin(&mut self, command: Command) {
+        let cid = cid_of(&self.relay_id, &command.id);
+        // The text of a command may hold secrets: its length says enough.
+        let bytes = command.text.len();
+        tracing::info!(command = command.id, bytes, "Command claimed");
+        let refused = match &command.target {
+            Target::Ssh { has_host: false } => Some("SSH target host missing".to_owned()),
+            Target::Ssh { has_host: true } => Some("SSH is not supported by this relay".to_owned()),
+            Target::Unknown(kind) => Some(format!("Unknown target type: {kind}")),
+            Target::Local => too_long(&command.text),
+        };
+        if let Some(error) = refused {
+            return self.finish(cid, Ended::without_a_run(&command.id, error));
+        }
+        let Some(instance) = self.keeper.as_ref().map(|keeper| keeper.instance) else {
+            // It went while the center was asked.
+            self.granted.push(command);
+            return;
+        };
+        hit(Part::Relay, Point::ClaimSent);
+        let expires_at = unix_ms().saturating_add(REMEMBERED_MS);
+        let granted = Granted {
+            id: command.id,
+            command: command.text,
+            timeout_ms: command.timeout_ms,
+            folder: self.place.work.clone(),
+            expires_at,
+        };
+        // Strings and numbers always have a JSON form.
+        let spec = serde_json::to_string(&granted).unwrap_or_default();
+        let claim = Entry::Claim { cid, instance, expires_at, spec, before: Progress::default() };
+        if let Err(error) = self.journal.append(claim) {
+            // A process after this one would not know of it, and could run it again.
+            tracing::error!(error = report(&error), "Command not started");
+            let error = format!("The relay cannot write down that it starts a command: {}", report(&error));
+            return self.finish(cid, Ended::without_a_run(&granted.id, error));
+        }
+        hit(Part::Relay, Point::ClaimAcked);
+        self.start(cid, granted).await;
+    }
+
+    async fn start(&mut self, cid: CommandId, granted: Granted) {
+        let Some(keeper) = &mut self.keeper else { return };
+        keeper.free = keeper.free.map(|free| free.saturating_sub(1));
+        let instance = keeper.instance;
+        let start = StartRun {
+            cid,
+            command: granted.command,
+            timeout_ms: granted.timeout_ms,
+            max_output: MAX_OUTPUT,
+            // What it starts in the background is meant to stay; what holds its pipes belongs to it.
+            leave_children: true,
+            await_pipes: true,
+            expires_at: granted.expires_at,
+            folder: granted.folder,
+        };
+        let until = Instant::now() + KEEPER_PATIENCE;
+        self.runs.insert(cid, Run { instance, starting_until: Some(until) });
+        let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
+        match told {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ KeeperError::Frame(_))) => {
+                self.finish(cid, Ended::without_a_run(&granted.id, report(&error)));
+            }
+            Ok(Err(_)) | Err(_) => self.lose_keeper(),
+        }
+    }
+
+    /// A keeper that answers a start neither with a yes nor with a no hangs: its connection is made anew, and what may not
+    /// have reached it is started again.
+    pub(super) fn check_keeper(&mut self, now: Instant) {
+        if self.runs.values().filter_map(Run::answer_due).any(|until| until <= now) {
+            tracing::error!("Keeper does not answer");
+            self.runs.values_mut().for_each(|run| run.starting_until = None);
+            self.lose_keeper();
+        }
+    }
+
+    pub(super) fn on_keeper(&mut self, event: KeeperEvent) {
+        match event {
+            KeeperEvent::Started { cid } => {
+                hit(Part::Relay, Point::Spawned);
+                if let Some(run) = self.runs.get_mut(&cid) {
+                    run.starting_until = None;
+                }
+            }
+            KeeperEvent::Refused { cid, reason } => self.on_refused(cid, reason),
+            KeeperEvent::Status(status) => self.on_status(&status),
+            KeeperEvent::Gone => {
+                tracing::warn!("Keeper is gone");
+                self.lose_keeper();
+            }
+        }
+    }
+
+    fn on_refused(&mut self, cid: CommandId, reason: Refusal) {
+        if reason == Refusal::Running || self.runs.remove(&cid).is_none() {
+            return;
+        }
+        let error = match reason {
+            Refusal::Forgotten | Refusal::Expired => {
+                "The command was started before; how it ended is not known"
+            }
+            _ => "The relay's keeper takes no more commands",
+        };
+        if let Some(command_id) = self.command_id(cid) {
+            self.finish(cid, Ended::without_a_run(&command_id, error));
+        }
+    }
+
+    fn on_status(&mut self, status: &RunStatus) {
+        if status.phase != Phase::Ended || !self.runs.contains_key(&status.cid) {
+            return;
+        }
+        match self.command_id(status.cid) {
+            Some(command_id) => self.finish(status.cid, ended(&command_id, status)),
+            None => drop(self.runs.remove(&status.cid)),
+        }
+    }
+
+    /// The center's id of a command that goes on.
+    fn command_id(&self, cid: CommandId) -> Option<String> {
+        let claimed = self.journal.ledger().claimed(cid)?;
+        serde_json::from_str::<Granted>(&claimed.spec).ok().map(|granted| granted.id)
+    }
+
+    /// Has the keeper let go of what it need not keep, and replaces one that can remember no more.
+    pub(super) async fn tell_keeper(&mut self) {
+        while let Some(keeper) = &mut self.keeper
+            && let Some(cid) = self.unforgotten.pop_front()
+        {
+            if !matches!(timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await, Ok(Ok(()))) {
+                self.unforgotten.push_front(cid);
+                self.lose_keeper();
+            }
+        }
+        if self.runs.is_empty()
+            && let Some(keeper) = self.keeper.take_if(|keeper| keeper.free == Some(0))
+        {
+            tracing::warn!("Keeper remembers as many commands as it can, and is replaced");
+            let up = bring_up(self.place.folder.clone(), self.place.exe.clone(), self.counters.clone());
+            self.jobs.spawn_local(async move {
+                if let Err(error) = keeper.client.shutdown().await {
+                    tracing::warn!(error = report(&error), "Full keeper not ended");
+                }
+                Done::Keeper(Box::new(up.await))
+            });
+        }
+    }
+
+    /// Looks for output that nobody needs any more.
+    pub(super) fn look_into_spool(&mut self) {
+        let folder = self.place.folder.clone();
+        self.jobs.spawn_blocking(move || Done::Spooled(spooled(&folder)));
+    }
+
+    pub(super) fn on_spooled(&mut self, found: io::Result<BTreeSet<CommandId>>) {
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "Spool not looked into");
+            BTreeSet::new()
+        });
+        for cid in found {
+            let record = self.journal.ledger().record(cid).map(|record| &record.state);
+            let is_open = matches!(record, Some(RecordState::Claimed(_) | RecordState::Reporting(..)));
+            if !is_open && !self.unreported.contains(&cid) && !self.unforgotten.contains(&cid) {
+                self.unforgotten.push_back(cid);
+            }
+        }
+    }
+
+    /// Writes down what can be done without.
+    pub(super) fn note(&mut self, entry: Entry) {
+        if let Err(error) = self.journal.append(entry) {
+            tracing::warn!(error = report(&error), "Journal takes nothing");
+        }
+    }
+}
+
+/// Why a text cannot be run, if it cannot.
+fn too_long(command: &str) -> Option<String> {
+    let bytes = command.len();
+    // A string always has a JSON form.
+    let json = serde_json::to_string(command).map_or(0, |text| text.len());
+    (bytes > MAX_COMMAND_BYTES || json > MAX_COMMAND_JSON).then(|| {
+        format!("The command is {bytes} bytes long, and can be {MAX_COMMAND_BYTES}; put it into a file and run that")
+    })
+}
+
+/// How a command ended, as the center is told.
+fn ended(command_id: &str, status: &RunStatus) -> Ended {
+    let bytes = [status.stdout.bytes, status.stderr.bytes];
+    let duration_ms = status.end.as_ref().map_or(0, |end| end.duration_ms);
+    let (exit_code, error) = match status.end.as_ref().map(|end| &end.cause) {
+        Some(Cause::Exited { code }) => (i32::from(*code), None),
+        Some(Cause::Signalled { name }) => {
+            let code = signal_number(name).map_or(-1, |number| 128 + number);
+            (code, Some(format!("Killed by signal {name}")))
+        }
+        Some(Cause::Timeout { .. }) => (-1, Some("Command timed out".to_owned())),
+        Some(Cause::Cancelled { .. }) => (-1, Some("Command cancelled".to_owned())),
+        Some(Cause::SpawnFailed { message }) => (-1, Some(message.clone())),
+        None => (-1, Some("How the command ended is not known".to_owned())),
+    };
+    let success = exit_code == 0 && error.is_none();
+    Ended { command_id: command_id.to_owned(), success, exit_code, error, duration_ms, bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keeper::protocol::{End, ShellEnd, StreamStatus};
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Cause::Exited { code: 0 }, true, 0, None)]
+    #[case(Cause::Exited { code: 42 }, false, 42, None)]
+    #[case(Cause::Exited { code: 127 }, false, 127, None)]
+    #[case(Cause::Signalled { name: "SIGKILL".into() }, false, 137, Some("Killed by signal SIGKILL"))]
+    #[case(Cause::Signalled { name: "SIGRTMIN+1".into() }, false, 163, Some("Killed by signal SIGRTMIN+1"))]
+    #[case(Cause::Timeout { shell: Some(ShellEnd::Exited(0)) }, false, -1, Some("Command timed out"))]
+    #[case(Cause::Timeout { shell: None }, false, -1, Some("Command timed out"))]
+    #[case(Cause::Cancelled { shell: None }, false, -1, Some("Command cancelled"))]
+    #[case(Cause::SpawnFailed { message: "no".into() }, false, -1, Some("no"))]
+    fn ends_are_told(
+        #[case] cause: Cause,
+        #[case] success: bool,
+        #[case] code: i32,
+        #[case] error: Option<&str>,
+    ) {
+        let stream = |bytes| StreamStatus { bytes, ..StreamStatus::default() };
+        let status = RunStatus {
+            cid: cid_of("r", "c"),
+            phase: Phase::Ended,
+            started_at_ms: 5,
+            pid: None,
+            stdout: stream(1),
+            stderr: stream(2),
+            end: Some(End { ended_at_ms: 9, duration_ms: 4, cause, group_dead: true }),
+        };
+        let expected = Ended {
+            command_id: "c".to_owned(),
+            success,
+            exit_code: code,
+            error: error.map(str::to_owned),
+            duration_ms: 4,
+            bytes: [1, 2],
+        };
+        assert_eq!(ended("c", &status), expected);
+    }
+
+    #[test]
+    fn only_a_text_that_fits_is_run() {
+        assert_eq!(too_long(&"x".repeat(MAX_COMMAND_BYTES)), None);
+        assert!(too_long(&"x".repeat(MAX_COMMAND_BYTES + 1)).is_some());
+        assert!(too_long(&"\u{1}".repeat(40_000)).is_some(), "it is six times as long as JSON");
+    }
+}

@@ -1,0 +1,76 @@
+//! Until the center knows this relay: for as long as it does not say no.
+
+use std::time::Duration;
+
+use tokio::{
+    task::{JoinError, spawn_blocking},
+    time::sleep,
+};
+
+use super::{
+    LinkError,
+    http::Center,
+    wire::{Verdict, Verify, verdict},
+};
+use crate::{
+    backoff::Backoff,
+    enroll::{self, trade},
+    legacy_args::Transport,
+};
+
+/// First and longest wait before a center that says nothing is asked again.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// What the center says of this relay.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) relay_id: String,
+    pub(super) machine_id: String,
+    pub(super) name: String,
+}
+
+/// Asks the center who this relay is. A center that is down now is up later.
+///
+/// # Errors
+/// [`LinkError::Refused`] when it says that the key is not good; [`LinkError::Enrolls`].
+pub(super) async fn introduce(center: &Center, transport: Transport) -> Result<Known, LinkError> {
+    if transport == Transport::Auto {
+        match until_known(center, |center| trade(center).map_err(|error| error.to_string())).await? {
+            enroll::Center::Enrolled(_) => return Err(LinkError::Enrolls),
+            enroll::Center::NotKnown => tracing::debug!("The center does not enrol relays"),
+        }
+    }
+    match until_known(center, verify).await? {
+        Verdict::Valid { relay_id, machine_id, name } => Ok(Known { relay_id, machine_id, name }),
+        Verdict::Invalid(error) | Verdict::Unclear(error) => Err(LinkError::Refused(error)),
+    }
+}
+
+fn verify(center: &Center) -> Result<Verdict, String> {
+    // A string always has a JSON form.
+    let body = serde_json::to_vec(&Verify { api_key: center.key().reveal() }).unwrap_or_default();
+    let answer = center.post_unknown("/relay/verify", &body).map_err(|error| error.to_string())?;
+    match verdict(&answer) {
+        Verdict::Unclear(what) => Err(format!("verification was answered with {what}")),
+        known => Ok(known),
+    }
+}
+
+/// Asks until there is an answer that says something.
+async fn until_known<T: Send + 'static>(
+    center: &Center,
+    ask: fn(&Center) -> Result<T, String>,
+) -> Result<T, JoinError> {
+    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+    loop {
+        let asked = center.clone();
+        match spawn_blocking(move || ask(&asked)).await? {
+            Ok(known) => return Ok(known),
+            Err(error) => {
+                tracing::warn!(error, "The center does not know this relay yet, and is asked again");
+            }
+        }
+        sleep(backoff.delay()).await;
+    }
+}

@@ -1,0 +1,362 @@
+//! What the center and this relay say to each other: bodies, as they are written and as they are read. Pure.
+//!
+//! What is absent is left out and never `null`; what comes as `null` counts as absent. Numbers are those of JavaScript.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use signalbox_schemas::limit::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS};
+use ureq::http::StatusCode;
+
+use super::http::Answer;
+
+/// Longest id of a command or of a push that is taken, bytes.
+const MAX_ID_BYTES: usize = 1024;
+/// Longest text of the center's that is shown, characters.
+const MAX_SHOWN_CHARS: usize = 200;
+
+/// A number as JavaScript prints it: without a decimal point where there is nothing behind it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Number(f64);
+
+impl Number {
+    /// Two decimals, rounded as JavaScript's `Math.round` does: half goes up.
+    pub(crate) fn hundredths(value: f64) -> Self {
+        Self((value * 100.0 + 0.5).floor() / 100.0)
+    }
+
+    /// A whole number, rounded the same way.
+    pub(crate) fn whole(value: f64) -> Self {
+        Self((value + 0.5).floor())
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[expect(clippy::cast_possible_truncation, reason = "compared with what it was made of")]
+        let whole = self.0 as i64;
+        #[expect(clippy::cast_precision_loss, reason = "compared with what it was made of")]
+        let is_whole = (whole as f64).to_bits() == self.0.to_bits();
+        if is_whole { serializer.serialize_i64(whole) } else { serializer.serialize_f64(self.0) }
+    }
+}
+
+/// What the center says of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It knows it.
+    Valid {
+        /// What it calls this relay; empty when it does not say.
+        relay_id: String,
+        /// What it calls the machine, and what people do.
+        machine_id: String,
+        name: String,
+    },
+    /// It does not, or does not let it in.
+    Invalid(String),
+    /// It says nothing that can be relied on.
+    Unclear(String),
+}
+
+/// Reads the answer to a question about a key. Its body counts and not its status, except that a plain refusal is one.
+pub(crate) fn verdict(answer: &Answer) -> Verdict {
+    let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let body = object(answer);
+    let text = |name: &str| {
+        let value = body.as_ref().and_then(|body| body.get(name)).and_then(Value::as_str);
+        value.map(shown).unwrap_or_default()
+    };
+    match body.as_ref().and_then(|body| body.get("valid")) {
+        Some(valid) if is_truthy(valid) => {
+            let relay_id = body.as_ref().and_then(|body| id(body, "assignmentId")).unwrap_or_default();
+            Verdict::Valid { relay_id, machine_id: text("machineId"), name: text("name") }
+        }
+        Some(_) => Verdict::Invalid(text("error")),
+        None if refused => Verdict::Invalid(text("error")),
+        None => {
+            let body = shown(&String::from_utf8_lossy(&answer.body));
+            Verdict::Unclear(format!("{} {}: {body}", answer.status, shown(&answer.content_type)))
+        }
+    }
+}
+
+/// A command as the center offers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Command {
+    pub(crate) id: String,
+    /// For `sh -c`.
+    pub(crate) text: String,
+    pub(crate) target: Target,
+    /// 1 to 172,800,000.
+    pub(crate) timeout_ms: u64,
+}
+
+/// Where a command is to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// On this machine.
+    Local,
+    /// On one that this machine reaches.
+    Ssh {
+        /// Absent and empty are the same.
+        has_host: bool,
+    },
+    /// On something that is not known here.
+    Unknown(String),
+}
+
+/// The commands in an answer, and how many entries are none. `None` when it is no list.
+pub(crate) fn commands(answer: &Answer) -> Option<(Vec<Command>, usize)> {
+    let body = object(answer)?;
+    let entries = body.get("commands")?.as_array()?;
+    let commands: Vec<Command> = entries.iter().filter_map(command).collect();
+    let broken = entries.len() - commands.len();
+    Some((commands, broken))
+}
+
+fn command(entry: &Value) -> Option<Command> {
+    let entry = entry.as_object()?;
+    let text = |name: &str| entry.get(name).and_then(Value::as_str);
+    let target = match text("targetType")? {
+        "local" => Target::Local,
+        "ssh" => Target::Ssh { has_host: text("targetHost").is_some_and(|host| !host.is_empty()) },
+        other => Target::Unknown(shown(other)),
+    };
+    let timeout = entry.get("timeoutMs").and_then(Value::as_f64);
+    let timeout_ms = timeout.map_or(DEFAULT_TIMEOUT_MS, clamped);
+    Some(Command { id: id(entry, "_id")?, text: text("command")?.to_owned(), target, timeout_ms })
+}
+
+/// A time limit within what a keeper takes.
+fn clamped(timeout_ms: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast of a float saturates"
+    )]
+    let timeout_ms = timeout_ms as u64;
+    timeout_ms.clamp(*TIMEOUT_MS.start(), *TIMEOUT_MS.end())
+}
+
+/// Whether an answer grants what was asked for. Its status does not matter.
+pub(crate) fn is_granted(answer: &Answer) -> bool {
+    object(answer).is_some_and(|body| body.get("success").is_some_and(is_truthy))
+}
+
+/// How many pushes wait, as the answer to a report says.
+pub(crate) fn pending_pushes(answer: &Answer) -> bool {
+    let pending = object(answer).and_then(|body| body.get("pendingConfigPushes")?.as_f64());
+    pending.is_some_and(|pending| pending > 0.0)
+}
+
+/// Something that the center wants to be set.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Push {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    /// JSON.
+    pub(crate) payload: String,
+}
+
+/// The pushes in an answer, whatever the center calls them. No list is an empty one.
+pub(crate) fn pushes(answer: &Answer) -> Vec<Push> {
+    let Some(body) = object(answer) else { return Vec::new() };
+    let list = ["pushes", "configPushes"].into_iter().find_map(|name| body.get(name)?.as_array());
+    let push = |entry: &Value| {
+        let entry = entry.as_object()?;
+        let text = |name: &str| Some(entry.get(name)?.as_str()?.to_owned());
+        Some(Push { id: id(entry, "_id")?, kind: text("pushType")?, payload: text("payload")? })
+    };
+    list.map(|list| list.iter().filter_map(push).collect()).unwrap_or_default()
+}
+
+/// `{"apiKey"}`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Verify<'a> {
+    pub(crate) api_key: &'a str,
+}
+
+/// `{"commandId"}`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Claim<'a> {
+    pub(crate) command_id: &'a str,
+}
+
+/// What became of a push.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ack<'a> {
+    pub(crate) push_id: &'a str,
+    pub(crate) success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error_message: Option<String>,
+}
+
+/// How a command ended, but for its output; that is put in between. Also what the journal keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// The center's id of the command.
+    pub(crate) command_id: String,
+    pub(crate) success: bool,
+    pub(crate) exit_code: i32,
+    /// Absent where the exit code says it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    pub(crate) duration_ms: u64,
+    /// Bytes that were written to stdout and stderr, kept or not.
+    pub(crate) bytes: [u64; 2],
+}
+
+impl Ended {
+    /// The end of a command that did not come to an end of its own.
+    pub(crate) fn without_a_run(command_id: &str, error: impl Into<String>) -> Self {
+        let (command_id, error) = (command_id.to_owned(), Some(error.into()));
+        Self { command_id, success: false, exit_code: -1, error, duration_ms: 0, bytes: [0; 2] }
+    }
+}
+
+/// JavaScript's idea of a yes.
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(yes) => *yes,
+        Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+/// The body, if it says that it is JSON and is an object.
+fn object(answer: &Answer) -> Option<Map<String, Value>> {
+    if !answer.content_type.contains("application/json") {
+        return None;
+    }
+    serde_json::from_slice(&answer.body).ok()
+}
+
+fn id(entry: &Map<String, Value>, name: &str) -> Option<String> {
+    let id = entry.get(name)?.as_str()?;
+    (1..=MAX_ID_BYTES).contains(&id.len()).then(|| id.to_owned())
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN_CHARS).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    /// A JSON answer.
+    pub(crate) fn json_answer(status: u16, body: &Value) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            content_type: "application/json; charset=utf-8".to_owned(),
+            body: body.to_string().into_bytes(),
+        }
+    }
+
+    #[rstest]
+    #[case(0.0, "0")]
+    #[case(100.0, "100")]
+    #[case(4.3, "4.3")]
+    #[case(17.515, "17.52")]
+    #[case(17.514_999, "17.51")]
+    #[case(251.97, "251.97")]
+    #[case(0.005, "0.01")]
+    fn numbers_print_as_in_javascript(#[case] value: f64, #[case] text: &str) {
+        assert_eq!(serde_json::to_string(&Number::hundredths(value)).unwrap(), text);
+    }
+
+    #[rstest]
+    #[case(24_106.5, "24107")]
+    #[case(24_106.49, "24106")]
+    fn whole_numbers_have_no_point(#[case] value: f64, #[case] text: &str) {
+        assert_eq!(serde_json::to_string(&Number::whole(value)).unwrap(), text);
+    }
+
+    #[rstest]
+    #[case(200, json!({"valid": true, "assignmentId": "a", "machineId": "m", "name": "n"}), "valid")]
+    #[case(500, json!({"valid": true, "assignmentId": "a", "machineId": "m", "name": "n"}), "valid")]
+    #[case(200, json!({"valid": false, "error": "no"}), "invalid")]
+    #[case(403, json!({"valid": false, "error": "no"}), "invalid")]
+    #[case(200, json!({"valid": null, "error": "no"}), "invalid")]
+    #[case(401, json!({"error": "no"}), "invalid")]
+    #[case(500, json!({"error": "no"}), "unclear")]
+    #[case(404, json!({}), "unclear")]
+    #[case(200, json!([true]), "unclear")]
+    fn a_key_is_judged_by_the_body(#[case] status: u16, #[case] body: Value, #[case] expected: &str) {
+        let [relay_id, machine_id, name] = ["a", "m", "n"].map(str::to_owned);
+        match verdict(&json_answer(status, &body)) {
+            valid @ Verdict::Valid { .. } => {
+                assert_eq!((expected, valid), ("valid", Verdict::Valid { relay_id, machine_id, name }));
+            }
+            Verdict::Invalid(error) => assert_eq!((expected, error.as_str()), ("invalid", "no")),
+            Verdict::Unclear(_) => assert_eq!(expected, "unclear"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_unclear_unless_it_is_a_refusal() {
+        let html = |status| Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            content_type: "text/html".to_owned(),
+            body: br#"{"valid": true}"#.to_vec(),
+        };
+        assert!(matches!(verdict(&html(200)), Verdict::Unclear(_)));
+        assert!(matches!(verdict(&html(401)), Verdict::Invalid(_)));
+    }
+
+    #[test]
+    fn commands_are_read_strictly_one_by_one() {
+        let body = json!({"commands": [
+            {"_id": "c1", "command": "true", "targetType": "local", "timeoutMs": 1500.0, "createdAt": 1, "targetPort": 22},
+            {"_id": "c2", "command": "true", "targetType": "ssh", "targetHost": null, "timeoutMs": 0},
+            {"_id": "c3", "command": "true", "targetType": "ssh", "targetHost": "h", "timeoutMs": 1e12},
+            {"_id": "c4", "command": "true", "targetType": "winrm", "timeoutMs": -3},
+            {"_id": "c5", "command": "true", "targetType": "local"},
+            {"_id": "", "command": "true", "targetType": "local"},
+            {"_id": "c6", "command": 7, "targetType": "local"},
+            null,
+        ]});
+        let (read, broken) = commands(&json_answer(200, &body)).unwrap();
+        let read: Vec<_> =
+            read.into_iter().map(|command| (command.id, command.target, command.timeout_ms)).collect();
+        let expected = [
+            ("c1", Target::Local, 1500),
+            ("c2", Target::Ssh { has_host: false }, 1),
+            ("c3", Target::Ssh { has_host: true }, 172_800_000),
+            ("c4", Target::Unknown("winrm".to_owned()), 1),
+            ("c5", Target::Local, 30_000),
+        ];
+        assert_eq!(read, expected.map(|(id, target, timeout)| (id.to_owned(), target, timeout)));
+        assert_eq!(broken, 3);
+        assert_eq!(commands(&json_answer(200, &json!({}))), None);
+        assert_eq!(commands(&json_answer(200, &json!({"commands": 1}))), None);
+    }
+
+    #[rstest]
+    #[case(json!({"success": true}), true)]
+    #[case(json!({"success": 1}), true)]
+    #[case(json!({"success": false}), false)]
+    #[case(json!({"success": null}), false)]
+    #[case(json!({"error": "x"}), false)]
+    #[case(json!("success"), false)]
+    fn a_grant_is_a_yes(#[case] body: Value, #[case] granted: bool) {
+        assert_eq!(is_granted(&json_answer(400, &body)), granted);
+    }
+
+    #[test]
+    fn pushes_are_read_under_both_names() {
+        let push = json!({"_id": "p", "pushType": "t", "payload": "{}", "createdAt": 1});
+        for name in ["pushes", "configPushes"] {
+            let read = pushes(&json_answer(200, &json!({name: [push, {"_id": "q"}]})));
+            let [id, kind, payload] = ["p", "t", "{}"].map(str::to_owned);
+            assert_eq!(read, [Push { id, kind, payload }]);
+        }
+        assert_eq!(pushes(&json_answer(200, &json!({}))), []);
+    }
+}

@@ -1,0 +1,243 @@
+//! The loop that owns everything. Whatever takes time is a job in its set and comes back as a [`Done`].
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    io,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use signalbox_schemas::{
+    id::{CommandId, Nonce},
+    limit::HOUR_MS,
+};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    LinkError,
+    config::Config,
+    http::{Answer, Center, NoAnswer},
+    pull::Pull,
+    results::Taken,
+    runs::{Keeper, Run, next_event},
+    signs::Signs,
+    wire::Command,
+};
+use crate::{
+    clock::unix_ms,
+    counters::Counters,
+    journal::{Journal, Rewritten},
+    keeper::client::{KeeperClient, Welcome},
+    lock::Lock,
+    metrics::Sampler,
+};
+
+/// Runs at once, and results that are sent at once.
+pub(super) const MAX_PARALLEL: usize = 4;
+/// A relay that is told to stop waits so long for the answer to a claim.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time from a line in the journal to the `fdatasync` for it and for those that followed.
+const SYNC_AFTER: Duration = Duration::from_millis(20);
+/// A journal that could not be written anew is left alone for so long.
+const REWRITE_AGAIN: Duration = Duration::from_mins(1);
+
+/// What became of a job.
+pub(super) enum Done {
+    /// The keeper is up.
+    Keeper(Box<(KeeperClient, Welcome)>),
+    /// A former keeper is gone, with all it ran.
+    Buried(Nonce),
+    Polled(Result<Answer, NoAnswer>),
+    Claimed(Box<Command>, Result<Answer, NoAnswer>),
+    Result(CommandId, Taken),
+    Beaten(Result<Answer, NoAnswer>),
+    /// Whether the center has something to be set.
+    Reported(Box<Sampler>, bool),
+    Configured(Option<Duration>),
+    Spooled(io::Result<BTreeSet<CommandId>>),
+    Synced(io::Result<()>),
+    Rewritten(io::Result<Rewritten>),
+}
+
+/// Where a relay finds its things.
+pub(super) struct Place {
+    /// The right to the store.
+    pub(super) lock: Lock,
+    /// What this transport keeps.
+    pub(super) folder: PathBuf,
+    /// This program, for the keeper.
+    pub(super) exe: PathBuf,
+    /// Where commands begin, if that can be said.
+    pub(super) work: Option<String>,
+}
+
+/// The loop's state.
+pub(super) struct Worker {
+    pub(super) center: Center,
+    pub(super) relay_id: String,
+    pub(super) place: Place,
+    pub(super) journal: Journal,
+    pub(super) counters: Counters,
+    pub(super) keeper: Option<Keeper>,
+    /// Keepers whose end is being made sure of.
+    pub(super) burying: HashSet<Nonce>,
+    pub(super) runs: HashMap<CommandId, Run>,
+    /// What was granted and waits for a keeper: one at most, since nothing is claimed without one.
+    pub(super) granted: Vec<Command>,
+    /// What the keeper is to let go of, once there is one.
+    pub(super) unforgotten: VecDeque<CommandId>,
+    /// Ended commands whose result the center has not taken.
+    pub(super) unreported: HashSet<CommandId>,
+    pub(super) senders: Rc<Semaphore>,
+    pub(super) pull: Pull,
+    pub(super) signs: Signs,
+    pub(super) config: Arc<Config>,
+    pub(super) jobs: JoinSet<Done>,
+    sync_at: Option<Instant>,
+    is_syncing: bool,
+    rewrite_at: Option<Instant>,
+    prune_at: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(
+        center: Center,
+        relay_id: String,
+        (place, journal): (Place, Journal),
+        poll_interval: Duration,
+        heartbeat_interval: Duration,
+    ) -> Self {
+        if journal.broken_lines > 0 {
+            tracing::warn!(lines = journal.broken_lines, "Journal has broken lines");
+        }
+        let config = Config::new(center.clone(), relay_id.clone(), &place.folder);
+        let status_interval = config.status_interval().unwrap_or(heartbeat_interval);
+        Self {
+            config: Arc::new(config),
+            center,
+            relay_id,
+            place,
+            journal,
+            counters: Counters::default(),
+            keeper: None,
+            burying: HashSet::new(),
+            runs: HashMap::new(),
+            granted: Vec::new(),
+            unforgotten: VecDeque::new(),
+            unreported: HashSet::new(),
+            senders: Rc::new(Semaphore::new(MAX_PARALLEL)),
+            pull: Pull::new(poll_interval),
+            signs: Signs::new(heartbeat_interval, status_interval),
+            jobs: JoinSet::new(),
+            sync_at: None,
+            is_syncing: false,
+            rewrite_at: None,
+            prune_at: Instant::now() + Duration::from_millis(HOUR_MS),
+        }
+    }
+
+    /// Runs until `stop` comes.
+    ///
+    /// # Errors
+    /// When a job panicked: then nothing can be relied on, and a new process picks everything up. When the store was
+    /// removed and is another relay's now.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), LinkError> {
+        tokio::pin!(stop);
+        self.bring_keeper_up();
+        self.send_waiting();
+        // In this order, and nothing else before it: a center may show what a relay can do before it gives it work.
+        self.report();
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                () = &mut stop => return self.wind_down().await,
+                event = next_event(&mut self.keeper) => self.on_keeper(event),
+                Some(done) = self.jobs.join_next() => self.on_done(done?).await?,
+                () = sleep_until(due) => self.on_time(Instant::now()),
+            }
+            self.pull();
+            self.tell_keeper().await;
+            self.look_after_journal();
+        }
+    }
+
+    /// Hears what a claim that is on its way came to: what is granted then would otherwise be nobody's.
+    async fn wind_down(&mut self) -> Result<(), LinkError> {
+        let until = Instant::now() + LAST_WORDS;
+        while self.pull.is_claiming() {
+            match timeout_at(until, self.jobs.join_next()).await {
+                Ok(Some(done)) => self.on_done(done?).await?,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&self) -> Instant {
+        let keeper = self.runs.values().filter_map(Run::answer_due).min();
+        let optional = [self.sync_at, self.rewrite_at, self.pull_due(), self.signs.due(), keeper];
+        optional.into_iter().flatten().fold(self.prune_at, Instant::min)
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        self.give_signs(now);
+        self.check_keeper(now);
+        if self.sync_at.take_if(|at| *at <= now).is_some()
+            && let Some(file) = self.journal.take_dirty()
+        {
+            self.is_syncing = true;
+            self.jobs.spawn_blocking(move || Done::Synced(file.and_then(|file| file.sync_data())));
+        }
+        // The loop goes on to try again.
+        self.rewrite_at.take_if(|at| *at <= now);
+        if self.prune_at <= now {
+            self.prune_at = now + Duration::from_millis(HOUR_MS);
+            self.journal.prune(unix_ms());
+            self.look_into_spool();
+        }
+    }
+
+    async fn on_done(&mut self, done: Done) -> Result<(), LinkError> {
+        match done {
+            Done::Keeper(up) => self.on_keeper_up(*up).await?,
+            Done::Buried(instance) => self.on_buried(instance),
+            Done::Polled(answer) => self.on_polled(answer),
+            Done::Claimed(command, answer) => self.on_claimed(*command, answer).await,
+            Done::Result(cid, taken) => self.on_result(cid, &taken),
+            Done::Beaten(answer) => self.on_beaten(answer),
+            Done::Reported(sampler, has_pushes) => self.on_reported(*sampler, has_pushes),
+            Done::Configured(interval) => self.on_configured(interval),
+            Done::Spooled(found) => self.on_spooled(found),
+            Done::Synced(synced) => {
+                self.is_syncing = false;
+                if let Err(error) = synced {
+                    tracing::warn!(%error, "Journal is not on disk");
+                }
+            }
+            Done::Rewritten(written) => {
+                if let Err(error) = self.journal.end_rewrite(written) {
+                    self.rewrite_at = Some(Instant::now() + REWRITE_AGAIN);
+                    tracing::warn!(%error, "Journal not written anew");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after_journal(&mut self) {
+        if self.sync_at.is_none() && !self.is_syncing && self.journal.is_dirty() {
+            self.sync_at = Some(Instant::now() + SYNC_AFTER);
+        }
+        if self.rewrite_at.is_none() && self.journal.wants_rewrite() {
+            let draft = self.journal.begin_rewrite();
+            self.jobs.spawn_blocking(move || Done::Rewritten(draft.write()));
+        }
+    }
+}
