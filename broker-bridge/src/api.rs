@@ -6,6 +6,7 @@
 pub mod assignments;
 pub mod commands;
 pub mod credentials;
+pub mod enrol;
 pub mod exec;
 pub(crate) mod heard;
 pub mod machines;

@@ -51,6 +51,10 @@ pub struct ServeArgs {
     /// The broker to join.
     #[arg(long, value_name = "URL", env = "SIGNALBOX_NATS", required_unless_present = "embedded_broker")]
     pub nats: Option<String>,
+    /// Where relays that enrol are told to find the broker; repeat it for several [default: where this bridge finds it,
+    /// and on the host that the relay asked if that is this one].
+    #[arg(long, value_name = "URL")]
+    pub relay_nats: Vec<String>,
     /// Start a broker and see that it runs.
     #[arg(long)]
     pub embedded_broker: bool,

@@ -30,8 +30,10 @@ pub enum ConfigError {
         value: String,
     },
     /// No URL that a NATS client takes.
-    #[error("--nats is `{value}`, which is no URL like nats://127.0.0.1:4222")]
+    #[error("{flag} is `{value}`, which is no URL like nats://127.0.0.1:4222")]
     Url {
+        /// The flag.
+        flag: &'static str,
         /// What was given.
         value: String,
     },
@@ -81,6 +83,8 @@ pub struct ServeConfig {
     pub http: SocketAddr,
     /// The broker.
     pub broker: BrokerConfig,
+    /// Where relays are told to find it; empty: where this bridge finds it.
+    pub relay_nats: Vec<String>,
 }
 
 impl ServeConfig {
@@ -102,9 +106,13 @@ impl ServeConfig {
                 restart: !args.no_restart,
             }),
             Some(url) if is_url(url) => BrokerConfig::Join(url.clone()),
-            other => return Err(ConfigError::Url { value: other.clone().unwrap_or_default() }),
+            other => return Err(no_url("--nats", other.as_deref().unwrap_or_default())),
         };
-        Ok(Self { state_dir, data, http: address("--http", &args.http)?, broker })
+        let relay_nats = args.relay_nats.clone();
+        if let Some(url) = relay_nats.iter().find(|url| !is_url(url)) {
+            return Err(no_url("--relay-nats", url));
+        }
+        Ok(Self { state_dir, data, http: address("--http", &args.http)?, broker, relay_nats })
     }
 }
 
@@ -139,6 +147,10 @@ fn address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
     value.parse().map_err(|_| ConfigError::Address { flag, value: value.to_owned() })
 }
 
+fn no_url(flag: &'static str, value: &str) -> ConfigError {
+    ConfigError::Url { flag, value: value.to_owned() }
+}
+
 fn is_url(text: &str) -> bool {
     let schemes = ["nats://", "tls://", "ws://", "wss://"];
     schemes.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
@@ -163,6 +175,7 @@ mod tests {
     #[case(&["--nats", "127.0.0.1:4222"], "--nats")]
     #[case(&["--nats", "nats://"], "--nats")]
     #[case(&["--nats", "nats://h", "--http", "4280"], "--http")]
+    #[case(&["--nats", "nats://h", "--relay-nats", "tls://a", "--relay-nats", "b:1"], "--relay-nats is `b:1`")]
     #[case(&["--embedded-broker", "--nats-listen", "localhost"], "--nats-listen")]
     #[case(&["--embedded-broker", "--nats-listen", "127.0.0.1:99999"], "--nats-listen")]
     fn mistakes_name_their_flag(#[case] args: &[&str], #[case] flag: &str) {

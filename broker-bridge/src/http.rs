@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+mod enroll;
 mod health;
 mod legacy;
 mod problem;
@@ -20,7 +21,7 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::FutureExt as _;
-use signalbox_schemas::error::ErrorCode;
+use signalbox_schemas::{enrol, error::ErrorCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -29,7 +30,7 @@ use self::{
     connection::{Bounded, Pace, Patience},
     problem::Refusal,
 };
-use crate::api::Api;
+use crate::api::{Api, enrol::Enroller};
 
 /// After a stop, connections that are not done by then are dropped.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -50,6 +51,8 @@ pub struct Front {
     pub api: Arc<Api>,
     /// The administrators' bearer token.
     pub admin_token: String,
+    /// What enrols relays that bring an API key; absent: they are told that nobody does.
+    pub enroller: Option<Enroller>,
     /// Whether this bridge dispatches now.
     pub holds_lease: Box<dyn Fn() -> bool + Send + Sync>,
     /// A directory for bodies that are too large for memory.
@@ -107,6 +110,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&shared), auth::require));
     let router = Router::new()
         .route("/health", get(health::health))
+        .route(enrol::PATH, post(enroll::enroll))
         .nest("/api/v1", v1)
         .route("/relay/{*path}", any(legacy::serve))
         .fallback(no_such_path)
@@ -180,6 +184,7 @@ mod tests {
         let front = Front {
             api: Arc::clone(&api),
             admin_token: "t".to_owned(),
+            enroller: None,
             holds_lease: Box::new(|| false),
             spool: std::env::temp_dir(),
         };

@@ -12,6 +12,7 @@
 //! | `jwt` | NATS tokens, written and read |
 //! | `accounts` | accounts and users from the permission table |
 //! | `creds` | login files |
+//! | `relay_logins` | logins for relays that enrol |
 //! | `fleet` | the authors document, and what a machine is given |
 //! | `public` | public halves of keys, for a bridge that must not have the rest |
 //! | `state_dir` | the directory: whose it is, private files, atomic writes |
@@ -22,6 +23,7 @@ mod fleet;
 mod jwt;
 mod keys;
 mod public;
+mod relay_logins;
 mod state_dir;
 
 use std::{
@@ -40,6 +42,7 @@ use signalbox_schemas::{
 
 use accounts::{AccountKeys, UserKind};
 pub use keys::Secret;
+pub use relay_logins::RelayLogins;
 pub use state_dir::StateDirError;
 pub(crate) use state_dir::write_private;
 
@@ -159,7 +162,7 @@ pub fn init(wanted: &Init, now_ms: u64) -> Result<(), InitError> {
     let own = fleet::OwnAuthors { ws: &ws, operators: &operators, bridge: bridge.public() };
     own.ensure(&layout, &fleet, now_ms)?;
     // After the document that names them: what a bridge reads fits together at any point.
-    public::ensure(&layout, fleet.public(), &known)?;
+    public::ensure(&layout, fleet.public(), &accounts.relay_account(), &known)?;
 
     let known = known_machines(&layout)?.into_iter().map(|record| record.id).collect();
     for id in with_known(&wanted.machines, known) {
@@ -290,6 +293,8 @@ pub struct Identity {
     pub admin_token: Secret,
     /// What API keys are hashed with.
     pub pepper: [u8; 32],
+    /// What makes logins for relays that enrol; absent where its seed is kept elsewhere.
+    pub relay_logins: Option<RelayLogins>,
     /// The authors document, opened.
     pub authors: Authors,
     /// The same: its envelope's exact bytes.
@@ -301,7 +306,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a state directory; writes nothing. Of all seeds it reads the bridge's own and its login.
+    /// Reads a state directory; writes nothing. Of all seeds it reads the bridge's own, its login, and where it is there
+    /// the one that signs logins of relays.
     ///
     /// # Errors
     /// [`InitError`], with [`StateDirError::Missing`] when `init` was never there.
@@ -332,6 +338,7 @@ impl Identity {
             bridge_key: Arc::new(read_seed("bridge")?),
             admin_token: Secret::new(state_dir::require_private(&layout.admin_token())?),
             pepper: keys::read_pepper(&layout.seed(PEPPER))?,
+            relay_logins: RelayLogins::load(&layout)?,
             machines: known_machines(&layout)?,
             operators,
             authors,
@@ -462,6 +469,10 @@ mod tests {
         }
         let after = Identity::load(&root).unwrap();
         assert_eq!((after.fleet_key, after.operators), (before.fleet_key, before.operators));
+        assert!(
+            before.relay_logins.is_some() && after.relay_logins.is_none(),
+            "relays are enrolled with a key"
+        );
         // A fleet key that is elsewhere is not replaced.
         let authors = fs::read(layout.authors()).unwrap();
         let refused = init(&wanted(&root, &[]), NOW_MS);

@@ -148,7 +148,9 @@ pub async fn serve(config: &ServeConfig, stop: &CancellationToken) -> Result<(),
         supervisor.spawn(broker.supervise(broker_stop.clone()));
         lock
     });
-    let bridge = Bridge { id, identity: Arc::new(identity), nats, broker_pid, data: config.data.clone() };
+    let relay_nats = config.relay_nats.clone();
+    let data = config.data.clone();
+    let bridge = Bridge { id, identity: Arc::new(identity), nats, relay_nats, broker_pid, data };
     let served = tokio::select! {
         served = bridge.run(listener, stop) => served,
         Some(ended) = supervisor.join_next() => match ended {

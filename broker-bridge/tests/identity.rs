@@ -15,13 +15,15 @@ use async_nats::{Client, ConnectOptions, HeaderMap, Subscriber, connection::Stat
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::join_all};
 use nkeys::KeyPair;
+use rstest::rstest;
 use serde_json::{Value, json};
-use signalbox_bridge::identity::{Init, init};
+use signalbox_bridge::identity::{Init, RelayLogins, init};
 use signalbox_link::{Link, Login, Options};
 use signalbox_schemas::{
     id::{MachineId, OperatorId},
     layout::Layout,
     limit::RELAY_PAYLOAD_BYTES,
+    relay_files::login_file,
     stream,
 };
 use signalbox_testkit::{Broker, eventually};
@@ -96,6 +98,20 @@ impl Fleet {
     async fn relay(&self, machine: &str) -> Result<Client> {
         let creds = self.layout.machines_dir().join(machine).join("relay.creds");
         connect(&self.broker.url(), &creds, Some(&format!("_INBOX_{machine}"))).await
+    }
+
+    /// Sees that `demo-1` has a login of this kind.
+    fn log_in(&self, via: Via) -> Result<()> {
+        if via == Via::Enrolment {
+            let logins = RelayLogins::load(&self.layout)?.context("no seed for logins")?;
+            let (_, seed) = self.login("demo-1")?;
+            let key = KeyPair::from_seed(&seed)?.public_key().parse()?;
+            let now_ms = u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_millis())?;
+            let mid = MachineId::new("demo-1")?.token();
+            let file = login_file(&logins.mint(&mid, &key, now_ms)?, &seed);
+            std::fs::write(self.layout.relay_creds(&mid), file)?;
+        }
+        Ok(())
     }
 
     /// Token and seed of a machine's login.
@@ -244,9 +260,22 @@ fn stream_api(name: &str, inbox: &str) -> Vec<(String, String)> {
     ]
 }
 
+/// How a relay came to its login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Via {
+    /// `init` made it.
+    Init,
+    /// It has enrolled.
+    Enrolment,
+}
+
+#[rstest]
+#[case(Via::Init)]
+#[case(Via::Enrolment)]
 #[tokio::test]
-async fn a_relay_does_what_the_table_says() -> Result<()> {
+async fn a_relay_does_what_the_table_says(#[case] via: Via) -> Result<()> {
     let fleet = Fleet::start().await?;
+    fleet.log_in(via)?;
     let relay = fleet.relay("demo-1").await?;
     let mut live = relay.subscribe("live.mbox.main.demo-1").await?;
     assert_eq!(ask(&relay, OWN_MAILBOX, "").await.as_deref(), Some("mailbox of demo-1"));
@@ -285,9 +314,13 @@ async fn a_relay_does_what_the_table_says() -> Result<()> {
     .await
 }
 
+#[rstest]
+#[case(Via::Init)]
+#[case(Via::Enrolment)]
 #[tokio::test]
-async fn a_relay_stores_and_reads_nothing_else() -> Result<()> {
+async fn a_relay_stores_and_reads_nothing_else(#[case] via: Via) -> Result<()> {
     let fleet = Fleet::start().await?;
+    fleet.log_in(via)?;
     let before = fleet.stored().await?;
     let relay = fleet.relay("demo-1").await?;
 

@@ -43,8 +43,8 @@ const ACKS_IN_FLIGHT: usize = 5_000;
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `nats://`, `tls://`, `ws://` or `wss://` with host and port. Without user and password: those would be read
-    /// in lists of processes and in logs.
+    /// `nats://`, `tls://`, `ws://` or `wss://` with host and port; several are separated by commas, and any of them will
+    /// do. Without user and password: those would be read in lists of processes and in logs.
     pub url: String,
     /// Name shown in the broker's list of connections.
     pub name: String,
@@ -166,11 +166,12 @@ impl Link {
     /// # Errors
     /// [`ConnectError`]; with `retry_forever` only for a URL that is none.
     pub async fn connect(options: Options) -> Result<Self, ConnectError> {
-        let address = address(&options.url)?;
+        let addresses = options.url.split(',').map(address).collect::<Result<Vec<_>, _>>()?;
+        // One that asks for it speaks for all: the login would go to the others in the clear.
+        let needs_tls = addresses.iter().any(ServerAddr::tls_required);
         let url = options.url.clone();
         let watcher = Arc::new(Watcher::default());
-        let connecting =
-            connect_options(&options, &watcher).require_tls(address.tls_required()).connect(address);
+        let connecting = connect_options(&options, &watcher).require_tls(needs_tls).connect(addresses);
         // The client bounds each of its steps, and tries every address of a name.
         let connected = tokio::time::timeout(FIRST_CONNECT, connecting).await;
         let client = connected

@@ -91,8 +91,9 @@ impl Identity {
     pub fn read(creds: &Path) -> Result<Self, IdentityError> {
         let folder = creds.parent().unwrap_or(Path::new(""));
         let config = Config::read(&folder.join(RELAY_TOML))?;
-        let login_text = read_secret(creds)?;
-        let login = Login::from_creds(&login_text)
+        // Read once for its mode, and from then on at each login: it may be renewed meanwhile.
+        read_secret(creds)?;
+        let login = Login::from_creds_file(creds)
             .map_err(|source| IdentityError::Login { path: creds.to_owned(), source })?;
         let claims = login.claims();
         if claims.name != config.mid.as_str() {

@@ -5,6 +5,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use signalbox_schemas::signed::PublicKey;
+
 use crate::api_key::ApiKey;
 
 /// What `--help` prints.
@@ -17,6 +19,8 @@ Usage: signalbox-relay <API_KEY> <URL> [options]
 Options:
   --api-key-file <path>       file with the key, readable by this user alone
   --transport <auto|http>     auto: enrol where the center can, or else speak HTTP (default: auto)
+  --fleet-key <key>           the key that signs who may author what (default: the one that the center tells first,
+                              over https or on this machine)
   --poll-interval <ms>        between two questions for commands, at least 1000 (default: 5000)
   --heartbeat-interval <ms>   between two signs of life, at least 5000 (default: 30000)
   --log-level <level>         debug, info, warn or error (default: info)
@@ -63,6 +67,8 @@ pub struct Options {
     pub store_dir: Option<PathBuf>,
     /// How the center is spoken to.
     pub transport: Transport,
+    /// The key that signs who may author what, if it is known beforehand.
+    pub fleet_key: Option<PublicKey>,
     /// Options that were given and change nothing.
     pub without_effect: Vec<&'static str>,
     /// All arguments but the key and where it is.
@@ -167,6 +173,7 @@ pub fn parse(args: &[String], has_variable: bool) -> Result<Asked, LineError> {
         log_level: LogLevel::Info,
         store_dir: None,
         transport: Transport::Auto,
+        fleet_key: None,
         without_effect: Vec::new(),
         others: Vec::new(),
     };
@@ -211,6 +218,7 @@ impl Reading {
                 ineffective("--public-api-module", "requires a module name argument")?;
             }
             "--transport" => options.transport = transport(value)?,
+            "--fleet-key" => options.fleet_key = Some(fleet_key(value)?),
             "--api-key-file" => {
                 self.key_file = Some(text("--api-key-file", "requires a path argument")?.into());
                 return Ok(());
@@ -276,6 +284,12 @@ fn transport(value: Option<&String>) -> Result<Transport, LineError> {
         Some("http") => Ok(Transport::Http),
         _ => Err(LineError::Value { option: "--transport", rule: "must be one of: auto, http" }),
     }
+}
+
+fn fleet_key(value: Option<&String>) -> Result<PublicKey, LineError> {
+    let rule = "must be a public key, U and 55 more characters";
+    let key = value.and_then(|value| value.parse().ok());
+    key.ok_or(LineError::Value { option: "--fleet-key", rule })
 }
 
 /// A URL with a scheme and without a slash at its end.
@@ -351,6 +365,8 @@ mod tests {
     #[case("k u --component-name --x", "--component-name requires a name argument")]
     #[case("k u --public-api-module", "--public-api-module requires a module name argument")]
     #[case("k u --transport nats", "--transport must be one of: auto, http")]
+    #[case("k u --fleet-key", "--fleet-key must be a public key, U and 55 more characters")]
+    #[case("k u --fleet-key Uabc", "--fleet-key must be a public key, U and 55 more characters")]
     #[case("u --api-key-file", "--api-key-file requires a path argument")]
     #[case("k u --api-key-file f", "API_KEY is given as an argument and by --api-key-file")]
     #[case("k\u{e9}y u", "API_KEY must be 1 to 4096 visible ASCII characters")]
@@ -392,6 +408,10 @@ mod tests {
     #[test]
     fn what_is_handed_on_says_the_same_without_the_key() {
         let first = options("k u --poll-interval 2000");
+        let key = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+        let pinned = options(&format!("k u --fleet-key {key}"));
+        assert_eq!(pinned.fleet_key, Some(key.parse().unwrap()));
+        assert_eq!(options(&format!("- {}", pinned.others.join(" "))).fleet_key, pinned.fleet_key);
         let again = options(&format!("- {}", first.others.join(" ")));
         assert_eq!((again.poll_interval, again.url), (first.poll_interval, first.url));
         let of_file = options("u --api-key-file f --store-dir d --component-name c");

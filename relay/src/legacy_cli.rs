@@ -68,6 +68,7 @@ fn run(options: Options) -> ExitCode {
         url: options.url,
         key,
         transport: options.transport,
+        fleet_key: options.fleet_key,
         store_dir: options.store_dir,
         poll_interval: options.poll_interval,
         heartbeat_interval: options.heartbeat_interval,

@@ -1,7 +1,7 @@
 //! A center that is spoken to by HTTP alone, with an API key: it is asked for commands, and told how they ended.
 //!
 //! ```text
-//! enroll? ─▶ verify ─▶ store ─▶ status ─▶ config ─▶ loop: commands ─▶ claim ─▶ keeper ─▶ result
+//! enrol? ─▶ verify ─▶ store ─▶ status ─▶ config ─▶ loop: commands ─▶ claim ─▶ keeper ─▶ result
 //!                                                    │                                  ▲ until it is taken
 //!                                                    └ heartbeat, status, config        └ journal, spool
 //! ```
@@ -36,26 +36,26 @@ use std::{
     time::Duration,
 };
 
+use signalbox_schemas::signed::PublicKey;
 use tokio::task::{JoinError, LocalSet};
 
 use crate::{
     api_key::ApiKey,
     clock::unix_ms,
+    enroll::{EnrollError, Folder, LOOK_EVERY, Renewal, Terms},
     journal::{Journal, JournalError},
     keeper::make_private_folder,
     legacy_args::Transport,
     lock::{Lock, LockError},
-    serve::stop_signal,
+    serve::{ServeError, run_enrolled, stop_signal},
 };
 
 use http::{Center, UrlError};
-use startup::Known;
+use startup::{Introduced, Known};
 use worker::{Place, Worker};
 
 /// Name of the store in the home folder.
 const STORE: &str = ".signalbox-relay";
-/// What is in the store of an enrolled relay.
-const IDENTITY: &str = "identity/creds";
 /// Folder of this transport in the store.
 const FOLDER: &str = "http";
 /// Threads for what blocks: a question for commands, a claim, results, heartbeat, status, settings, the disk.
@@ -72,6 +72,8 @@ pub struct Start {
     pub transport: Transport,
     /// Where the store is, if not at its usual place.
     pub store_dir: Option<PathBuf>,
+    /// The key that signs who may author what, if it is known beforehand.
+    pub fleet_key: Option<PublicKey>,
     /// From the beginning of a question for commands to that of the next one.
     pub poll_interval: Duration,
     /// Between two signs of life, and between two reports until the center says otherwise.
@@ -89,16 +91,20 @@ pub enum LinkError {
     NoHome,
     /// The store is an enrolled relay's.
     #[error(
-        "`{}` is the store of an enrolled relay, which does not go back to an API key; use another --store-dir",
+        "`{}` is the store of an enrolled relay, which does not go back to unsigned work: leave --transport http out, \
+         or use another --store-dir",
         store.display()
     )]
     IsEnrolled {
         /// The store.
         store: PathBuf,
     },
-    /// The center wants an enrolled relay.
-    #[error("the center enrols relays, which this version cannot answer; use --transport http")]
-    Enrolls,
+    /// The center enrols relays, and not this one.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    /// An enrolled relay cannot run.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// The center does not let this relay in.
     #[error("API key verification failed: {0}")]
     Refused(String),
@@ -135,16 +141,17 @@ pub fn run_blocking(start: Start) -> Result<(), LinkError> {
     let home = || env::var_os("HOME").filter(|home| !home.is_empty());
     let usual = || home().map(|home| PathBuf::from(home).join(STORE));
     let store = start.store_dir.or_else(usual).ok_or(LinkError::NoHome)?;
-    if store.join(IDENTITY).exists() {
+    if start.transport == Transport::Http && Folder::of(&store).is_enrolled().map_err(EnrollError::from)? {
         return Err(LinkError::IsEnrolled { store });
     }
+    let terms = Terms { fleet_key: start.fleet_key };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .map_err(system("no runtime"))?;
     let intervals = [start.poll_interval, start.heartbeat_interval];
-    let served = LocalSet::new().block_on(&runtime, serve(center, start.transport, store, intervals));
+    let served = LocalSet::new().block_on(&runtime, serve(center, start.transport, store, terms, intervals));
     // A request that is being held must not hold the end.
     runtime.shutdown_background();
     served
@@ -154,6 +161,7 @@ async fn serve(
     center: Center,
     transport: Transport,
     store: PathBuf,
+    terms: Terms,
     [poll_interval, heartbeat_interval]: [Duration; 2],
 ) -> Result<(), LinkError> {
     let stop = stop_signal().map_err(system("no signals"))?;
@@ -165,9 +173,15 @@ async fn serve(
             tracing::info!("Relay stopped");
             return Ok(());
         }
-        known = startup::introduce(&center, transport) => known?,
+        known = startup::introduce(&center, transport, &store, &terms) => known?,
     };
-    let Known { relay_id, machine_id, name } = known;
+    let Known { relay_id, machine_id, name } = match known {
+        Introduced::Known(known) => known,
+        Introduced::Enrolled(ready, lock) => {
+            let renewal = Renewal { center, store: store.clone(), terms, look_every: LOOK_EVERY };
+            return Ok(run_enrolled(&store, lock, ready, renewal, stop).await?);
+        }
+    };
     tracing::info!(relay_id, machine_id, name, "API key verified");
     let worker = Worker::new(center, relay_id, place(&store)?, poll_interval, heartbeat_interval);
     let ended = worker.run(stop).await;

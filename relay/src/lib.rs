@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`args`], [`config`], [`identity`], [`lock`] | what it is told, who it is, its store |
 //! | [`legacy_args`], [`api_key`], [`legacy_cli`], `legacy_log` | the same of the positional command line |
-//! | `enroll`, [`legacy_link`] | centers that are spoken to by HTTP |
+//! | [`enroll`], [`legacy_link`] | centers that know this relay by an API key |
 //! | `agent` | the loop that owns everything |
 //! | `gate`, `policy`, `reconcile`, `run` | decisions; pure |
 //! | `claim`, `outbox`, `output` | what goes out, until it is acknowledged |
@@ -25,7 +25,7 @@ mod claim;
 mod clock;
 pub mod config;
 mod counters;
-mod enroll;
+pub mod enroll;
 mod gate;
 mod heartbeat;
 pub mod identity;

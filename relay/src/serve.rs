@@ -1,7 +1,10 @@
 //! Running a relay from its files until it is told to stop.
 
 use std::{
-    env, io,
+    convert::Infallible,
+    env,
+    future::pending,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +18,7 @@ use tokio::{
 use crate::{
     agent::{Agent, Place},
     clock::unix_ms,
+    enroll::{Ready, Renewal},
     identity::{Identity, IdentityError},
     journal::{Journal, JournalError},
     lock::{Lock, LockError},
@@ -72,17 +76,48 @@ pub fn run_blocking(store: &Path, creds: &Path, url: &str) -> Result<(), ServeEr
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .map_err(system("no runtime"))?;
-    let served = LocalSet::new()
-        .block_on(&runtime, serve(identity, Place { store, lock, exe }, journal, url.to_owned()));
+    let stopped = async {
+        let stop = stop_signal().map_err(system("no signals"))?;
+        serve(identity, Place { store, lock, exe }, journal, url, pending(), stop).await
+    };
+    let served = LocalSet::new().block_on(&runtime, stopped);
     // A look at a hanging file system must not hold the end.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(identity: Identity, place: Place, journal: Journal, url: String) -> Result<(), ServeError> {
+/// Runs a relay that has enrolled until `stop`, and renews its login meanwhile.
+///
+/// # Errors
+/// [`ServeError`].
+pub(crate) async fn run_enrolled(
+    store: &Path,
+    lock: Lock,
+    ready: Ready,
+    renewal: Renewal,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let system = |what| move |source| ServeError::System { what, source };
+    let identity = Identity::read(&ready.creds)?;
+    let store = store.canonicalize().map_err(system("the store has no path"))?;
+    let exe = env::current_exe().map_err(system("this program has no path"))?;
+    let journal = Journal::open(&store, unix_ms())?;
+    let nats = ready.nats.clone();
+    serve(identity, Place { store, lock, exe }, journal, &nats, renewal.run(ready), stop).await
+}
+
+/// Runs a relay until `stop`. `beside` runs for as long.
+async fn serve(
+    identity: Identity,
+    place: Place,
+    journal: Journal,
+    url: &str,
+    beside: impl Future<Output = Infallible>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let config = &identity.config;
     // It refuses a URL with a password in it, so that the next line can show the URL.
-    let link = Link::connect(Options::relay(&url, config.mid.as_str(), identity.login.clone())).await?;
+    let link = Link::connect(Options::relay(url, config.mid.as_str(), identity.login.clone())).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         machine = %config.mid,
@@ -92,10 +127,12 @@ async fn serve(identity: Identity, place: Place, journal: Journal, url: String) 
         max_parallel = config.max_parallel,
         "relay starts"
     );
-    let stop = stop_signal().map_err(|source| ServeError::System { what: "no signals", source })?;
     let nats = Nats::new(link, config.ws.clone(), config.mid.clone(), identity.public_key().clone());
     let agent = Agent::new(identity, place, nats.clone(), journal);
-    let ended = agent.run(stop).await;
+    let ended = tokio::select! {
+        ended = agent.run(stop) => ended,
+        never = beside => match never {},
+    };
     nats.close(CLOSE_WAIT).await;
     tracing::info!("relay stopped");
     ended

@@ -9,6 +9,8 @@ mod commands;
 #[cfg(feature = "crash-points")]
 #[path = "legacy/crash.rs"]
 mod crash;
+#[path = "legacy/enrol.rs"]
+mod enrol;
 #[path = "legacy/harness.rs"]
 mod harness;
 #[path = "legacy/protocol.rs"]

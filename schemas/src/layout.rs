@@ -11,6 +11,7 @@
 //! STATE/operators.json              who the operators are: public keys only
 //! STATE/keys/NAME.seed              fleet, operator-local, bridge (signing); accounts and their signing keys
 //! STATE/keys/fleet.pub              the public half of the fleet key: all that a bridge needs of it
+//! STATE/keys/relay.pub              the public half of the key of the relays' account, for bridges that enrol
 //! STATE/creds/NAME.creds            ctrl, bridge, operator-local (login only)
 //! STATE/machines/MID/relay.creds    login only; beside it signing.seed and relay.toml
 //! STATE/machines/MID/store/         journal, spool, keeper socket; may be deleted
@@ -98,6 +99,11 @@ impl Layout {
     /// The public half of the fleet key.
     pub fn fleet_pub(&self) -> PathBuf {
         self.root.join("keys").join("fleet.pub")
+    }
+
+    /// The public half of the key of the relays' account.
+    pub fn relay_account_pub(&self) -> PathBuf {
+        self.root.join("keys").join("relay.pub")
     }
 
     /// The bearer token of HTTP administrators.

@@ -18,6 +18,7 @@
 //! | [`output`] | headers of output chunks |
 //! | [`authors`] | who may author what |
 //! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
+//! | [`enrol`], [`relay_files`] | how a relay gets its login, and the files that it runs on |
 //! | [`relay`], [`credential`], [`config`] | what relays of the old contract report, and what they are given |
 //! | [`selector`] | which machines are meant |
 //! | [`api`] | operations, views and feeds |
@@ -30,6 +31,7 @@ mod bytes;
 pub mod command;
 pub mod config;
 pub mod credential;
+pub mod enrol;
 pub mod error;
 pub mod heartbeat;
 pub mod id;
@@ -40,6 +42,7 @@ pub mod output;
 pub mod permission;
 pub mod record;
 pub mod relay;
+pub mod relay_files;
 pub mod run;
 pub mod selector;
 pub mod signed;

@@ -27,6 +27,7 @@ use signalbox_schemas::{
     command::{self, CommandSpec, Grant, Part, SshTarget},
     config::{ConfigPushRecord, PushState, PushType},
     credential::{CredentialMeta, CredentialType, SharedCredentialRecord, StorageMode},
+    enrol::{Enrolled, Enrolment},
     error::{ErrorCode, Problem},
     heartbeat::{Disk, Facts, Heartbeat, LegacyBeat, Metrics},
     id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
@@ -253,6 +254,18 @@ fn what_relays_sign() {
             reason: LostReason::KeeperGone,
             lost_at: NOW,
             known_bytes: [5, 0],
+        },
+        3,
+    );
+    signed(
+        &Enrolment {
+            ws: Some(ws()),
+            login_key: key(4).public().clone(),
+            signing_key: key(3).public().clone(),
+            hostname: "web-1".into(),
+            version: "0.1.0".into(),
+            requested_at: NOW,
+            allow_legacy: false,
         },
         3,
     );
@@ -511,6 +524,17 @@ fn what_bridges_answer() {
     plain("previewed", &Previewed { targets: vec![target] });
     plain("accepted", &Accepted { id: cid(), targets: vec![machine()], cursor: "CMD:1".into() });
     plain("cancelling", &Cancelling { cancelling: 1 });
+    let enrolled = Enrolled {
+        ws: ws(),
+        machine_id: machine(),
+        token: mid(),
+        assignment_id: "0193a2b4-0000-7000-8000-00000000a551".into(),
+        name: "web".into(),
+        jwt: "ey".into(),
+        nats: vec!["nats://broker:4222".into()],
+        fleet_key: key(6).public().clone(),
+    };
+    plain("enrolled", &enrolled);
     let view = MachineView {
         id: machine(),
         token: mid(),

@@ -77,6 +77,11 @@ impl AccountKeys {
         })
     }
 
+    /// The public key of the relays' account.
+    pub(crate) fn relay_account(&self) -> String {
+        self.relay.public_key()
+    }
+
     /// The system account's public key.
     pub(crate) fn system_account(&self) -> String {
         self.system.public_key()
@@ -150,20 +155,17 @@ impl AccountKeys {
             UserKind::Operator => (&self.ops, &self.ops_signing),
         };
         let issuer_account = account.public_key();
-        let tags = [format!("permissions:{}", permission::VERSION)];
         let nats = match kind {
             UserKind::Ctrl => json!({
                 "type": "user",
                 "version": 2,
                 "issuer_account": issuer_account,
-                "tags": tags,
+                "tags": tags(),
                 "subs": UNLIMITED,
                 "data": UNLIMITED,
                 "payload": UNLIMITED,
             }),
-            UserKind::Relay | UserKind::Operator => {
-                json!({ "type": "user", "version": 2, "issuer_account": issuer_account, "tags": tags })
-            }
+            UserKind::Relay | UserKind::Operator => scoped_user(&issuer_account),
         };
         let mut claims = Claims::new(name, key.to_owned(), iat, nats);
         claims.exp = Some(iat + USER_VALID_SECS);
@@ -205,6 +207,16 @@ impl AccountKeys {
         })
         .collect()
     }
+}
+
+/// The broker's part of a token that a scoped key signs: permissions or limits of its own would have it refused.
+pub(crate) fn scoped_user(issuer_account: &str) -> Value {
+    json!({ "type": "user", "version": 2, "issuer_account": issuer_account, "tags": tags() })
+}
+
+/// Says from which table the permissions came.
+fn tags() -> [String; 1] {
+    [format!("permissions:{}", permission::VERSION)]
 }
 
 fn kind(crossing: Crossing) -> &'static str {

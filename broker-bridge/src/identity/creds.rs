@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nkeys::{KeyPair, KeyPairType};
+use signalbox_schemas::relay_files::{SEED_LINES, TOKEN_LINES, login_file};
 
 use super::{
     InitError,
@@ -11,11 +12,6 @@ use super::{
     keys::{self, Secret},
     state_dir,
 };
-
-const TOKEN_BEGIN: &str = "-----BEGIN NATS USER JWT-----";
-const TOKEN_END: &str = "------END NATS USER JWT------";
-const SEED_BEGIN: &str = "-----BEGIN USER NKEY SEED-----";
-const SEED_END: &str = "------END USER NKEY SEED------";
 
 /// Sees that `path` logs `name` in, and answers its public login key.
 ///
@@ -31,38 +27,28 @@ pub(crate) fn ensure(
     let login = match &old {
         Some(old) => {
             let unreadable = || InitError::Key { what: path.display().to_string() };
-            let seed = between(old.text(), SEED_BEGIN, SEED_END).ok_or_else(unreadable)?;
+            let seed = between(old.text(), SEED_LINES).ok_or_else(unreadable)?;
             keys::pair_from(&Secret::new(seed.into()), &KeyPairType::User, path)?
         }
         None => KeyPair::new_user(),
     };
     let key = login.public_key();
-    let token = old.as_ref().and_then(|old| between(old.text(), TOKEN_BEGIN, TOKEN_END));
+    let token = old.as_ref().and_then(|old| between(old.text(), TOKEN_LINES));
     let is_current = token.is_some_and(|token| {
         jwt::read(token).is_some_and(|claims| claims.sub == key)
             && accounts.is_current(token, kind, name, now_secs)
     });
     if !is_current {
         let token = accounts.user(kind, name, &key, now_secs)?;
-        let text = Secret::new(render(&token, keys::seed_of(&login)?.text()).into_bytes());
+        let text = Secret::new(login_file(&token, keys::seed_of(&login)?.text()).into_bytes());
         state_dir::write_private(path, text.bytes())?;
     }
     Ok(key)
 }
 
-fn between<'a>(text: &'a str, begin: &str, end: &str) -> Option<&'a str> {
+fn between<'a>(text: &'a str, (begin, end): (&str, &str)) -> Option<&'a str> {
     let (_, rest) = text.split_once(begin)?;
     rest.split_once(end).map(|(inner, _)| inner.trim())
-}
-
-fn render(token: &str, seed: &str) -> String {
-    format!(
-        "{TOKEN_BEGIN}\n{token}\n{TOKEN_END}\n\n\
-         ************************* IMPORTANT *************************\n\
-         The seed below proves who you are to the broker. Keep it secret.\n\n\
-         {SEED_BEGIN}\n{seed}\n{SEED_END}\n\n\
-         *************************************************************\n"
-    )
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use signalbox_schemas::{
     layout::{self, Layout},
     limit::{AUTHORS_VALID_MS, DAY_MS},
     record::{MachineRecord, RelayKeys},
+    relay_files::relay_toml,
     signed::{PublicKey, Signed, SigningKey},
 };
 
@@ -20,8 +21,6 @@ use super::{
 
 /// The authors document is issued anew when less than this is left of its 90 days.
 const RENEW_BEFORE_MS: u64 = 45 * DAY_MS;
-/// Commands that a machine runs at the same time, unless its owner says otherwise.
-const MAX_PARALLEL: u32 = 4;
 
 /// The signing key at `path`, made at first use.
 pub(crate) fn signing_key(path: &std::path::Path) -> Result<SigningKey, InitError> {
@@ -158,22 +157,6 @@ pub(crate) fn read_record(path: &std::path::Path) -> Result<Option<MachineRecord
     record.map(Some).map_err(|source| InitError::Record { path: path.to_owned(), source })
 }
 
-fn relay_toml(ws: &Workspace, id: &MachineId, fleet: &PublicKey) -> String {
-    // Printable text in JSON quotes is the same text in TOML.
-    let id = serde_json::Value::from(id.as_str());
-    format!(
-        "# What this machine's relay is and allows. The owner's word: nothing that is pushed overrides it.\n\
-         workspace = \"{ws}\"\n\
-         machine_id = {id}\n\
-         # Signs the document that says who may author what.\n\
-         fleet_key = \"{fleet}\"\n\
-         # Commands that run at the same time.\n\
-         max_parallel = {MAX_PARALLEL}\n\
-         # What only an operator's own signature may start here. Add \"command\" to shut the bridge out too.\n\
-         require_operator_signature = [\"root\", \"terminal\", \"config\", \"credential\"]\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,15 +195,5 @@ mod tests {
         );
         let kept = changed.next(Some(&next), now + 46 * DAY_MS).unwrap();
         assert_eq!(kept.former_bridges, next.former_bridges);
-    }
-
-    #[test]
-    fn the_configuration_of_a_machine_is_toml_for_every_id() {
-        for id in ["web-1", "größe \"1\"", "a\\b", "emoji 🚦"] {
-            let text = relay_toml(&Workspace::main(), &MachineId::new(id).unwrap(), &key());
-            let line = text.lines().find(|line| line.starts_with("machine_id")).unwrap();
-            let quoted = line.split_once(" = ").unwrap().1;
-            assert_eq!(serde_json::from_str::<String>(quoted).unwrap(), id);
-        }
     }
 }

@@ -22,7 +22,10 @@ use tracing::{info, warn};
 
 use super::{ServeError, publish};
 use crate::{
-    api::{Api, Settings},
+    api::{
+        Api, Settings,
+        enrol::{Brokers, Enroller},
+    },
     broker_link::{BrokerLink, until_answered},
     core::{self, Core, CoreConfig, CoreError},
     http,
@@ -60,6 +63,8 @@ pub(super) struct Bridge {
     pub(super) identity: Arc<Identity>,
     /// The broker's URL.
     pub(super) nats: String,
+    /// Where relays are told to find it; empty: there.
+    pub(super) relay_nats: Vec<String>,
     /// The embedded broker.
     pub(super) broker_pid: Option<u32>,
     /// Where the view is kept.
@@ -101,6 +106,19 @@ impl Bridge {
             warn!("links were not closed in time");
         }
         served
+    }
+
+    fn enroller(&self) -> Option<Enroller> {
+        let Identity { relay_logins, fleet_key, .. } = &*self.identity;
+        let Some(logins) = relay_logins else {
+            info!("no relay can enrol here: the seed that signs logins of relays is not here");
+            return None;
+        };
+        let brokers = match self.relay_nats.as_slice() {
+            [] => Brokers::Own(self.nats.clone()),
+            named => Brokers::Named(named.to_vec()),
+        };
+        Some(Enroller::new(logins.clone(), fleet_key.clone(), brokers))
     }
 
     fn ready(&self, address: SocketAddr) -> Ready {
@@ -146,6 +164,7 @@ impl Bridge {
         let front = http::Front {
             api: Arc::clone(&api),
             admin_token: identity.admin_token.text().to_owned(),
+            enroller: self.enroller(),
             holds_lease: Box::new(move || lease.borrow().is_some()),
             // On the disk that the view is on, which is one: elsewhere temporary files may be memory.
             spool: data.clone(),

@@ -11,6 +11,7 @@ use signalbox_schemas::{
     record::{AssignmentRecord, table},
     relay::{LegacyMetrics, RelayRecord},
     run::{RunFacts, RunState},
+    signed::PublicKey,
 };
 
 use super::View;
@@ -43,6 +44,11 @@ impl View {
     /// The assignment that an API key with this hash stands for, also one that was removed.
     pub(crate) fn assignment_by_key(&self, hash: &str) -> Option<AssignmentRecord> {
         self.shared.memory().assignments.by_key(hash).cloned()
+    }
+
+    /// Whether a machine has or had this signing key.
+    pub(crate) fn had_key(&self, mid: &MachineToken, key: &PublicKey) -> bool {
+        self.shared.memory().machines.get(mid).is_some_and(|machine| machine.keys.contains(key))
     }
 
     /// An assignment that was not removed.

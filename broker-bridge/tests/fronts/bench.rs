@@ -102,6 +102,7 @@ impl Bench {
         let front = http::Front {
             api: Arc::clone(&api),
             admin_token: TOKEN.to_owned(),
+            enroller: None,
             holds_lease: Box::new(move || lease.borrow().is_some()),
             spool: std::env::temp_dir(),
         };

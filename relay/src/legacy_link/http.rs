@@ -15,6 +15,8 @@ use ureq::{
     tls::{Certificate, RootCerts, TlsConfig},
 };
 
+use signalbox_schemas::enrol::KEY_HEADER;
+
 use crate::api_key::ApiKey;
 
 /// A center that does not take a connection for this long is not there.
@@ -30,8 +32,6 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// A connection is used again for so long: a question a few seconds after the last one costs no handshake, and most centers
 /// and proxies keep it for longer.
 const MAX_IDLE: Duration = Duration::from_secs(30);
-/// Header with the key.
-const KEY_HEADER: &str = "x-api-key";
 
 /// The URL is none that a center can be at. Never retryable.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum UrlError {
 /// No answer came. Retryable.
 #[derive(Debug, thiserror::Error)]
 #[error("{method} {path} was not answered: {source}")]
-pub(crate) struct NoAnswer {
+pub struct NoAnswer {
     method: Method,
     path: String,
     source: ureq::Error,
@@ -70,6 +70,7 @@ pub(crate) struct Center {
     agent: Agent,
     base: String,
     key: ApiKey,
+    is_private: bool,
 }
 
 impl Center {
@@ -107,10 +108,16 @@ impl Center {
             Some("http") => config,
             _ => return Err(UrlError::Invalid),
         };
-        if uri.scheme_str() == Some("http") && !is_this_machine(authority.host()) {
+        let is_private = uri.scheme_str() == Some("https") || is_this_machine(authority.host());
+        if !is_private {
             tracing::warn!("The center is spoken to without encryption: the API key can be read on the way");
         }
-        Ok(Self { agent: config.build().into(), base: base.to_owned(), key })
+        Ok(Self { agent: config.build().into(), base: base.to_owned(), key, is_private })
+    }
+
+    /// Whether nobody on the way can change what is said.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// The key itself, for the one body that it goes into.
@@ -210,6 +217,14 @@ mod tests {
     #[case("http://a b", false)]
     fn only_a_url_of_a_host_is_taken(#[case] url: &str, #[case] taken: bool) {
         assert_eq!(Center::new(url, ApiKey::new("k").unwrap()).is_ok(), taken);
+    }
+
+    #[rstest]
+    #[case("https://center", true)]
+    #[case("http://127.0.0.1:1", true)]
+    #[case("http://center", false)]
+    fn who_is_on_the_way_is_known(#[case] url: &str, #[case] is_private: bool) {
+        assert_eq!(Center::new(url, ApiKey::new("k").unwrap()).unwrap().is_private(), is_private);
     }
 
     #[rstest]

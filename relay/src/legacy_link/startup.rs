@@ -1,6 +1,6 @@
 //! Until the center knows this relay: for as long as it does not say no.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use tokio::{
     task::{JoinError, spawn_blocking},
@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    enroll::{self, trade},
+    enroll::{EnrollError, Ready, Terms, enrol},
     legacy_args::Transport,
+    lock::Lock,
 };
 
 /// First and longest wait before a center that says nothing is asked again.
@@ -30,19 +31,37 @@ pub(super) struct Known {
     pub(super) name: String,
 }
 
+/// How this relay works for the center from now on.
+#[derive(Debug)]
+pub(super) enum Introduced {
+    /// By HTTP, as this relay.
+    Known(Known),
+    /// By NATS, with this login and the store's lock.
+    Enrolled(Ready, Lock),
+}
+
 /// Asks the center who this relay is. A center that is down now is up later.
 ///
 /// # Errors
-/// [`LinkError::Refused`] when it says that the key is not good; [`LinkError::Enrolls`].
-pub(super) async fn introduce(center: &Center, transport: Transport) -> Result<Known, LinkError> {
+/// [`LinkError::Refused`] when it says that the key is not good; [`LinkError::Enroll`].
+pub(super) async fn introduce(
+    center: &Center,
+    transport: Transport,
+    store: &Path,
+    terms: &Terms,
+) -> Result<Introduced, LinkError> {
     if transport == Transport::Auto {
-        match until_known(center, |center| trade(center).map_err(|error| error.to_string())).await? {
-            enroll::Center::Enrolled(_) => return Err(LinkError::Enrolls),
-            enroll::Center::NotKnown => tracing::debug!("The center does not enrol relays"),
+        match enrol(center, store, terms).await {
+            Ok(Some((ready, lock))) => return Ok(Introduced::Enrolled(ready, lock)),
+            Ok(None) => tracing::debug!("The center does not enrol relays"),
+            Err(EnrollError::Refused(error)) => return Err(LinkError::Refused(error)),
+            Err(error) => return Err(error.into()),
         }
     }
     match until_known(center, verify).await? {
-        Verdict::Valid { relay_id, machine_id, name } => Ok(Known { relay_id, machine_id, name }),
+        Verdict::Valid { relay_id, machine_id, name } => {
+            Ok(Introduced::Known(Known { relay_id, machine_id, name }))
+        }
         Verdict::Invalid(error) | Verdict::Unclear(error) => Err(LinkError::Refused(error)),
     }
 }

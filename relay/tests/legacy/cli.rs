@@ -225,16 +225,3 @@ async fn the_store_is_at_home_and_made_only_for_a_good_key() -> Result<()> {
     assert_eq!(lines(&store.join("relay.lock"))?.len(), 1);
     Ok(())
 }
-
-#[tokio::test]
-async fn the_store_of_an_enrolled_relay_is_left_alone() -> Result<()> {
-    let center = Center::start().await?;
-    let machine = Machine::new()?;
-    fs::create_dir_all(machine.store().join("identity"))?;
-    fs::write(machine.store().join("identity/creds"), "")?;
-    let relay = machine.relay(&center)?;
-    assert_eq!(relay.wait(PATIENCE).await?.code(), Some(1));
-    assert!(relay.stderr()?.contains("is the store of an enrolled relay"), "{}", relay.stderr()?);
-    assert_eq!(center.requests().len(), 0);
-    Ok(())
-}

@@ -3,6 +3,7 @@
 mod cli;
 mod console;
 mod crash;
+mod enrol;
 mod facts;
 mod hostile;
 mod lifecycle;
