@@ -83,6 +83,14 @@ pub enum InitError {
         /// The cause.
         source: serde_json::Error,
     },
+    /// A machine's configuration is none.
+    #[error("{} is not valid; correct it", .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
     /// The owner has taken the fleet key elsewhere.
     #[error("{} is not there, and the fleet key is needed; put it back, or remove {} for a new fleet that no relay trusts yet", .seed.display(), .public.display())]
     NoFleetKey {
@@ -405,6 +413,22 @@ mod tests {
         let mut all = BTreeMap::new();
         files(dir, &mut all);
         all
+    }
+
+    #[test]
+    fn a_machine_takes_old_relays_when_its_own_file_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        let machine = || Identity::load(&root).unwrap().machines.remove(0);
+        init(&wanted(&root, &["demo-1"]), NOW_MS).unwrap();
+        assert!(!machine().takes_legacy());
+        let path = Layout::new(&root).machine_dir(&machine().token).join("relay.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("allow_legacy = false", "allow_legacy = true")).unwrap();
+        init(&wanted(&root, &[]), NOW_MS).unwrap();
+        assert!(machine().takes_legacy());
+        fs::write(&path, "allow_legacy = 7").unwrap();
+        assert!(matches!(init(&wanted(&root, &[]), NOW_MS), Err(InitError::Config { .. })));
     }
 
     #[test]

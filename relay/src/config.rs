@@ -6,6 +6,7 @@
 //! fleet_key = "U…"
 //! max_parallel = 4
 //! require_operator_signature = ["root", "terminal", "config", "credential"]
+//! allow_legacy = false
 //! ```
 
 use std::{fs, io, path::PathBuf};
@@ -37,6 +38,9 @@ pub struct Config {
     pub max_parallel: u32,
     /// What a bridge may not author on this machine.
     pub require_operator_signature: Vec<Right>,
+    /// Whether relays of the old contract, which check no signature, may take this machine's work too. Whoever keeps the
+    /// record of the machine is told at `init` and at enrolment.
+    pub allow_legacy: bool,
 }
 
 /// `relay.toml` cannot be used. Never retryable without help.
@@ -85,6 +89,8 @@ struct File {
     max_parallel: u32,
     #[serde(default)]
     require_operator_signature: Vec<Right>,
+    #[serde(default)]
+    allow_legacy: bool,
 }
 
 fn default_max_parallel() -> u32 {
@@ -116,6 +122,7 @@ impl Config {
             fleet_key: file.fleet_key,
             max_parallel: file.max_parallel,
             require_operator_signature: file.require_operator_signature,
+            allow_legacy: file.allow_legacy,
         })
     }
 }

@@ -35,7 +35,7 @@ use ureq::http::StatusCode;
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
-    config::ConfigError,
+    config::{Config, ConfigError},
     legacy_link::http::{Center, NoAnswer},
     lock::{Lock, LockError},
     metrics,
@@ -231,7 +231,7 @@ fn trade_blocking(center: &Center, store: &Path, terms: &Terms) -> Result<Outcom
         return Err(EnrollError::InTheClear);
     }
     let keys = folder.keys()?;
-    let enrolment = enrolment(&keys, pinned.as_ref().map(|(_, config)| config.ws.clone()));
+    let enrolment = enrolment(&keys, pinned.as_ref().map(|(_, config)| config));
     let body = Signed::sign(&enrolment, &keys.signing)?.to_json();
     let Said::Enrolled(enrolled) = answer::read(&center.post(PATH, &body)?)? else {
         return Ok(Outcome::NotKnown);
@@ -248,21 +248,21 @@ fn trade_blocking(center: &Center, store: &Path, terms: &Terms) -> Result<Outcom
     }))
 }
 
-fn enrolment(keys: &Keys, ws: Option<signalbox_schemas::id::Workspace>) -> Enrolment {
+fn enrolment(keys: &Keys, pinned: Option<&Config>) -> Enrolment {
     let mut hostname = metrics::facts().hostname;
     hostname.retain(|letter| !letter.is_control());
     while hostname.len() > HOSTNAME_BYTES {
         hostname.pop();
     }
     Enrolment {
-        ws,
+        ws: pinned.map(|config| config.ws.clone()),
         login_key: keys.login.clone(),
         signing_key: keys.signing.public().clone(),
         hostname,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         requested_at: unix_ms(),
-        // Whoever brings an API key and no signature may take the machine's work no longer.
-        allow_legacy: false,
+        // Unless its owner says otherwise, who brings an API key and no signature may take the machine's work no longer.
+        allow_legacy: pinned.is_some_and(|config| config.allow_legacy),
     }
 }
 

@@ -38,7 +38,9 @@ pub fn relay_toml(ws: &Workspace, id: &MachineId, fleet: &PublicKey) -> String {
          # Commands that run at the same time.\n\
          max_parallel = {MAX_PARALLEL}\n\
          # What only an operator's own signature may start here. Add \"command\" to shut the bridge out too.\n\
-         require_operator_signature = [\"root\", \"terminal\", \"config\", \"credential\"]\n"
+         require_operator_signature = [\"root\", \"terminal\", \"config\", \"credential\"]\n\
+         # Whether relays of the older system, which check no signature, may take this machine's work too.\n\
+         allow_legacy = false\n"
     )
 }
 

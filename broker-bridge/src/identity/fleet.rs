@@ -128,9 +128,13 @@ pub(crate) fn ensure_machine(
         creds::ensure(&layout.relay_creds(&token), accounts, UserKind::Relay, token.as_str(), now_ms / 1000)?;
     let signing = signing_key(&dir.join(layout::SIGNING_SEED))?;
     let config_path = dir.join(layout::RELAY_TOML);
-    if state_dir::read_private(&config_path)?.is_none() {
-        state_dir::write_private(&config_path, relay_toml(ws, id, fleet).as_bytes())?;
-    }
+    let allow_legacy = match state_dir::read_private(&config_path)? {
+        Some(text) => allows_legacy(&config_path, &text)?,
+        None => {
+            state_dir::write_private(&config_path, relay_toml(ws, id, fleet).as_bytes())?;
+            false
+        }
+    };
     let record_path = layout.machine_json(&token);
     let old = read_record(&record_path)?;
     let record = MachineRecord {
@@ -141,13 +145,24 @@ pub(crate) fn ensure_machine(
             login_key: login.parse().map_err(|_| InitError::Key { what: "a login key".into() })?,
             signing_key: signing.public().clone(),
         }),
-        enrolled_at: old.as_ref().map_or(now_ms, |old| old.enrolled_at),
+        enrolled_at: old.map_or(now_ms, |old| old.enrolled_at),
         enrolled_by: None,
-        allow_legacy: old.is_some_and(|old| old.allow_legacy),
+        allow_legacy,
         revision: 0,
     };
     let text = Secret::new(serde_json::to_vec_pretty(&record).unwrap_or_default());
     Ok(state_dir::update_private(&record_path, text.bytes())?)
+}
+
+/// What a machine's configuration says of relays of the old contract. The rest of it is the relay's business.
+fn allows_legacy(path: &std::path::Path, text: &[u8]) -> Result<bool, InitError> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        #[serde(default)]
+        allow_legacy: bool,
+    }
+    let failed = |source| InitError::Config { path: path.to_owned(), source: Box::new(source) };
+    toml::from_slice::<File>(text).map(|file| file.allow_legacy).map_err(failed)
 }
 
 /// Reads a `machine.json`; `None` when there is none.
