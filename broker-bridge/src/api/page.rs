@@ -69,15 +69,15 @@ mod tests {
     }
 
     #[rstest]
-    #[case(1..=0, vec![], None)]
-    #[case(1..=2, vec![1, 2], None)]
-    #[case(1..=3, vec![1, 2], Some("2"))]
+    #[case(0, vec![], None)]
+    #[case(2, vec![1, 2], None)]
+    #[case(3, vec![1, 2], Some("2"))]
     fn a_page_says_where_the_next_one_begins(
-        #[case] items: std::ops::RangeInclusive<u32>,
+        #[case] items: u32,
         #[case] listed: Vec<u32>,
         #[case] next: Option<&str>,
     ) {
-        let page = cut(items, 2, ToString::to_string);
+        let page = cut(1..=items, 2, ToString::to_string);
         assert_eq!((page.items, page.next.as_deref()), (listed, next));
     }
 

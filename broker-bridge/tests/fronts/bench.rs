@@ -27,7 +27,7 @@ use signalbox_schemas::{
     limit::DAY_MS,
     output::{ChunkHead, OutputStream},
     record::{MachineRecord, OperatorRecord, RelayKeys, table},
-    run::{Claim, Exit, ExitState, InlineOutput, StreamSummary, Via},
+    run::{Claim, Exit, ExitState, InlineOutput, StreamSummary},
     signed::{Message, Signed, SigningKey},
     subject::{FactKind, Subject},
 };
@@ -61,7 +61,6 @@ pub(crate) struct Bench {
     pub(crate) base: String,
     pub(crate) pepper: [u8; 32],
     pub(crate) stop: CancellationToken,
-    bridge: Arc<SigningKey>,
     operators: BTreeMap<String, Arc<SigningKey>>,
     machines: BTreeMap<String, SigningKey>,
     tasks: JoinSet<()>,
@@ -94,8 +93,7 @@ impl Bench {
         enrol_operators(&core, &operators).await?;
         let keys = enrol_machines(&core, machines).await?;
         let pepper = [7; 32];
-        let (id, key) = (BridgeId::new("b1")?, Arc::clone(&bridge));
-        let settings = Settings { ws: Workspace::main(), bridge: id, key, pepper };
+        let settings = Settings { ws: Workspace::main(), bridge: BridgeId::new("b1")?, key: bridge, pepper };
         let api = Arc::new(Api::new(link.clone(), link, view.clone(), settings));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
@@ -125,7 +123,6 @@ impl Bench {
             base,
             pepper,
             stop,
-            bridge,
             operators,
             machines: keys,
             tasks,
@@ -167,14 +164,6 @@ impl Bench {
     pub(crate) fn relay(&self, machine: &str) -> Result<Relay<'_>> {
         let key = self.machines.get(machine).context("no such machine")?;
         Ok(Relay { link: &self.link, id: MachineId::new(machine)?, key })
-    }
-
-    /// The bridge takes a run for the relay of an assignment.
-    pub(crate) async fn claim_via(&self, machine: &str, cid: CommandId, assignment: &str) -> Result<()> {
-        let relay = Relay { link: &self.link, id: MachineId::new(machine)?, key: &self.bridge };
-        let via = Some(Via::Legacy(assignment.to_owned()));
-        let (ws, mid, nonce) = (Workspace::main(), relay.id.token(), Nonce([2; 16]));
-        relay.fact(cid, FactKind::Claim, &Claim { ws, mid, cid, nonce, claimed_at: now_ms(), via }).await
     }
 
     /// Stops the bridge and waits for its end.

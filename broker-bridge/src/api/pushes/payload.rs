@@ -95,7 +95,8 @@ mod tests {
         #[test]
         fn a_number_is_read_back_as_it_was(number in any::<f64>().prop_filter("finite", |n| n.is_finite())) {
             let text = text_of(&format!("{number:?}"));
-            prop_assert_eq!(text.parse::<f64>().unwrap(), number);
+            let read: f64 = text.parse().unwrap();
+            prop_assert!(read.to_bits() == number.to_bits() || (read == 0.0 && number == 0.0), "{}", text);
             prop_assert!(!text.ends_with(".0"), "{}", text);
         }
 

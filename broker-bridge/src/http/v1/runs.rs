@@ -1,4 +1,4 @@
-//! `/runs`, `/machines/{id}/runs` and `/exec`.
+//! `/runs`, `/machines/{id}/runs`, what is said of a run in a relay's name, and `/exec`.
 
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use axum::{
     http::{StatusCode, Uri},
     routing::{get, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use signalbox_schemas::api::ListRuns;
+use signalbox_schemas::{api::ListRuns, id::CommandId};
 
 use super::{
-    super::Shared, Answer, At, Named, Nothing, Who, body, cut, idempotency_key, invalid, json, query,
+    super::{Shared, problem::Refusal},
+    Answer, At, Id, Named, Nothing, Who, body, cut, idempotency_key, invalid, json, query, same_id,
 };
 use crate::api::{
     exec::{NewExec, exec},
@@ -24,6 +25,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/runs", get(list))
         .route("/machines/{id}/runs", get(of_machine))
+        .route("/commands/{id}/claim", post(claim))
+        .route("/commands/{id}/complete", post(complete))
         .route("/exec", post(execute))
 }
 
@@ -40,6 +43,28 @@ async fn of_machine(State(shared): At, Extension(caller): Who, Named(machine): N
     let asked = ListRuns { machine_id: Some(machine), ..asked };
     let listed = runs::list(&shared.front.api, &caller, &asked).await?;
     Ok(json(StatusCode::OK, &listed, None))
+}
+
+async fn claim(State(shared): At, Extension(caller): Who, Id(id): Id, request: Request) -> Answer {
+    let (claimed, cursors) = runs::claim(&shared.front.api, &caller, of_command(id, request).await?).await?;
+    Ok(json(StatusCode::OK, &claimed, Some(&cursors)))
+}
+
+async fn complete(State(shared): At, Extension(caller): Who, Id(id): Id, request: Request) -> Answer {
+    let asked = of_command(id, request).await?;
+    let (completed, cursors) = Box::pin(runs::complete(&shared.front.api, &caller, asked)).await?;
+    Ok(json(StatusCode::OK, &completed, Some(&cursors)))
+}
+
+/// The body, with the command of the path as its `id`.
+async fn of_command<T: DeserializeOwned>(id: CommandId, request: Request) -> Result<T, Refusal> {
+    query::<Nothing>(request.uri())?;
+    let mut members: Map<String, Value> = body(request).await?;
+    let in_body = members.get("id").and_then(Value::as_str).unwrap_or_default();
+    let id = same_id(in_body, id.to_string())?;
+    members.insert("id".to_owned(), Value::String(id));
+    serde_json::from_value(Value::Object(members))
+        .map_err(|error| invalid(format!("cannot read the body: {}", cut(&error.to_string()))))
 }
 
 /// A command with two members more. The rest is read as a command, which refuses what it does not know.

@@ -1,0 +1,114 @@
+//! The same over NATS, by role.
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use signalbox_schemas::api::op;
+
+use super::{
+    bench::{Bench, Console},
+    text,
+};
+
+#[tokio::test]
+async fn consoles_do_the_same_by_their_roles() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let (admin, member, viewer) =
+        (bench.console("admin").await?, bench.console("local").await?, bench.console("viewer").await?);
+    let new = json!({"machine_id": "old", "name": "one"});
+    let made = admin.write(op::ASSIGNMENTS_CREATE, &new).await?.context("made")?;
+    let id = text(&made, "id")?;
+    assert_eq!(made["created_by"], "operator:admin");
+    let by_id = json!({"id": id});
+    let shared =
+        json!({"name": "db", "credential_type": "password", "encrypted_value": "x", "assigned": [id]});
+    let push = json!({"assignment_id": id, "push_type": "metrics_interval", "payload": {"b": 1.0, "a": 2}});
+
+    admin.write(op::RELAYS_REPORT, &json!({"id": id, "capabilities": ["ssh"]})).await?.context("report")?;
+    let beat = admin.write(op::ASSIGNMENTS_HEARTBEAT, &by_id).await?.context("heartbeat")?;
+    assert_eq!(beat["id"], id);
+    let updated =
+        admin.write(op::ASSIGNMENTS_UPDATE, &json!({"id": id, "name": "two"})).await?.context("updated")?;
+    assert_eq!(updated["name"], "two");
+    let shared_id = admin.write(op::SHARED_CREATE, &shared).await?.context("shared")?;
+    let shared_id = json!({"id": text(&shared_id, "id")?});
+    let pushed = admin.write(op::PUSHES_CREATE, &push).await?.context("push")?;
+    let push_id = json!({"id": text(&pushed, "id")?});
+    let stored = bench.view.config_push(text(&pushed, "id")?)?.context("stored")?;
+    assert_eq!(stored.payload, r#"{"b":1,"a":2}"#, "the order is kept through a signature");
+    let (ended, _) = (bench.submit("old").await?, bench.submit("old").await?);
+    let claim = json!({"id": ended, "assignment_id": id});
+    let complete = json!({"id": ended, "assignment_id": id, "success": true});
+    let claimed = admin.write(op::RUNS_CLAIM, &claim).await?.context("claimed")?;
+    assert_eq!(claimed, json!({"claimed": true}));
+    let accepted = admin.write(op::RUNS_COMPLETE, &complete).await?.context("accepted")?;
+    assert_eq!(accepted, json!({"accepted": true}));
+
+    // Whoever may look, may look at all of it.
+    for (op, args) in [
+        (op::ASSIGNMENTS_LIST, json!({})),
+        (op::ASSIGNMENTS_GET, by_id.clone()),
+        (op::RELAYS_LIST, json!({"capability": "ssh"})),
+        (op::RELAYS_GET, by_id.clone()),
+        (op::CREDENTIALS_LIST, json!({"assignment_id": id})),
+        (op::SHARED_LIST, json!({})),
+        (op::SHARED_GET, shared_id.clone()),
+        (op::PUSHES_LIST, json!({"assignment_id": id})),
+        (op::PUSHES_GET, push_id.clone()),
+        (op::RUNS_LIST, json!({"machine_id": "old"})),
+    ] {
+        let answer = viewer.read(op, &args).await?.with_context(|| op.to_owned())?;
+        let is_full =
+            answer["items"].as_array().is_none_or(|items| !items.is_empty() || op == op::CREDENTIALS_LIST);
+        assert!(is_full, "{op}: {answer}");
+    }
+    // A member runs commands, and manages nothing.
+    for (op, args) in [
+        (op::ASSIGNMENTS_CREATE, new),
+        (op::ASSIGNMENTS_UPDATE, json!({"id": id, "enabled": false})),
+        (op::ASSIGNMENTS_REMOVE, by_id.clone()),
+        (op::ASSIGNMENTS_HEARTBEAT, by_id.clone()),
+        (op::RELAYS_REPORT, json!({"id": id, "capabilities": []})),
+        (op::SHARED_CREATE, shared),
+        (op::SHARED_UPDATE, json!({"id": shared_id["id"], "name": "x"})),
+        (op::SHARED_REMOVE, shared_id.clone()),
+        (op::PUSHES_CREATE, push),
+        (op::PUSHES_SENT, push_id.clone()),
+        (op::PUSHES_ACK, json!({"id": push_id["id"], "success": true})),
+        (op::PUSHES_RETRY, push_id.clone()),
+        (op::RUNS_CLAIM, claim),
+        (op::RUNS_COMPLETE, complete),
+    ] {
+        let refused = member.write(op, &args).await?.err().with_context(|| format!("{op} is done"))?;
+        assert_eq!(refused.code.as_str(), "forbidden", "{op}");
+        // Nobody does any of it without a signature.
+        let unsigned = admin.read(op, &args).await?.err().with_context(|| format!("{op} is done"))?;
+        assert_eq!(unsigned.code.as_str(), "invalid", "{op}");
+    }
+    a_push_and_a_credential_go_their_way(&admin, &push_id, &shared_id).await?;
+    let removal = json!({"id": id, "cascade": true});
+    let removed = admin.write(op::ASSIGNMENTS_REMOVE, &removal).await?.context("removed")?;
+    assert_eq!(removed, json!({"id": id, "withdrawn": 1}));
+    let gone = viewer.read(op::ASSIGNMENTS_GET, &by_id).await?.err().context("it is gone")?;
+    assert_eq!((gone.code.as_str(), gone.message.as_str()), ("not_found", "Relay assignment not found"));
+    let nothing = viewer.read("assignments.praise", &json!({})).await?.err().context("no such thing")?;
+    assert_eq!(nothing.code.as_str(), "invalid");
+    Ok(())
+}
+
+async fn a_push_and_a_credential_go_their_way(
+    admin: &Console,
+    push_id: &Value,
+    shared_id: &Value,
+) -> Result<()> {
+    for (op, args, state) in [
+        (op::PUSHES_SENT, push_id.clone(), "sent"),
+        (op::PUSHES_ACK, json!({"id": push_id["id"], "success": false, "error": "no"}), "failed"),
+        (op::PUSHES_RETRY, push_id.clone(), "pending"),
+    ] {
+        assert_eq!(admin.write(op, &args).await?.context("push")?["state"], state, "{op}");
+    }
+    let renamed = json!({"id": shared_id["id"], "name": "other"});
+    assert_eq!(admin.write(op::SHARED_UPDATE, &renamed).await?.context("renamed")?["name"], "other");
+    admin.write(op::SHARED_REMOVE, shared_id).await?.context("removed")?;
+    Ok(())
+}

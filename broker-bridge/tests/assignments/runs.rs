@@ -1,0 +1,189 @@
+//! Runs, and commands that are answered with their end.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use signalbox_schemas::{id::CommandId, output::OutputStream};
+use signalbox_testkit::{eventually, http::run_on};
+
+use super::{ask, assign, bench::Bench, listed, post, show, text};
+
+#[tokio::test]
+async fn a_run_is_claimed_and_ended_in_the_name_of_a_relay() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let (one, two) = (assign(&bench, "old", "one").await?, assign(&bench, "old", "two").await?);
+    let id = bench.submit("old").await?;
+    let step =
+        async |verb: &str, body: Value| post(&bench, &format!("/commands/{id}/{verb}"), &body, 200).await;
+    let result = |assignment: &str| {
+        json!({"assignment_id": assignment, "success": false, "exit_code": 7,
+        "output": "half", "stderr": "why", "duration_ms": 12})
+    };
+    assert_eq!(step("complete", result(&one)).await?, json!({"accepted": false}), "nobody has claimed it");
+    assert_eq!(step("claim", json!({"assignment_id": one})).await?, json!({"claimed": true}));
+    assert_eq!(step("claim", json!({"assignment_id": two})).await?, json!({"claimed": false}));
+    assert_eq!(step("complete", result(&two)).await?, json!({"accepted": false}), "it is another one's");
+    assert_eq!(step("complete", result(&one)).await?, json!({"accepted": true}));
+    let command = bench.http.settled(&id.to_string()).await?;
+    let run = run_on(&command, "old")?;
+    assert_eq!(
+        (&run["state"], &run["exit_code"], &run["duration_ms"]),
+        (&json!("failed"), &json!(7), &json!(12))
+    );
+    assert_eq!(bench.http.output(&id.to_string(), "old", "stderr").await?, b"why");
+    // Whose key does not count, takes nothing.
+    ask(&bench, "PATCH", &format!("/assignments/{two}"), &json!({"enabled": false}), 200).await?;
+    let next = bench.submit("old").await?;
+    let claim = json!({"assignment_id": two});
+    let refused = ask(&bench, "POST", &format!("/commands/{next}/claim"), &claim, 403).await?.json()?;
+    assert_eq!(refused["detail"], "Relay assignment is disabled");
+    Ok(())
+}
+
+#[tokio::test]
+async fn runs_are_listed_by_machine_and_state() -> Result<()> {
+    let bench = Bench::start(&["a-1", "a-2"]).await?;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(bench.submit("all").await?);
+    }
+    let relay = bench.relay("a-2")?;
+    relay.claim(ids[1]).await?;
+    relay.exit(ids[1], 0, false).await?;
+    eventually("the run has ended", || async {
+        ensure!(!listed(&bench, "/runs?state=completed", "machine").await?.is_empty());
+        Ok(())
+    })
+    .await?;
+    let runs = async |query: &str| {
+        let page = show(&bench, &format!("/runs?{query}")).await?;
+        let items = page["items"].as_array().context("items")?;
+        let runs = items.iter().map(|run| {
+            format!(
+                "{} {}",
+                run["command"]["id"].as_str().unwrap_or(""),
+                run["machine"].as_str().unwrap_or("")
+            )
+        });
+        Ok::<_, anyhow::Error>((runs.collect::<Vec<_>>(), page["next"].clone()))
+    };
+    let all: Vec<String> =
+        ids.iter().rev().flat_map(|id| [format!("{id} a-1"), format!("{id} a-2")]).collect();
+    assert_eq!(runs("").await?, (all.clone(), Value::Null));
+    assert_eq!(runs("state=completed").await?.0, [format!("{} a-2", ids[1])]);
+    let of_two: Vec<_> = all.iter().filter(|run| run.ends_with("a-2")).cloned().collect();
+    assert_eq!(runs("machine_id=a-2").await?.0, of_two);
+    assert_eq!(runs("machine_id=a-2&state=pending").await?.0, [of_two[0].clone(), of_two[2].clone()]);
+    let of_machine = listed(&bench, "/machines/a-2/runs?state=completed", "state").await?;
+    assert_eq!(of_machine, ["completed"]);
+    // Pages of every size tell the same.
+    for limit in 1..=7 {
+        let (mut told, mut after) = (Vec::new(), String::new());
+        loop {
+            let (page, next) = runs(&format!("limit={limit}{after}")).await?;
+            assert!(page.len() <= limit);
+            told.extend(page);
+            let Some(next) = next.as_str() else { break };
+            after = format!("&after={next}");
+        }
+        assert_eq!(told, all, "limit {limit}");
+    }
+    Ok(())
+}
+
+/// Plays the relay of `a-1` for the next command: takes it and ends it with this output.
+async fn play(bench: &Bench, stdout: &[u8]) -> Result<()> {
+    let cid: CommandId = eventually("a command waits", || async {
+        let waiting = listed(bench, "/runs?state=pending", "command").await?;
+        Ok(text(waiting.first().context("none waits")?, "id")?.parse()?)
+    })
+    .await?;
+    let relay = bench.relay("a-1")?;
+    relay.claim(cid).await?;
+    relay.exit_inline(cid, stdout).await
+}
+
+#[tokio::test]
+async fn a_command_is_answered_with_its_end_and_its_output() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let body = serde_json::to_vec(&json!({"machine_id": "a-1", "command": "true", "wait_ms": 20_000}))?;
+    let key = [("idempotency-key", "k")];
+    let exec = async || bench.http.request("POST", "/api/v1/exec", &key, body.clone()).await;
+    let (answer, played) = tokio::join!(exec(), play(&bench, b"a\xffb\n"));
+    played?;
+    let done = answer?.json()?;
+    for (member, expected) in [
+        ("settled", json!(true)),
+        ("state", json!("completed")),
+        ("exit_code", json!(0)),
+        ("machine", json!("a-1")),
+        ("output", json!("a\u{fffd}b\n")),
+        ("output_cut", json!(false)),
+        ("stderr_output", json!("")),
+        ("stderr_output_cut", json!(false)),
+        ("error", Value::Null),
+    ] {
+        assert_eq!(done[member], expected, "{member}: {done}");
+    }
+    assert_eq!(exec().await?.json()?, done, "the same key is the same command");
+    // It was not to start after its caller had left.
+    let command = show(&bench, &format!("/commands/{}", text(&done, "id")?)).await?;
+    let life =
+        command["expires_at"].as_u64().zip(command["created_at"].as_u64()).map(|(end, start)| end - start);
+    assert_eq!(life, Some(20_000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_is_told_so_and_can_take_its_wish_back() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let asked = json!({"machine_id": "a-1", "command": "true", "wait_ms": 100, "expires_in_ms": 60_000});
+    let waits = post(&bench, "/exec", &asked, 200).await?;
+    assert_eq!((&waits["settled"], &waits["state"]), (&json!(false), &json!("pending")));
+    assert_eq!(waits["error"]["code"], "wait_over");
+    assert_eq!(waits["error"]["message"], "RPC timeout: command did not complete within 100ms");
+    let mut asked = asked;
+    asked["cancel_on_give_up"] = json!(true);
+    let cancelled = post(&bench, "/exec", &asked, 200).await?;
+    assert_eq!(cancelled["settled"], false);
+    let command = bench.http.settled(text(&cancelled, "id")?).await?;
+    assert_eq!(command["counts"], json!({"cancelled": 1}));
+    assert_eq!(
+        show(&bench, &format!("/commands/{}", text(&waits, "id")?)).await?["counts"],
+        json!({"pending": 1})
+    );
+    // Not to wait at all is no reason to have nothing started.
+    let at_once =
+        post(&bench, "/exec", &json!({"machine_id": "a-1", "command": "true", "wait_ms": 0}), 200).await?;
+    let command = show(&bench, &format!("/commands/{}", text(&at_once, "id")?)).await?;
+    let life =
+        command["expires_at"].as_u64().zip(command["created_at"].as_u64()).map(|(end, start)| end - start);
+    assert_eq!(life, Some(86_400_000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn long_output_is_cut_and_said_to_be() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let body = json!({"machine_id": "a-1", "command": "true", "wait_ms": 20_000});
+    let long = 1024 * 1024 + 1;
+    let playing = async {
+        let cid: CommandId = eventually("a command waits", || async {
+            let waiting = listed(&bench, "/runs?state=pending", "command").await?;
+            Ok(text(waiting.first().context("none waits")?, "id")?.parse()?)
+        })
+        .await?;
+        let relay = bench.relay("a-1")?;
+        relay.claim(cid).await?;
+        let whole = vec![b'x'; long];
+        for (n, bytes) in whole.chunks(100_000).enumerate() {
+            relay.output(cid, OutputStream::Stdout, n as u64 * 100_000, bytes.to_vec()).await?;
+        }
+        relay.exit(cid, long as u64, false).await
+    };
+    let (done, played) = tokio::join!(post(&bench, "/exec", &body, 200), playing);
+    played?;
+    let done = done?;
+    assert_eq!((text(&done, "output")?.len(), &done["output_cut"]), (long - 1, &json!(true)));
+    assert_eq!(done["stdout"]["bytes"], long);
+    Ok(())
+}
