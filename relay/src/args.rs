@@ -30,7 +30,7 @@ pub enum Action {
         /// Login file; `signing.seed` and `relay.toml` lie beside it.
         #[arg(long, value_name = "FILE")]
         creds: PathBuf,
-        /// The broker, such as `nats://127.0.0.1:4222`.
+        /// The broker, such as `nats://127.0.0.1:4222`; several URLs are separated by commas.
         #[arg(long, value_name = "URL")]
         nats: String,
     },

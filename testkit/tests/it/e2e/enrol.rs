@@ -55,7 +55,7 @@ async fn a_key_and_a_url_are_all_that_a_machine_needs() -> Result<()> {
     let run = run_on(&command, "Web 1")?;
     assert_eq!((&run["state"], &run["exit_code"]), (&json!("failed"), &json!(3)), "{command}");
     let id = command["id"].as_str().context("no id")?;
-    assert_eq!(stack.http().output(id, "Web 1", "stdout").await?, b"out\n");
+    assert_eq!(stack.http().output(id, "Web%201", "stdout").await?, b"out\n");
     // The key is nowhere: not in what the relay keeps, nor in what others see of it or of its commands.
     let seen = fs::read(format!("/proc/{}/cmdline", relay.pid()))?;
     ensure!(!String::from_utf8_lossy(&seen).contains(&key), "the key is among the arguments");
