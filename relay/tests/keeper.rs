@@ -479,14 +479,16 @@ async fn output_past_its_limit_is_counted_hashed_and_kept_from_the_end() -> Resu
 #[tokio::test]
 async fn endless_output_is_ended_by_its_timeout_in_little_memory() -> Result<()> {
     let mut room = Room::open().await?;
+    // Most of it is the program itself, and that of a test build grows with everything that is in it.
+    let idle = number_of(room.welcome.pid, "VmHWM")?;
     let run = StartRun { timeout_ms: 1500, max_output: 10 * MIB, ..room.start_of("yes; echo never") };
     let status = room.run_as(run).await?;
     assert!(matches!(cause(&status)?, Cause::Timeout { .. }), "{status:?}");
     assert_eq!((status.stdout.kept, status.stdout.truncated), (10 * MIB, true));
     assert!(end(&status)?.duration_ms < 6000, "{status:?}");
     let peak = number_of(room.welcome.pid, "VmHWM")?;
-    println!("{} MiB, peak {peak} kB", status.stdout.bytes / MIB);
-    assert!(peak < 16 * 1024, "the keeper took {peak} kB");
+    println!("{} MiB, idle {idle} kB, peak {peak} kB", status.stdout.bytes / MIB);
+    assert!(peak < idle + 3 * 1024, "the keeper took {idle} kB and then {peak} kB");
     Ok(())
 }
 

@@ -39,6 +39,9 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// A cut is found to this many bytes.
 const STEP_BYTES: usize = 1024;
 
+/// Bytes of the longest character.
+const LONGEST_CHARACTER: usize = 4;
+
 const _: () =
     assert!(MIN_OUTPUT_BYTES / 2 > TAIL_BYTES * MAX_GROWTH + MARKER_BYTES, "a cut stream has a beginning");
 
@@ -95,7 +98,7 @@ impl Spool {
     /// The next place that is in no character, before `at` or after it.
     fn between_characters(&self, stream: OutputStream, at: u64, is_before: bool) -> io::Result<u64> {
         let mut place = at;
-        for _ in 0..3 {
+        for _ in 0..LONGEST_CHARACTER {
             let byte = read_spool(&self.store, self.cid, stream, place, 1)?;
             if !byte.first().is_some_and(|byte| continues(*byte)) {
                 return Ok(place);
@@ -280,6 +283,7 @@ impl Read for ResultBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use serde_json::Value;
     use std::fs;
 
@@ -334,24 +338,23 @@ mod tests {
         ["output", "stderr"].map(|name| body[name].as_str().unwrap().to_owned())
     }
 
-    #[test]
-    fn what_is_too_long_loses_its_middle() {
-        let out = "€".repeat(400_000);
+    #[rstest]
+    #[case("", "€")]
+    #[case("a", "😀")]
+    #[case("aa", "😀")]
+    #[case("aaa", "😀")]
+    fn what_is_too_long_loses_its_middle(#[case] begin: &str, #[case] character: &str) {
+        let out = format!("{begin}{}", character.repeat(400_000));
         let room = Room::new(out.as_bytes(), b"short");
         let most = MIN_OUTPUT_BYTES;
-        let [output, stderr] = streams(&room.body(&ended([1_200_000, 5]), most));
+        let [output, stderr] = streams(&room.body(&ended([out.len() as u64, 5]), most));
         assert_eq!(stderr, "short");
         assert!(!output.contains('\u{fffd}'), "a character was cut");
         let (head, rest) = output.split_once("\n[... ").unwrap();
         let (missing, tail) = rest.split_once(" bytes left out ...]\n").unwrap();
         let missing: usize = missing.parse().unwrap();
         assert_eq!(head.len() + missing + tail.len(), out.len());
-        assert!(
-            tail.len() as u64 > TAIL_BYTES - 3 && head.len() as u64 > most / 2,
-            "{} {}",
-            head.len(),
-            tail.len()
-        );
+        assert!(tail.len() as u64 > TAIL_BYTES - 4 && head.len() as u64 > most / 2);
         assert!((head.len() + tail.len()) as u64 <= most);
     }
 

@@ -11,10 +11,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use ureq::http::StatusCode;
 
 use super::{
-    http::{Answer, Center, NoAnswer},
+    http::{Answer, Center, NoAnswer, StatusCode},
     wire::{Ack, Push, pushes},
 };
 

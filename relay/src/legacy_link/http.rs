@@ -6,10 +6,11 @@
 use std::{io, sync::Arc, time::Duration};
 
 use rustls::crypto::ring::default_provider;
+pub(crate) use ureq::http::StatusCode;
 use ureq::{
     Agent, SendBody,
     http::{
-        Method, Request, StatusCode, Uri,
+        Method, Request, Uri,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
     },
     tls::{Certificate, RootCerts, TlsConfig},

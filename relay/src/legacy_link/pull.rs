@@ -4,10 +4,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use signalbox_schemas::id::CommandId;
 use tokio::time::Instant;
-use ureq::http::StatusCode;
 
 use super::{
-    http::{Answer, NoAnswer},
+    http::{Answer, NoAnswer, StatusCode},
     wire::{Claim, Command, commands, is_granted},
     worker::{Done, MAX_PARALLEL, Worker},
 };

@@ -5,11 +5,10 @@ use std::{path::Path, time::Duration};
 use signalbox_link::crash::{Part, Point, hit};
 use signalbox_schemas::{Base64Url, id::CommandId};
 use tokio::{task::spawn_blocking, time::sleep};
-use ureq::http::StatusCode;
 
 use super::{
     body::{MIN_OUTPUT_BYTES, OUTPUT_BYTES, compose},
-    http::Center,
+    http::{Center, StatusCode},
     runs::REMEMBERED_MS,
     wire::Ended,
     worker::{Done, Worker},

@@ -5,9 +5,8 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use signalbox_schemas::limit::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS};
-use ureq::http::StatusCode;
 
-use super::http::Answer;
+use super::http::{Answer, StatusCode};
 
 /// Longest id of a command or of a push that is taken, bytes.
 const MAX_ID_BYTES: usize = 1024;
