@@ -135,6 +135,37 @@ async fn only_who_may_changes_something_and_only_once() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_key_makes_it_one_command_and_is_its_owners() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let console = bench.console("local").await?;
+    let (mut spec, _) = console.command(&["a-1"])?;
+    spec.cid = CommandId::from_idempotency_key("operator:local", "monday");
+    let keyed = |spec, key: Option<&str>| -> Result<_> {
+        let idempotency_key = key.map(str::to_owned);
+        Ok(signalbox_schemas::api::Submit { idempotency_key, ..console.grant(spec, &["a-1"])? })
+    };
+    let mut foreign = spec.clone();
+    foreign.cid = CommandId::from_idempotency_key("operator:viewer", "monday");
+    let (plain, _) = console.command(&["a-1"])?;
+    for (what, submit) in [
+        ("no key", keyed(&spec, None)?),
+        ("another key", keyed(&spec, Some("tuesday"))?),
+        ("another one's key", keyed(&foreign, Some("monday"))?),
+        ("a key and an id that was drawn", keyed(&plain, Some("monday"))?),
+    ] {
+        assert_eq!(code(console.write(op::COMMANDS_SUBMIT, &submit).await?)?, ErrorCode::Invalid, "{what}");
+    }
+    assert!(console.write(op::COMMANDS_SUBMIT, &keyed(&spec, Some("monday"))?).await?.is_ok());
+    // Somebody asks for it anew: it is there already.
+    let mut later = spec.clone();
+    (later.created_at, later.expires_at) = (spec.created_at + 1, spec.expires_at + 1);
+    let again = console.write(op::COMMANDS_SUBMIT, &keyed(&later, Some("monday"))?).await?;
+    assert_eq!(code(again)?, ErrorCode::IdConflict);
+    assert_eq!(bench.http.json("/api/v1/commands").await?["items"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
 async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
     let bench = Bench::start(&["a-1", "a-2"]).await?;
     let (console, viewer) = (bench.console("local").await?, bench.console("viewer").await?);

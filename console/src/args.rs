@@ -1,11 +1,34 @@
 //! The command line as it is typed.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`order`] | `run`, `exec` |
+//! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
+//! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
+//! | [`push`] | `pushes`, `push` |
+//! | [`work`] | `runs`, `work` |
+//! | [`ssh`], `choice` | values of arguments |
+
+pub mod assignment;
+mod choice;
+pub mod credential;
+pub mod order;
+pub mod push;
+pub mod ssh;
+pub mod work;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use signalbox_schemas::id::CommandId;
 
-use crate::cli::{exit, quantity};
+use crate::cli::exit;
+
+use assignment::{Assignment, Assignments, Relay, Relays};
+use credential::{Credentials, SharedCredential};
+use order::{Exec, Run};
+use push::{Push, Pushes};
+use work::{Runs, Work};
 
 /// Runs commands on machines that nothing can dial into. Without a command it opens the console.
 #[derive(Debug, Parser)]
@@ -40,6 +63,8 @@ pub enum Action {
     Up(Up),
     /// Runs a command on machines and shows its output as it comes.
     Run(Run),
+    /// Runs a command on one machine, waits for its end so long, and gives back its output.
+    Exec(Exec),
     /// Lists the machines.
     Machines(Listing),
     /// Lists commands, newest first.
@@ -48,6 +73,28 @@ pub enum Action {
     Show(Show),
     /// Cancels a command wherever it has not ended.
     Cancel(One),
+    /// Lists runs: what waits for a machine, or is in a state.
+    Runs(Runs),
+    /// Lists assignments: which relay of the older system, by its API key, is which machine.
+    Assignments(Assignments),
+    /// Makes, changes and removes assignments.
+    Assignment(Assignment),
+    /// Lists relays of the older system, with what they say of themselves.
+    Relays(Relays),
+    /// Shows one of them, or reports in its name.
+    Relay(Relay),
+    /// Lists credentials that those relays hold: of one relay, or for a host.
+    Credentials(Credentials),
+    /// Lists credentials that are given to those relays.
+    SharedCredentials(Listing),
+    /// Makes, changes and removes shared credentials.
+    SharedCredential(SharedCredential),
+    /// Lists configuration that is pushed to those relays, oldest first.
+    Pushes(Pushes),
+    /// Pushes configuration, and says what became of it.
+    Push(Push),
+    /// Claims and completes runs in the name of a relay of the older system, for programs.
+    Work(Work),
     /// Explains signed messages: reads what `nats` prints, or bare JSON, from stdin.
     Decode(Decode),
     /// Prints what a shell needs to complete these commands.
@@ -77,36 +124,6 @@ pub struct Up {
     pub no_restart: bool,
 }
 
-/// `signalbox run`.
-#[derive(Debug, Clone, ClapArgs)]
-#[command(after_help = exit::TABLE)]
-pub struct Run {
-    /// Which machines: a name, a glob such as 'web-*', or `all`.
-    #[arg(long, value_name = "SELECTOR")]
-    pub on: String,
-    /// How long it may run: 250ms, 30s, 5m, 2h; up to 2d.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration_ms)]
-    pub timeout: u64,
-    /// How long it waits for machines that are offline; up to 7d.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = quantity::duration_ms)]
-    pub expires_in: u64,
-    /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = quantity::size_bytes)]
-    pub max_output: u64,
-    /// Prints the id once the command is accepted, and leaves.
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Prints events, one JSON document per line.
-    #[arg(long)]
-    pub json: bool,
-    /// Which broker.
-    #[command(flatten)]
-    pub reach: Reach,
-    /// The command, for `sh -c`, after `--`; several words are joined by spaces.
-    #[arg(value_name = "COMMAND", required = true, last = true)]
-    pub command: Vec<String>,
-}
-
 /// A list.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Listing {
@@ -116,6 +133,17 @@ pub struct Listing {
     /// Which broker.
     #[command(flatten)]
     pub reach: Reach,
+}
+
+/// Format and broker, wherever they stand after the first word of `signalbox push ack`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Within {
+    /// One JSON document per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The broker's address [default: where `signalbox up` started it] [env: `SIGNALBOX_NATS`].
+    #[arg(long = "nats", id = "nats_url", value_name = "URL", global = true)]
+    pub nats_url: Option<String>,
 }
 
 /// `signalbox commands`.
@@ -162,13 +190,24 @@ impl Action {
     /// The broker named after the action.
     pub fn nats_url(&self) -> Option<String> {
         let reach = match self {
-            Self::Run(run) => &run.reach,
-            Self::Machines(listing) => &listing.reach,
-            Self::Commands(commands) => &commands.listing.reach,
-            Self::Show(show) => &show.one.listing.reach,
-            Self::Cancel(one) => &one.listing.reach,
+            Self::Run(run) => &run.order.reach.nats_url,
+            Self::Exec(exec) => &exec.order.reach.nats_url,
+            Self::Machines(listing) | Self::SharedCredentials(listing) => &listing.reach.nats_url,
+            Self::Commands(commands) => &commands.listing.reach.nats_url,
+            Self::Show(show) => &show.one.listing.reach.nats_url,
+            Self::Cancel(one) => &one.listing.reach.nats_url,
+            Self::Runs(runs) => &runs.listing.reach.nats_url,
+            Self::Assignments(assignments) => &assignments.listing.reach.nats_url,
+            Self::Assignment(assignment) => &assignment.within.nats_url,
+            Self::Relays(relays) => &relays.listing.reach.nats_url,
+            Self::Relay(relay) => &relay.within.nats_url,
+            Self::Credentials(credentials) => &credentials.listing.reach.nats_url,
+            Self::SharedCredential(shared) => &shared.within.nats_url,
+            Self::Pushes(pushes) => &pushes.listing.reach.nats_url,
+            Self::Push(push) => &push.within.nats_url,
+            Self::Work(work) => &work.within.nats_url,
             Self::Up(_) | Self::Decode(_) | Self::Completions { .. } => return None,
         };
-        reach.nats_url.clone()
+        reach.clone()
     }
 }

@@ -2,28 +2,43 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`run`] | `run` |
+//! | [`run`] | `run`, `exec` |
+//! | `follow` | a command that was accepted, to its end |
 //! | [`list`] | `machines`, `commands` |
 //! | [`show`] | `show`, `cancel` |
+//! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
+//! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
+//! | [`push`] | `pushes`, `push` |
+//! | [`work`] | `runs`, `work` |
+//! | `call` | one operation, its answer as JSON, table or card |
+//! | `input` | what comes from a file or from stdin |
 //! | [`decode`] | `decode` |
 //! | [`console`] | the terminal console |
 //! | [`event`] | the lines of `--json` (pure) |
 //! | [`exit`] | exit codes and the one line of a failure (pure) |
-//! | [`clean`], [`lines`], [`table`], [`quantity`] | text for people (pure) |
+//! | [`clean`], [`lines`], [`table`], [`card`], [`quantity`] | text for people (pure) |
 //! | [`printer`] | the one writer to stdout and stderr |
 
+pub mod assignment;
+pub(crate) mod call;
+pub mod card;
 pub mod clean;
 pub mod console;
+pub mod credential;
 pub mod decode;
 pub mod event;
 pub mod exit;
+mod follow;
+mod input;
 pub mod lines;
 pub mod list;
 pub mod printer;
+pub mod push;
 pub mod quantity;
 pub mod run;
 pub mod show;
 pub mod table;
+pub mod work;
 
 use std::io::Write as _;
 
@@ -50,7 +65,7 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "signalbox", &mut text);
-            return list::print(text).await;
+            return call::print(text).await;
         }
         other => other,
     };
@@ -63,6 +78,18 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::Commands(commands)) => list::commands(config, &commands).await,
         Some(Action::Show(show)) => show::show(config, &show).await,
         Some(Action::Cancel(one)) => show::cancel(config, &one).await,
+        Some(Action::Exec(exec)) => run::exec(config, exec).await,
+        Some(Action::Runs(runs)) => work::list(config, runs).await,
+        Some(Action::Assignments(assignments)) => assignment::list(config, assignments).await,
+        Some(Action::Assignment(assignment)) => assignment::act(config, assignment).await,
+        Some(Action::Relays(relays)) => assignment::relays(config, relays).await,
+        Some(Action::Relay(relay)) => assignment::relay(config, relay).await,
+        Some(Action::Credentials(credentials)) => credential::list(config, credentials).await,
+        Some(Action::SharedCredentials(listing)) => credential::shared(config, &listing).await,
+        Some(Action::SharedCredential(shared)) => credential::act(config, shared).await,
+        Some(Action::Pushes(pushes)) => push::list(config, pushes).await,
+        Some(Action::Push(push)) => push::act(config, push).await,
+        Some(Action::Work(work)) => work::act(config, work).await,
         // Done above.
         Some(Action::Decode(_) | Action::Completions { .. }) => Ok(exit::OK),
     }

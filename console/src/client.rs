@@ -6,7 +6,9 @@
 //! | [`nats`] | requests and answers over the broker |
 //! | [`feed`] | what is, then what changes |
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
+//! | [`list`] | lists, page by page |
 //! | [`sign`] | a command and its grants, signed by the operator |
+//! | [`repeat`] | a command that was submitted before under the same idempotency key |
 //! | [`mod@session`] | the long-lived connection behind the terminal, as two channels |
 //! | [`clock`] | time as this machine has it |
 //! | [`error`] | what can go wrong |
@@ -18,7 +20,9 @@ pub mod clock;
 pub mod error;
 pub mod feed;
 pub mod flow;
+pub mod list;
 pub mod nats;
+pub mod repeat;
 pub mod session;
 pub mod sign;
 

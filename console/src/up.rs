@@ -42,9 +42,8 @@ use self::{
 use crate::{
     args,
     cli::{
-        clean, console, event,
+        call, clean, console, event,
         exit::{self, Failure},
-        list,
     },
     config::Config,
     log::{self, Log},
@@ -279,7 +278,7 @@ async fn start(config: &Config, args: &args::Up, fleet: &mut Fleet) -> Result<Re
 /// Everything runs: tells so, and waits until it shall no more.
 async fn stay(config: &Config, args: &args::Up, ready: &Ready, stop: &mut Stop) -> Result<(), Failure> {
     if args.headless {
-        list::print(event::line(ready)).await?;
+        call::print(event::line(ready)).await?;
         stop.asked().await;
         return Ok(());
     }

@@ -8,8 +8,9 @@ use clap::{CommandFactory as _, Parser as _};
 use proptest::prelude::*;
 use rstest::rstest;
 use signalbox_console::{
-    args::{Action, Args},
+    args::{Action, Args, ssh},
     cli::{
+        card::card,
         clean::{self, Cleaner},
         decode::{Keys, Verdict, explain},
         event::{self, Event},
@@ -113,9 +114,10 @@ fn the_command_line_is_sound() {
 fn a_command_is_everything_after_the_dashes() {
     let args = Args::parse_from(["signalbox", "run", "--on", "all", "--", "ls", "-l", "--json", "a b"]);
     let Some(Action::Run(run)) = args.action else { panic!("not `run`") };
-    assert_eq!(run.command.join(" "), "ls -l --json a b");
-    assert!(!run.json, "a flag of the command was taken for ours");
-    assert_eq!((run.timeout, run.expires_in, run.max_output), (30_000, 86_400_000, 128 << 20));
+    let order = run.order;
+    assert_eq!(order.command.join(" "), "ls -l --json a b");
+    assert!(!order.json, "a flag of the command was taken for ours");
+    assert_eq!((order.timeout, order.expires_in, order.max_output), (30_000, None, 128 << 20));
 }
 
 #[rstest]
@@ -129,9 +131,71 @@ fn a_command_is_everything_after_the_dashes() {
 #[case(&["up", "--relays", "65"])]
 #[case(&["up", "--http", "localhost"])]
 #[case(&["nonsense"])]
+#[case(&["exec", "--", "true"])]
+#[case(&["exec", "m", "n", "--", "true"])]
+#[case(&["exec", "m", "--ssh", "host", "--", "true"])]
+#[case(&["assignment"])]
+#[case(&["assignment", "rename", "a-1"])]
+#[case(&["relays", "--online", "--offline"])]
+#[case(&["credentials"])]
+#[case(&["relay", "report", "a-1"])]
+#[case(&["shared-credential", "create", "n", "--type", "password"])]
+#[case(&["shared-credential", "create", "n", "--type", "token", "--value-file", "-"])]
+#[case(&["shared-credential", "update", "s-1"])]
+#[case(&["shared-credential", "update", "s-1", "--to", "a-1", "--to-nobody"])]
+#[case(&["push", "create", "a-1", "bogus", "{}"])]
+#[case(&["push", "create", "a-1", "ssh_targets"])]
+#[case(&["push", "create", "a-1", "ssh_targets", "{}", "--payload-file", "-"])]
+#[case(&["pushes", "--state", "done"])]
+#[case(&["runs", "--state", "done"])]
+#[case(&["runs", "--limit", "0"])]
+#[case(&["work", "claim", "0193a2b4-0000-7000-8000-000000000000"])]
+#[case(&["work", "claim", "no-id", "--assignment", "a-1"])]
 fn wrong_usage_ends_with_2(#[case] args: &[&str]) {
     let error = Args::try_parse_from([&["signalbox"], args].concat()).unwrap_err();
     assert_eq!(error.exit_code(), 2);
+}
+
+#[rstest]
+#[case("me@db", Some(("me", "db", 22)))]
+#[case("me@db:2222", Some(("me", "db", 2222)))]
+#[case("me@corp@db", Some(("me@corp", "db", 22)))]
+#[case("me@[::1]", Some(("me", "::1", 22)))]
+#[case("me@[::1]:65535", Some(("me", "::1", 65_535)))]
+#[case("db", None)]
+#[case("@db", None)]
+#[case("me@", None)]
+#[case("me@[]", None)]
+#[case("me@[::1", None)]
+#[case("me@[::1]22", None)]
+#[case("me@::1", None)]
+#[case("me@db:", None)]
+#[case("me@db:0", None)]
+#[case("me@db:+22", None)]
+#[case("me@db:65536", None)]
+fn hosts_behind_a_machine(#[case] text: &str, #[case] expected: Option<(&str, &str, u16)>) {
+    let read = ssh::target(text).ok();
+    let read = read.as_ref().map(|read| (read.username.as_str(), read.host.as_str(), read.port));
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn one_thing_is_shown_member_by_member() {
+    #[derive(serde::Serialize)]
+    struct Ordered {
+        b: u8,
+        a: &'static str,
+    }
+    let thing = serde_json::json!({
+        "zebra": "a\u{1b}[2Jb", "at": 5, "seen_at": 1_000, "due_at": 70_000, "is_good": true, "none": null,
+        "many": ["x", "y"], "empty": [], "deep": { "b": "\u{9b}" },
+    });
+    assert_eq!(
+        card(&thing, 6_000),
+        "zebra    a [2Jb\nat       5\nseen at  5 s ago\ndue at   in 1 min 4 s\nis good  yes\nnone     -\n\
+         many     x, y\nempty    -\ndeep     {\"b\":\"\\u009b\"}\n"
+    );
+    assert_eq!(card(&Ordered { b: 1, a: "" }, 0), "b  1\na\n");
 }
 
 #[test]
@@ -458,6 +522,10 @@ fn a_flag_goes_before_the_environment_wherever_it_stands() {
         (&["--nats", "nats://flag", "machines"][..], true),
         (&["machines", "--nats", "nats://flag"], true),
         (&["machines"], false),
+        (&["push", "ack", "p-1", "--nats", "nats://flag"], true),
+        (&["push", "--nats", "nats://flag", "ack", "p-1"], true),
+        (&["--nats", "nats://flag", "push", "ack", "p-1"], true),
+        (&["push", "ack", "p-1"], false),
     ] {
         let named = Args::parse_from([&["signalbox"], args].concat());
         let url = named.action.as_ref().and_then(Action::nats_url).or(named.reach.nats_url);
@@ -471,7 +539,9 @@ fn a_flag_goes_before_the_environment_wherever_it_stands() {
     }
     // The parser of the command line looks at no environment: it would fill in the flag after the subcommand.
     let command = Args::command();
-    let all = command.get_subcommands().chain([&command]).flat_map(clap::Command::get_arguments);
+    let within = command.get_subcommands().flat_map(clap::Command::get_subcommands);
+    let all = command.get_subcommands().chain(within).chain([&command]);
+    let all = all.flat_map(clap::Command::get_arguments);
     assert!(all.filter(|arg| arg.get_long() == Some("nats")).all(|arg| arg.get_env().is_none()));
     let (code, _, err) =
         signalbox(&["machines"], &[("SIGNALBOX_STATE_DIR", ""), ("SIGNALBOX_NATS", "")], b"");
@@ -486,7 +556,9 @@ fn decode_and_completions_need_no_home() {
     assert!(out.contains("claimed_at"), "{out}");
     let (code, out, err) = signalbox(&["completions", "bash"], &[], b"");
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("_signalbox"), "{out}");
+    for word in ["_signalbox", "shared-credential", "--cancel-on-give-up", "metrics_interval", "executing"] {
+        assert!(out.contains(word), "no {word}: {out}");
+    }
 }
 
 #[test]

@@ -1,139 +1,36 @@
 //! The client against a real broker and a bridge that misbehaves on purpose.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use std::{sync::Arc, time::Duration};
+#[path = "client/exec.rs"]
+mod exec;
+#[path = "client/fake.rs"]
+mod fake;
+#[path = "client/operations.rs"]
+mod operations;
 
-use bytes::Bytes;
-use data_encoding::BASE64URL_NOPAD;
-use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+use fake::{Fake, SOON, access, access_at, broker, key};
 use signalbox_console::client::{
-    Access, Ask, Client, ClientError, Told,
+    Ask, Client, ClientError, Told,
     feed::{Feed, FeedItem},
     session,
     sign::{Draft, prepare},
 };
-use signalbox_link::{Headers, Link, Login, Options, Subscription};
 use signalbox_schemas::{
     api::{
-        Accepted, Answer, AnswerBody, Credit, FeedEvent, Liveness, OpenFeed, Page, Previewed, Request,
-        Submit, Target, Watch, chunk, op,
+        Accepted, AnswerBody, Credit, FeedEvent, Liveness, OpenFeed, Page, Previewed, Request, Submit,
+        Target, Watch, op,
     },
     command::{CommandSpec, Grant},
     error::{ErrorCode, Problem},
-    id::{CommandId, MachineId, OperatorId, RequestId, Sha256, Workspace},
-    signed::{Signed, SigningKey},
-    subject::Subject,
+    id::{CommandId, MachineId, Sha256},
+    signed::Signed,
 };
-use signalbox_testkit::Broker;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
-
-// The key of 32 sevens.
-const SEED: &str = include_str!("seven.seed");
-/// Nothing here takes longer, but for the waits that are tested.
-const SOON: Duration = Duration::from_secs(20);
-
-/// A broker that asks for a login and lets everybody in.
-async fn broker() -> Broker {
-    let key = key().public().clone();
-    Broker::start_with_config_text(&format!(
-        "listen: 127.0.0.1:-1\nno_auth_user: any\n\
-         authorization {{ users: [{{ nkey: {key} }}, {{ user: any, password: any }}] }}\n"
-    ))
-    .await
-    .unwrap()
-}
-
-fn key() -> SigningKey {
-    SigningKey::from_seed(SEED).unwrap()
-}
-
-fn access(broker: &Broker) -> Access {
-    access_at(broker.url())
-}
-
-fn access_at(nats_url: String) -> Access {
-    let claims = serde_json::json!({ "sub": key().public(), "name": "local" }).to_string();
-    let jwt = format!("e30.{}.AAAA", BASE64URL_NOPAD.encode(claims.as_bytes()));
-    Access {
-        ws: Workspace::main(),
-        operator: OperatorId::new("local").unwrap(),
-        nats_url,
-        login: Login::new(&jwt, SEED).unwrap(),
-        key: Arc::new(key()),
-    }
-}
 
 fn command() -> CommandId {
     "0193a2b4-0000-7000-8000-000000000000".parse().unwrap()
-}
-
-/// A bridge that says what the test says.
-struct Fake {
-    link: Link,
-    requests: Subscription,
-}
-
-impl Fake {
-    async fn start(broker: &Broker) -> Self {
-        let link = Link::connect(Options::plain(&broker.url(), "fake", None)).await.unwrap();
-        let requests = link.subscribe("api.main.local.*.*.*").await.unwrap();
-        link.flush().await;
-        Self { link, requests }
-    }
-
-    async fn request(&mut self) -> (String, RequestId, Bytes) {
-        let delivery = timeout(SOON, self.requests.next()).await.unwrap().unwrap();
-        let Ok(Subject::Api(_, _, noun, verb, rid)) = Subject::parse(&delivery.subject) else {
-            panic!("not a request: {}", delivery.subject);
-        };
-        assert!(!delivery.has_reply, "a request has a reply subject");
-        (format!("{noun}.{verb}"), rid, delivery.payload)
-    }
-
-    /// The next request of one kind, and its arguments; others are left unanswered.
-    async fn wait_for<T: DeserializeOwned>(&mut self, wanted: &str) -> (RequestId, T) {
-        loop {
-            let (op, rid, body) = self.request().await;
-            if op == wanted {
-                return (rid, serde_json::from_slice(&body).unwrap());
-            }
-        }
-    }
-
-    async fn answer(&self, rid: &RequestId, seq: u64, body: AnswerBody) {
-        let answer = Answer { seq, bridge: "b1".to_owned(), body };
-        let body = serde_json::to_vec(&answer).unwrap();
-        self.link.publish(&subject(rid), None, body.into()).await.unwrap();
-    }
-
-    async fn ok(&self, rid: &RequestId, value: impl serde::Serialize) {
-        self.answer(rid, 0, AnswerBody::Ok(serde_json::to_value(value).unwrap())).await;
-    }
-
-    async fn refuse(&self, rid: &RequestId, problem: Problem) {
-        self.answer(rid, 0, AnswerBody::Error(problem)).await;
-    }
-
-    async fn event(&self, rid: &RequestId, seq: u64, event: FeedEvent) {
-        self.answer(rid, seq, AnswerBody::Event(Box::new(event))).await;
-    }
-
-    /// A chunk of demo-1's stdout; its position is where it ends.
-    async fn chunk(&self, rid: &RequestId, seq: u64, offset: usize, data: &[u8]) {
-        let headers = Headers::new()
-            .with(chunk::SEQ, &seq.to_string())
-            .with(chunk::BRIDGE, "b1")
-            .with(chunk::MACHINE, "demo-1")
-            .with(chunk::STREAM, "stdout")
-            .with(chunk::OFFSET, &offset.to_string())
-            .with(chunk::POSITION, &(offset + data.len()).to_string());
-        let data = Bytes::copy_from_slice(data);
-        self.link.publish(&subject(rid), Some(headers), data).await.unwrap();
-    }
-}
-
-fn subject(rid: &RequestId) -> String {
-    Subject::Feed(Workspace::main(), OperatorId::new("local").unwrap(), rid.clone()).to_string()
 }
 
 fn watch() -> Watch {
@@ -269,6 +166,9 @@ fn draft() -> Draft {
         expires_in_ms: 60_000,
         max_output_bytes: 1_000,
         shown: Vec::new(),
+        ssh: None,
+        created_by: None,
+        idempotency_key: None,
     }
 }
 

@@ -282,6 +282,9 @@ pub struct Submit {
     pub spec: Base64Url,
     /// One per target, sorted by token, up to 1,000.
     pub grants: Vec<Signed<Grant>>,
+    /// What the command's id was made of, if it was: nobody can take the place of another one's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 /// The broker has it; it will reach a terminal state on every target.

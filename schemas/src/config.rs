@@ -54,6 +54,9 @@ pub enum PushState {
 }
 
 impl PushState {
+    /// All states, in the order of a push's life.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Sent, Self::Acked, Self::Failed];
+
     /// The spelling on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -22,6 +22,9 @@ pub enum CredentialType {
 }
 
 impl CredentialType {
+    /// All types.
+    pub const ALL: [Self; 3] = [Self::SshKey, Self::Password, Self::ApiKey];
+
     /// The spelling on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,6 +43,16 @@ pub enum StorageMode {
     RelayOnly,
     /// It came from the center.
     Shared,
+}
+
+impl StorageMode {
+    /// The spelling on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RelayOnly => "relay_only",
+            Self::Shared => "shared",
+        }
+    }
 }
 
 /// A credential that a relay holds.

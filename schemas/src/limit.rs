@@ -12,6 +12,8 @@ pub const PRINCIPAL_BYTES: usize = 128;
 pub const SSH_HOST_BYTES: usize = 255;
 /// Longest `purpose`.
 pub const PURPOSE_BYTES: usize = 1024;
+/// Longest idempotency key: that many printable ASCII characters.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Longest selector text.
 pub const SELECTOR_BYTES: usize = 4096;
 /// Most targets of one command without parts.

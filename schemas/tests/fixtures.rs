@@ -497,7 +497,7 @@ fn what_is_stored_or_sent_unsigned() {
 fn what_operators_ask() {
     plain("page", &Page { limit: Some(10), after: Some("x".into()) });
     plain("preview", &Preview { on: "web-*".into() });
-    plain("submit", &Submit { spec: spec_bytes(), grants: vec![signed_grant()] });
+    plain("submit", &Submit { spec: spec_bytes(), grants: vec![signed_grant()], idempotency_key: None });
     plain("get", &Get { id: cid() });
     plain("cancel", &Cancel { id: cid() });
     plain(
@@ -602,7 +602,7 @@ macro_rules! limits {
 #[test]
 fn what_everybody_agrees_on() {
     let limits = limits! {
-        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES PURPOSE_BYTES SELECTOR_BYTES TARGETS OFFERS OFFERS_BYTES MAILBOX_BYTES
+        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES PURPOSE_BYTES IDEMPOTENCY_KEY_BYTES SELECTOR_BYTES TARGETS OFFERS OFFERS_BYTES MAILBOX_BYTES
         CANCELS RELAY_PAYLOAD_BYTES BROKER_PAYLOAD_BYTES FACT_BYTES FACT_TEXT_BYTES SIGNAL_BYTES
         HEARTBEAT_BYTES AUTHORS_BYTES RECORD_BYTES INLINE_OUTPUT_BYTES CHUNK_BYTES CHUNKS_IN_FLIGHT TAIL_BYTES TIMEOUT_MS DEFAULT_TIMEOUT_MS
         DEFAULT_EXPIRES_IN_MS MAX_EXPIRES_IN_MS DEFAULT_MAX_OUTPUT MAX_MAX_OUTPUT EXPIRY_GRACE_MS LOST_GRACE_MS

@@ -23,6 +23,7 @@ use signalbox_schemas::{
     api::{Accepted, MachineView, Page, ReadOutput},
     error::{ErrorCode, Problem},
     id::{CommandId, MachineId},
+    limit::IDEMPOTENCY_KEY_BYTES,
     output::OutputStream,
 };
 use tokio::time::timeout;
@@ -59,8 +60,6 @@ const WAIT_MS: std::ops::RangeInclusive<u64> = 0..=60_000;
 const DEFAULT_WAIT_MS: u64 = 30_000;
 /// Bytes of output that are looked up at once; an answer is as long as is wanted.
 const RANGE_BYTES: u32 = 4 * 1024 * 1024;
-/// Longest idempotency key.
-const KEY_BYTES: usize = 255;
 /// Machines of a page when no limit is given: fleets up to this size need no paging.
 const DEFAULT_MACHINES: u32 = 1000;
 
@@ -125,10 +124,12 @@ pub(super) async fn submit(State(shared): At, axum::Extension(caller): Who, requ
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=KEY_BYTES).contains(&text.len()));
+    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_BYTES).contains(&text.len()));
     match (text, values.next()) {
         (Some(text), None) => Ok(Some(text.to_owned())),
-        _ => Err(invalid(format!("Idempotency-Key must be one value of 1 to {KEY_BYTES} ASCII characters"))),
+        _ => Err(invalid(format!(
+            "Idempotency-Key must be one value of 1 to {IDEMPOTENCY_KEY_BYTES} ASCII characters"
+        ))),
     }
 }
 

@@ -422,7 +422,7 @@ impl Console {
             Ok(Signed::sign(&grant, &self.key)?)
         });
         let grants = grants.collect::<Result<Vec<_>>>()?;
-        Ok(Submit { spec: Base64Url(bytes), grants })
+        Ok(Submit { spec: Base64Url(bytes), grants, idempotency_key: None })
     }
 
     /// Opens a feed of a command with its output.

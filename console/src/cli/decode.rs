@@ -24,9 +24,8 @@ use signalbox_schemas::{
 };
 
 use super::{
-    clean, event,
+    call, clean, event,
     exit::{self, Failure},
-    list,
 };
 use crate::args;
 
@@ -146,7 +145,7 @@ pub async fn decode(layout: Option<&Layout>, args: args::Decode) -> Result<u8, F
     } else {
         found.iter().map(show).collect::<Vec<_>>().join("\n").into_bytes()
     };
-    let code = list::print(text).await?;
+    let code = call::print(text).await?;
     Ok(if found.iter().any(|explained| explained.holds_wrong) { exit::FAILED } else { code })
 }
 

@@ -35,6 +35,15 @@ pub enum Event<'a> {
     },
     /// A run is in another state, or its end is known.
     Run(&'a RunView),
+    /// The wait of `exec` was over before the command.
+    GaveUp {
+        /// The command.
+        id: CommandId,
+        /// Runs that had not ended and are cancelled; `null`: it goes on, as far as is known.
+        cancelling: Option<u32>,
+        /// The exit code of this program.
+        exit: u8,
+    },
     /// Everything has settled.
     Done {
         /// Runs by state.

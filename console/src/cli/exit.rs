@@ -14,7 +14,7 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Not accepted, no bridge, no machine matched, no such command; for `run` also no identity.
 pub const NOT_ACCEPTED: u8 = 3;
-/// A run was lost, expired or rejected.
+/// A run was lost, expired or rejected; a wait was over; a run belongs to somebody else.
 pub const NOT_RUN: u8 = 4;
 /// Interrupted: the command goes on without us.
 pub const INTERRUPTED: u8 = 130;
@@ -23,15 +23,15 @@ pub const HANGUP: u8 = 141;
 
 /// The table, for `--help`.
 pub const TABLE: &str = "\
-Exit codes of `run`, the first that applies:
+Exit codes of `run` and `exec`, the first that applies:
   2    usage or selector syntax
   3    not accepted, no bridge, no machine matched, or no identity to ask with
-  4    a run was lost, expired or rejected
+  4    a run was lost, expired or rejected; or the wait of `exec` was over
   1    a run failed, timed out or was cancelled
   0    every run completed
   130  interrupted: the command goes on, `signalbox show ID` comes back to it
 Other commands: 0, 1 (failed here), 2 (usage), 3 (refused, or no bridge).
-`decode` ends with 1 when a signature is wrong.
+`decode` ends with 1 when a signature is wrong, `work` with 4 when the run is not the assignment's.
 141 when the reader of the output went away.";
 
 /// The exit code that the runs of a command amount to.

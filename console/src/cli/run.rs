@@ -1,36 +1,35 @@
-//! `signalbox run`: preview, sign, submit, follow.
+//! `signalbox run` and `signalbox exec`: preview, sign, submit, follow.
 //!
-//! Ctrl-C detaches: the command goes on without us. A second one within two seconds cancels it first.
+//! Ctrl-C detaches: the command goes on without us. A second one within two seconds cancels it first. `exec` also
+//! gives up when its wait is over.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use signalbox_schemas::{
-    api::{Accepted, Counts, RunView, Watch},
-    error::report,
-    id::{CommandId, MachineId},
+    api::{Accepted, Watch},
+    error::{ErrorCode, report},
+    id::CommandId,
     limit,
-    output::OutputStream,
-    run::RunState,
+    selector::Selector,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     clean,
     event::Event,
     exit::{self, Failure},
-    lines::{Lines, Sink},
+    follow::{End, Follow},
     printer::{Hangup, Piece, Printer},
     quantity,
 };
 use crate::{
-    args,
+    args::order::{Exec, Order, Run},
     client::{
-        Client, ClientError,
-        clock::now_ms,
-        feed::{Feed, FeedItem},
+        Access, Client, ClientError,
+        repeat::Repeated,
         sign::{Draft, Prepared, prepare},
     },
     config::Config,
@@ -38,60 +37,120 @@ use crate::{
 
 /// A second Ctrl-C counts for so long after the first.
 const SECOND_INTERRUPT: Duration = Duration::from_secs(2);
-/// What takes no longer is not commented on.
-const QUIET: Duration = Duration::from_millis(500);
 /// Beyond the moment at which every run must have settled, we wait so long for word of it.
 const WORD_MS: u64 = 60_000;
-/// Machines whose trouble is told one by one.
-const TROUBLES: usize = 20;
+/// How much longer than the command `exec` waits unless told otherwise: for the way there and back.
+const WAY_MS: u64 = 5_000;
+/// What was printed before the wait was over is still written for so long: nobody may be reading.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const WHAT: &str = "run the command";
 
-/// Runs a command and waits for its end.
+/// What shall be done with a command.
+struct Plan {
+    draft: Draft,
+    json: bool,
+    no_wait: bool,
+    /// One machine only, and no longer than this.
+    exec: Option<Patience>,
+}
+
+/// How long `exec` waits.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    wait_ms: u64,
+    /// Whether the command is cancelled when it is over.
+    cancels: bool,
+}
+
+/// Runs a command on the machines that a selector means, and waits for its end.
 ///
 /// # Errors
 /// [`Failure`] with the exit code of the table.
-pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
-    // Whatever it is from here on, also with one's own identity: the command line is right and nothing was accepted.
-    let fail = |error: ClientError| Failure { code: exit::NOT_ACCEPTED, ..Failure::client(WHAT, &error) };
-    let draft = Draft {
-        on: args.on.trim().to_owned(),
-        command: args.command.join(" "),
-        timeout_ms: args.timeout,
-        expires_in_ms: args.expires_in,
-        max_output_bytes: args.max_output,
+pub async fn run(config: &Config, args: Run) -> Result<u8, Failure> {
+    let json = args.order.json;
+    let draft = draft(args.order, args.on.trim().to_owned(), limit::DEFAULT_EXPIRES_IN_MS, None);
+    perform(config, &Plan { draft, json, no_wait: args.no_wait, exec: None }).await
+}
+
+/// Runs a command on one machine, and waits for its end so long.
+///
+/// # Errors
+/// [`Failure`] with the exit code of the table.
+pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
+    let json = args.order.json;
+    let wait_ms = args.wait.unwrap_or_else(|| args.order.timeout.saturating_add(WAY_MS));
+    let exec = Some(Patience { wait_ms, cancels: args.cancel_on_give_up });
+    // Nothing starts that nobody waits for.
+    let expires_in_ms = wait_ms.clamp(1, limit::MAX_EXPIRES_IN_MS);
+    let on = Selector::of_machine(args.machine.trim());
+    let draft = draft(args.order, on, expires_in_ms, args.idempotency_key);
+    perform(config, &Plan { draft, json, no_wait: false, exec }).await
+}
+
+/// `expires_in_ms` counts unless the order says otherwise.
+fn draft(order: Order, on: String, expires_in_ms: u64, idempotency_key: Option<String>) -> Draft {
+    Draft {
+        on,
+        command: order.command.join(" "),
+        timeout_ms: order.timeout,
+        expires_in_ms: order.expires_in.unwrap_or(expires_in_ms),
+        max_output_bytes: order.max_output,
         shown: Vec::new(),
-    };
+        ssh: order.ssh,
+        created_by: order.created_by,
+        idempotency_key,
+    }
+}
+
+/// A command that stands, and when it expires, Unix ms.
+struct Standing {
+    accepted: Accepted,
+    expires_at: u64,
+}
+
+impl From<Repeated> for Standing {
+    fn from(Repeated { id, expires_at, targets }: Repeated) -> Self {
+        Self { accepted: Accepted { id, targets, cursor: String::new() }, expires_at }
+    }
+}
+
+impl Standing {
+    /// By then every run has settled, and somebody has had the time to say so. Unix ms.
+    fn deadline(&self, timeout_ms: u64) -> u64 {
+        let margin = limit::EXPIRY_GRACE_MS + limit::LOST_GRACE_MS + WORD_MS;
+        self.expires_at.saturating_add(timeout_ms).saturating_add(margin)
+    }
+}
+
+async fn perform(config: &Config, plan: &Plan) -> Result<u8, Failure> {
     // What is wrong is wrong with or without a broker.
-    draft.check().map_err(|error| usage(&error))?;
-    let access = config.access().map_err(fail)?;
+    plan.draft.check().map_err(|error| usage(&error))?;
+    let access = config.access().map_err(|error| fail(&error))?;
     let mut interrupts =
         signal(SignalKind::interrupt()).map_err(|error| Failure::system("listen to Ctrl-C", &error))?;
-    let prepared = tokio::select! {
-        prepared = connect_and_prepare(access, &draft) => prepared.map_err(fail)?,
+    let patience = sleep(plan.exec.map_or(Duration::MAX, |exec| Duration::from_millis(exec.wait_ms)));
+    tokio::pin!(patience);
+    let (client, begun) = tokio::select! {
+        begun = begin(access, plan) => begun.map_err(|error| fail(&error))?,
         _ = interrupts.recv() => return Err(Failure::new(exit::INTERRUPTED, "interrupted; nothing was submitted")),
     };
-    let (client, prepared) = prepared;
-    let accepted = tokio::select! {
-        accepted = client.submit(&prepared) => accepted.map_err(fail)?,
-        _ = interrupts.recv() => {
-            super::say(&format!("interrupted while {} was submitted: whether it was accepted is not known", prepared.id));
-            return Ok(detach(&client, prepared.id, &mut interrupts).await);
-        }
+    let standing = match begun {
+        Begun::Known(standing) => standing,
+        Begun::New(prepared) => tokio::select! {
+            standing = submit(&client, &plan.draft, &prepared) => standing.map_err(|error| fail(&error))?,
+            _ = interrupts.recv() => {
+                super::say(&format!(
+                    "interrupted while {} was submitted: whether it was accepted is not known",
+                    prepared.id
+                ));
+                return Ok(detach(&client, prepared.id, &mut interrupts).await);
+            }
+        },
     };
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
-    let mut follow = Follow::new(config, &args, &accepted);
-    let followed = async {
-        follow.accepted(&printer, &accepted).await?;
-        if args.no_wait {
-            return Ok(exit::OK);
-        }
-        let mut feed = client.feed(Watch::Command { id: accepted.id, output: true });
-        let code = follow.follow_to_end(&printer, &mut feed, deadline(&prepared, &args)).await?;
-        feed.close().await;
-        Ok(code)
-    };
+    let mut follow = Follow::new(config, plan.json, plan.no_wait, &standing.accepted);
     let code = tokio::select! {
-        followed = followed => match followed {
+        followed = follow_it(&mut follow, &client, &printer, plan, &standing) => match followed {
             Err(End::Hangup(Hangup)) => {
                 // The writer knows why it stopped.
                 return Err(printer.finish().await.err().map_or_else(Failure::hangup, |error| Failure::written(&error)));
@@ -99,7 +158,8 @@ pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
             Err(End::Failure(failure)) => Err(failure),
             Ok(code) => Ok(code),
         },
-        _ = interrupts.recv() => return Ok(detach(&client, accepted.id, &mut interrupts).await),
+        _ = interrupts.recv() => return Ok(detach(&client, standing.accepted.id, &mut interrupts).await),
+        () = &mut patience, if plan.exec.is_some() => return give_up(&client, standing.accepted.id, plan, printer).await,
     };
     tokio::select! {
         done = printer.finish() => done.map_err(|error| Failure::written(&error))?,
@@ -110,23 +170,99 @@ pub async fn run(config: &Config, args: args::Run) -> Result<u8, Failure> {
     code
 }
 
-async fn connect_and_prepare(
-    access: crate::client::Access,
-    draft: &Draft,
-) -> Result<(Client, Prepared), ClientError> {
+/// Whatever it is, also with one's own identity: the command line is right and nothing was accepted.
+fn fail(error: &ClientError) -> Failure {
+    Failure { code: exit::NOT_ACCEPTED, ..Failure::client(WHAT, error) }
+}
+
+/// A command before it is submitted, or one that stands already.
+enum Begun {
+    New(Prepared),
+    Known(Standing),
+}
+
+async fn begin(access: Access, plan: &Plan) -> Result<(Client, Begun), ClientError> {
     let client = Client::connect(access, false).await?;
-    let targets = client.preview(&draft.on).await?;
-    let prepared = prepare(draft, client.access(), &targets)?;
-    Ok((client, prepared))
+    let draft = &plan.draft;
+    let begun = if let Some(known) = client.repeated(draft).await? {
+        Begun::Known(known.into())
+    } else {
+        let targets = client.preview(&draft.on).await?;
+        Begun::New(prepare(draft, client.access(), &targets)?)
+    };
+    let machines = match &begun {
+        Begun::New(prepared) => prepared.targets.len(),
+        Begun::Known(standing) => standing.accepted.targets.len(),
+    };
+    if plan.exec.is_some() && machines != 1 {
+        return Err(ClientError::NotAsMeant(format!("it names {machines} machines where one is meant")));
+    }
+    Ok((client, begun))
+}
+
+async fn submit(client: &Client, draft: &Draft, prepared: &Prepared) -> Result<Standing, ClientError> {
+    match client.submit(prepared).await {
+        Ok(accepted) => Ok(Standing { accepted, expires_at: prepared.expires_at }),
+        Err(error) => {
+            let is_taken =
+                matches!(&error, ClientError::Refused(problem) if problem.code == ErrorCode::IdConflict);
+            // Somebody was faster under the same key.
+            let known = if is_taken { client.repeated(draft).await? } else { None };
+            known.map(Standing::from).ok_or(error)
+        }
+    }
+}
+
+async fn follow_it(
+    follow: &mut Follow,
+    client: &Client,
+    printer: &Printer,
+    plan: &Plan,
+    standing: &Standing,
+) -> Result<u8, End> {
+    follow.accepted(printer, &standing.accepted).await?;
+    if plan.no_wait {
+        return Ok(exit::OK);
+    }
+    let mut feed = client.feed(Watch::Command { id: standing.accepted.id, output: true });
+    let code = follow.follow_to_end(printer, &mut feed, standing.deadline(plan.draft.timeout_ms)).await?;
+    feed.close().await;
+    Ok(code)
 }
 
 fn usage(error: &dyn std::error::Error) -> Failure {
     Failure::new(exit::USAGE, format!("cannot {WHAT}: {}", clean::line(&report(error))))
 }
 
-/// By then every run has settled, and somebody has had the time to say so. Unix ms.
-fn deadline(prepared: &Prepared, args: &args::Run) -> u64 {
-    prepared.expires_at + limit::EXPIRY_GRACE_MS + args.timeout + limit::LOST_GRACE_MS + WORD_MS
+/// The wait is over: leaves the command to itself, or cancels it.
+async fn give_up(client: &Client, id: CommandId, plan: &Plan, printer: Printer) -> Result<u8, Failure> {
+    let Some(Patience { wait_ms, cancels }) = plan.exec else { return Ok(exit::NOT_RUN) };
+    let cancelled = if cancels { Some(client.cancel(id).await) } else { None };
+    let event = Event::GaveUp {
+        id,
+        cancelling: cancelled.as_ref().and_then(|done| done.as_ref().ok()).copied(),
+        exit: exit::NOT_RUN,
+    };
+    let last_words = async {
+        if plan.json {
+            // Why it cannot be written is asked next.
+            let _ = printer.print(Piece::Out(event.line().into())).await;
+        }
+        printer.finish().await
+    };
+    if let Ok(written) = timeout(LAST_WORDS, last_words).await {
+        written.map_err(|error| Failure::written(&error))?;
+    }
+    let what_of_it = match cancelled {
+        None => format!(
+            "what has begun goes on. See it with `signalbox show {id}`, end it with `signalbox cancel {id}`"
+        ),
+        Some(Ok(0)) => format!("it has ended meanwhile. See it with `signalbox show {id}`"),
+        Some(Ok(_)) => "cancelling it".to_owned(),
+        Some(Err(error)) => Failure::client("cancel it", &error).line.unwrap_or_default(),
+    };
+    super::say(&format!("gave up waiting for {id} after {}; {what_of_it}", quantity::show_ms(wait_ms)));
+    Ok(exit::NOT_RUN)
 }
 
 /// Leaves the command to itself; cancels it when asked again at once.
@@ -144,246 +280,4 @@ async fn detach(client: &Client, id: CommandId, interrupts: &mut Signal) -> u8 {
         }
     }
     exit::INTERRUPTED
-}
-
-/// Why following ends early.
-enum End {
-    Hangup(Hangup),
-    Failure(Failure),
-}
-
-impl From<Hangup> for End {
-    fn from(hangup: Hangup) -> Self {
-        Self::Hangup(hangup)
-    }
-}
-
-/// What is known of the command, and how it is shown.
-#[expect(clippy::struct_excessive_bools, reason = "four flags of the user's and the terminal's, one of ours")]
-struct Follow {
-    id: CommandId,
-    json: bool,
-    no_wait: bool,
-    err_is_terminal: bool,
-    has_progress: bool,
-    /// Between the parts of the progress.
-    dot: char,
-    lines: Lines,
-    runs: BTreeMap<MachineId, Option<RunView>>,
-    began: Instant,
-    is_bridge_missed: bool,
-    troubles: usize,
-}
-
-impl Follow {
-    fn new(config: &Config, args: &args::Run, accepted: &Accepted) -> Self {
-        let colours = config.environment.has_colours();
-        let sink = |is_terminal| Sink { is_terminal, colours };
-        let sinks = [sink(std::io::stdout().is_terminal()), sink(std::io::stderr().is_terminal())];
-        Self {
-            id: accepted.id,
-            json: args.json,
-            no_wait: args.no_wait,
-            err_is_terminal: std::io::stderr().is_terminal(),
-            has_progress: std::io::stderr().is_terminal() && !config.environment.is_dumb(),
-            dot: if config.environment.is_ascii() { '-' } else { '·' },
-            lines: Lines::new(&accepted.targets, sinks),
-            runs: accepted.targets.iter().map(|machine| (machine.clone(), None)).collect(),
-            began: Instant::now(),
-            is_bridge_missed: false,
-            troubles: 0,
-        }
-    }
-
-    async fn accepted(&self, printer: &Printer, accepted: &Accepted) -> Result<(), End> {
-        if self.json {
-            let event = Event::Accepted { id: accepted.id, targets: &accepted.targets };
-            printer.print(Piece::Out(event.line().into())).await?;
-        } else if self.no_wait {
-            printer.print(Piece::Out(format!("{}\n", accepted.id).into())).await?;
-        }
-        Ok(())
-    }
-
-    async fn follow_to_end(&mut self, printer: &Printer, feed: &mut Feed, deadline: u64) -> Result<u8, End> {
-        let mut tick = interval(QUIET);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                item = feed.next() => match item {
-                    Ok(FeedItem::Settled(counts)) => return self.settled(printer, &counts).await,
-                    Ok(item) => {
-                        self.is_bridge_missed = false;
-                        self.take(printer, item).await?;
-                    }
-                    Err(error) => self.missed(printer, &error).await?,
-                },
-                _ = tick.tick() => {
-                    if now_ms() > deadline {
-                        let line = format!("cannot follow {0}: no word of its end; look with `signalbox show {0}`", self.id);
-                        return Err(End::Failure(Failure::new(exit::NOT_ACCEPTED, line)));
-                    }
-                    self.progress(printer).await?;
-                }
-            }
-        }
-    }
-
-    async fn missed(&mut self, printer: &Printer, error: &ClientError) -> Result<(), End> {
-        if matches!(error, ClientError::Refused(_) | ClientError::Closed | ClientError::Malformed(_)) {
-            return Err(End::Failure(Failure::client(&format!("follow {}", self.id), error)));
-        }
-        if !std::mem::replace(&mut self.is_bridge_missed, true) {
-            let line = format!("signalbox: {}; waiting for it", clean::line(&report(error)));
-            printer.print(Piece::Note(line)).await?;
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self, printer: &Printer, item: FeedItem) -> Result<(), End> {
-        let machine = match &item {
-            FeedItem::Output(piece) => Some(&piece.machine),
-            FeedItem::Run(run) => Some(&run.machine),
-            FeedItem::Command(_) | FeedItem::Settled(_) => None,
-        };
-        // What the command was never signed for is made up.
-        if machine.is_some_and(|machine| !self.runs.contains_key(machine)) {
-            return Ok(());
-        }
-        match item {
-            FeedItem::Output(piece) if self.json => {
-                printer.print(Piece::Out(Event::output(&piece).line().into())).await?;
-            }
-            FeedItem::Output(piece) => {
-                let data = self.lines.push(&piece.machine, piece.stream, &piece.data);
-                write(printer, piece.stream, data).await?;
-            }
-            FeedItem::Run(run) => self.take_run(printer, run).await?,
-            FeedItem::Command(_) | FeedItem::Settled(_) => {}
-        }
-        Ok(())
-    }
-
-    async fn take_run(&mut self, printer: &Printer, run: RunView) -> Result<(), End> {
-        let known = self.runs.entry(run.machine.clone()).or_default();
-        if known.as_ref().is_some_and(|known| says_the_same(known, &run)) {
-            return Ok(());
-        }
-        if self.json {
-            printer.print(Piece::Out(Event::Run(&run).line().into())).await?;
-        } else if run.state.is_settled() {
-            for stream in OutputStream::ALL {
-                let rest = self.lines.finish(&run.machine, stream);
-                write(printer, stream, rest).await?;
-            }
-            if let Some(trouble) = trouble(&run, self.err_is_terminal && self.runs.len() > 1) {
-                self.troubles += 1;
-                if self.troubles <= TROUBLES {
-                    printer.print(Piece::Note(format!("signalbox: {trouble}"))).await?;
-                }
-            }
-        }
-        self.runs.insert(run.machine.clone(), Some(run));
-        self.progress(printer).await
-    }
-
-    async fn settled(&mut self, printer: &Printer, counts: &Counts) -> Result<u8, End> {
-        let code = exit::of_counts(counts);
-        if self.json {
-            printer.print(Piece::Out(Event::Done { counts, exit: code }.line().into())).await?;
-            return Ok(code);
-        }
-        printer.print(Piece::Progress(String::new())).await?;
-        if self.troubles > TROUBLES {
-            let more = self.troubles - TROUBLES;
-            printer
-                .print(Piece::Note(format!("signalbox: and {more} more; see `signalbox show {}`", self.id)))
-                .await?;
-        }
-        if self.err_is_terminal && self.runs.len() > 1 {
-            let took = quantity::show_ms(elapsed_ms(self.began));
-            let line = format!("{} machines: {} in {took}", self.runs.len(), show_counts(counts));
-            printer.print(Piece::Note(line)).await?;
-        }
-        Ok(code)
-    }
-
-    async fn progress(&self, printer: &Printer) -> Result<(), End> {
-        if self.json || !self.has_progress || self.began.elapsed() < QUIET {
-            return Ok(());
-        }
-        let mut counts = Counts::new();
-        for run in self.runs.values() {
-            *counts.entry(run.as_ref().map_or(RunState::Pending, |run| run.state)).or_default() += 1;
-        }
-        // Output of a single machine speaks for itself; that it is waited for does not.
-        let waits = counts.keys().any(|state| matches!(state, RunState::Held | RunState::Pending));
-        if self.runs.len() == 1 && !waits {
-            return Ok(printer.print(Piece::Progress(String::new())).await?);
-        }
-        let settled: u32 = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
-        let took = quantity::show_age(elapsed_ms(self.began));
-        let line = format!(
-            "{settled}/{} {dot} {} {dot} {took}",
-            self.runs.len(),
-            show_counts(&counts),
-            dot = self.dot
-        );
-        Ok(printer.print(Piece::Progress(line)).await?)
-    }
-}
-
-async fn write(printer: &Printer, stream: OutputStream, data: bytes::Bytes) -> Result<(), Hangup> {
-    match stream {
-        _ if data.is_empty() => Ok(()),
-        OutputStream::Stdout => printer.print(Piece::Out(data)).await,
-        OutputStream::Stderr => printer.print(Piece::Err(data)).await,
-    }
-}
-
-/// Whether nothing changed but how much output has come so far.
-fn says_the_same(known: &RunView, new: &RunView) -> bool {
-    if new.state.is_settled() { known == new } else { known.state == new.state }
-}
-
-/// What people must know of a run's end. A plain exit code speaks for itself where one machine is meant.
-pub(super) fn trouble(run: &RunView, exit_codes_too: bool) -> Option<String> {
-    let machine = clean::line(run.machine.as_str());
-    let state = run.state;
-    let mut why = Vec::new();
-    if let Some(signal) = &run.signal {
-        why.push(format!("ended by {}", clean::line(signal)));
-    }
-    if let Some(error) = &run.error {
-        why.push(clean::line(&error.message));
-    }
-    if let Some(code) = run.exit_code.filter(|code| *code != 0 && exit_codes_too) {
-        why.push(format!("exit code {code}"));
-    }
-    for (name, stream) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
-        if stream.truncated {
-            why.push(format!("{name} is not complete, {} were written", quantity::show_bytes(stream.bytes)));
-        }
-    }
-    let is_plain = matches!(state, RunState::Completed | RunState::Failed);
-    match (is_plain, why.is_empty()) {
-        (true, true) => None,
-        (false, true) => Some(format!("{machine}: {state}")),
-        (_, false) => Some(format!("{machine}: {state}, {}", why.join(", "))),
-    }
-}
-
-/// `2 completed, 1 failed`.
-pub(super) fn show_counts(counts: &Counts) -> String {
-    let present = counts.iter().filter(|(_, n)| **n > 0);
-    present.map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", ")
-}
-
-fn elapsed_ms(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The age of a moment given in Unix ms, ms.
-pub(super) fn age_ms(at: u64) -> u64 {
-    now_ms().saturating_sub(at)
 }

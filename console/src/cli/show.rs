@@ -4,23 +4,26 @@ use std::io::IsTerminal as _;
 
 use signalbox_schemas::{
     api::{CommandView, Get, ReadOutput, RunView, op},
+    command::Target,
     id::CommandId,
     output::OutputStream,
 };
 
 use super::{
+    call,
+    card::{NOTHING, moment},
     clean, event,
     event::Event,
     exit::{self, Failure},
+    follow,
     lines::{Lines, Sink},
-    list,
     printer::{Hangup, Piece, Printer},
-    quantity, run,
+    quantity,
     table::{Column, Table},
 };
 use crate::{
     args,
-    client::{Client, flow},
+    client::{Client, clock::now_ms, flow},
     config::Config,
 };
 
@@ -38,7 +41,7 @@ const RUN_COLUMNS: [Column; 7] =
 pub async fn show(config: &Config, args: &args::Show) -> Result<u8, Failure> {
     let id = args.one.id;
     let what = format!("show {id}");
-    let client = list::connect(config, &what).await?;
+    let client = call::connect(config, &what).await?;
     let view: CommandView =
         client.ask(op::COMMANDS_GET, &Get { id }).await.map_err(|error| Failure::client(&what, &error))?;
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
@@ -140,35 +143,51 @@ impl Shown<'_> {
 /// What is known of a command, before its output.
 fn heading(view: &CommandView, ellipsis: char) -> String {
     let summary = &view.summary;
+    let by = match &summary.created_by {
+        Some(name) => format!("{} for {}", clean::line(&summary.by), clean::line(name)),
+        None => clean::line(&summary.by),
+    };
+    let on = match &summary.target {
+        Some(Target::Ssh(ssh)) => {
+            let there = clean::line(&format!("{}@{}:{}", ssh.username, ssh.host, ssh.port));
+            format!("{}, by SSH as {there}", clean::line(&summary.on))
+        }
+        None => clean::line(&summary.on),
+    };
     let mut out = format!(
-        "command  {}\nid       {}\non       {}\nby       {}, {} ago\nstates   {}\n",
+        "command  {}\nid       {}\non       {}\nby       {}, {}\nstates   {}\n",
         clean::line(&summary.command),
         summary.id,
-        clean::line(&summary.on),
-        clean::line(&summary.by),
-        quantity::show_age(run::age_ms(summary.created_at)),
-        run::show_counts(&summary.counts),
+        on,
+        by,
+        moment(summary.created_at, now_ms()),
+        follow::show_counts(&summary.counts),
     );
     let mut table = Table::new(&RUN_COLUMNS);
     for run in &view.runs {
-        let nothing = || "-".to_owned();
         table.push(vec![
             clean::line(run.machine.as_str()),
             run.state.to_string(),
-            run.exit_code.map_or_else(
-                || run.signal.as_deref().map_or_else(nothing, clean::line),
-                |code| code.to_string(),
-            ),
-            run.duration_ms.map_or_else(nothing, quantity::show_ms),
+            exit_of(run),
+            run.duration_ms.map_or_else(|| NOTHING.to_owned(), quantity::show_ms),
             quantity::show_bytes(run.stdout.bytes),
             quantity::show_bytes(run.stderr.bytes),
             remark(run),
         ]);
     }
     out.push('\n');
-    out.push_str(&table.render(list::columns(), ellipsis));
+    out.push_str(&table.render(call::columns(), ellipsis));
     out.push('\n');
     out
+}
+
+/// How its process ended, if it did: exit code or signal.
+pub(super) fn exit_of(run: &RunView) -> String {
+    match (run.exit_code, &run.signal) {
+        (Some(code), _) => code.to_string(),
+        (None, Some(signal)) => clean::line(signal),
+        (None, None) => NOTHING.to_owned(),
+    }
 }
 
 fn remark(run: &RunView) -> String {
@@ -192,16 +211,16 @@ fn remark(run: &RunView) -> String {
 pub async fn cancel(config: &Config, args: &args::One) -> Result<u8, Failure> {
     let id = args.id;
     let what = format!("cancel {id}");
-    let client = list::connect(config, &what).await?;
+    let client = call::connect(config, &what).await?;
     let n = client.cancel(id).await.map_err(|error| Failure::client(&what, &error))?;
     if args.listing.json {
         let line = serde_json::json!({ "id": id, "cancelling": n });
-        return list::print(event::line(&line)).await;
+        return call::print(event::line(&line)).await;
     }
     let text = match n {
         0 => "nothing to cancel: every run had ended\n".to_owned(),
         1 => "cancelling 1 run\n".to_owned(),
         n => format!("cancelling {n} runs\n"),
     };
-    list::print(text).await
+    call::print(text).await
 }

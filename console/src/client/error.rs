@@ -87,7 +87,7 @@ impl ClientError {
             Self::Unsure(id) => format!("look with `signalbox show {id}`"),
             Self::Refused(_) | Self::Busy(_) | Self::NotAsMeant(_) => return None,
             Self::Malformed(_) => "use the same version of console and bridge".to_owned(),
-            Self::Sign(_) => "make the command shorter".to_owned(),
+            Self::Sign(_) => "make it shorter".to_owned(),
             Self::Closed => "try again".to_owned(),
         })
     }

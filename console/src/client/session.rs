@@ -26,10 +26,6 @@ use super::{
     sign::Draft,
 };
 
-/// Machines per page of the snapshot.
-const PAGE: u32 = 1_000;
-/// Most machines that are taken from a bridge: ten times what a fleet may have.
-const MOST_MACHINES: usize = 100_000;
 /// The snapshot is taken anew this often: it carries what heartbeats do not, such as runs that wait.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// The bridge's round trip is measured this often.
@@ -76,7 +72,17 @@ pub async fn session(
                 Some(Ask::Unwatch { id }) => watches.end(id),
                 Some(Ask::Run { tag, on, targets: shown, command, timeout_ms, expires_in_ms }) => {
                     let max_output_bytes = limit::DEFAULT_MAX_OUTPUT;
-                    let draft = Draft { on, command, timeout_ms, expires_in_ms, max_output_bytes, shown };
+                    let draft = Draft {
+                        on,
+                        command,
+                        timeout_ms,
+                        expires_in_ms,
+                        max_output_bytes,
+                        shown,
+                        ssh: None,
+                        created_by: None,
+                        idempotency_key: None,
+                    };
                     tasks.spawn(run(client.clone(), tag, draft, told.clone()));
                 }
                 Some(Ask::Cancel { tag, id }) => {
@@ -304,33 +310,6 @@ async fn cancel(client: Client, tag: u64, id: CommandId, told: mpsc::Sender<Told
 }
 
 impl Client {
-    /// All machines, sorted by token.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn machines(&self) -> Result<Vec<MachineView>, ClientError> {
-        let mut machines = Vec::new();
-        let mut after = None;
-        loop {
-            let page = Page { limit: Some(PAGE), after };
-            let listed: Listed<MachineView> = self.ask(op::MACHINES_LIST, &page).await?;
-            let is_empty = listed.items.is_empty();
-            machines.extend(listed.items);
-            // Pages that repeat, or that never end, would fill the memory.
-            if machines.len() > MOST_MACHINES {
-                return Err(ClientError::NotAsMeant(format!("it lists more than {MOST_MACHINES} machines")));
-            }
-            if listed.next.is_some() && listed.next == page.after {
-                return Err(ClientError::NotAsMeant("its list of machines repeats itself".to_owned()));
-            }
-            after = listed.next;
-            // A page without items that goes on would never end.
-            if after.is_none() || is_empty {
-                return Ok(machines);
-            }
-        }
-    }
-
     /// Cancels a command wherever it has not ended; answers how many runs that are.
     ///
     /// # Errors

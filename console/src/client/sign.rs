@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use signalbox_schemas::{
     api::{Accepted, Preview, Previewed, Submit, Target, op},
-    command::{CommandSpec, Grant, InvalidSpec},
+    command::{CommandSpec, Grant, InvalidSpec, SshTarget, Target as Where},
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineId, MachineToken, Sha256, Workspace},
     limit,
@@ -36,6 +36,12 @@ pub struct Draft {
     pub max_output_bytes: u64,
     /// The machines that the author has seen it would run on: no others are signed for. Empty when none were shown.
     pub shown: Vec<MachineToken>,
+    /// The host behind the machine that runs it; `None`: the machine itself.
+    pub ssh: Option<SshTarget>,
+    /// In whose name, for people; at most 128 bytes.
+    pub created_by: Option<String>,
+    /// Makes it the same command however often it is submitted, 1 to 255 printable ASCII characters.
+    pub idempotency_key: Option<String>,
 }
 
 /// The author's input is wrong: nothing was sent.
@@ -47,6 +53,9 @@ pub enum DraftError {
     /// Another member.
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
+    /// The idempotency key.
+    #[error("an idempotency key is 1 to {} printable ASCII characters", limit::IDEMPOTENCY_KEY_BYTES)]
+    Key,
 }
 
 impl Draft {
@@ -56,12 +65,31 @@ impl Draft {
     /// [`DraftError`] naming what is wrong.
     pub fn check(&self) -> Result<(), DraftError> {
         Selector::parse(&self.on)?;
+        let is_key = |key: &String| {
+            (1..=limit::IDEMPOTENCY_KEY_BYTES).contains(&key.len())
+                && key.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        };
+        if !self.idempotency_key.iter().all(is_key) {
+            return Err(DraftError::Key);
+        }
         // Who asks, and where, makes no difference to whether it is right.
         Ok(self.spec(Workspace::main(), access::LOCAL_OPERATOR, new_id(), 1).validate()?)
     }
 
+    /// Where its machines run it, when not on themselves.
+    pub(super) fn target(&self) -> Option<Where> {
+        self.ssh.clone().map(Where::Ssh)
+    }
+
+    /// The id that its idempotency key gives it, if it has one.
+    pub(super) fn id_of_key(&self, access: &Access) -> Option<CommandId> {
+        let by = principal(access.operator.as_str());
+        self.idempotency_key.as_ref().map(|key| CommandId::from_idempotency_key(&by, key))
+    }
+
     fn spec(&self, ws: Workspace, operator: &str, cid: CommandId, targets: u32) -> CommandSpec {
         let now = now_ms();
+        let target = self.target();
         CommandSpec {
             ws,
             cid,
@@ -76,12 +104,18 @@ impl Draft {
             max_output: self.max_output_bytes,
             on: self.on.clone(),
             targets,
-            by: format!("operator:{operator}"),
-            created_by: None,
-            target: None,
-            crit: Vec::new(),
+            by: principal(operator),
+            created_by: self.created_by.clone(),
+            // A relay that does not know the member must not run the command on itself.
+            crit: target.iter().map(|_| "target".to_owned()).collect(),
+            target,
         }
     }
+}
+
+/// What an operator is called as the author of commands.
+pub(super) fn principal(operator: &str) -> String {
+    format!("operator:{operator}")
 }
 
 /// A command that is signed and not sent yet.
@@ -153,7 +187,7 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
         );
         return Err(refuse(ErrorCode::TooLarge, message));
     }
-    let id = new_id();
+    let id = draft.id_of_key(access).unwrap_or_else(new_id);
     let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
     let spec = draft.spec(access.ws.clone(), access.operator.as_str(), id, count);
     let bytes = serde_json::to_vec(&spec).map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?;
@@ -170,7 +204,11 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
         Signed::sign(&grant, &access.key).map_err(ClientError::Sign)
     };
     let grants = targets.iter().map(grant).collect::<Result<_, _>>()?;
-    let submit = Submit { spec: signalbox_schemas::Base64Url(bytes), grants };
+    let submit = Submit {
+        spec: signalbox_schemas::Base64Url(bytes),
+        grants,
+        idempotency_key: draft.idempotency_key.clone(),
+    };
     let mut targets: Vec<MachineId> = targets.iter().map(|target| target.id.clone()).collect();
     targets.sort();
     Ok(Prepared { id, expires_at: spec.expires_at, targets, submit })

@@ -104,7 +104,14 @@ impl Operator {
             };
             Signed::sign(&grant, &self.key)
         });
-        Ok((spec.cid, Submit { grants: grants.collect::<Result<_, _>>()?, spec: Base64Url(bytes) }))
+        Ok((
+            spec.cid,
+            Submit {
+                grants: grants.collect::<Result<_, _>>()?,
+                spec: Base64Url(bytes),
+                idempotency_key: None,
+            },
+        ))
     }
 
     async fn until_settled(&mut self, rid: &RequestId) -> Result<u64> {

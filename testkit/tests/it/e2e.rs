@@ -1,5 +1,6 @@
 //! One room per promise.
 
+mod assignments;
 mod cli;
 mod console;
 mod crash;

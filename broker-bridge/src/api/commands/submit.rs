@@ -6,7 +6,7 @@ use signalbox_schemas::{
     command::{CommandSpec, Grant, granted},
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineId, MachineToken, Sha256},
-    limit::{REQUEST_SKEW_MS, SPEC_BYTES},
+    limit::{IDEMPOTENCY_KEY_BYTES, REQUEST_SKEW_MS, SPEC_BYTES},
     signed::{PublicKey, Signed, SigningKey},
     stream,
 };
@@ -41,6 +41,8 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
         return Err(refuse(ErrorCode::Forbidden, "only operators submit commands with grants of their own"));
     };
     check_author(api, key)?;
+    // Two at once under one key would store two lists of grants under one id.
+    let _turn = if spec.cid.is_of_key() { api.turn(&spec.cid).await } else { None };
     if let Some(stored) = stored(api, spec.cid)? {
         // The answer got lost, and the console asks again; or the id is somebody else's.
         if stored.spec_bytes[..] != args.spec.0[..] {
@@ -51,6 +53,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
         return Ok((accepted(spec.cid, targets, &cursors), cursors));
     }
     check_spec(&spec, api, caller, now_ms())?;
+    check_key(&spec, caller, args.idempotency_key.as_deref())?;
     let machines = granted_machines(&spec, Sha256::of(&args.spec.0), key, &args.grants)?;
     let targets = known_machines(api, &machines)?;
     check_room(api, &machines)?;
@@ -93,9 +96,6 @@ fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Re
     if spec.by != caller.principal {
         return wrong("`by` in its spec must name you; submit it under your own name");
     }
-    if spec.cid.is_of_key() {
-        return wrong("its id is one of those that are made from idempotency keys; draw a UUID of version 7");
-    }
     if spec.expires_at <= now_ms {
         return wrong("it has expired already; make it anew");
     }
@@ -103,6 +103,22 @@ fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Re
         return wrong("`created_at` lies ahead by more than 5 minutes; set the clock right");
     }
     Ok(())
+}
+
+/// An id that is made from an idempotency key is made from the caller's own: nobody takes the place of another one's.
+fn check_key(spec: &CommandSpec, caller: &Caller, key: Option<&str>) -> Result<(), Problem> {
+    let is_good = match key {
+        None => !spec.cid.is_of_key(),
+        Some(key) => {
+            (1..=IDEMPOTENCY_KEY_BYTES).contains(&key.len())
+                && spec.cid == CommandId::from_idempotency_key(&caller.principal, key)
+        }
+    };
+    if is_good {
+        return Ok(());
+    }
+    let why = "its id is not the one of your idempotency key; without a key, draw a UUID of version 7";
+    Err(refuse(ErrorCode::Invalid, why))
 }
 
 /// What waits is kept in memory by every bridge: there is an end to it.

@@ -1,0 +1,71 @@
+//! `signalbox run` and `signalbox exec`.
+
+use clap::Args as ClapArgs;
+use signalbox_schemas::command::SshTarget;
+
+use super::{Reach, ssh};
+use crate::cli::{exit, quantity};
+
+/// `signalbox run`.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = exit::TABLE)]
+pub struct Run {
+    /// Which machines: a name, a glob such as 'web-*', or `all`.
+    #[arg(long, value_name = "SELECTOR")]
+    pub on: String,
+    /// Prints the id once the command is accepted, and leaves.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What, and how.
+    #[command(flatten)]
+    pub order: Order,
+}
+
+/// `signalbox exec`.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = exit::TABLE)]
+pub struct Exec {
+    /// The machine, by its name.
+    pub machine: String,
+    /// How long this waits for the end, whatever --timeout says [default: --timeout and 5s].
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
+    pub wait: Option<u64>,
+    /// Cancels the command when the wait is over; otherwise it goes on.
+    #[arg(long)]
+    pub cancel_on_give_up: bool,
+    /// Makes it one command however often it is asked for: the same key comes back to it.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// What, and how.
+    #[command(flatten)]
+    pub order: Order,
+}
+
+/// What shall run, and how.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Order {
+    /// How long it may run: 250ms, 30s, 5m, 2h; up to 2d.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration_ms)]
+    pub timeout: u64,
+    /// How long it waits for machines that are offline, up to 7d [default: 24h; of `exec`: as long as --wait].
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
+    pub expires_in: Option<u64>,
+    /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = quantity::size_bytes)]
+    pub max_output: u64,
+    /// Not on the machine itself but on a host that it reaches by SSH; port 22 unless said.
+    #[arg(long, value_name = "USER@HOST[:PORT]", value_parser = ssh::target)]
+    pub ssh: Option<SshTarget>,
+    /// In whose name, for those who read it later.
+    #[arg(long, value_name = "NAME")]
+    pub created_by: Option<String>,
+    /// Prints events, one JSON document per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// The command, for `sh -c`, after `--`; several words are joined by spaces.
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    pub command: Vec<String>,
+}

@@ -1,0 +1,133 @@
+//! One operation: called with its arguments, its answer printed as JSON for programs, as a table or a card for people.
+
+use std::io::IsTerminal as _;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    card::card,
+    event,
+    exit::{self, Failure},
+    printer::{Piece, Printer},
+    table::{Column, Table},
+};
+use crate::{
+    client::{Client, ClientError, clock::now_ms, list::Paged},
+    config::Config,
+};
+
+/// A thing that is one row of a table.
+pub(super) trait Row: Serialize + DeserializeOwned {
+    /// The columns.
+    const COLUMNS: &'static [Column];
+
+    /// One cell per column, as clean text. `ellipsis` stands where one was cut.
+    fn cells(&self, ellipsis: char) -> Vec<String>;
+}
+
+/// A call of an operation.
+pub(super) struct Call<'a> {
+    config: &'a Config,
+    json: bool,
+    what: String,
+}
+
+impl<'a> Call<'a> {
+    /// `what` it does completes «cannot …».
+    pub(super) fn new(config: &'a Config, json: bool, what: impl Into<String>) -> Self {
+        Self { config, json, what: what.into() }
+    }
+
+    /// Whether the answer is for programs.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Asks for something that changes nothing.
+    pub(super) async fn ask<A, R>(&self, op: &'static str, args: &A) -> Result<R, Failure>
+    where
+        A: Serialize + Sync,
+        R: DeserializeOwned,
+    {
+        let client = self.connect().await?;
+        client.ask(op, args).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Asks for a change.
+    pub(super) async fn change<A, R>(&self, op: &'static str, args: &A) -> Result<R, Failure>
+    where
+        A: Serialize + Sync,
+        R: DeserializeOwned,
+    {
+        let client = self.connect().await?;
+        client.change(op, args).await.map_err(|error| {
+            let mut failure = self.failed(&error);
+            if let (ClientError::NoBridge(_), Some(line)) = (&error, &mut failure.line) {
+                line.push_str("; whether it was done is not known");
+            }
+            failure
+        })
+    }
+
+    /// Prints a list: its first `most` items, or all.
+    pub(super) async fn list<A: Paged, R: Row>(
+        &self,
+        op: &'static str,
+        args: A,
+        most: Option<u32>,
+    ) -> Result<u8, Failure> {
+        let client = self.connect().await?;
+        let listed: Result<Vec<R>, ClientError> = match most {
+            Some(most) => client.list(op, args, most as usize).await,
+            None => client.list_all(op, args).await,
+        };
+        self.table(&listed.map_err(|error| self.failed(&error))?).await
+    }
+
+    /// Prints several things: a line of JSON each, or a table.
+    async fn table<R: Row>(&self, items: &[R]) -> Result<u8, Failure> {
+        if self.json {
+            return print(items.iter().flat_map(event::line).collect::<Vec<u8>>()).await;
+        }
+        let ellipsis = self.config.environment.ellipsis();
+        let mut table = Table::new(R::COLUMNS);
+        for item in items {
+            table.push(item.cells(ellipsis));
+        }
+        print(table.render(columns(), ellipsis)).await
+    }
+
+    /// Prints one thing: a line of JSON, or its members one below the other.
+    pub(super) async fn show<T: Serialize>(&self, answer: &T) -> Result<u8, Failure> {
+        print(if self.json { event::line(answer) } else { card(answer, now_ms()).into_bytes() }).await
+    }
+
+    async fn connect(&self) -> Result<Client, Failure> {
+        connect(self.config, &self.what).await
+    }
+
+    fn failed(&self, error: &ClientError) -> Failure {
+        Failure::client(&self.what, error)
+    }
+}
+
+/// Connects for one question.
+pub(super) async fn connect(config: &Config, what: &str) -> Result<Client, Failure> {
+    let access = config.access().map_err(|error| Failure::client(what, &error))?;
+    Client::connect(access, false).await.map_err(|error| Failure::client(what, &error))
+}
+
+/// Prints everything and waits until it is written.
+pub(crate) async fn print(text: impl Into<bytes::Bytes>) -> Result<u8, Failure> {
+    let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
+    let written = printer.print(Piece::Out(text.into())).await;
+    printer.finish().await.map_err(|error| Failure::written(&error))?;
+    written.map(|()| exit::OK).map_err(|_| Failure::hangup())
+}
+
+/// Width to fit into: the terminal's, if stdout is one.
+pub(super) fn columns() -> Option<usize> {
+    let stdout = std::io::stdout();
+    let size = rustix::termios::tcgetwinsize(&stdout).ok().filter(|_| stdout.is_terminal())?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}

@@ -1,0 +1,279 @@
+//! A command that was accepted, followed to its end: its output as it comes, then what became of it.
+
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
+
+use signalbox_schemas::{
+    api::{Accepted, Counts, RunView},
+    error::report,
+    id::{CommandId, MachineId},
+    output::OutputStream,
+    run::RunState,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{
+    clean,
+    event::Event,
+    exit::{self, Failure},
+    lines::{Lines, Sink},
+    printer::{Hangup, Piece, Printer},
+    quantity,
+};
+use crate::{
+    client::{
+        ClientError,
+        clock::now_ms,
+        feed::{Feed, FeedItem},
+    },
+    config::Config,
+};
+
+/// What takes no longer is not commented on.
+const QUIET: Duration = Duration::from_millis(500);
+/// Machines whose trouble is told one by one.
+const TROUBLES: usize = 20;
+
+/// Why following ends early.
+pub(super) enum End {
+    Hangup(Hangup),
+    Failure(Failure),
+}
+
+impl From<Hangup> for End {
+    fn from(hangup: Hangup) -> Self {
+        Self::Hangup(hangup)
+    }
+}
+
+/// What is known of the command, and how it is shown.
+#[expect(clippy::struct_excessive_bools, reason = "four flags of the user's and the terminal's, one of ours")]
+pub(super) struct Follow {
+    id: CommandId,
+    json: bool,
+    no_wait: bool,
+    err_is_terminal: bool,
+    has_progress: bool,
+    /// Between the parts of the progress.
+    dot: char,
+    lines: Lines,
+    runs: BTreeMap<MachineId, Option<RunView>>,
+    began: Instant,
+    is_bridge_missed: bool,
+    troubles: usize,
+}
+
+impl Follow {
+    /// Of a command that was accepted. `json`: events instead of output; `no_wait`: it is not followed.
+    pub(super) fn new(config: &Config, json: bool, no_wait: bool, accepted: &Accepted) -> Self {
+        let colours = config.environment.has_colours();
+        let sink = |is_terminal| Sink { is_terminal, colours };
+        let sinks = [sink(std::io::stdout().is_terminal()), sink(std::io::stderr().is_terminal())];
+        Self {
+            id: accepted.id,
+            json,
+            no_wait,
+            err_is_terminal: std::io::stderr().is_terminal(),
+            has_progress: std::io::stderr().is_terminal() && !config.environment.is_dumb(),
+            dot: if config.environment.is_ascii() { '-' } else { '·' },
+            lines: Lines::new(&accepted.targets, sinks),
+            runs: accepted.targets.iter().map(|machine| (machine.clone(), None)).collect(),
+            began: Instant::now(),
+            is_bridge_missed: false,
+            troubles: 0,
+        }
+    }
+
+    /// Says that it is accepted.
+    pub(super) async fn accepted(&self, printer: &Printer, accepted: &Accepted) -> Result<(), End> {
+        if self.json {
+            let event = Event::Accepted { id: accepted.id, targets: &accepted.targets };
+            printer.print(Piece::Out(event.line().into())).await?;
+        } else if self.no_wait {
+            printer.print(Piece::Out(format!("{}\n", accepted.id).into())).await?;
+        }
+        Ok(())
+    }
+
+    /// Follows it until every run has settled; answers the exit code. `deadline`, Unix ms: nothing can come later.
+    pub(super) async fn follow_to_end(
+        &mut self,
+        printer: &Printer,
+        feed: &mut Feed,
+        deadline: u64,
+    ) -> Result<u8, End> {
+        let mut tick = interval(QUIET);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                item = feed.next() => match item {
+                    Ok(FeedItem::Settled(counts)) => return self.settled(printer, &counts).await,
+                    Ok(item) => {
+                        self.is_bridge_missed = false;
+                        self.take(printer, item).await?;
+                    }
+                    Err(error) => self.missed(printer, &error).await?,
+                },
+                _ = tick.tick() => {
+                    if now_ms() > deadline {
+                        let line = format!("cannot follow {0}: no word of its end; look with `signalbox show {0}`", self.id);
+                        return Err(End::Failure(Failure::new(exit::NOT_ACCEPTED, line)));
+                    }
+                    self.progress(printer).await?;
+                }
+            }
+        }
+    }
+
+    async fn missed(&mut self, printer: &Printer, error: &ClientError) -> Result<(), End> {
+        if matches!(error, ClientError::Refused(_) | ClientError::Closed | ClientError::Malformed(_)) {
+            return Err(End::Failure(Failure::client(&format!("follow {}", self.id), error)));
+        }
+        if !std::mem::replace(&mut self.is_bridge_missed, true) {
+            let line = format!("signalbox: {}; waiting for it", clean::line(&report(error)));
+            printer.print(Piece::Note(line)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, printer: &Printer, item: FeedItem) -> Result<(), End> {
+        let machine = match &item {
+            FeedItem::Output(piece) => Some(&piece.machine),
+            FeedItem::Run(run) => Some(&run.machine),
+            FeedItem::Command(_) | FeedItem::Settled(_) => None,
+        };
+        // What the command was never signed for is made up.
+        if machine.is_some_and(|machine| !self.runs.contains_key(machine)) {
+            return Ok(());
+        }
+        match item {
+            FeedItem::Output(piece) if self.json => {
+                printer.print(Piece::Out(Event::output(&piece).line().into())).await?;
+            }
+            FeedItem::Output(piece) => {
+                let data = self.lines.push(&piece.machine, piece.stream, &piece.data);
+                write(printer, piece.stream, data).await?;
+            }
+            FeedItem::Run(run) => self.take_run(printer, run).await?,
+            FeedItem::Command(_) | FeedItem::Settled(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn take_run(&mut self, printer: &Printer, run: RunView) -> Result<(), End> {
+        let known = self.runs.entry(run.machine.clone()).or_default();
+        if known.as_ref().is_some_and(|known| says_the_same(known, &run)) {
+            return Ok(());
+        }
+        if self.json {
+            printer.print(Piece::Out(Event::Run(&run).line().into())).await?;
+        } else if run.state.is_settled() {
+            for stream in OutputStream::ALL {
+                let rest = self.lines.finish(&run.machine, stream);
+                write(printer, stream, rest).await?;
+            }
+            if let Some(trouble) = trouble(&run, self.err_is_terminal && self.runs.len() > 1) {
+                self.troubles += 1;
+                if self.troubles <= TROUBLES {
+                    printer.print(Piece::Note(format!("signalbox: {trouble}"))).await?;
+                }
+            }
+        }
+        self.runs.insert(run.machine.clone(), Some(run));
+        self.progress(printer).await
+    }
+
+    async fn settled(&mut self, printer: &Printer, counts: &Counts) -> Result<u8, End> {
+        let code = exit::of_counts(counts);
+        if self.json {
+            printer.print(Piece::Out(Event::Done { counts, exit: code }.line().into())).await?;
+            return Ok(code);
+        }
+        printer.print(Piece::Progress(String::new())).await?;
+        if self.troubles > TROUBLES {
+            let more = self.troubles - TROUBLES;
+            printer
+                .print(Piece::Note(format!("signalbox: and {more} more; see `signalbox show {}`", self.id)))
+                .await?;
+        }
+        if self.err_is_terminal && self.runs.len() > 1 {
+            let took = quantity::show_ms(elapsed_ms(self.began));
+            let line = format!("{} machines: {} in {took}", self.runs.len(), show_counts(counts));
+            printer.print(Piece::Note(line)).await?;
+        }
+        Ok(code)
+    }
+
+    async fn progress(&self, printer: &Printer) -> Result<(), End> {
+        if self.json || !self.has_progress || self.began.elapsed() < QUIET {
+            return Ok(());
+        }
+        let mut counts = Counts::new();
+        for run in self.runs.values() {
+            *counts.entry(run.as_ref().map_or(RunState::Pending, |run| run.state)).or_default() += 1;
+        }
+        // Output of a single machine speaks for itself; that it is waited for does not.
+        let waits = counts.keys().any(|state| matches!(state, RunState::Held | RunState::Pending));
+        if self.runs.len() == 1 && !waits {
+            return Ok(printer.print(Piece::Progress(String::new())).await?);
+        }
+        let settled: u32 = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
+        let took = quantity::show_age(elapsed_ms(self.began));
+        let line = format!(
+            "{settled}/{} {dot} {} {dot} {took}",
+            self.runs.len(),
+            show_counts(&counts),
+            dot = self.dot
+        );
+        Ok(printer.print(Piece::Progress(line)).await?)
+    }
+}
+
+async fn write(printer: &Printer, stream: OutputStream, data: bytes::Bytes) -> Result<(), Hangup> {
+    match stream {
+        _ if data.is_empty() => Ok(()),
+        OutputStream::Stdout => printer.print(Piece::Out(data)).await,
+        OutputStream::Stderr => printer.print(Piece::Err(data)).await,
+    }
+}
+
+/// Whether nothing changed but how much output has come so far.
+fn says_the_same(known: &RunView, new: &RunView) -> bool {
+    if new.state.is_settled() { known == new } else { known.state == new.state }
+}
+
+/// What people must know of a run's end. A plain exit code speaks for itself where one machine is meant.
+pub(super) fn trouble(run: &RunView, exit_codes_too: bool) -> Option<String> {
+    let machine = clean::line(run.machine.as_str());
+    let state = run.state;
+    let mut why = Vec::new();
+    if let Some(signal) = &run.signal {
+        why.push(format!("ended by {}", clean::line(signal)));
+    }
+    if let Some(error) = &run.error {
+        why.push(clean::line(&error.message));
+    }
+    if let Some(code) = run.exit_code.filter(|code| *code != 0 && exit_codes_too) {
+        why.push(format!("exit code {code}"));
+    }
+    for (name, stream) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
+        if stream.truncated {
+            why.push(format!("{name} is not complete, {} were written", quantity::show_bytes(stream.bytes)));
+        }
+    }
+    let is_plain = matches!(state, RunState::Completed | RunState::Failed);
+    match (is_plain, why.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(format!("{machine}: {state}")),
+        (_, false) => Some(format!("{machine}: {state}, {}", why.join(", "))),
+    }
+}
+
+/// `2 completed, 1 failed`.
+pub(super) fn show_counts(counts: &Counts) -> String {
+    let present = counts.iter().filter(|(_, n)| **n > 0);
+    present.map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", ")
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
