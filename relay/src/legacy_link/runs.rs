@@ -336,6 +336,17 @@ impl Worker {
         }
     }
 
+    /// The relay ends. What runs goes on under the keeper; where nothing does, nothing is left of a relay that was stopped.
+    pub(super) async fn release_keeper(&mut self) {
+        if !self.runs.is_empty() || !self.granted.is_empty() {
+            return;
+        }
+        let Some(keeper) = self.keeper.take() else { return };
+        if !matches!(timeout(KEEPER_PATIENCE, keeper.client.shutdown()).await, Ok(Ok(()))) {
+            tracing::warn!("Idle keeper not ended");
+        }
+    }
+
     /// Looks for output that nobody needs any more.
     pub(super) fn look_into_spool(&mut self) {
         let folder = self.place.folder.clone();

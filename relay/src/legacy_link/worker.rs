@@ -177,6 +177,7 @@ impl Worker {
                 Ok(None) | Err(_) => break,
             }
         }
+        self.release_keeper().await;
         Ok(())
     }
 

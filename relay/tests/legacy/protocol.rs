@@ -392,6 +392,33 @@ async fn an_interval_of_reports_is_applied_and_survives() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_relay_that_is_stopped_leaves_its_keeper_to_what_runs_and_to_nothing_else() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let relay = machine.relay(&center)?;
+    center.asked(COMMANDS, 1, PATIENCE).await?;
+    let keeper = machine.keeper_pid().await?;
+    relay.terminate()?;
+    assert_eq!(relay.wait(PATIENCE).await?.code(), Some(0));
+    let gone = || async {
+        ensure!(!is_alive(keeper), "it is there");
+        Ok(())
+    };
+    eventually_within("the keeper ends", PATIENCE, gone).await?;
+
+    let relay = machine.relay(&center)?;
+    center.queue("c1", "sleep 300");
+    center.asked(CLAIM, 1, PATIENCE).await?;
+    center.queue("c2", "true");
+    center.result("c2", PATIENCE).await?;
+    let keeper = machine.keeper_pid().await?;
+    relay.terminate()?;
+    assert_eq!(relay.wait(PATIENCE).await?.code(), Some(0));
+    assert!(is_alive(keeper), "it has a run");
+    Ok(())
+}
+
+#[tokio::test]
 async fn settings_that_come_later_are_asked_for_when_a_report_hears_of_them() -> Result<()> {
     let center = Center::start().await?;
     let machine = Machine::new()?;
