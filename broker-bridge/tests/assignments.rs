@@ -127,6 +127,12 @@ async fn an_assignment_is_changed_heard_of_and_removed() -> Result<()> {
     let changed = show(&bench, &path).await?;
     assert_eq!((&changed["name"], &changed["enabled"]), (&json!("two"), &json!(false)));
     assert!(changed["updated_at"].as_u64() >= changed["created_at"].as_u64());
+    let renamed = ask(&bench, "PATCH", &path, &json!({"name": "three"}), 200).await?.json()?;
+    assert_eq!(
+        (&renamed["name"], &renamed["enabled"]),
+        (&json!("three"), &json!(false)),
+        "what is absent stays"
+    );
 
     ask(&bench, "POST", &format!("{path}/heartbeat"), &Value::Null, 200).await?;
     eventually("it is online", || async {
