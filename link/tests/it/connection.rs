@@ -196,3 +196,16 @@ async fn closing_sends_what_waits_and_ends_readers() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn any_of_several_brokers_will_do() -> Result<()> {
+    let broker = Broker::start().await?;
+    let urls = format!("nats://127.0.0.1:1,{}", broker.url());
+    let link =
+        Link::connect(Options { probe: Some("anybody".to_owned()), ..Options::plain(&urls, "test", None) });
+    assert!(link.await?.state().borrow().is_connected);
+    let wrong = format!("{},nats://broker:no", broker.url());
+    let refused = Link::connect(Options::plain(&wrong, "test", None)).await;
+    assert!(matches!(refused, Err(ConnectError::Url { .. })), "{refused:?}");
+    Ok(())
+}
