@@ -94,17 +94,65 @@ async fn an_assignment_lives_from_its_key_to_its_removal() -> Result<()> {
     assert_eq!(Value::from(listed), over_http["items"]);
 
     // Its machine's open work goes with it: nobody else can do it.
-    let args = ["run", "--on", "old-1", "--no-wait", "--", "true"];
-    let (code, command, stderr) = cli(&stack, &args).await?;
-    assert_eq!(code, Some(0), "{stderr}");
-    let pending = lines(&stack, &["runs", "--machine", "old-1", "--state", "pending"]).await?;
-    assert_eq!(pending.first().context("no run waits")?["command"]["id"], command.trim_end());
+    let command = submitted(&stack).await?;
     let removed = line(&stack, &["assignment", "remove", &id, "--cascade"]).await?;
     assert_eq!(removed, json!({ "id": id, "withdrawn": 1 }));
-    assert_eq!(stack.http().settled(command.trim_end()).await?["counts"], json!({ "cancelled": 1 }));
+    assert_eq!(stack.http().settled(&command).await?["counts"], json!({ "cancelled": 1 }));
     let (code, _, stderr) = cli(&stack, &["assignment", "show", &id]).await?;
     assert_eq!(code, Some(3));
     assert!(stderr.contains("Relay assignment not found"), "{stderr}");
+    Ok(())
+}
+
+/// A command for the machine of the older relay; its id, once its run waits.
+async fn submitted(stack: &Stack) -> Result<String> {
+    let (code, stdout, stderr) = cli(stack, &["run", "--on", "old-1", "--no-wait", "--", "true"]).await?;
+    ensure!(code == Some(0), "{stderr}");
+    let command = stdout.trim_end().to_owned();
+    eventually("the run to wait", || async {
+        let pending = lines(stack, &["runs", "--machine", "old-1", "--state", "pending"]).await?;
+        ensure!(pending.first().is_some_and(|run| run["command"]["id"] == command), "{pending:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_works_in_a_relays_name() -> Result<()> {
+    let stack = Stack::start(Options::relays(1)).await?;
+    let dir = tempfile::tempdir()?;
+    let id = assigned(&stack, &dir).await?;
+    let other = line(&stack, &["assignment", "create", "old-1", "Second"]).await?;
+    let other = text(&other["id"])?;
+    let command = submitted(&stack).await?;
+    let claim = |by: String| {
+        let (stack, command) = (&stack, command.clone());
+        async move { cli(stack, &["work", "claim", &command, "--assignment", &by, "--json"]).await }
+    };
+    let (code, stdout, stderr) = claim(id.clone()).await?;
+    assert_eq!((code, events(&stdout)?), (Some(0), vec![json!({ "claimed": true })]), "{stderr}");
+    // Once is once, for whomever.
+    for by in [&id, &other] {
+        let (code, stdout, stderr) = claim(by.clone()).await?;
+        assert_eq!((code, events(&stdout)?), (Some(4), vec![json!({ "claimed": false })]), "{stderr}");
+    }
+    let out = file(dir.path(), "out", "done\n")?;
+    let args = ["work", "complete", &command, "--exit-code", "3", "--stdout-file", path(&out)?, "--json"];
+    let complete = |by: String| {
+        let stack = &stack;
+        async move { cli(stack, &[&args[..], &["--assignment", &by]].concat()).await }
+    };
+    let (code, stdout, stderr) = complete(other).await?;
+    assert_eq!((code, events(&stdout)?), (Some(4), vec![json!({ "accepted": false })]), "{stderr}");
+    let (code, stdout, stderr) = complete(id.clone()).await?;
+    assert_eq!((code, events(&stdout)?), (Some(0), vec![json!({ "accepted": true })]), "{stderr}");
+    assert_eq!(stack.http().settled(&command).await?["counts"], json!({ "failed": 1 }));
+    let (_, stdout, _) = cli(&stack, &["show", &command]).await?;
+    assert!(stdout.ends_with("\ndone\n"), "{stdout}");
+    let (code, _, stderr) =
+        cli(&stack, &["work", "claim", "0193a2b4-0000-7000-8000-000000000000", "--assignment", &id]).await?;
+    assert_eq!(code, Some(3), "{stderr}");
     Ok(())
 }
 
