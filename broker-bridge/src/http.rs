@@ -112,6 +112,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/health", get(health::health))
         .route(enrol::PATH, post(enroll::enroll))
         .nest("/api/v1", v1)
+        .route("/relay", any(legacy::serve))
+        .route("/relay/", any(legacy::serve))
         .route("/relay/{*path}", any(legacy::serve))
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed);

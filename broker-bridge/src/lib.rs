@@ -20,6 +20,7 @@ pub mod broker_link;
 pub mod config;
 pub mod core;
 mod deadline;
+mod descriptors;
 mod dispatcher;
 mod done;
 mod feed;

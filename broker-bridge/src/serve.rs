@@ -32,7 +32,7 @@ use crate::{
     broker_link,
     config::{BrokerConfig, ServeConfig},
     core::CoreError,
-    http,
+    descriptors, http,
     identity::{Identity, InitError},
 };
 use bridge::Bridge;
@@ -119,6 +119,7 @@ pub enum ServeError {
 /// [`ServeError`]; everything that was started has ended then, the embedded broker too.
 pub async fn serve(config: &ServeConfig, stop: &CancellationToken) -> Result<(), ServeError> {
     let identity = Identity::load(&config.state_dir)?;
+    descriptors::allow_all();
     let id = bridge_id()?;
     let listener = listen(config.http).await?;
     let embedded = match &config.broker {

@@ -42,6 +42,11 @@ impl Answer {
             .with_context(|| format!("reading {:?} as JSON", String::from_utf8_lossy(&self.body)))
     }
 
+    /// The body as text, for people.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// A header's text, or nothing.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())

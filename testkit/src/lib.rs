@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod eventually;
 pub mod http;
+pub mod old_relay;
 pub mod process;
 pub mod pty;
 pub mod slow_link;

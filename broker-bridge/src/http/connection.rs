@@ -2,7 +2,8 @@
 //!
 //! | a client that | is cut off after |
 //! |---|---|
-//! | opens a connection, or keeps one, and does not finish a request's head | [`Patience::head`] |
+//! | opens a connection, or begins a request, and does not finish its head | [`Patience::head`] |
+//! | keeps a connection and asks for nothing | [`Patience::kept`] |
 //! | does not take what it asked for | [`Patience::write`] |
 //! | goes on sending a body that was refused | [`Patience::linger`], reading and forgetting it |
 //!
@@ -39,14 +40,30 @@ use tokio::{
 use tracing::warn;
 
 use super::problem::Refusal;
+use crate::descriptors;
 
-/// Most connections at once; more wait in the listener's backlog.
-const CONNECTIONS: usize = 1024;
+/// Most connections at once; more wait in the listener's backlog. A relay of the old contract has two: a poll that is held,
+/// and one for the rest.
+const CONNECTIONS: usize = 16_384;
+/// Descriptors that are left for everything else: the view, the broker, bodies on disk.
+const OTHER_DESCRIPTORS: u64 = 256;
+/// As many connections are taken whatever the limit of open files is.
+const FEW_CONNECTIONS: usize = 64;
+
+/// How many connections may be open at once where a process may have so many descriptors.
+fn most_connections(descriptors: u64) -> usize {
+    let most = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(CONNECTIONS);
+    most.clamp(FEW_CONNECTIONS, CONNECTIONS)
+}
+
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// Without a request in progress: covers a slow head and an idle kept connection alike.
+    /// Until a head is there: from the beginning of the connection, or from the first byte of a further head.
     head: Duration,
+    /// Between two requests. Longer than relays of the old contract are silent, which is 30 s: what they post on a
+    /// connection that is being closed is lost.
+    kept: Duration,
     /// Taking nothing of an answer.
     write: Duration,
     /// Sending the rest of a refused body.
@@ -56,7 +73,8 @@ pub(super) struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         let usual = Duration::from_secs(30);
-        Self { head: usual, write: usual, linger: Duration::from_secs(2) }
+        let (kept, linger) = (Duration::from_secs(75), Duration::from_secs(2));
+        Self { head: usual, kept, write: usual, linger }
     }
 }
 
@@ -78,7 +96,12 @@ pub(super) struct Bounded {
 
 impl Bounded {
     pub(super) fn new(listener: TcpListener, patience: Patience, refused: Refused) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)), patience, refused }
+        let (descriptors, wanted) = (descriptors::allowed(), CONNECTIONS);
+        let most = most_connections(descriptors);
+        if most < wanted {
+            warn!(most, wanted, descriptors, "few connections fit into the limit of open files; raise it");
+        }
+        Self { listener, permits: Arc::new(Semaphore::new(most)), patience, refused }
     }
 }
 
@@ -160,6 +183,8 @@ pub(super) struct Guarded {
     ended: u32,
     /// Since when it has neither worked nor taken anything.
     idle_from: Instant,
+    /// Whether a request has ended, and nothing of another one has come.
+    is_kept: bool,
     idle: Pin<Box<Sleep>>,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -183,6 +208,7 @@ impl Guarded {
             pace: Pace::default(),
             ended: 0,
             idle_from: Instant::now(),
+            is_kept: false,
             idle: Box::pin(sleep(patience.head)),
             stalled: None,
             linger: None,
@@ -200,15 +226,28 @@ impl Guarded {
         loop {
             let ended = self.pace.ended();
             if ended != self.ended || self.pace.is_busy() {
+                self.is_kept |= ended != self.ended;
                 self.ended = ended;
                 self.idle_from = Instant::now();
             }
             ready!(self.idle.as_mut().poll(cx));
-            let deadline = self.idle_from + self.patience.head;
+            let patience = if self.is_kept { self.patience.kept } else { self.patience.head };
+            let deadline = self.idle_from + patience;
             if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
             self.idle.as_mut().reset(deadline);
+        }
+    }
+
+    /// Bytes have come. If they are the first of a head, its clock begins.
+    fn hear(&mut self, cx: &mut Context<'_>) {
+        if self.is_kept && !self.pace.is_busy() {
+            self.is_kept = false;
+            self.idle_from = Instant::now();
+            self.idle.as_mut().reset(self.idle_from + self.patience.head);
+            // Only so that it wakes this task: it is not over.
+            let _ = self.idle.as_mut().poll(cx);
         }
     }
 
@@ -273,7 +312,12 @@ impl AsyncRead for Guarded {
         if self.poll_idle(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.hear(cx);
+        }
+        read
     }
 }
 
@@ -328,113 +372,4 @@ impl AsyncWrite for Guarded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::{Router, body::Body, extract::ConnectInfo, routing::get};
-    use std::future::IntoFuture as _;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        task::JoinSet,
-        time::timeout,
-    };
-
-    const SHORT: Duration = Duration::from_millis(300);
-    const LONG: Duration = Duration::from_secs(5);
-
-    /// A server with little patience: `/slow` works longer than it has, `/big` answers 64 MiB.
-    async fn server() -> (SocketAddr, JoinSet<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let slow = |ConnectInfo(pace): ConnectInfo<Pace>| async move {
-            let _guard = pace.begin();
-            sleep(SHORT * 3).await;
-            "done"
-        };
-        let big = |ConnectInfo(pace): ConnectInfo<Pace>| async move {
-            let _guard = pace.begin();
-            Body::from(vec![0; 64 << 20])
-        };
-        let router = Router::new().route("/slow", get(slow)).route("/big", get(big));
-        let service = router.into_make_service_with_connect_info::<Pace>();
-        let bounded =
-            Bounded::new(listener, Patience { head: SHORT, write: SHORT, linger: SHORT }, Arc::new(|_| {}));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move { axum::serve(bounded, service).into_future().await.unwrap() });
-        (address, tasks)
-    }
-
-    /// Everything until the server closes, in bounded time.
-    async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        // A reset is a close too.
-        let _ = timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the server does not close");
-        bytes
-    }
-
-    #[test]
-    fn only_bare_statuses_are_exchanged() {
-        let bare =
-            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(bare_status(bare.as_bytes()), Some(431));
-        for other in [
-            "HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK",
-            "content-length: 0\r\n\r\n",
-            "",
-        ] {
-            assert_eq!(bare_status(other.as_bytes()), None, "{other}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_head_that_drips_is_cut_off() {
-        let (address, _tasks) = server().await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let (mut read, mut write) = stream.split();
-        let drip = async {
-            for byte in b"GET /slow HTTP/1.1\r\nhost: x\r\nx-long: ".iter().chain([b'a'; 1_000].iter()) {
-                if write.write_all(&[*byte]).await.is_err() {
-                    return;
-                }
-                sleep(SHORT / 20).await;
-            }
-        };
-        let mut bytes = Vec::new();
-        let closed = timeout(LONG, read.read_to_end(&mut bytes));
-        tokio::select! {
-            closed = closed => drop(closed.expect("the server does not close")),
-            () = drip => panic!("the server listens for ever"),
-        }
-        assert!(bytes.is_empty(), "{}", String::from_utf8_lossy(&bytes));
-    }
-
-    #[tokio::test]
-    async fn a_request_in_progress_is_not_idle_and_a_kept_connection_is() {
-        let (address, _tasks) = server().await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        let answer = String::from_utf8(until_closed(&mut stream).await).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_cut_off_and_a_slow_one_is_not() {
-        let (address, _tasks) = server().await;
-        let request = b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request).await.unwrap();
-        sleep(SHORT * 3).await;
-        assert!(until_closed(&mut stream).await.len() < 64 << 20, "it was sent all");
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request).await.unwrap();
-        let (mut space, mut len) = (vec![0; 8 << 20], 0);
-        loop {
-            sleep(SHORT / 10).await;
-            match timeout(LONG, stream.read(&mut space)).await.unwrap().unwrap() {
-                0 => break,
-                n => len += n,
-            }
-        }
-        assert!(len > 64 << 20, "{len}");
-    }
-}
+mod tests;

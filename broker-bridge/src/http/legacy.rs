@@ -96,7 +96,7 @@ impl Route {
     }
 }
 
-/// Serves everything below `/relay/`.
+/// Serves everything at and below `/relay`.
 pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path();
     let Some(route) = Route::at(path) else { return answer::no_route(path) };

@@ -56,6 +56,8 @@ impl Projection<'_> {
                     self.txn.put(key::machine_key(&record.token, signing_key.as_str()), Vec::new());
                 }
                 self.memory.put_machine(record.clone());
+                // Whoever waits for its work may have it now, or have it no more.
+                self.memory.woken.insert(record.token.clone());
                 self.memory.soil(&record.token, Urgency::Now);
             }
             Record::Operator(record) => {

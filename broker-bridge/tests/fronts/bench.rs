@@ -1,5 +1,8 @@
 //! A bridge in this process, over a broker of its own, with machines and consoles played by the test.
 
+#[path = "host.rs"]
+mod host;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -10,12 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
-use signalbox_bridge::{
-    api::{Api, Settings},
-    core::{Core, CoreConfig},
-    http, rpc,
-    view::View,
-};
+use signalbox_bridge::{broker_link::BrokerLink, view::View};
 use signalbox_link::{Link, Options, Store, Subscription};
 use signalbox_schemas::{
     Base64Url,
@@ -23,7 +21,7 @@ use signalbox_schemas::{
     authors::{Author, Authors, Right, Role},
     command::{CommandSpec, Grant},
     error::Problem,
-    id::{BridgeId, CommandId, MachineId, Nonce, OperatorId, RequestId, Sha256, Workspace},
+    id::{CommandId, MachineId, Nonce, OperatorId, RequestId, Sha256, Workspace},
     limit::DAY_MS,
     output::{ChunkHead, OutputStream},
     record::{MachineRecord, OperatorRecord, RelayKeys, table},
@@ -32,11 +30,11 @@ use signalbox_schemas::{
     subject::{FactKind, Subject},
 };
 use signalbox_testkit::{Broker, eventually, http::Http};
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// The administrators' token of every bench.
-pub(crate) const TOKEN: &str = "sbt_test";
+pub(crate) use host::{Host, Running, TOKEN};
+
 /// Longest wait for one message: far above what it takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,76 +58,73 @@ pub(crate) struct Bench {
     pub(crate) http: Http,
     pub(crate) base: String,
     pub(crate) pepper: [u8; 32],
+    pub(crate) records: BrokerLink,
     pub(crate) stop: CancellationToken,
+    host: Host,
     operators: BTreeMap<String, Arc<SigningKey>>,
     machines: BTreeMap<String, SigningKey>,
     tasks: JoinSet<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Bench {
     /// A bridge with these machines, an operator `admin` (admin), `local` (member), `viewer` (viewer) and `nobody`
     /// (known, and in no authors document).
     pub(crate) async fn start(machines: &[&str]) -> Result<Self> {
+        Self::start_with(machines, None).await
+    }
+
+    /// The same; runs without an end are lost after this time.
+    pub(crate) async fn start_with(machines: &[&str], lost_grace: Option<Duration>) -> Result<Self> {
         let broker = Broker::start().await?;
         let dir = tempfile::tempdir()?;
         let (fleet, bridge) = (new_key()?, Arc::new(new_key()?));
-        let link = Link::connect(Options::plain(&broker.url(), "bridge", None)).await?;
-        let stop = CancellationToken::new();
-        let config = CoreConfig::new(
-            Workspace::main(),
-            BridgeId::new("b1")?,
-            Arc::clone(&bridge),
-            fleet.public().clone(),
-            dir.path().join("data"),
-        );
-        let core = Core::start(link.clone(), config, stop.clone()).await?;
-        let (view, lease) = (core.view.clone(), core.lease.clone());
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let host = Host {
+            nats: broker.url(),
+            fleet: fleet.public().clone(),
+            key: Arc::clone(&bridge),
+            pepper: [7; 32],
+            lost_grace,
+        };
+        let Running { view, records, base } = host.run("b1", dir.path(), &stop, &mut tasks).await?;
         let mut operators = BTreeMap::new();
         for name in ["admin", "local", "viewer", "nobody"] {
             operators.insert(name.to_owned(), Arc::new(new_key()?));
         }
-        publish_authors(&core, &fleet, &bridge, &operators).await?;
-        enrol_operators(&core, &operators).await?;
-        let keys = enrol_machines(&core, machines).await?;
-        let pepper = [7; 32];
-        let settings = Settings { ws: Workspace::main(), bridge: BridgeId::new("b1")?, key: bridge, pepper };
-        let api = Arc::new(Api::new(link.clone(), link, view.clone(), settings));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let base = format!("http://{}", listener.local_addr()?);
-        let front = http::Front {
-            api: Arc::clone(&api),
-            admin_token: TOKEN.to_owned(),
-            enroller: None,
-            holds_lease: Box::new(move || lease.borrow().is_some()),
-            spool: std::env::temp_dir(),
-        };
-        let mut tasks = JoinSet::new();
-        let (http_stop, rpc_stop, core_stop) = (stop.clone(), stop.clone(), stop.clone());
-        tasks.spawn(async move {
-            http::serve(listener, front, http_stop).await.expect("http serves");
-        });
-        tasks.spawn(async move {
-            rpc::serve(api, rpc_stop).await.expect("rpc serves");
-        });
-        tasks.spawn(async move {
-            core.join(&core_stop).await.expect("the core runs");
-        });
+        publish_authors(&records, &fleet, &bridge, &operators).await?;
+        enrol_operators(&records, &operators).await?;
+        let keys = enrol_machines(&records, machines).await?;
         let bench = Self {
             link: Link::connect(Options::plain(&broker.url(), "test", None)).await?,
             http: Http::new(&base, TOKEN),
             broker,
             view,
             base,
-            pepper,
+            pepper: host.pepper,
+            records,
             stop,
+            host,
             operators,
             machines: keys,
             tasks,
-            _dir: dir,
+            dir,
         };
         bench.ready(machines.len()).await?;
         Ok(bench)
+    }
+
+    /// A further bridge on the same broker; it ends with the first one.
+    pub(crate) async fn another_bridge(&mut self, id: &str) -> Result<Running> {
+        let running = self.host.run(id, self.dir.path(), &self.stop, &mut self.tasks).await?;
+        let http = Http::new(&running.base, TOKEN);
+        eventually("another bridge is ready", || async {
+            let health = http.json("/health").await?;
+            ensure!(health.get("caught_up") == Some(&Value::Bool(true)), "it still reads");
+            Ok(())
+        })
+        .await?;
+        Ok(running)
     }
 
     async fn ready(&self, machines: usize) -> Result<()> {
@@ -176,7 +171,7 @@ impl Bench {
     }
 }
 
-async fn enrol_operators(core: &Core, operators: &BTreeMap<String, Arc<SigningKey>>) -> Result<()> {
+async fn enrol_operators(records: &BrokerLink, operators: &BTreeMap<String, Arc<SigningKey>>) -> Result<()> {
     for (name, key) in operators {
         let record = OperatorRecord {
             ws: Workspace::main(),
@@ -186,12 +181,12 @@ async fn enrol_operators(core: &Core, operators: &BTreeMap<String, Arc<SigningKe
             created_at: 1,
             revision: 0,
         };
-        core.broker.put_record(table::OPERATORS, name, &record).await?;
+        records.put_record(table::OPERATORS, name, &record).await?;
     }
     Ok(())
 }
 
-async fn enrol_machines(core: &Core, machines: &[&str]) -> Result<BTreeMap<String, SigningKey>> {
+async fn enrol_machines(records: &BrokerLink, machines: &[&str]) -> Result<BTreeMap<String, SigningKey>> {
     let mut keys = BTreeMap::new();
     for name in machines {
         let (id, key) = (MachineId::new(*name)?, new_key()?);
@@ -205,14 +200,14 @@ async fn enrol_machines(core: &Core, machines: &[&str]) -> Result<BTreeMap<Strin
             allow_legacy: false,
             revision: 0,
         };
-        core.broker.put_record(table::MACHINES, record.token.as_str(), &record).await?;
+        records.put_record(table::MACHINES, record.token.as_str(), &record).await?;
         keys.insert((*name).to_owned(), key);
     }
     Ok(keys)
 }
 
 async fn publish_authors(
-    core: &Core,
+    records: &BrokerLink,
     fleet: &SigningKey,
     bridge: &SigningKey,
     operators: &BTreeMap<String, Arc<SigningKey>>,
@@ -242,7 +237,7 @@ async fn publish_authors(
         crit: vec![],
     };
     let envelope = Signed::sign(&authors, fleet)?.to_json();
-    core.broker.publish_authors(&envelope, &authors).await?;
+    records.publish_authors(&envelope, &authors).await?;
     Ok(())
 }
 

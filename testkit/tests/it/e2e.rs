@@ -10,6 +10,7 @@ mod hostile;
 mod lifecycle;
 mod main_job;
 mod offline;
+mod old_relays;
 mod output;
 mod processes;
 mod rebuild;

@@ -17,7 +17,7 @@ use signalbox_schemas::{
 use super::{
     super::Shared,
     answer::{Answer, DISABLED, Failure, Refused, Success, UNASSIGNED},
-    body::{is_falsy, small},
+    body::{is_falsy, required_text, small},
     key::{Known, identify, lookup},
 };
 use crate::api::{heard, relays};
@@ -40,16 +40,12 @@ struct NotValid<'a> {
 /// `POST /relay/verify`: the key stands in the body.
 pub(super) async fn verify(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
     let members = small(&head.headers, body).await?;
-    let key = match members.get("apiKey") {
-        Some(Value::String(key)) if !key.is_empty() => key,
-        Some(value) if !is_falsy(value) => return Err(Refused::UnknownKey),
-        _ => return Err(Refused::NoKey),
-    };
+    let key = required_text(&members, "apiKey", || Refused::NoKey)?;
     let not_valid = |error| {
         let body = NotValid { valid: false, error };
         Ok(Answer::refusal(ErrorCode::Forbidden, StatusCode::FORBIDDEN, &body))
     };
-    match lookup(shared, key).await? {
+    match lookup(shared, &key).await? {
         Known::Unassigned => not_valid(UNASSIGNED),
         Known::Assigned(assignment) if !assignment.enabled => not_valid(DISABLED),
         Known::Assigned(assignment) => {

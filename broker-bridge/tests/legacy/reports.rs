@@ -1,0 +1,214 @@
+//! What relays say of themselves, and what is kept for them: pushes and credentials.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use signalbox_schemas::{
+    config::{PushState, PushType},
+    credential::{CredentialType, SharedCredentialRecord, StorageMode},
+    id::Workspace,
+};
+use signalbox_testkit::{eventually, old_relay::status_of};
+
+use super::{
+    bench::now_ms,
+    world::{Assigned, World, said, says},
+};
+
+const YES: &str = r#"{"success":true}"#;
+
+#[tokio::test]
+async fn a_heartbeat_makes_a_relay_online() -> Result<()> {
+    let world = World::start().await?;
+    let (own, other) = (world.assign("m-1").await?, world.assign("m-2").await?);
+    let contact = |assigned: &Assigned| world.bench.view.contact(&assigned.id, now_ms());
+    assert_eq!((contact(&own).seen_at, contact(&own).is_online), (None, false));
+    assert_eq!(said(&world.relay(&own).heartbeat().await?)?, says(200, YES));
+    let seen = contact(&own).seen_at.context("not seen")?;
+    assert!(contact(&own).is_online && now_ms().abs_diff(seen) < 5_000, "{:?}", contact(&own));
+    assert!(!contact(&other).is_online);
+    // So it is for an hour less than it takes to be forgotten.
+    let later = |ms| world.bench.view.contact(&own.id, seen + ms).is_online;
+    assert!(later(30_000) && !later(120_000));
+    eventually("the machine is online too", || async {
+        let machines = world.bench.http.json("/api/v1/machines").await?;
+        ensure!(machines["items"][0]["state"] == "online", "{machines}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_request_is_a_sign_of_life() -> Result<()> {
+    let world = World::start().await?;
+    for (n, route) in ["verify", "poll", "claim", "result", "status", "pushes"].into_iter().enumerate() {
+        let assigned = world.assign(&format!("m-{n}")).await?;
+        let mut relay = world.relay(&assigned);
+        match route {
+            "verify" => relay.verify().await?,
+            "poll" => relay.poll().await?,
+            "claim" => relay.claim("x").await?,
+            "result" => relay.result("x", 0, "").await?,
+            "status" => relay.status("x").await?,
+            _ => relay.ask("GET", "/relay/config/pending", None).await?,
+        };
+        assert!(world.bench.view.contact(&assigned.id, now_ms()).is_online, "{route}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_report_replaces_the_one_before() -> Result<()> {
+    let world = World::start().await?;
+    let assigned = world.assign("m-1").await?;
+    let mut relay = world.relay(&assigned);
+    let kept = || world.bench.view.relay(&assigned.id);
+    assert_eq!(kept(), None);
+    relay.ask("POST", "/relay/status", Some(&status_of(&assigned.id))).await?;
+    let first = kept().context("nothing is kept")?;
+    assert_eq!(first.capabilities, ["local_cmd", "ssh", "perf_metrics"]);
+    assert_eq!((first.version.as_deref(), first.platform.as_deref()), (Some("1.0.0"), Some("linux-x64")));
+    let metrics = world.bench.view.contact(&assigned.id, now_ms()).metrics.context("no metrics")?;
+    assert_eq!((metrics.cpu_percent, metrics.memory_total_mb), (Some(17.52), Some(24_106.0)));
+    assert_eq!((metrics.load_avg_15m, metrics.disk_percent), (Some(0.9), Some(5.44)));
+    // Without metrics, as from a system that has none, and with credentials.
+    let body = json!({
+        "relayId": assigned.id, "capabilities": ["local_cmd"], "credentials": [
+            {"credentialName": "a", "credentialType": "ssh_key", "targetHost": "db-1", "storageMode": "relay_only", "lastUpdatedAt": 1_795_000_000_000_u64},
+            {"credentialName": "b", "credentialType": "password", "storageMode": "shared", "lastUpdatedAt": 1.5},
+        ],
+    });
+    let answer = relay.ask("POST", "/relay/status", Some(&body.to_string())).await?;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let second = kept().context("nothing is kept")?;
+    assert_eq!((second.version, second.hostname, second.created_at), (None, None, first.created_at));
+    let credentials: Vec<_> = second.credentials.iter().map(|known| known.credential_name.as_str()).collect();
+    assert_eq!(credentials, ["a", "b"]);
+    assert_eq!(second.credentials[0].target_host.as_deref(), Some("db-1"));
+    assert_eq!(second.credentials[1].storage_mode, StorageMode::Shared);
+    assert_eq!(world.bench.view.contact(&assigned.id, now_ms()).metrics, None);
+    // What is not held any more is gone.
+    relay.ask("POST", "/relay/status", Some(&status_of(&assigned.id))).await?;
+    assert_eq!(kept().context("nothing is kept")?.credentials, []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn pushes_wait_in_their_order_under_both_names() -> Result<()> {
+    let world = World::start().await?;
+    let (own, other) = (world.assign("m-1").await?, world.assign("m-2").await?);
+    let mut relay = world.relay(&own);
+    let payloads = [
+        (PushType::SshTargets, r#"{"targets":["a","b"]}"#),
+        (PushType::AllowedCommands, r#"{"commands":["ls"]}"#),
+        (PushType::MetricsInterval, r#"{"intervalMs":60000}"#),
+        (
+            PushType::Credential,
+            r#"{"name":"n","credentialType":"password","encryptedValue":"a:b:c","updatedAt":1}"#,
+        ),
+    ];
+    let mut ids = Vec::new();
+    for (push_type, payload) in payloads {
+        ids.push(world.push(&own, push_type, payload).await?);
+        world.push(&other, PushType::SshTargets, r#"{"targets":[]}"#).await?;
+    }
+    let mut items = Vec::new();
+    for (id, (push_type, payload)) in ids.iter().zip(payloads) {
+        let created = world.pushed(id)?.created_at;
+        let (push_type, payload) = (push_type.as_str(), Value::from(payload));
+        items.push(format!(
+            r#"{{"_id":"{id}","pushType":"{push_type}","payload":{payload},"createdAt":{created}}}"#
+        ));
+    }
+    let items = items.join(",");
+    let list = format!(r#"{{"configPushes":[{items}],"pushes":[{items}]}}"#);
+    assert!(list.contains(r#""payload":"{\"targets\":[\"a\",\"b\"]}""#), "a document as a text: {list}");
+    let named = format!("/relay/config-pushes?relayId={}", own.id);
+    for path in ["/relay/config/pending", &named, "/relay/config/pending"] {
+        assert_eq!(said(&relay.ask("GET", path, None).await?)?, says(200, &list));
+    }
+    let counted = r#"{"success":true,"pendingConfigPushes":4,"sharedCredentialsCount":0}"#;
+    assert_eq!(said(&relay.status(&own.id).await?)?, says(200, counted));
+    // Answered ones are offered no more, whatever the answer.
+    for (n, path) in ["/relay/config/ack", "/relay/config-pushes/ack"].into_iter().enumerate() {
+        let body = match n {
+            0 => json!({"pushId": ids[0], "success": true}),
+            _ => json!({"pushId": ids[1], "success": false, "errorMessage": "Processing failed"}),
+        };
+        assert_eq!(said(&relay.ask("POST", path, Some(&body.to_string())).await?)?, says(200, YES));
+    }
+    assert_eq!(world.pushed(&ids[0])?.state, PushState::Acked);
+    let failed = world.pushed(&ids[1])?;
+    assert_eq!((failed.state, failed.error.as_deref()), (PushState::Failed, Some("Processing failed")));
+    let left = relay.ask("GET", "/relay/config/pending", None).await?.json()?;
+    let left: Vec<_> =
+        left["pushes"].as_array().context("no list")?.iter().map(|push| &push["_id"]).collect();
+    assert_eq!(left, [&ids[2], &ids[3]]);
+    let counted = r#"{"success":true,"pendingConfigPushes":2,"sharedCredentialsCount":0}"#;
+    assert_eq!(said(&relay.status(&own.id).await?)?, says(200, counted));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_push_may_be_answered_again_and_the_last_answer_stands() -> Result<()> {
+    let world = World::start().await?;
+    let own = world.assign("m-1").await?;
+    let mut relay = world.relay(&own);
+    let id = world.push(&own, PushType::MetricsInterval, r#"{"intervalMs":1}"#).await?;
+    let failure = json!({"pushId": id, "success": false, "errorMessage": "no"}).to_string();
+    let success = json!({"pushId": id, "success": true, "errorMessage": "ignored"}).to_string();
+    let answers = [(&failure, PushState::Failed, Some("no")), (&success, PushState::Acked, None)];
+    for (body, state, error) in answers.into_iter().chain(answers) {
+        assert_eq!(said(&relay.ask("POST", "/relay/config/ack", Some(body)).await?)?, says(200, YES));
+        let push = world.pushed(&id)?;
+        assert_eq!((push.state, push.error.as_deref()), (state, error));
+        assert!(push.acked_at.is_some());
+    }
+    let none = r#"{"configPushes":[],"pushes":[]}"#;
+    assert_eq!(said(&relay.ask("GET", "/relay/config/pending", None).await?)?, says(200, none));
+    Ok(())
+}
+
+#[tokio::test]
+async fn shared_credentials_go_to_those_they_are_meant_for() -> Result<()> {
+    let world = World::start().await?;
+    let (own, other) = (world.assign("m-1").await?, world.assign("m-2").await?);
+    let credential = |name: &str, host: Option<&str>, assigned: &[&Assigned]| {
+        let mut assigned: Vec<String> = assigned.iter().map(|assigned| assigned.id.clone()).collect();
+        assigned.sort_unstable();
+        SharedCredentialRecord {
+            ws: Workspace::main(),
+            id: uuid::Uuid::now_v7().to_string(),
+            name: name.to_owned(),
+            credential_type: CredentialType::SshKey,
+            target_host: host.map(str::to_owned),
+            encrypted_value: format!("iv:tag:{name}"),
+            assigned,
+            created_by: "token:admin".to_owned(),
+            created_at: 1,
+            updated_at: 1_795_000_000_000,
+            removed_at: None,
+            revision: 0,
+        }
+    };
+    world.share(credential("both", Some("db-1"), &[&own, &other])).await?;
+    world.share(credential("theirs", None, &[&other])).await?;
+    world.share(credential("ours", None, &[&own])).await?;
+    world.share(credential("nobodys", None, &[])).await?;
+    let list = concat!(
+        r#"{"credentials":[{"name":"both","credentialType":"ssh_key","targetHost":"db-1","encryptedValue":"iv:tag:both","updatedAt":1795000000000},"#,
+        r#"{"name":"ours","credentialType":"ssh_key","encryptedValue":"iv:tag:ours","updatedAt":1795000000000}]}"#
+    );
+    let mut relay = world.relay(&own);
+    let named = format!("/relay/shared-credentials?relayId={}", own.id);
+    for path in ["/relay/credentials/shared", &named] {
+        assert_eq!(said(&relay.ask("GET", path, None).await?)?, says(200, list));
+    }
+    let counted = r#"{"success":true,"pendingConfigPushes":0,"sharedCredentialsCount":2}"#;
+    assert_eq!(said(&relay.status("whoever").await?)?, says(200, counted));
+    world.disable(&own).await?;
+    assert_eq!(
+        said(&relay.ask("GET", "/relay/credentials/shared", None).await?)?,
+        says(200, r#"{"credentials":[]}"#)
+    );
+    Ok(())
+}
