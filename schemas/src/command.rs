@@ -372,8 +372,8 @@ mod tests {
         }
     }
 
-    fn ssh(host: &str, port: u16, username: &str) -> Option<Target> {
-        Some(Target::Ssh(SshTarget { host: host.into(), port, username: username.into() }))
+    fn ssh(host: &str, port: u16, username: &str) -> Target {
+        Target::Ssh(SshTarget { host: host.into(), port, username: username.into() })
     }
 
     #[rstest]
@@ -391,11 +391,11 @@ mod tests {
     #[case::nobody(|s: &mut CommandSpec| s.targets = 0, "targets")]
     #[case::critical(|s: &mut CommandSpec| s.crit = vec!["sandbox".into()], "crit")]
     #[case::long_name(|s: &mut CommandSpec| s.created_by = Some("x".repeat(129)), "created_by")]
-    #[case::uncritical(|s: &mut CommandSpec| s.target = ssh("h", 22, "u"), "crit")]
-    #[case::no_host(|s: &mut CommandSpec| s.target = ssh("", 22, "u"), "target")]
-    #[case::odd_host(|s: &mut CommandSpec| s.target = ssh("a b", 22, "u"), "target")]
-    #[case::no_port(|s: &mut CommandSpec| s.target = ssh("h", 0, "u"), "target")]
-    #[case::no_user(|s: &mut CommandSpec| s.target = ssh("h", 22, ""), "target")]
+    #[case::uncritical(|s: &mut CommandSpec| s.target = Some(ssh("h", 22, "u")), "crit")]
+    #[case::no_host(|s: &mut CommandSpec| s.target = Some(ssh("", 22, "u")), "target")]
+    #[case::odd_host(|s: &mut CommandSpec| s.target = Some(ssh("a b", 22, "u")), "target")]
+    #[case::no_port(|s: &mut CommandSpec| s.target = Some(ssh("h", 0, "u")), "target")]
+    #[case::no_user(|s: &mut CommandSpec| s.target = Some(ssh("h", 22, "")), "target")]
     fn refuses(#[case] spoil: fn(&mut CommandSpec), #[case] member: &str) {
         let mut bad = spec();
         spoil(&mut bad);
@@ -408,7 +408,7 @@ mod tests {
     #[case(|s: &mut CommandSpec| s.command = "x".repeat(65_536))]
     #[case(|s: &mut CommandSpec| s.purpose = Some("x".repeat(1_024)))]
     #[case(|s: &mut CommandSpec| s.max_output = 0)]
-    #[case(|s: &mut CommandSpec| (s.target, s.crit) = (ssh(&"h".repeat(255), 65_535, "u"), vec!["target".into()]))]
+    #[case(|s: &mut CommandSpec| (s.target, s.crit) = (Some(ssh(&"h".repeat(255), 65_535, "u")), vec!["target".into()]))]
     fn accepts_the_limits_themselves(#[case] set: fn(&mut CommandSpec)) {
         let mut good = spec();
         set(&mut good);

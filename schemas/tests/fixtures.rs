@@ -338,8 +338,12 @@ fn what_bridges_sign() {
         },
         1,
     );
-    what_stands_beside_assignments();
     signed(&ApiKeyRecord { ws: ws(), assignment: "0193a2b4-0000-7000-8000-00000000a551".into() }, 1);
+    what_stands_beside_assignments();
+    what_becomes_history();
+}
+
+fn what_becomes_history() {
     let fact =
         StoredFact { kind: FactKind::Exit, sequence: 3, stored_at: NOW, body: Base64Url(b"{}".to_vec()) };
     signed(&DoneRun { ws: ws(), mid: mid(), cid: cid(), state: RunState::Failed, facts: vec![fact] }, 1);

@@ -128,13 +128,11 @@ pub(crate) fn ensure_machine(
         creds::ensure(&layout.relay_creds(&token), accounts, UserKind::Relay, token.as_str(), now_ms / 1000)?;
     let signing = signing_key(&dir.join(layout::SIGNING_SEED))?;
     let config_path = dir.join(layout::RELAY_TOML);
-    let allow_legacy = match state_dir::read_private(&config_path)? {
-        Some(text) => allows_legacy(&config_path, &text)?,
-        None => {
-            state_dir::write_private(&config_path, relay_toml(ws, id, fleet).as_bytes())?;
-            false
-        }
-    };
+    let config = state_dir::read_private(&config_path)?;
+    if config.is_none() {
+        state_dir::write_private(&config_path, relay_toml(ws, id, fleet).as_bytes())?;
+    }
+    let allow_legacy = config.map_or(Ok(false), |text| allows_legacy(&config_path, &text))?;
     let record_path = layout.machine_json(&token);
     let old = read_record(&record_path)?;
     let record = MachineRecord {

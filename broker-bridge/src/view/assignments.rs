@@ -67,14 +67,18 @@ impl View {
         memory.assignments.all.values().filter(|record| record.removed_at.is_none()).cloned().collect()
     }
 
-    /// When an assignment's relay was last heard.
+    /// When an assignment's relay was last heard: by a bridge, or by itself once it was enrolled.
     pub fn contact(&self, assignment: &str, now_ms: u64) -> Contact {
         let memory = self.shared.memory();
         let heard = memory.assignments.heard.get(assignment);
-        let age = heard.map(|heard| now_ms.saturating_sub(heard.seen_at));
+        let machine =
+            memory.assignments.all.get(assignment).and_then(|it| memory.machine(it.machine_id.as_str()));
+        let enrolled = machine.filter(|machine| machine.record.enrolled_by.as_deref() == Some(assignment));
+        let beat = enrolled.and_then(|machine| machine.beat.as_ref());
+        let seen_at = heard.map(|heard| heard.seen_at).max(beat.map(|beat| beat.seen_at));
         Contact {
-            seen_at: heard.map(|heard| heard.seen_at),
-            is_online: Liveness::of(age) != Liveness::Offline,
+            seen_at,
+            is_online: Liveness::of(seen_at.map(|at| now_ms.saturating_sub(at))) != Liveness::Offline,
             metrics: heard.and_then(|heard| heard.metrics.clone()),
         }
     }

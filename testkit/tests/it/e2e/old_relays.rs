@@ -29,7 +29,7 @@ const COMMANDS: usize = 40;
 const GRANTS: usize = 45;
 const DEATHS: usize = 4;
 /// A run that nobody ends is lost after its own second and 90 more.
-const LOST_AFTER: Duration = Duration::from_secs(120);
+const LOST_AFTER: Duration = Duration::from_mins(2);
 /// A relay that is not answered tries again after this, and not in a busy loop.
 const PAUSE: Duration = Duration::from_millis(20);
 
