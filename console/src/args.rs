@@ -63,7 +63,7 @@ pub enum Action {
     Up(Up),
     /// Runs a command on machines and shows its output as it comes.
     Run(Run),
-    /// Runs a command on one machine, waits for its end so long, and gives back its output.
+    /// Runs a command on one machine, waits a while for its end, and gives back its output.
     Exec(Exec),
     /// Lists the machines.
     Machines(Listing),

@@ -1,6 +1,8 @@
 //! The client against a real broker and a bridge that misbehaves on purpose.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+#[path = "client/cases.rs"]
+mod cases;
 #[path = "client/exec.rs"]
 mod exec;
 #[path = "client/fake.rs"]

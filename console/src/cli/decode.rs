@@ -14,6 +14,7 @@ use signalbox_schemas::{
     command::{CommandSpec, Grant},
     config::ConfigPushRecord,
     credential::SharedCredentialRecord,
+    enrol::Enrolment,
     error::report,
     layout::Layout,
     mailbox::Mailbox,
@@ -265,7 +266,7 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 19] = [
+    const KINDS: [Attempt; 20] = [
         attempt::<Claim>,
         attempt::<Exit>,
         attempt::<Mailbox>,
@@ -283,6 +284,7 @@ fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
         attempt::<RelayRecord>,
         attempt::<SharedCredentialRecord>,
         attempt::<ConfigPushRecord>,
+        attempt::<Enrolment>,
         attempt::<DoneRun>,
         attempt::<DoneCommand>,
     ];
