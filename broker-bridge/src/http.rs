@@ -4,6 +4,7 @@
 //! body, the size of its body, the time of a long poll.
 
 mod auth;
+mod brokers;
 mod connection;
 mod enroll;
 mod health;
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
+pub use self::brokers::Brokers;
 use self::{
     connection::{Bounded, Pace, Patience},
     problem::Refusal,
@@ -52,7 +54,7 @@ pub struct Front {
     /// The administrators' bearer token.
     pub admin_token: String,
     /// What enrols relays that bring an API key; absent: they are told that nobody does.
-    pub enroller: Option<Enroller>,
+    pub enroller: Option<(Enroller, Brokers)>,
     /// Whether this bridge dispatches now.
     pub holds_lease: Box<dyn Fn() -> bool + Send + Sync>,
     /// A directory for bodies that are too large for memory.

@@ -30,13 +30,12 @@ use tokio::{
     task::{JoinError, spawn_blocking},
     time::sleep,
 };
-use ureq::http::StatusCode;
 
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
     config::{Config, ConfigError},
-    legacy_link::http::{Center, NoAnswer},
+    legacy_link::http::{Center, NoAnswer, StatusCode},
     lock::{Lock, LockError},
     metrics,
 };

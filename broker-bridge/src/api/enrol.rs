@@ -4,9 +4,6 @@
 //! back. What it may not do is to replace keys that were made known with another assignment, unless that was removed, nor to
 //! bring former ones back: so a request that is sent again changes nothing, and two relays with one key do not take turns.
 
-use std::net::IpAddr;
-
-use axum::http::{Uri, uri::Authority};
 use signalbox_schemas::{
     enrol::{Enrolled, Enrolment},
     error::{Problem, report},
@@ -28,14 +25,13 @@ const AT_ONCE: usize = 16;
 pub struct Enroller {
     logins: RelayLogins,
     fleet_key: PublicKey,
-    brokers: Brokers,
     permits: Semaphore,
 }
 
 impl Enroller {
-    /// Signs with `logins`, and tells relays of the fleet key and of brokers.
-    pub fn new(logins: RelayLogins, fleet_key: PublicKey, brokers: Brokers) -> Self {
-        Self { logins, fleet_key, brokers, permits: Semaphore::new(AT_ONCE) }
+    /// Signs with `logins`, and tells relays of the fleet key.
+    pub fn new(logins: RelayLogins, fleet_key: PublicKey) -> Self {
+        Self { logins, fleet_key, permits: Semaphore::new(AT_ONCE) }
     }
 
     fn permit(&self) -> Result<SemaphorePermit<'_>, Refused> {
@@ -43,44 +39,6 @@ impl Enroller {
             Refused::Later("too many relays enrol at this moment; try again in a moment".to_owned())
         })
     }
-}
-
-/// Where relays are told to find the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Brokers {
-    /// At these URLs.
-    Named(Vec<String>),
-    /// Where this bridge finds it, or, where that means the bridge's own host, on the host that the relay asked.
-    Own(String),
-}
-
-impl Brokers {
-    /// The URLs for a relay that asked `host`: the `Host` header of its request.
-    fn urls(&self, host: Option<&str>) -> Vec<String> {
-        match self {
-            Self::Named(urls) => urls.clone(),
-            Self::Own(url) => vec![host.and_then(|host| on_host(url, host)).unwrap_or_else(|| url.clone())],
-        }
-    }
-}
-
-/// `url` on another host, if it is on this one.
-fn on_host(url: &str, host: &str) -> Option<String> {
-    let uri: Uri = url.parse().ok()?;
-    if !is_here(uri.host()?) {
-        return None;
-    }
-    let asked: Authority = host.parse().ok()?;
-    let is_plain = !asked.as_str().contains('@') && !asked.host().is_empty();
-    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
-    let path = uri.path().trim_end_matches('/');
-    is_plain.then(|| format!("{}://{}{port}{path}", uri.scheme_str().unwrap_or("nats"), asked.host()))
-}
-
-/// Whether a host in a URL means whatever machine reads it.
-fn is_here(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }
 
 /// Why a relay is not enrolled.
@@ -115,7 +73,7 @@ impl From<Problem> for Refused {
     }
 }
 
-/// Enrols the relay that brings `api_key` and `body`, and asked `host`.
+/// Enrols the relay that brings `api_key` and `body`; it is told to find the broker at `nats`.
 ///
 /// The same request again gives the same keys a new login, and changes nothing else: an answer may have been lost.
 ///
@@ -126,7 +84,7 @@ pub async fn enrol(
     enroller: &Enroller,
     api_key: Option<&str>,
     body: &[u8],
-    host: Option<&str>,
+    nats: Vec<String>,
 ) -> Result<Enrolled, Refused> {
     let given = api_key.filter(|key| !key.is_empty()).ok_or(Refused::NoKey)?;
     api.ready()?;
@@ -158,7 +116,7 @@ pub async fn enrol(
         assignment_id: assignment.id,
         name: assignment.name,
         jwt,
-        nats: enroller.brokers.urls(host),
+        nats,
         fleet_key: enroller.fleet_key.clone(),
     })
 }
@@ -252,7 +210,6 @@ fn next(
 mod tests {
     use super::*;
     use nkeys::KeyPair;
-    use rstest::rstest;
     use signalbox_schemas::id::{MachineId, Workspace};
 
     fn key() -> PublicKey {
@@ -349,30 +306,5 @@ mod tests {
             next(Some(&first), &new, &wish, false, |id| id == "b", 2),
             Err(Refused::Conflict(_))
         ));
-    }
-
-    #[rstest]
-    #[case("nats://127.0.0.1:4222", "center:8088", "nats://center:4222")]
-    #[case("nats://0.0.0.0:4222", "10.0.0.7", "nats://10.0.0.7:4222")]
-    #[case("nats://[::1]:4222", "[fd00::1]:80", "nats://[fd00::1]:4222")]
-    #[case("tls://localhost:4222", "center", "tls://center:4222")]
-    #[case("ws://localhost:80/nats", "center", "ws://center:80/nats")]
-    #[case("nats://broker:4222", "center:8088", "nats://broker:4222")]
-    #[case("nats://127.0.0.1:4222", "a b", "nats://127.0.0.1:4222")]
-    #[case("nats://127.0.0.1:4222", "user@center", "nats://127.0.0.1:4222")]
-    #[case("nats://127.0.0.1:4222", "center/x", "nats://127.0.0.1:4222")]
-    fn a_broker_here_is_where_the_bridge_was_asked(
-        #[case] url: &str,
-        #[case] host: &str,
-        #[case] told: &str,
-    ) {
-        assert_eq!(Brokers::Own(url.to_owned()).urls(Some(host)), [told]);
-    }
-
-    #[test]
-    fn brokers_that_are_named_are_told_as_they_are() {
-        let urls = vec!["tls://127.0.0.1:1".to_owned(), "tls://b:2".to_owned()];
-        assert_eq!(Brokers::Named(urls.clone()).urls(Some("center")), urls);
-        assert_eq!(Brokers::Own("nats://127.0.0.1:1".to_owned()).urls(None), ["nats://127.0.0.1:1"]);
     }
 }

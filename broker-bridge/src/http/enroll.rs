@@ -27,16 +27,16 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `POST /enroll`
 pub(super) async fn enroll(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let Some(enroller) = &shared.front.enroller else {
+    let Some((enroller, brokers)) = &shared.front.enroller else {
         // As a bridge that knows nothing of it: the relay goes on with HTTP.
         return Refusal::no_such_path().into_response();
     };
     let (head, body) = request.into_parts();
     let key = only(&head.headers, KEY_HEADER);
-    let host = only(&head.headers, HOST.as_str());
+    let nats = brokers.urls(only(&head.headers, HOST.as_str()));
     let body = timeout(BODY_TIMEOUT, to_bytes(body, ENROLMENT_BYTES)).await;
     let answer = match body {
-        Ok(Ok(body)) => enrol(&shared.front.api, enroller, key, &body, host).await,
+        Ok(Ok(body)) => enrol(&shared.front.api, enroller, key, &body, nats).await,
         Ok(Err(_)) => {
             Err(Refused::Invalid(format!("the body is no enrolment of at most {ENROLMENT_BYTES} bytes")))
         }

@@ -22,13 +22,10 @@ use tracing::{info, warn};
 
 use super::{ServeError, publish};
 use crate::{
-    api::{
-        Api, Settings,
-        enrol::{Brokers, Enroller},
-    },
+    api::{Api, Settings, enrol::Enroller},
     broker_link::{BrokerLink, until_answered},
     core::{self, Core, CoreConfig, CoreError},
-    http,
+    http::{self, Brokers},
     identity::Identity,
     rpc,
     view::View,
@@ -108,7 +105,7 @@ impl Bridge {
         served
     }
 
-    fn enroller(&self) -> Option<Enroller> {
+    fn enroller(&self) -> Option<(Enroller, Brokers)> {
         let Identity { relay_logins, fleet_key, .. } = &*self.identity;
         let Some(logins) = relay_logins else {
             info!("no relay can enrol here: the seed that signs logins of relays is not here");
@@ -118,7 +115,7 @@ impl Bridge {
             [] => Brokers::Own(self.nats.clone()),
             named => Brokers::Named(named.to_vec()),
         };
-        Some(Enroller::new(logins.clone(), fleet_key.clone(), brokers))
+        Some((Enroller::new(logins.clone(), fleet_key.clone()), brokers))
     }
 
     fn ready(&self, address: SocketAddr) -> Ready {

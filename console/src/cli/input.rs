@@ -25,7 +25,7 @@ pub(super) async fn bytes(path: &Path, most: usize, what: &'static str) -> Resul
 /// The same as text, without the line end that editors put there.
 ///
 /// # Errors
-/// As [`bytes`]; also for what is empty or no UTF-8.
+/// As [`bytes()`]; also for what is empty or no UTF-8.
 pub(super) async fn text(path: &Path, most: usize, what: &'static str) -> Result<String, Failure> {
     let wrong = |why: &str| Failure::new(exit::USAGE, format!("cannot read {what}: {} {why}", name(path)));
     let mut text = String::from_utf8(bytes(path, most, what).await?).map_err(|_| wrong("is no text"))?;

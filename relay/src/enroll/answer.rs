@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use signalbox_link::Login;
 use signalbox_schemas::{enrol::Enrolled, signed::PublicKey};
-use ureq::http::StatusCode;
 
 use super::{EnrollError, files::Keys};
-use crate::{config::Config, legacy_link::http::Answer};
+use crate::{
+    config::Config,
+    legacy_link::http::{Answer, StatusCode},
+};
 
 /// Most brokers that are told.
 const MAX_BROKERS: usize = 8;
