@@ -181,18 +181,30 @@ mod tests {
     use super::*;
     use crate::core::still::Still;
 
-    #[tokio::test]
-    async fn a_panic_is_answered_and_counted() {
-        let still = Still::start().await.unwrap();
-        let api = still.api();
-        let front = Front {
-            api: Arc::clone(&api),
+    fn front(api: &Arc<Api>) -> Front {
+        Front {
+            api: Arc::clone(api),
             admin_token: "t".to_owned(),
             enroller: None,
             holds_lease: Box::new(|| false),
             spool: std::env::temp_dir(),
-        };
-        let shared = Shared::new(front, CancellationToken::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_poll_is_small() {
+        let still = Still::start().await.unwrap();
+        let shared = Shared::new(front(&still.api()), CancellationToken::new());
+        let request = Request::get("/relay/commands").body(axum::body::Body::empty()).unwrap();
+        let held = size_of_val(&legacy::serve(State(shared), request));
+        assert!(held <= 2 * 1024, "its future takes {held} bytes");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_counted() {
+        let still = Still::start().await.unwrap();
+        let api = still.api();
+        let shared = Shared::new(front(&api), CancellationToken::new());
         let panics = || async {
             assert!(std::hint::black_box(false), "as it shall");
             "never"

@@ -48,7 +48,7 @@ impl Told {
 pub(crate) async fn touch(api: &Api, assignment: &AssignmentRecord) {
     if api.told.is_due(&assignment.id, TELL_EVERY) {
         let metrics = api.view().contact(&assignment.id, now_ms()).metrics;
-        tell(api, assignment, metrics).await;
+        Box::pin(tell(api, assignment, metrics)).await;
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn touch(api: &Api, assignment: &AssignmentRecord) {
 pub(crate) async fn heartbeat(api: &Api, assignment: &AssignmentRecord) {
     if api.told.is_due(&assignment.id, TELL_AT_MOST_EVERY) {
         let metrics = api.view().contact(&assignment.id, now_ms()).metrics;
-        tell(api, assignment, metrics).await;
+        Box::pin(tell(api, assignment, metrics)).await;
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn report(api: &Api, assignment: &AssignmentRecord, metrics: Op
     // What was told a moment ago says something else.
     let is_new = api.view().contact(&assignment.id, now_ms()).metrics != metrics;
     if api.told.is_due(&assignment.id, TELL_AT_MOST_EVERY) || is_new {
-        tell(api, assignment, metrics).await;
+        Box::pin(tell(api, assignment, metrics)).await;
     }
 }
 

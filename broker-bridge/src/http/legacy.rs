@@ -107,16 +107,17 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
         return answer::no_route(path);
     }
     let (head, body) = request.into_parts();
+    // Thousands of polls are held at a time: theirs is the only future that this one has room for.
     let answered = match route {
-        Route::Verify => relay::verify(&shared, &head, body).await,
-        Route::Commands => work::list(&shared, &head).await,
-        Route::Claim => work::claim(&shared, &head, body).await,
-        Route::Result => work::result(&shared, &head, body).await,
-        Route::Heartbeat => relay::heartbeat(&shared, &head).await,
-        Route::Status => relay::status(&shared, &head, body).await,
-        Route::Pushes(spelling) => config::pushes(&shared, &head, spelling).await,
-        Route::Ack => config::ack(&shared, &head, body).await,
-        Route::Credentials(spelling) => config::credentials(&shared, &head, spelling).await,
+        Route::Commands => work::list(&shared, head).await,
+        Route::Verify => Box::pin(relay::verify(&shared, &head, body)).await,
+        Route::Claim => Box::pin(work::claim(&shared, &head, body)).await,
+        Route::Result => Box::pin(work::result(&shared, &head, body)).await,
+        Route::Heartbeat => Box::pin(relay::heartbeat(&shared, &head)).await,
+        Route::Status => Box::pin(relay::status(&shared, &head, body)).await,
+        Route::Pushes(spelling) => Box::pin(config::pushes(&shared, &head, spelling)).await,
+        Route::Ack => Box::pin(config::ack(&shared, &head, body)).await,
+        Route::Credentials(spelling) => Box::pin(config::credentials(&shared, &head, spelling)).await,
     };
     answered.unwrap_or_else(Answer::from).into_response()
 }

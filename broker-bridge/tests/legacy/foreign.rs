@@ -141,6 +141,8 @@ async fn a_relay_id_in_a_request_changes_nothing() -> Result<()> {
     let world = World::start().await?;
     let (own, other) = (world.assign("m-1").await?, world.assign("m-2").await?);
     let push = world.push(&other, PushType::SshTargets, r#"{"targets":["h"]}"#).await?;
+    // Nor is a relay that names another one given its own.
+    world.push(&own, PushType::SshTargets, r#"{"targets":[]}"#).await?;
     let mut relay = world.relay(&own);
     assert_eq!(relay.status(&other.id).await?.status, 200);
     assert_eq!(world.bench.view.relay(&own.id).context("no report")?.hostname.as_deref(), Some("vm"));

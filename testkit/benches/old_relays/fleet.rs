@@ -18,6 +18,9 @@ use super::board::Board;
 /// The pace of relays.
 const POLL: Duration = Duration::from_secs(5);
 const BEAT: Duration = Duration::from_secs(30);
+/// Within which all relays of a fleet start: a center that is taken over by Signalbox hears the first report of each relay
+/// within a round of reports.
+const START: Duration = BEAT;
 
 /// An assignment.
 #[derive(Debug, Clone)]
@@ -36,7 +39,7 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a relay for each assignment, spread over one round of polls.
+    /// Starts a relay for each assignment, spread over one round of reports.
     pub(super) fn start(base: &str, relays: Vec<Assigned>, board: &Arc<Board>) -> Self {
         let held = Arc::new(AtomicUsize::new(0));
         let begin = Instant::now();
@@ -51,7 +54,7 @@ impl Fleet {
             };
             let beats =
                 Relay { requests: OldRelay::new(base, &assigned.key), assigned, board: Arc::clone(board) };
-            tasks.spawn(polls.work(begin + POLL.mul_f64(part), Arc::clone(&held)));
+            tasks.spawn(polls.work(begin + START.mul_f64(part), Arc::clone(&held)));
             tasks.spawn(beats.beat(begin + BEAT.mul_f64(part)));
         }
         Self { machines, held, tasks }

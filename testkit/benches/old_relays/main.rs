@@ -38,8 +38,9 @@ const ASSIGNED_AT_ONCE: usize = 16;
 const SUBMITTERS: u64 = 4;
 /// How long nothing is submitted while all polls are held.
 const QUIET: Duration = Duration::from_secs(30);
-/// Relays and commands of the part about single commands.
-const FEW: usize = 5;
+/// Relays and commands of the part about single commands. So many that none of them gets another command in the rest of a
+/// poll's round: between the answer to a held poll and the next poll nobody can be told anything.
+const FEW: usize = 20;
 const SINGLE: usize = 40;
 
 /// What is asked for on the command line.

@@ -68,8 +68,10 @@ struct Commands<'a> {
 }
 
 /// `GET /relay/commands`: held until there is something, a little less than until the client asks again.
-pub(super) async fn list(shared: &Shared, head: &Parts) -> Result<Answer, Refused> {
-    let assignment = identify(shared, &head.headers).await?.enabled()?;
+pub(super) async fn list(shared: &Shared, head: Parts) -> Result<Answer, Refused> {
+    let assignment = Box::pin(identify(shared, &head.headers)).await?.enabled()?;
+    // With it goes the buffer that it was read into.
+    drop(head);
     let hold = shared.legacy.paces.arrives(&assignment.id, Instant::now());
     let view = shared.front.api.view();
     let mid = assignment.machine_id.token();
