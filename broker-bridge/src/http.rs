@@ -87,12 +87,18 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken)
             info!(%code, count, "request refused: its head cannot be read");
         }
     });
-    let service = router(shared).into_make_service_with_connect_info::<Pace>();
+    let service = router(Arc::clone(&shared)).into_make_service_with_connect_info::<Pace>();
     let serving = axum::serve(Bounded::new(listener, Patience::default(), refused), service)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
+    let serving = async {
+        serving.await.map_err(HttpError::Serve)?;
+        // Also those whose connection is gone.
+        shared.legacy.stored().await;
+        Ok(())
+    };
     tokio::select! {
-        served = serving => served.map_err(HttpError::Serve),
+        served = serving => served,
         () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Ok(()),
     }
 }

@@ -56,8 +56,11 @@ impl Room {
 /// that a relay which died between its claim and the start finds it again.
 pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<Content> {
     let machine = memory.machines.get(mid)?;
-    // Where no relay has a key there is nobody to read it.
-    machine.record.keys.as_ref()?;
+    if machine.record.keys.is_none() && !memory.mailboxes.contains_key(mid) {
+        // Where no relay has a key there is nobody to read it.
+        return None;
+    }
+    let is_served = memory.is_served(machine);
     let authors = memory.authors.as_ref()?.reference();
     let mut room = Room { offers: 0, bytes: 0 };
     let (mut offers, mut claimed, mut cancels) = (Vec::new(), Vec::new(), Vec::new());
@@ -69,7 +72,8 @@ pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<C
         let Some(command) = memory.open.get(cid) else { continue };
         let (Some(run), Some(grant)) = (command.runs.get(mid), command.grants.get(mid)) else { continue };
         let waits = !run.state.is_running();
-        if waits && (is_full || command.cancelled || command.held || command.spec.expires_at <= now) {
+        let may_begin = is_served && !command.cancelled && !command.held && command.spec.expires_at > now;
+        if waits && (is_full || !may_begin) {
             continue;
         }
         if !waits {
@@ -202,6 +206,7 @@ mod tests {
             keys: Some(RelayKeys { login_key: key().public().clone(), signing_key: key().public().clone() }),
             enrolled_at: 0,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         });

@@ -60,6 +60,7 @@ impl Stage {
             }),
             enrolled_at: 1,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         });

@@ -14,6 +14,7 @@ use signalbox_schemas::{
     id::{BridgeId, CommandId, MachineId, Workspace},
     layout::Layout,
     limit::{DAY_MS, REQUEST_SKEW_MS},
+    mailbox::Mailbox,
     record::{AssignmentRecord, MachineRecord, table},
     signed::{PublicKey, Signed, SigningKey},
 };
@@ -21,6 +22,7 @@ use signalbox_testkit::{
     broker::nats_server,
     eventually,
     http::{Answer, Http},
+    old_relay::OldRelay,
     process::{Daemon, Signal, signal},
 };
 
@@ -93,6 +95,7 @@ impl Fleet {
             keys: None,
             enrolled_at: now_ms(),
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         };
@@ -255,6 +258,44 @@ async fn the_same_again_changes_nothing_and_a_lost_store_gets_other_keys() -> Re
         assert!(status == 409 && error.contains("were replaced"), "{status} {error}");
     }
     assert_eq!(fleet.signing_key("web-1").await?.as_ref(), Some(second.signing.public()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_its_assignment_the_keys_of_a_machine_go() -> Result<()> {
+    let fleet = Fleet::plain().await?;
+    fleet.machine("web-1").await?;
+    let (id, key) = fleet.assign("web-1").await?;
+    let relay = Relay::new()?;
+    assert_eq!(fleet.enrol(&key, &relay).await?.status, 200);
+    let offers = |count: usize| {
+        let fleet = &fleet;
+        eventually("the mailbox", move || async move {
+            let message = fleet.records.link().last_from_leader("MBOX", "mbox.main.web-1").await?;
+            let message = message.context("there is none")?;
+            let mailbox = Signed::<Mailbox>::from_json(&message.payload)?.peek()?;
+            ensure!(mailbox.offers.len() == count, "{} offers", mailbox.offers.len());
+            Ok(())
+        })
+    };
+    fleet.http.submit("web-1", "true").await?;
+    offers(1).await?;
+    // Disabled, its relay is offered nothing; enabled, it is again.
+    fleet.edit(&id, |record| record.enabled = false).await?;
+    offers(0).await?;
+    fleet.edit(&id, |record| record.enabled = true).await?;
+    offers(1).await?;
+    // Removed, the machine is free: for a relay of the older system, and for another key.
+    let removed = fleet.http.request("DELETE", &format!("/api/v1/assignments/{id}"), &[], Vec::new()).await?;
+    assert_eq!(removed.status, 200);
+    offers(0).await?;
+    assert_eq!(fleet.signing_key("web-1").await?, None);
+    let (_, other) = fleet.assign("web-1").await?;
+    let mut old = OldRelay::new(fleet.http.base(), &other);
+    assert_eq!(old.commands().await?.len(), 1);
+    // With that key its relay may come back.
+    assert_eq!(fleet.enrol(&other, &relay).await?.status, 200);
+    offers(1).await?;
     Ok(())
 }
 

@@ -75,6 +75,10 @@ pub struct MachineRecord {
     /// bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_by: Option<String>,
+    /// Signing keys that its relay had before, the oldest first, at most [`FORMER_KEYS`]: what they signed is history, and
+    /// stays believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_keys: Vec<PublicKey>,
     /// Whether relays of the old contract may take its work though it has keys.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_legacy: bool,
@@ -83,7 +87,21 @@ pub struct MachineRecord {
     pub revision: u64,
 }
 
+/// Former signing keys that a machine's record names.
+pub const FORMER_KEYS: usize = 64;
+
 impl MachineRecord {
+    /// The same machine with other keys, or none; those it had become former ones.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Option<RelayKeys>) -> Self {
+        let had = std::mem::replace(&mut self.keys, keys).map(|keys| keys.signing_key);
+        let has = self.keys.as_ref().map(|keys| &keys.signing_key);
+        let gone = had.filter(|key| Some(key) != has && !self.former_keys.contains(key));
+        self.former_keys.extend(gone);
+        self.former_keys.drain(..self.former_keys.len().saturating_sub(FORMER_KEYS));
+        self
+    }
+
     /// The key that its relay signs with.
     pub fn signing_key(&self) -> Option<&PublicKey> {
         self.keys.as_ref().map(|keys| &keys.signing_key)

@@ -306,6 +306,7 @@ fn what_bridges_sign() {
             }),
             enrolled_at: NOW,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         },

@@ -61,6 +61,11 @@ impl Http {
         Self { agent: config.into(), base: base.to_owned(), token: token.to_owned() }
     }
 
+    /// Where the server is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The same server, another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {

@@ -82,6 +82,7 @@ async fn machine(api: &Api, id_or_token: &str) -> Result<MachineId, Problem> {
         keys: None,
         enrolled_at: now_ms(),
         enrolled_by: None,
+        former_keys: Vec::new(),
         allow_legacy: false,
         revision: 0,
     };

@@ -105,7 +105,7 @@ pub async fn create(
     let assigned = assigned(api, MAKING, asked.assigned).await?;
     // Two at once would both find room.
     let _turn = api.turn(&table::SHARED_CREDENTIALS).await;
-    if api.view().shared_credentials().len() >= SHARED {
+    if api.view().shared_count() >= SHARED {
         let message = format!("cannot {MAKING}: there are {SHARED} already; remove some");
         return Err(Problem::new(ErrorCode::RateLimited, message));
     }

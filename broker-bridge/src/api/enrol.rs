@@ -194,16 +194,24 @@ fn next(
         }
     }
     let id = assignment.machine_id.clone();
-    Ok(MachineRecord {
+    let first = || MachineRecord {
         ws: assignment.ws.clone(),
         token: id.token(),
-        id,
-        keys: Some(keys),
+        id: id.clone(),
+        keys: None,
+        enrolled_at,
+        enrolled_by: None,
+        former_keys: Vec::new(),
+        allow_legacy: false,
+        revision: 0,
+    };
+    let record = MachineRecord {
         enrolled_at,
         enrolled_by: Some(own.to_owned()),
         allow_legacy: enrolment.allow_legacy,
-        revision: stands.map_or(0, |stands| stands.revision),
-    })
+        ..stands.cloned().unwrap_or_else(first)
+    };
+    Ok(record.with_keys(Some(keys)))
 }
 
 #[cfg(test)]
@@ -255,6 +263,7 @@ mod tests {
         let legacy = MachineRecord {
             keys: None,
             enrolled_by: None,
+            former_keys: Vec::new(),
             ..next(None, &own, &wish, false, kept, 5).unwrap()
         };
         for stands in [None, Some(&legacy)] {

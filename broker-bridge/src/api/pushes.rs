@@ -26,6 +26,8 @@ use crate::view::Cursors;
 
 /// Most pushes to one assignment without an answer: they are in memory, and offered together.
 const OPEN: usize = 1_000;
+/// Most bytes of their payloads: all of them go out in one answer, twice.
+const OPEN_BYTES: usize = 1024 * 1024;
 /// Answered pushes are shown for so long, ms.
 const SHOWN_MS: u64 = 90 * DAY_MS;
 const MAKING: &str = "queue the push";
@@ -72,10 +74,13 @@ pub async fn create(
 }
 
 fn check_room(api: &Api, doing: &str, assignment: &str) -> Result<(), Problem> {
-    if api.view().open_pushes(assignment).len() < OPEN {
+    let (open, bytes) = api.view().open_push_load(assignment);
+    if open < OPEN && bytes < OPEN_BYTES {
         return Ok(());
     }
-    let message = format!("cannot {doing}: {OPEN} pushes to this relay have no answer yet; see that it runs");
+    let message = format!(
+        "cannot {doing}: {open} pushes of {bytes} bytes to this relay have no answer yet; see that it runs"
+    );
     Err(Problem::new(ErrorCode::RateLimited, message))
 }
 
@@ -220,6 +225,8 @@ pub(crate) async fn offered(api: &Api, assignment_id: &str) -> Vec<ConfigPushRec
     if let Err(late) = timeout(MARKING, marking).await {
         unmarked(api, &late);
     }
+    // Answered through another bridge, or removed, since it was read here.
+    pushes.retain(|push| push.state.is_open() && push.removed_at.is_none());
     pushes
 }
 

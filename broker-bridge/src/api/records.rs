@@ -86,7 +86,7 @@ impl Api {
     }
 
     /// Those who change one thing take turns; others share a lock by chance, harmlessly.
-    pub(super) async fn turn(&self, thing: &impl Hash) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    pub(crate) async fn turn(&self, thing: &impl Hash) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         use std::hash::Hasher as _;
         let mut hasher = std::collections::hash_map::DefaultHasher::new();
         thing.hash(&mut hasher);

@@ -13,9 +13,9 @@ use signalbox_schemas::{
     command::CommandSpec,
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineToken, Nonce},
-    limit::{FACT_TEXT_BYTES, LOST_GRACE_MS, TIMEOUT_MS},
+    limit::{EXPIRY_GRACE_MS, FACT_TEXT_BYTES, LOST_GRACE_MS, TIMEOUT_MS},
     mailbox::Position,
-    run::{Claim, Exit, ExitState, RunError, RunFacts, RunState, Via},
+    run::{Claim, Exit, ExitState, RunError, RunFacts, RunState, StreamSummary, Via},
     signed::{Message, Signed},
     stream::{CMD, RUN},
     subject::{FactKind, Subject},
@@ -97,8 +97,42 @@ pub(crate) async fn claim(
         let found = Signed::<Claim>::from_json(body).and_then(|signed| signed.peek());
         found.is_ok_and(|found| found == claim)
     };
-    let stored = store_once(api, mid, cid, FactKind::Claim, &claim, CLAIM_FOR, is_mine).await?;
-    Ok(if stored { Claimed::Won(standing.spec) } else { Claimed::NotPending })
+    // Nobody waits for its start any longer than that.
+    let over = standing.spec.expires_at.saturating_add(EXPIRY_GRACE_MS);
+    let within = CLAIM_FOR.min(Duration::from_millis(over.saturating_sub(now_ms())));
+    if !store_once(api, mid, cid, FactKind::Claim, &claim, within, is_mine).await? {
+        return Ok(Claimed::NotPending);
+    }
+    if now_ms() <= over {
+        return Ok(Claimed::Won(standing.spec));
+    }
+    // Its acknowledgement took too long: it is the caller's, and must not begin.
+    let exit = expired(claim);
+    store_once(api, mid, cid, FactKind::Exit, &exit, RESULT_FOR, |_| true).await?;
+    Ok(Claimed::NotPending)
+}
+
+/// The end of a run that was claimed too late to begin.
+fn expired(claim: Claim) -> Exit {
+    let message = "it was claimed after it had expired, and did not start".to_owned();
+    Exit {
+        ws: claim.ws,
+        mid: claim.mid,
+        cid: claim.cid,
+        nonce: claim.nonce,
+        state: ExitState::Failed,
+        exit_code: None,
+        signal: None,
+        error: Some(RunError { code: "expired".to_owned(), message }),
+        started_at: now_ms(),
+        duration_ms: 0,
+        group_dead: true,
+        stdout: StreamSummary::empty(),
+        stderr: StreamSummary::empty(),
+        chunks: 0,
+        inline: None,
+        via: claim.via,
+    }
 }
 
 /// Ends a run for the relay of the assignment that has claimed it. Answers whether the result counts: not if it was
@@ -114,6 +148,8 @@ pub(crate) async fn complete(
     ended: Ended,
 ) -> Result<bool, Problem> {
     let Some(nonce) = claimed_by(api, assignment, mid, cid).await? else { return Ok(false) };
+    // One result after the other: the output of two must not be mixed.
+    let _turn = api.turn(&(cid, mid)).await;
     let (facts, _) = facts(api, mid, cid)?;
     if facts.exit().is_some() {
         return Ok(true);
@@ -146,7 +182,7 @@ pub(crate) async fn complete(
         inline: written.inline,
         via: Some(Via::Legacy(assignment.to_owned())),
     };
-    // Whatever exit stands there is this claimer's: nobody else can write one for it.
+    // Whatever exit counts is this claimer's.
     store_once(api, mid, cid, FactKind::Exit, &exit, RESULT_FOR, |_| true).await
 }
 
@@ -227,7 +263,11 @@ async fn store_once<T: Message>(
         if let StoreError::Taken { .. } | StoreError::Unanswered { .. } = error
             && let Some(mine) = read_back(api, mid, cid, kind, &is_mine).await?
         {
-            return Ok(mine);
+            if kind != FactKind::Exit || facts(api, mid, cid)?.0.exit().is_some() {
+                return Ok(mine);
+            }
+            // A relay with a login wrote what is no end of this run: it must not stand in the way of the one that is.
+            remove_foreign(api, mid, cid, kind).await;
         }
         let is_passing =
             matches!(error, StoreError::Taken { .. } | StoreError::Unanswered { .. } | StoreError::Full);
@@ -237,6 +277,13 @@ async fn store_once<T: Message>(
         debug!(command = %cid, machine = %mid, kind = kind.as_str(), error = report(&error), "not stored yet");
         sleep(PAUSE).await;
     }
+}
+
+async fn remove_foreign(api: &Api, mid: &MachineToken, cid: CommandId, kind: FactKind) {
+    let subject = Subject::Run(api.ws().clone(), mid.clone(), cid, kind).to_string();
+    let purged = api.link().purge_subject(RUN, &subject).await;
+    api.count("legacy", "foreign_exit");
+    warn!(command = %cid, machine = %mid, purged = purged.is_ok(), "foreign exit removed");
 }
 
 /// Whether what stands on a fact's subject is ours; `None` when nothing stands there or the broker does not say.

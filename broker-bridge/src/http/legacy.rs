@@ -24,12 +24,22 @@ mod work;
 use std::{path::PathBuf, sync::Arc};
 
 use axum::{
+    body::Body,
     extract::{Request, State},
-    http::Method,
+    http::{Method, request::Parts},
     response::{IntoResponse as _, Response},
 };
 
-use self::{answer::Answer, body::Bodies, key::Keys, pace::Paces};
+use signalbox_schemas::error::{ErrorCode, Problem, report};
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use self::{
+    answer::{Answer, Refused},
+    body::Bodies,
+    key::Keys,
+    pace::Paces,
+};
 use super::Shared;
 
 /// What the old routes remember between requests.
@@ -37,12 +47,21 @@ pub(super) struct Legacy {
     paces: Paces,
     bodies: Bodies,
     keys: Keys,
+    /// Results on their way to the broker.
+    results: TaskTracker,
 }
 
 impl Legacy {
     /// `spool` is a directory on a disk, for bodies that are too large for memory.
     pub(super) fn new(spool: PathBuf) -> Self {
-        Self { paces: Paces::default(), bodies: Bodies::new(spool), keys: Keys::default() }
+        let (paces, keys, results) = (Paces::default(), Keys::default(), TaskTracker::new());
+        Self { paces, bodies: Bodies::new(spool), keys, results }
+    }
+
+    /// Waits until every result that has arrived is stored.
+    pub(super) async fn stored(&self) {
+        self.results.close();
+        self.results.wait().await;
     }
 }
 
@@ -112,7 +131,7 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
         Route::Commands => work::list(&shared, head).await,
         Route::Verify => Box::pin(relay::verify(&shared, &head, body)).await,
         Route::Claim => Box::pin(work::claim(&shared, &head, body)).await,
-        Route::Result => Box::pin(work::result(&shared, &head, body)).await,
+        Route::Result => result(&shared, head, body).await,
         Route::Heartbeat => Box::pin(relay::heartbeat(&shared, &head)).await,
         Route::Status => Box::pin(relay::status(&shared, &head, body)).await,
         Route::Pushes(spelling) => Box::pin(config::pushes(&shared, &head, spelling)).await,
@@ -120,6 +139,18 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
         Route::Credentials(spelling) => Box::pin(config::credentials(&shared, &head, spelling)).await,
     };
     answered.unwrap_or_else(Answer::from).into_response()
+}
+
+/// An old relay sends a result once, and may be gone before it is stored: that does not end with its connection.
+async fn result(shared: &Arc<Shared>, head: Parts, body: Body) -> Result<Answer, Refused> {
+    let storing = shared.legacy.results.spawn({
+        let shared = Arc::clone(shared);
+        async move { work::result(&shared, &head, body).await }
+    });
+    storing.await.map_err(|error| {
+        warn!(error = report(&error), "a result was not stored to the end");
+        Problem::new(ErrorCode::NotAccepted, "the result was not stored for sure; send it again")
+    })?
 }
 
 #[cfg(test)]

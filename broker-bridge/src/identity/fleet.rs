@@ -145,6 +145,7 @@ pub(crate) fn ensure_machine(
         }),
         enrolled_at: old.map_or(now_ms, |old| old.enrolled_at),
         enrolled_by: None,
+        former_keys: Vec::new(),
         allow_legacy,
         revision: 0,
     };

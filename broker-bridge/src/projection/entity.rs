@@ -52,7 +52,7 @@ impl Projection<'_> {
                 let known = self.memory.machines.get(&record.token);
                 newer(record.revision, known.map(|known| known.record.revision))?;
                 self.txn.put_json(key::record(table::MACHINES, record.token.as_str()), record);
-                if let Some(signing_key) = record.signing_key() {
+                for signing_key in record.signing_key().into_iter().chain(&record.former_keys) {
                     self.txn.put(key::machine_key(&record.token, signing_key.as_str()), Vec::new());
                 }
                 self.memory.put_machine(record.clone());
@@ -69,8 +69,9 @@ impl Projection<'_> {
                 let known = self.memory.assignments.all.get(&record.id).map(|known| known.revision);
                 newer(record.revision, known)?;
                 self.txn.put_json(key::record(table::ASSIGNMENTS, &record.id), record);
-                // Whoever waits with its key asks again whether that still counts.
+                // Whoever waits with its key asks again whether that still counts, and so must what is on offer.
                 self.memory.woken.insert(record.machine_id.token());
+                self.memory.soil(&record.machine_id.token(), Urgency::Now);
                 self.memory.assignments.put(record.clone());
             }
             Record::ApiKey(id, record) => {

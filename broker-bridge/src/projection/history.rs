@@ -56,8 +56,8 @@ impl Projection<'_> {
         Ok(Applied::Yes)
     }
 
-    /// What a fact of a settled run means. Bridges that wrote withdrawals and `lost` may have other keys by now: the
-    /// state in the record says whether they were believed.
+    /// What a fact of a settled run means. Whoever wrote it may have other keys by now: the state in the record, which a
+    /// bridge has signed, says whether it was believed.
     fn believed(&self, state: RunState, event: &FactEvent) -> Option<Fact> {
         let (fact, signer) = match &event.fact {
             Ok(said) => said,
@@ -66,7 +66,12 @@ impl Projection<'_> {
         let was_believed = match fact {
             SignedFact::Withdrawal(_) => matches!(state, RunState::Expired | RunState::Cancelled),
             SignedFact::Lost(_) => state == RunState::Lost,
-            _ => false,
+            SignedFact::Claim(_) => !matches!(state, RunState::Rejected | RunState::Expired),
+            SignedFact::Exit(_) => matches!(
+                state,
+                RunState::Completed | RunState::Failed | RunState::Timeout | RunState::Cancelled
+            ),
+            SignedFact::Rejection(_) | SignedFact::Start(_) => false,
         };
         if was_believed || self.may_say(fact, event, signer) {
             Some(fact.to_fact(event.stored_at))

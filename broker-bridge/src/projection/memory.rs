@@ -268,7 +268,8 @@ impl Memory {
     /// Makes a machine known, or changes it.
     pub(crate) fn put_machine(&mut self, record: MachineRecord) {
         self.by_id.insert(record.id.clone(), record.token.clone());
-        let key = record.signing_key().cloned();
+        let keys: Vec<PublicKey> =
+            record.signing_key().into_iter().chain(&record.former_keys).cloned().collect();
         let token = record.token.clone();
         let machine = match self.machines.entry(token) {
             std::collections::btree_map::Entry::Occupied(known) => {
@@ -284,7 +285,7 @@ impl Memory {
                 running: 0,
             }),
         };
-        machine.keys.extend(key);
+        machine.keys.extend(keys);
     }
 
     /// Makes the state of a run of an open command known; a settled one leaves.
@@ -358,6 +359,13 @@ impl Memory {
         self.deadlines.remove(&(run.due, cid, mid.clone()));
         run.due = due;
         self.deadlines.insert((due, cid, mid.clone()));
+    }
+
+    /// Whether a machine's relay, which has keys, is given work: not while the assignment that it was enrolled with does not
+    /// count.
+    pub(crate) fn is_served(&self, machine: &Machine) -> bool {
+        let counts = |id: &String| self.assignments.get(id).is_some_and(|assignment| assignment.enabled);
+        machine.record.keys.is_some() && machine.record.enrolled_by.as_ref().is_none_or(counts)
     }
 
     /// A machine's mailbox may not say what it should.

@@ -117,6 +117,19 @@ impl View {
         self.shared.memory().assignments.open_pushes(assignment).cloned().collect()
     }
 
+    /// How many pushes to an assignment's relay have no answer, and bytes of their payloads.
+    pub(crate) fn open_push_load(&self, assignment: &str) -> (usize, usize) {
+        let memory = self.shared.memory();
+        let load = memory.assignments.open_pushes(assignment);
+        load.fold((0, 0), |(count, bytes), push| (count + 1, bytes + push.payload.len()))
+    }
+
+    /// How many shared credentials there are.
+    pub(crate) fn shared_count(&self) -> usize {
+        let memory = self.shared.memory();
+        memory.assignments.shared.values().filter(|record| record.removed_at.is_none()).count()
+    }
+
     /// How many pushes to an assignment's relay have no answer, and how many shared credentials it gets.
     pub(crate) fn waiting_for_relay(&self, assignment: &str) -> (u64, u64) {
         let memory = self.shared.memory();

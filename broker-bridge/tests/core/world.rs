@@ -184,6 +184,7 @@ impl World {
             }),
             enrolled_at: 1,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         })

@@ -197,6 +197,7 @@ async fn enrol_machines(records: &BrokerLink, machines: &[&str]) -> Result<BTree
             keys: Some(RelayKeys { login_key: key.public().clone(), signing_key: key.public().clone() }),
             enrolled_at: 1,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         };

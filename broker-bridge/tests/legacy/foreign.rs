@@ -9,6 +9,8 @@ use signalbox_schemas::{
     record::MachineRecord,
 };
 
+use signalbox_testkit::old_relay::{Connection, OldRelay};
+
 use super::{
     bench::now_ms,
     world::{World, said, says},
@@ -78,6 +80,42 @@ async fn only_the_assignment_that_claimed_a_run_ends_it() -> Result<()> {
     assert_eq!(said(&winner.result(&id, 0, "removed").await?)?, says(200, NO));
     assert_eq!(said(&other.result(&id, 0, "forged").await?)?, says(200, NO));
     assert_eq!(world.run(&id, "m-1").await?["state"], "executing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_somebody_else_wrote_as_its_end_does_not_stand_in_a_results_way() -> Result<()> {
+    let world = World::start().await?;
+    let mut relay = world.relay(&world.assign("m-1").await?);
+    let id = world.submit("m-1", "true").await?;
+    assert!(relay.wins(&id).await?);
+    // A relay with a login of the machine may write there, whatever it likes.
+    let subject = format!("run.main.m-1.{id}.exit");
+    world.bench.link.store(signalbox_link::Store::new(subject, "x")).await?;
+    assert_eq!(said(&relay.result(&id, 0, "own").await?)?, says(200, YES));
+    let run = world.run_is(&id, "m-1", "completed").await?;
+    assert_eq!(run["exit_code"], 0, "{run}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_result_that_has_arrived_does_not_end_with_its_connection() -> Result<()> {
+    let world = World::start().await?;
+    let assigned = world.assign("m-1").await?;
+    let mut relay = world.relay(&assigned);
+    let id = world.submit("m-1", "true").await?;
+    assert!(relay.wins(&id).await?);
+    let body =
+        json!({"commandId": id, "success": true, "output": "x".repeat(4 << 20), "exitCode": 0}).to_string();
+    let request = OldRelay::new(&world.bench.base, &assigned.key).request(
+        "POST",
+        "/relay/commands/result",
+        Some(&body),
+    )?;
+    let mut connection = Connection::open(&world.bench.base).await?;
+    connection.send(&request).await?;
+    drop(connection);
+    world.run_is(&id, "m-1", "completed").await?;
     Ok(())
 }
 

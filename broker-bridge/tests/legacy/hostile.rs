@@ -47,9 +47,9 @@ fn broken() -> Vec<Vec<u8>> {
     bodies.push(b"\xff\xfe{\0}\0".to_vec());
     bodies.push(b"{\"commandId\":\"\xc3\x28\"}".to_vec());
     bodies.push(b"\0\0\0\0".to_vec());
-    bodies.push("[".repeat(100_000).into_bytes());
+    bodies.push("[".repeat(60_000).into_bytes());
     bodies.push(format!(r#"{{"commandId":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000)).into_bytes());
-    bodies.push(format!("{}\"x\"", r#"{"a":"#.repeat(50_000)).into_bytes());
+    bodies.push(format!("{}\"x\"", r#"{"a":"#.repeat(10_000)).into_bytes());
     bodies
 }
 
@@ -177,7 +177,7 @@ async fn a_body_that_ends_early_costs_nobody_anything() -> Result<()> {
 async fn ids_may_be_any_text() -> Result<()> {
     let world = World::start().await?;
     let mut relay = world.relay(&world.assign("m-1").await?);
-    let long = "x".repeat(100_000);
+    let long = "x".repeat(60_000);
     for id in ["\0", "*", ">", "a.b", "../../etc/passwd", "' or 1=1", "é", "\u{fffd}", "$KV", &long] {
         let answer = relay.claim(id).await?;
         assert_eq!(said(&answer)?, says(400, r#"{"success":false,"error":"Command not found"}"#), "{id:?}");

@@ -63,6 +63,7 @@ impl World {
             keys: None,
             enrolled_at: 1,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         };

@@ -12,7 +12,7 @@ use signalbox_schemas::{
     credential::SharedCredentialRecord,
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineToken, Nonce},
-    record::{AssignmentRecord, table},
+    record::{AssignmentRecord, MachineRecord, table},
     relay::RelayRecord,
     run::{Lost, LostReason, Via, WithdrawReason, Withdrawal},
     stream::{RUN, STATE},
@@ -57,6 +57,13 @@ pub async fn remove(
         Some(AssignmentRecord { removed_at: Some(now), updated_at: Some(now), ..record })
     };
     let (_, mut cursors) = api.edit(DOING, table::ASSIGNMENTS, &args.id, edit).await?;
+    // What it has enrolled goes with it: the machine is free for another key, and for old relays.
+    let forget = |stands: Option<MachineRecord>| {
+        let machine = stands.filter(|machine| machine.enrolled_by.as_deref() == Some(&*args.id))?;
+        Some(MachineRecord { enrolled_by: None, ..machine.with_keys(None) })
+    };
+    let (_, at) = api.edit(DOING, table::MACHINES, record.machine_id.token().as_str(), forget).await?;
+    cursors.advance(&at);
     let mut withdrawn = 0;
     if args.cascade {
         // Once more: until the key counted no more there could be more.
@@ -101,7 +108,9 @@ impl Beside {
     fn read(view: &View, record: &AssignmentRecord) -> Result<Self, ViewError> {
         let id = &record.id;
         let mid = record.machine_id.token();
-        let has_keys = view.machine(mid.as_str()).is_none_or(|machine| machine.keys.is_some());
+        let has_keys = view
+            .machine(mid.as_str())
+            .is_none_or(|machine| machine.keys.is_some() && machine.enrolled_by.as_ref() != Some(id));
         let is_other = |other: &AssignmentRecord| {
             other.id != *id && other.enabled && other.machine_id == record.machine_id
         };

@@ -374,6 +374,7 @@ mod tests {
             }),
             enrolled_at: 1,
             enrolled_by: None,
+            former_keys: Vec::new(),
             allow_legacy: false,
             revision: 0,
         });

@@ -41,6 +41,9 @@ pub struct NewCommand {
     pub target_username: Option<String>,
     /// In whose name; for people.
     pub created_by: Option<String>,
+    /// `expires_in_ms` is how long somebody waits, and no part of the wish: asked again with other patience it is the same.
+    #[serde(skip)]
+    pub(crate) expiry_is_patience: bool,
 }
 
 /// Where a machine runs a command.
@@ -65,6 +68,7 @@ pub(super) struct Wish {
     max_output: u64,
     target: Option<Target>,
     created_by: Option<String>,
+    expiry_is_patience: bool,
 }
 
 /// Which machines.
@@ -134,6 +138,7 @@ impl Wish {
             meant,
             target,
             created_by: asked.created_by,
+            expiry_is_patience: asked.expiry_is_patience,
             command: asked.command,
             timeout_ms: asked.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS),
             expires_in_ms,
@@ -185,7 +190,8 @@ impl Wish {
             && self.max_output == spec.max_output
             && self.target == spec.target
             && self.created_by == spec.created_by
-            && spec.expires_at.checked_sub(spec.created_at) == Some(self.expires_in_ms)
+            && (self.expiry_is_patience
+                || spec.expires_at.checked_sub(spec.created_at) == Some(self.expires_in_ms))
     }
 }
 

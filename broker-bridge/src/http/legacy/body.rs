@@ -2,18 +2,22 @@
 //!
 //! | a body of | is kept |
 //! |---|---|
-//! | up to 256 KiB | in memory |
-//! | up to 16 MiB, of a client whose key is known | in a file without a name, [`SPOOLED`] of them at once |
+//! | up to 64 KiB; of a report, up to 256 KiB | in memory, whoever sends it, for 30 s |
+//! | a result of up to 256 KiB, of a client whose key is known | in memory |
+//! | a result of up to 16 MiB, of such a client | in a file without a name, [`SPOOLED`] at once, [`SPOOLED_OF_ONE`] of one client |
 //! | more | not at all |
 //!
 //! A body in a file takes memory only while it is parsed and stored, which is some 100 ms with a broker that answers:
 //! at most its decoded text and one copy of the longest member, [`DIGESTED`] at once. So clients on slow links cost a
 //! buffer each, and 128 MiB are the most that all of them together can take.
 
+mod wanted;
+
 use std::{
+    collections::HashMap,
     io::{BufReader, Seek as _, Write as _},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -31,18 +35,27 @@ use tokio::{
 };
 use tracing::warn;
 
+pub(super) use self::wanted::Wanted;
 use super::answer::Refused;
 
+/// Most of a body that is read before it is known who sends it.
+pub(super) const SMALL: usize = 64 * 1024;
 /// Most of a body that is kept in memory.
-const IN_MEMORY: usize = 256 * 1024;
+pub(super) const IN_MEMORY: usize = 256 * 1024;
 /// Largest body.
 const LARGEST: usize = 16 * 1024 * 1024;
 /// Bodies in files at once: at most 1 GiB of the disk.
 const SPOOLED: usize = 64;
+/// And of one client.
+const SPOOLED_OF_ONE: usize = 2;
 /// Bodies that are parsed and stored at once.
 const DIGESTED: usize = 4;
 /// Longest time without a byte of a body.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest time for a small body, or the small part of a large one.
+const SMALL_WITHIN: Duration = Duration::from_secs(30);
+/// Longest time for a large one: 16 MiB at 4 KiB/s.
+const LARGE_WITHIN: Duration = Duration::from_mins(70);
 /// Longest wait for a place in a file, or for a turn to be parsed.
 const TURN: Duration = Duration::from_mins(2);
 
@@ -52,6 +65,8 @@ pub(super) struct Bodies {
     spool: PathBuf,
     spooled: Arc<Semaphore>,
     digested: Arc<Semaphore>,
+    /// Places of each client that ever needed one. Bounded by the number of assignments.
+    of_one: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 /// A body that has arrived.
@@ -64,7 +79,7 @@ pub(super) enum Arrived {
 pub(super) struct Large {
     file: std::fs::File,
     digested: Arc<Semaphore>,
-    _place: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 /// A parsed object, with the turn that it was given if it is large.
@@ -90,19 +105,39 @@ fn no_place(why: &'static str) -> Refused {
 impl Bodies {
     pub(super) fn new(spool: PathBuf) -> Self {
         let [spooled, digested] = [SPOOLED, DIGESTED].map(|count| Arc::new(Semaphore::new(count)));
-        Self { spool, spooled, digested }
+        Self { spool, spooled, digested, of_one: Mutex::default() }
     }
 
-    /// Reads the rest of a body that is too large for memory into a file.
-    pub(super) async fn spool(&self, mut reading: Reading) -> Result<Arrived, Refused> {
-        let Some(mut rest) = reading.rest.take() else { return Ok(Arrived::Small(reading.begun.freeze())) };
-        let place = timeout(TURN, Arc::clone(&self.spooled).acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(no_place("too many large bodies are on their way")) };
+    /// Reads the rest of a body that `client` sends: into memory while it is meant for that, else into a file.
+    pub(super) async fn read_on(&self, reading: Reading, client: &str) -> Result<Arrived, Refused> {
+        let Reading { mut begun, rest: Some(mut rest) } = reading else {
+            return Ok(Arrived::Small(reading.begun.freeze()));
+        };
+        let reading = async {
+            if fill(&mut begun, &mut rest, IN_MEMORY).await? {
+                return Ok(Arrived::Small(begun.freeze()));
+            }
+            let places = [self.place_of(client).await?, place(&self.spooled).await?];
+            let file = self.to_file(begun, rest).await?;
+            Ok(Arrived::Large(Large { file, digested: Arc::clone(&self.digested), _places: places }))
+        };
+        timeout(LARGE_WITHIN, reading).await.map_err(|_| late(LARGE_WITHIN))?
+    }
+
+    async fn place_of(&self, client: &str) -> Result<OwnedSemaphorePermit, Refused> {
+        let places = {
+            let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = of_one.entry(client.to_owned());
+            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(SPOOLED_OF_ONE))))
+        };
+        place(&places).await
+    }
+
+    async fn to_file(&self, mut piece: BytesMut, mut rest: BodyDataStream) -> Result<std::fs::File, Refused> {
         let spool = self.spool.clone();
         let mut file = on_disk(move || tempfile::tempfile_in(spool)).await?;
         let mut len = 0;
-        let mut piece = reading.begun;
-        loop {
+        while !piece.is_empty() {
             len += piece.len();
             if len > LARGEST {
                 return Err(too_large(LARGEST));
@@ -110,19 +145,31 @@ impl Bodies {
             let bytes = piece.split().freeze();
             file = on_disk(move || file.write_all(&bytes).map(|()| file)).await?;
             // A write for each piece of the network would be a thread's turn for each.
-            while piece.len() < IN_MEMORY {
-                match next(&mut rest).await? {
-                    Some(bytes) => piece.extend_from_slice(&bytes),
-                    None => break,
-                }
-            }
-            if piece.is_empty() {
-                break;
-            }
+            fill(&mut piece, &mut rest, IN_MEMORY).await?;
         }
-        let file = on_disk(move || file.rewind().map(|()| file)).await?;
-        Ok(Arrived::Large(Large { file, digested: Arc::clone(&self.digested), _place: place }))
+        on_disk(move || file.rewind().map(|()| file)).await
     }
+}
+
+async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refused> {
+    let place = timeout(TURN, Arc::clone(places).acquire_owned()).await;
+    let Ok(Ok(place)) = place else { return Err(no_place("too many large bodies are on their way")) };
+    Ok(place)
+}
+
+/// Reads until there are `most` bytes or more. Answers whether the body has ended.
+async fn fill(begun: &mut BytesMut, rest: &mut BodyDataStream, most: usize) -> Result<bool, Refused> {
+    while begun.len() < most {
+        match next(rest).await? {
+            Some(bytes) => begun.extend_from_slice(&bytes),
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+fn late(within: Duration) -> Refused {
+    Refused::Malformed(format!("the body did not arrive within {} s; send it again", within.as_secs()))
 }
 
 async fn on_disk<T: Send + 'static>(
@@ -149,39 +196,36 @@ async fn next(rest: &mut BodyDataStream) -> Result<Option<Bytes>, Refused> {
 }
 
 impl Reading {
-    /// Reads a body as far as memory is meant for it.
-    pub(super) async fn begin(headers: &HeaderMap, body: Body) -> Result<Self, Refused> {
+    /// Reads the first `most` bytes of a body, and a little more.
+    pub(super) async fn begin(headers: &HeaderMap, body: Body, most: usize) -> Result<Self, Refused> {
         let promised = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         if promised.and_then(|text| text.parse().ok()).is_some_and(|len: u64| len > LARGEST as u64) {
             return Err(too_large(LARGEST));
         }
         let mut begun = BytesMut::new();
         let mut rest = body.into_data_stream();
-        while begun.len() <= IN_MEMORY {
-            match next(&mut rest).await? {
-                Some(bytes) => begun.extend_from_slice(&bytes),
-                None => return Ok(Self { begun, rest: None }),
-            }
-        }
-        Ok(Self { begun, rest: Some(rest) })
+        let ended = timeout(SMALL_WITHIN, fill(&mut begun, &mut rest, most + 1)).await;
+        let ended = ended.map_err(|_| late(SMALL_WITHIN))??;
+        Ok(Self { begun, rest: (!ended).then_some(rest) })
     }
 
-    /// Whether there is more than memory is meant for.
+    /// Whether there is more.
     pub(super) fn is_large(&self) -> bool {
         self.rest.is_some()
     }
 }
 
 impl Arrived {
-    /// The members of the body's object. What is JSON and no object has none; `null` is refused, as it always was.
-    pub(super) async fn parse(self) -> Result<Parsed, Refused> {
+    /// The members of the body's object. What is JSON and no object has none; `null` is refused, as it always was. Of a
+    /// large body only those that are `wanted` are kept, and of what is no text, number or truth value only that it is there.
+    pub(super) async fn parse(self, wanted: Wanted) -> Result<Parsed, Refused> {
         let (value, turn) = match self {
             Self::Small(bytes) => (serde_json::from_slice(&bytes), None),
             Self::Large(large) => {
                 let turn = timeout(TURN, Arc::clone(&large.digested).acquire_owned()).await;
                 let Ok(Ok(turn)) = turn else { return Err(no_place("too many large bodies wait")) };
                 let parsed = tokio::task::spawn_blocking(move || {
-                    let parsed = serde_json::from_reader(BufReader::with_capacity(IN_MEMORY, &large.file));
+                    let parsed = wanted.read(BufReader::with_capacity(IN_MEMORY, &large.file));
                     drop(large);
                     parsed
                 });
@@ -197,13 +241,17 @@ impl Arrived {
     }
 }
 
-/// The members of a small body.
-pub(super) async fn small(headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Refused> {
-    let reading = Reading::begin(headers, body).await?;
+/// The members of a body of at most `most` bytes.
+pub(super) async fn small(
+    headers: &HeaderMap,
+    body: Body,
+    most: usize,
+) -> Result<Map<String, Value>, Refused> {
+    let reading = Reading::begin(headers, body, most).await?;
     if reading.is_large() {
-        return Err(too_large(IN_MEMORY));
+        return Err(too_large(most));
     }
-    Ok(Arrived::Small(reading.begun.freeze()).parse().await?.members)
+    Ok(Arrived::Small(reading.begun.freeze()).parse(Wanted(&[])).await?.members)
 }
 
 /// A text that must be there and not be empty; `missing` is what is said otherwise.
@@ -253,7 +301,7 @@ mod tests {
     use super::*;
 
     async fn members(body: &'static str) -> Result<Map<String, Value>, Refused> {
-        small(&HeaderMap::new(), Body::from(body)).await
+        small(&HeaderMap::new(), Body::from(body), SMALL).await
     }
 
     #[tokio::test]
@@ -273,11 +321,11 @@ mod tests {
         let bodies = Bodies::new(dir.path().to_owned());
         let text = format!("é\0\u{fffd}{}", "x".repeat(5 * 1024 * 1024));
         let body = serde_json::json!({ "output": text }).to_string();
-        let reading = Reading::begin(&HeaderMap::new(), Body::from(body)).await.unwrap();
+        let reading = Reading::begin(&HeaderMap::new(), Body::from(body), SMALL).await.unwrap();
         assert!(reading.is_large());
-        let arrived = bodies.spool(reading).await.unwrap();
+        let arrived = bodies.read_on(reading, "a").await.unwrap();
         assert!(matches!(arrived, Arrived::Large(_)));
-        let parsed = arrived.parse().await.unwrap();
+        let parsed = arrived.parse(Wanted(&["output"])).await.unwrap();
         assert_eq!(parsed.members["output"], text.as_str());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "its file has a name");
         drop(parsed);
@@ -291,11 +339,12 @@ mod tests {
     async fn there_is_an_end_to_bodies() {
         let dir = tempfile::tempdir().unwrap();
         let bodies = Bodies::new(dir.path().to_owned());
-        let reading = Reading::begin(&HeaderMap::new(), Body::from(vec![b' '; LARGEST + 1])).await.unwrap();
-        assert!(matches!(bodies.spool(reading).await, Err(Refused::TooLarge(_))));
+        let reading =
+            Reading::begin(&HeaderMap::new(), Body::from(vec![b' '; LARGEST + 1]), SMALL).await.unwrap();
+        assert!(matches!(bodies.read_on(reading, "a").await, Err(Refused::TooLarge(_))));
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, ((LARGEST + 1) as u64).into());
-        assert!(matches!(Reading::begin(&headers, Body::empty()).await, Err(Refused::TooLarge(_))));
+        assert!(matches!(Reading::begin(&headers, Body::empty(), SMALL).await, Err(Refused::TooLarge(_))));
     }
 
     #[test]

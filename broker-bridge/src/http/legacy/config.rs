@@ -15,7 +15,7 @@ use super::{
     super::Shared,
     Spelling,
     answer::{Answer, Refused, Success},
-    body::{optional_text, required_text, small},
+    body::{SMALL, optional_text, required_text, small},
     key::{Known, identify},
 };
 use crate::api::pushes;
@@ -117,7 +117,7 @@ pub(super) async fn pushes(shared: &Shared, head: &Parts, spelling: Spelling) ->
 
 /// `POST /relay/config/ack`, `POST /relay/config-pushes/ack`
 pub(super) async fn ack(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let mut members = small(&head.headers, body).await?;
+    let mut members = small(&head.headers, body, SMALL).await?;
     let missing = || Refused::Malformed("pushId and success are required".to_owned());
     let id = required_text(&members, "pushId", missing)?;
     let Some(Value::Bool(success)) = members.get("success").cloned() else { return Err(missing()) };

@@ -1,13 +1,13 @@
 //! Who is asking: the assignment that an API key stands for, and nobody else.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use signalbox_schemas::{record::AssignmentRecord, stream::STATE};
-use tokio::time::timeout;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{super::Shared, answer::Refused};
 use crate::api::{Api, heard};
@@ -17,20 +17,27 @@ const API_KEY: &str = "x-api-key";
 /// A bridge that has just started reads for a moment: old relays end when their first request fails.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// Unknown keys make a bridge ask how far it has read at most this often.
-const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// When it was last made sure that every key is known.
+/// When it was last begun to make sure that every key is known.
 #[derive(Debug, Default)]
 pub(super) struct Keys(Mutex<Option<Instant>>);
 
 impl Keys {
-    fn is_due(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= ASK_EVERY);
-        if is_due {
-            *last = Some(Instant::now());
+    /// Makes sure that every key is known which was made before this call. One question answers all who came before it, so
+    /// that a flood of keys that nobody made is not a flood of questions.
+    async fn make_sure(&self, api: &Api) -> Result<(), Refused> {
+        let came = Instant::now();
+        let mut last = self.0.lock().await;
+        if last.is_none_or(|began| began < came) {
+            if let Some(began) = *last {
+                sleep_until(began + ASK_EVERY).await;
+            }
+            let began = Instant::now();
+            api.read_through(STATE).await?;
+            *last = Some(began);
         }
-        is_due
+        Ok(())
     }
 }
 
@@ -85,9 +92,9 @@ pub(super) async fn lookup(shared: &Shared, key: &str) -> Result<Known, Refused>
     ready(api).await?;
     let hash = api.hash_key(key)?;
     let mut found = api.view().assignment_by_key(&hash);
-    if found.is_none() && shared.legacy.keys.is_due() {
+    if found.is_none() {
         // Made a moment ago, through another bridge.
-        api.read_through(STATE).await?;
+        shared.legacy.keys.make_sure(api).await?;
         found = api.view().assignment_by_key(&hash);
     }
     match found {

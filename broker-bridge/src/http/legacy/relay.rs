@@ -17,7 +17,7 @@ use signalbox_schemas::{
 use super::{
     super::Shared,
     answer::{Answer, DISABLED, Failure, Refused, Success, UNASSIGNED},
-    body::{is_falsy, required_text, small},
+    body::{IN_MEMORY, SMALL, is_falsy, required_text, small},
     key::{Known, identify, lookup},
 };
 use crate::api::{heard, relays};
@@ -39,7 +39,7 @@ struct NotValid<'a> {
 
 /// `POST /relay/verify`: the key stands in the body.
 pub(super) async fn verify(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let members = small(&head.headers, body).await?;
+    let members = small(&head.headers, body, SMALL).await?;
     let key = required_text(&members, "apiKey", || Refused::NoKey)?;
     let not_valid = |error| {
         let body = NotValid { valid: false, error };
@@ -173,7 +173,7 @@ struct Reported {
 /// `POST /relay/status`: about the relay whose key it is, whatever `relayId` says.
 pub(super) async fn status(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
     const MISSING: &str = "relayId, capabilities, and credentials are required";
-    let members = small(&head.headers, body).await?;
+    let members = small(&head.headers, body, IN_MEMORY).await?;
     let is_missing = |name: &str| members.get(name).is_none_or(is_falsy);
     if ["relayId", "capabilities", "credentials"].into_iter().any(is_missing) {
         return Ok(Failure::bad_request(MISSING));
@@ -181,9 +181,17 @@ pub(super) async fn status(shared: &Shared, head: &Parts, body: Body) -> Result<
     let report = report_in(members)?;
     let (pushes, credentials) = match identify(shared, &head.headers).await? {
         Known::Assigned(assignment) if assignment.enabled => {
+            let api = &shared.front.api;
             let report = report.into_report(assignment.id.clone());
-            let reported = relays::report(&shared.front.api, &assignment, report).await?;
-            (reported.pending_config_pushes, reported.shared_credentials_count)
+            match relays::report(api, &assignment, report).await {
+                Ok(reported) => (reported.pending_config_pushes, reported.shared_credentials_count),
+                // Another one comes in half a minute, and says the same.
+                Err(problem) if problem.code == ErrorCode::NotAccepted => {
+                    api.count("legacy", "report_unkept");
+                    api.view().waiting_for_relay(&assignment.id)
+                }
+                Err(problem) => return Err(problem.into()),
+            }
         }
         // The old contract takes these reports. They change nothing.
         Known::Assigned(_) | Known::Unassigned => (0, 0),

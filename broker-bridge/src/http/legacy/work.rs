@@ -14,8 +14,8 @@ use signalbox_schemas::{
 use super::{
     super::Shared,
     answer::{Answer, Failure, Refused, Success},
-    body::{Parsed, Reading, optional_number, optional_text, required_text, small},
-    key::identify,
+    body::{Parsed, Reading, SMALL, Wanted, optional_number, optional_text, required_text, small},
+    key::{Known, identify},
 };
 use crate::{
     api::work::{self, Claimed, Ended},
@@ -113,7 +113,7 @@ struct Won<'a> {
 
 /// `POST /relay/commands/claim`
 pub(super) async fn claim(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let members = small(&head.headers, body).await?;
+    let members = small(&head.headers, body, SMALL).await?;
     let missing = || Refused::Malformed("commandId is required".to_owned());
     let id = required_text(&members, "commandId", missing)?;
     let assignment = identify(shared, &head.headers).await?.enabled()?;
@@ -140,28 +140,36 @@ fn command_id(text: &str) -> Option<CommandId> {
     text.parse().ok().filter(|id: &CommandId| id.to_string() == text)
 }
 
+/// Members of a result.
+const RESULT: Wanted =
+    Wanted(&["commandId", "success", "output", "stderr", "exitCode", "error", "durationMs"]);
+
 /// `POST /relay/commands/result`: answered when the broker has acknowledged how the run ended.
 pub(super) async fn result(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let reading = Reading::begin(&head.headers, body).await?;
-    if reading.is_large() {
-        // Who is not known fills no disk. Only here the key is looked at before the members are.
-        identify(shared, &head.headers).await?;
-    }
-    // Kept to the end: with it goes the turn of a large body.
-    let mut parsed = shared.legacy.bodies.spool(reading).await?.parse().await?;
+    let reading = Reading::begin(&head.headers, body, SMALL).await?;
+    let client = if reading.is_large() {
+        // Who is not known fills neither memory nor disk. Only here the key is looked at before the members are.
+        match identify(shared, &head.headers).await? {
+            Known::Assigned(assignment) => assignment.id,
+            Known::Unassigned => String::new(),
+        }
+    } else {
+        String::new()
+    };
+    let mut parsed = shared.legacy.bodies.read_on(reading, &client).await?.parse(RESULT).await?;
     let missing = || Refused::Malformed("commandId and success are required".to_owned());
     let id = required_text(&parsed.members, "commandId", missing)?;
     let Some(Value::Bool(success)) = parsed.members.get("success").cloned() else { return Err(missing()) };
     let ended = ended(&mut parsed, success)?;
     let known = identify(shared, &head.headers).await?;
     // Here the old contract never told why a result does not count.
-    let counts = match (known.enabled(), command_id(&id)) {
-        (Ok(assignment), Some(cid)) => {
-            let mid = assignment.machine_id.token();
-            work::complete(&shared.front.api, &assignment.id, &mid, cid, ended).await?
-        }
-        (Err(_), _) | (_, None) => false,
+    let (Ok(assignment), Some(cid)) = (known.enabled(), command_id(&id)) else {
+        return Ok(Answer::ok(&Success { success: false }));
     };
+    let mid = assignment.machine_id.token();
+    let counts = work::complete(&shared.front.api, &assignment.id, &mid, cid, ended).await?;
+    // Only now: with it goes the turn of a large body.
+    drop(parsed);
     Ok(Answer::ok(&Success { success: counts }))
 }
 
