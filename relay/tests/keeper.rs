@@ -443,6 +443,7 @@ async fn a_daemon_that_holds_the_pipe_delays_the_end_by_a_second() -> Result<()>
 async fn a_hundred_mebibytes_arrive_exactly() -> Result<()> {
     let mut room = Room::open().await?;
     let copy = room.folder.path().join("copy");
+    let idle = number_of(room.welcome.pid, "VmHWM")?;
     let began = Instant::now();
     let status = room.run(&format!("head -c {} /dev/urandom | tee {}", 100 * MIB, copy.display())).await?;
     println!("100 MiB in {:?}", began.elapsed());
@@ -452,7 +453,7 @@ async fn a_hundred_mebibytes_arrive_exactly() -> Result<()> {
     assert_eq!(status.stdout.sha256, Some(Sha256::of(&expected)));
     assert!(room.output(status.cid, Stdout, 0)? == expected, "the spool differs");
     let peak = number_of(room.welcome.pid, "VmHWM")?;
-    assert!(peak < 16 * 1024, "the keeper took {peak} kB");
+    assert!(peak < idle + 3 * 1024, "the keeper took {idle} kB and then {peak} kB");
     Ok(())
 }
 

@@ -78,7 +78,7 @@ fn view(api: &Api, relay: RelayRecord) -> Option<RelayView> {
     })
 }
 
-/// The same as [`report`] for a caller who speaks in the name of a relay.
+/// The same as `report` for a caller who speaks in the name of a relay.
 ///
 /// # Errors
 /// `forbidden`, `not_caught_up`, `not_found`, and those of the report.
