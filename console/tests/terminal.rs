@@ -150,6 +150,12 @@ async fn a_console_that_goes_on_after_a_stop_it_could_not_hear_takes_the_termina
     let dir = tempfile::tempdir()?;
     let mut pty = console_in_a_shell(dir.path())?;
     is_alive(&mut pty).await?;
+    // It is stopped wherever it is: in the middle of a drawing the terminal would take the shell's words for its rest.
+    eventually("the last line of the screen", || async {
+        ensure!(!pty.screen().contains("esc back"), "{}", pty.screen());
+        Ok(())
+    })
+    .await?;
     kill_process(pid(dir.path())?, Signal::STOP)?;
     pty.wait_for("STOPPED", BOUND).await?;
     let taken = count(&pty, "\u{1b}[?1049h");
