@@ -35,7 +35,12 @@ use crate::{
     backoff::Backoff,
     clock::unix_ms,
     config::{Config, ConfigError},
-    legacy_link::http::{Center, NoAnswer, StatusCode},
+    journal::JournalError,
+    legacy_link::{
+        has_open_work,
+        http::{Center, NoAnswer, StatusCode},
+        may_have_open_work,
+    },
     lock::{Lock, LockError},
     metrics,
 };
@@ -117,6 +122,9 @@ pub enum EnrollError {
     /// The store is in use, or cannot be made.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The journal of what was granted by HTTP cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The enrolment cannot be signed.
     #[error("the enrolment cannot be signed")]
     Sign(#[from] SignedError),
@@ -158,6 +166,17 @@ pub(crate) enum Outcome {
     NotKnown,
 }
 
+/// How far a relay has come.
+#[derive(Debug)]
+pub(crate) enum Enrolling {
+    /// It is enrolled. With the store's lock, which nobody else has then.
+    Done(Ready, Lock),
+    /// The center would enrol it, and the store has work that only HTTP can finish. With the store's lock.
+    NotYet(Lock),
+    /// The center knows nothing of it.
+    NotKnown,
+}
+
 /// What this relay's owner says about the center.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Terms {
@@ -165,8 +184,8 @@ pub(crate) struct Terms {
     pub(crate) fleet_key: Option<PublicKey>,
 }
 
-/// Enrols the relay of a store, for as long as the center does not say no; `None` when it knows nothing of enrolments. With
-/// the store's lock, which nobody else has then.
+/// Enrols the relay of a store, for as long as the center does not say no. Not while the store has commands that were
+/// granted by HTTP: nobody would tell the center how they ended. With `finished`, the store's lock, that is seen to.
 ///
 /// A store that is enrolled already needs no answer: its login may count for weeks, and is renewed meanwhile.
 ///
@@ -176,23 +195,41 @@ pub(crate) async fn enrol(
     center: &Center,
     store: &Path,
     terms: &Terms,
-) -> Result<Option<(Ready, Lock)>, EnrollError> {
+    finished: Option<Lock>,
+) -> Result<Enrolling, EnrollError> {
     let folder = Folder::of(store);
     if folder.is_enrolled()? {
-        let lock = Lock::acquire(store)?;
+        let lock = finished.map_or_else(|| Lock::acquire(store), Ok)?;
         let ready = again(center, store, terms).await?;
-        return Ok(Some((ready, lock)));
+        return Ok(Enrolling::Done(ready, lock));
     }
+    let is_finished = finished.is_some();
+    let mut lock = finished;
+    if lock.is_none() && may_have_open_work(store) {
+        lock = Some(Lock::acquire(store)?);
+    }
+    let mut is_open = !is_finished && has_open_work(store, center)?;
     // Until the center has said that it enrols with this key, nothing is made.
     let asked = center.clone();
-    if !folder.has_keys()? && !until_told(move || knock(&asked)).await? {
-        return Ok(None);
+    if (is_open || !folder.has_keys()?) && !until_told(move || knock(&asked)).await? {
+        return Ok(Enrolling::NotKnown);
     }
-    let lock = Lock::acquire(store)?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let lock = Lock::acquire(store)?;
+            // Another relay may have been at work here until now.
+            is_open = has_open_work(store, center)?;
+            lock
+        }
+    };
+    if is_open {
+        return Ok(Enrolling::NotYet(lock));
+    }
     let (asked, place, on) = (center.clone(), store.to_owned(), terms.clone());
     match until_told(move || trade_blocking(&asked, &place, &on)).await? {
-        Outcome::Enrolled(ready) => Ok(Some((ready, lock))),
-        Outcome::NotKnown => Ok(None),
+        Outcome::Enrolled(ready) => Ok(Enrolling::Done(ready, lock)),
+        Outcome::NotKnown => Ok(Enrolling::NotKnown),
     }
 }
 

@@ -78,6 +78,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    /// Whether a store has one.
+    pub(crate) fn is_there(store: &Path) -> bool {
+        store.join(FILE).exists()
+    }
+
     /// Reads the journal of a store, making an empty one where there is none.
     ///
     /// # Errors

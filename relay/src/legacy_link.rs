@@ -11,6 +11,7 @@
 //! | `http` | requests |
 //! | `wire`, `status`, `text`, `body` | what is said, and how it is read |
 //! | `startup` | until the center knows this relay |
+//! | `kept` | what the journal keeps of a command |
 //! | `worker` | the loop that owns everything |
 //! | `pull`, `runs`, `results`, `signs`, `config` | its parts: commands, the keeper, results, signs of life, settings |
 //!
@@ -20,6 +21,7 @@
 mod body;
 mod config;
 pub(crate) mod http;
+mod kept;
 mod pull;
 mod results;
 mod runs;
@@ -51,6 +53,7 @@ use crate::{
 };
 
 use http::{Center, UrlError};
+pub(crate) use kept::{has_open_work, may_have_open_work};
 use startup::{Introduced, Known};
 use worker::{Place, Worker};
 
@@ -162,36 +165,49 @@ async fn serve(
     transport: Transport,
     store: PathBuf,
     terms: Terms,
-    [poll_interval, heartbeat_interval]: [Duration; 2],
+    intervals: [Duration; 2],
 ) -> Result<(), LinkError> {
     let stop = stop_signal().map_err(system("no signals"))?;
     tokio::pin!(stop);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "Relay starts");
-    let known = tokio::select! {
-        biased;
-        () = &mut stop => {
-            tracing::info!("Relay stopped");
-            return Ok(());
+    let mut finished = None;
+    loop {
+        let introduced = tokio::select! {
+            biased;
+            () = &mut stop => None,
+            introduced = startup::introduce(&center, transport, &store, &terms, finished.take()) => Some(introduced?),
+        };
+        let (known, lock) = match introduced {
+            None => break,
+            Some(Introduced::Known(known)) => (known, None),
+            Some(Introduced::Finishing(known, lock)) => (known, Some(lock)),
+            Some(Introduced::Enrolled(ready, lock)) => {
+                let renewal = Renewal { center, store: store.clone(), terms, look_every: LOOK_EVERY };
+                return Ok(run_enrolled(&store, lock, ready, renewal, stop).await?);
+            }
+        };
+        let Known { relay_id, machine_id, name } = known;
+        tracing::info!(relay_id, machine_id, name, "API key verified");
+        let is_finishing = lock.is_some();
+        if is_finishing {
+            tracing::warn!(
+                "The center enrols relays. First what was granted before is finished, and nothing new is claimed"
+            );
         }
-        known = startup::introduce(&center, transport, &store, &terms) => known?,
-    };
-    let Known { relay_id, machine_id, name } = match known {
-        Introduced::Known(known) => known,
-        Introduced::Enrolled(ready, lock) => {
-            let renewal = Renewal { center, store: store.clone(), terms, look_every: LOOK_EVERY };
-            return Ok(run_enrolled(&store, lock, ready, renewal, stop).await?);
+        let lock = lock.map_or_else(|| Lock::acquire(&store), Ok)?;
+        let worker = Worker::new(center.clone(), relay_id, place(&store, lock)?, intervals, is_finishing);
+        finished = worker.run(stop.as_mut()).await?;
+        if finished.is_none() {
+            break;
         }
-    };
-    tracing::info!(relay_id, machine_id, name, "API key verified");
-    let worker = Worker::new(center, relay_id, place(&store)?, poll_interval, heartbeat_interval);
-    let ended = worker.run(stop).await;
+        tracing::info!("All that was granted before is finished");
+    }
     tracing::info!("Relay stopped");
-    ended
+    Ok(())
 }
 
-/// Takes the store, making it where it is missing.
-fn place(store: &Path) -> Result<(Place, Journal), LinkError> {
-    let lock = Lock::acquire(store)?;
+/// Makes what is missing in the store.
+fn place(store: &Path, lock: Lock) -> Result<(Place, Journal), LinkError> {
     let folder = store.join(FOLDER);
     let failed = |source| LinkError::Lock(LockError::Store { store: folder.clone(), source });
     make_private_folder(&folder).map_err(failed)?;

@@ -121,6 +121,11 @@ impl Center {
         self.is_private
     }
 
+    /// Its URL.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The key itself, for the one body that it goes into.
     pub(crate) fn key(&self) -> &ApiKey {
         &self.key

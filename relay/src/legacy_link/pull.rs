@@ -10,7 +10,7 @@ use super::{
     wire::{Claim, Command, commands, is_granted},
     worker::{Done, MAX_PARALLEL, Worker},
 };
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, clock::unix_ms};
 
 /// Ended commands whose result is not taken yet; above it nothing new is claimed.
 const MAX_UNREPORTED: usize = 64;
@@ -41,6 +41,8 @@ pub(super) struct Pull {
     refused: Option<Backoff>,
     /// Whether it was said that too many results wait.
     is_full: bool,
+    /// Whether it was said that too many ids are remembered.
+    has_no_memory: bool,
     /// What went wrong last time, so that it is said once.
     trouble: Option<String>,
 }
@@ -54,6 +56,7 @@ impl Pull {
             offers: VecDeque::new(),
             refused: None,
             is_full: false,
+            has_no_memory: false,
             trouble: None,
         }
     }
@@ -104,6 +107,13 @@ impl Worker {
             tracing::error!(
                 results = self.unreported.len(),
                 "The center takes no results; no more commands are claimed"
+            );
+        }
+        let has_no_memory = !self.journal.ledger().has_room();
+        if !std::mem::replace(&mut self.pull.has_no_memory, has_no_memory) && has_no_memory {
+            tracing::error!(
+                "As many commands were run within a day as can be remembered; no more are claimed until the oldest \
+                 are forgotten"
             );
         }
         if self.pull.stage != Stage::Idle || !self.has_room() {
@@ -183,7 +193,7 @@ impl Worker {
     pub(super) async fn on_claimed(&mut self, command: Command, answer: Result<Answer, NoAnswer>) {
         self.pull.stage = Stage::Idle;
         match answer {
-            Ok(answer) if is_granted(&answer) => self.begin(command).await,
+            Ok(answer) if is_granted(&answer) => self.begin(command, unix_ms()).await,
             Ok(answer) => {
                 let status = answer.status.as_u16();
                 tracing::warn!(command = command.id, status, "Command not granted");

@@ -9,8 +9,9 @@ use tokio::{task::spawn_blocking, time::sleep};
 use super::{
     body::{MIN_OUTPUT_BYTES, OUTPUT_BYTES, compose},
     http::{Center, StatusCode},
+    kept::{Kept, Origin},
     runs::REMEMBERED_MS,
-    wire::Ended,
+    wire::{Ended, is_object},
     worker::{Done, Worker},
 };
 use crate::{
@@ -33,6 +34,14 @@ pub(super) enum Taken {
     Yes,
     /// It is given up.
     Never(String),
+}
+
+/// What was answered to one attempt.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    status: StatusCode,
+    /// Whether a center speaks, and not a server before it.
+    is_json: bool,
 }
 
 /// What follows from one attempt.
@@ -60,16 +69,18 @@ impl Sending {
         Self { expires_at, refusals: 0, most_output: OUTPUT_BYTES }
     }
 
-    /// Takes what one attempt came to: the status of an answer, or why there is none.
-    fn tried(&mut self, attempt: Result<StatusCode, String>, now_ms: u64) -> Next {
+    /// Takes what one attempt came to: an answer, or why there is none.
+    fn tried(&mut self, attempt: Result<Heard, String>, now_ms: u64) -> Next {
         let why = match attempt {
             // Whatever the body says: the center has heard it.
-            Ok(status) if status.is_success() => return Next::End(Taken::Yes),
-            Ok(StatusCode::PAYLOAD_TOO_LARGE) if self.most_output > MIN_OUTPUT_BYTES => {
+            Ok(Heard { status, .. }) if status.is_success() => return Next::End(Taken::Yes),
+            Ok(Heard { status: StatusCode::PAYLOAD_TOO_LARGE, .. })
+                if self.most_output > MIN_OUTPUT_BYTES =>
+            {
                 self.most_output = (self.most_output / 4).max(MIN_OUTPUT_BYTES);
                 return Next::Smaller;
             }
-            Ok(status) if is_refusal(status) => {
+            Ok(Heard { status, is_json }) if is_json && is_refusal(status) => {
                 self.refusals += 1;
                 if self.refusals >= MAX_REFUSALS {
                     return Next::End(Taken::Never(format!("the center refuses it with {status}")));
@@ -79,7 +90,7 @@ impl Sending {
                 }
                 status.to_string()
             }
-            Ok(status) => status.to_string(),
+            Ok(Heard { status, .. }) => status.to_string(),
             Err(error) => error,
         };
         if now_ms >= self.expires_at {
@@ -90,15 +101,11 @@ impl Sending {
     }
 }
 
-/// Whether an answer says no to the result itself, and not to this relay or to this moment.
+/// Whether a center that answers so says no to the result itself. Everything else is about this relay, this moment, or a
+/// server on the way: a path that is not there now is there when the center is.
 fn is_refusal(status: StatusCode) -> bool {
-    let passes = [
-        StatusCode::UNAUTHORIZED,
-        StatusCode::FORBIDDEN,
-        StatusCode::REQUEST_TIMEOUT,
-        StatusCode::TOO_MANY_REQUESTS,
-    ];
-    status.is_client_error() && !passes.contains(&status)
+    let refusals = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
+    refusals.contains(&status)
 }
 
 /// One attempt. Blocks.
@@ -108,41 +115,79 @@ fn send(
     cid: CommandId,
     ended: &Ended,
     most_output: u64,
-) -> Result<StatusCode, String> {
+) -> Result<Heard, String> {
     let composed = compose(folder, cid, ended, most_output);
     let (mut body, length) = composed.map_err(|error| format!("its output cannot be read: {error}"))?;
     let answer = center.post_from("/relay/commands/result", length, &mut body);
-    answer.map(|answer| answer.status).map_err(|error| error.to_string())
+    let heard = answer.map(|answer| Heard { status: answer.status, is_json: is_object(&answer) });
+    heard.map_err(|error| error.to_string())
 }
 
 impl Worker {
     /// Sends what earlier processes of this relay could not.
     pub(super) fn send_waiting(&mut self) {
         let waiting: Vec<_> = self.journal.ledger().waiting().collect();
+        let mut of_others = 0_usize;
         for fact in waiting {
             let expires_at = self.journal.ledger().expires_at(fact.cid);
-            match serde_json::from_slice(&fact.body.0) {
-                Ok(ended) => self.send(fact.cid, ended, expires_at),
+            match serde_json::from_slice::<Kept>(&fact.body.0) {
+                Ok(Kept { ended, origin }) if self.is_own(origin.as_ref()) => {
+                    self.send(fact.cid, ended, expires_at);
+                }
+                Ok(_) => of_others += 1,
                 Err(error) => {
                     tracing::error!(cid = %fact.cid, %error, "A result cannot be read back and is dropped");
                     self.note(Entry::Acked { cid: fact.cid });
                 }
             }
         }
+        if of_others > 0 {
+            tracing::warn!(
+                results = of_others,
+                "Results wait that another center, or another assignment, is to hear: they are not sent to this one. \
+                 Start the relay with that URL and key once, or they are dropped eight days after they were made"
+            );
+        }
+        self.drop_expired();
+    }
+
+    /// Drops what nobody sends and is too old by now.
+    pub(super) fn drop_expired(&mut self) {
+        let (ledger, now_ms) = (self.journal.ledger(), unix_ms());
+        let expired: Vec<CommandId> = ledger
+            .waiting()
+            .map(|fact| fact.cid)
+            .filter(|cid| ledger.expires_at(*cid) <= now_ms && !self.unreported.contains(cid))
+            .collect();
+        for cid in expired {
+            self.on_result(cid, &Taken::Never("it is too old, and another center's".to_owned()));
+        }
+    }
+
+    /// Whether the center that is asked now is the one to hear of a command, as the same relay.
+    fn is_own(&self, origin: Option<&Origin>) -> bool {
+        origin.is_none_or(|origin| *origin == self.origin())
     }
 
     /// A command is over: keeps how, and tells the center.
     pub(super) fn finish(&mut self, cid: CommandId, ended: Ended) {
         self.runs.remove(&cid);
+        let origin = self.granted_as(cid).and_then(|granted| granted.origin);
+        let is_own = self.is_own(origin.as_ref());
         let Ended { command_id, success, exit_code, duration_ms, .. } = &ended;
         tracing::info!(command = command_id, success, exit_code, duration_ms, "Command ended");
         let expires_at = unix_ms().saturating_add(REMEMBERED_MS);
         // Strings and numbers always have a JSON form.
-        let body = Base64Url(serde_json::to_vec(&ended).unwrap_or_default());
+        let kept = Kept { ended: ended.clone(), origin: origin.or_else(|| Some(self.origin())) };
+        let body = Base64Url(serde_json::to_vec(&kept).unwrap_or_default());
         // Where that fails, a process after this one hears of it from the keeper.
         self.note(Entry::Fact { cid, report: Report::Exit, expires_at, body });
         hit(Part::Relay, Point::ExitWritten);
-        self.send(cid, ended, expires_at);
+        if is_own {
+            self.send(cid, ended, expires_at);
+        } else {
+            tracing::warn!(%cid, "Result kept for the center that granted the command; it is not this one");
+        }
     }
 
     fn send(&mut self, cid: CommandId, ended: Ended, expires_at: u64) {
@@ -180,8 +225,9 @@ impl Worker {
             Taken::Never(why) => tracing::error!(%cid, why, "Result dropped"),
         }
         self.unreported.remove(&cid);
-        // Where that fails, it is sent once more by a process after this one, and says the same.
-        self.note(Entry::Acked { cid });
+        // Remembered for a day from now on: long enough for a center to hear of it. Where that fails, it is sent once more by a
+        // process after this one, and says the same.
+        self.note(Entry::Known { cid, expires_at: unix_ms() });
         self.unforgotten.push_back(cid);
     }
 }
@@ -192,7 +238,7 @@ mod tests {
     use rstest::rstest;
 
     fn tried(sending: &mut Sending, code: u16, now_ms: u64) -> Next {
-        sending.tried(Ok(StatusCode::from_u16(code).unwrap()), now_ms)
+        sending.tried(Ok(Heard { status: StatusCode::from_u16(code).unwrap(), is_json: true }), now_ms)
     }
 
     #[rstest]
@@ -206,7 +252,10 @@ mod tests {
     #[case(500, Next::Again)]
     #[case(503, Next::Again)]
     #[case(400, Next::AgainLate)]
-    #[case(404, Next::AgainLate)]
+    #[case(422, Next::AgainLate)]
+    #[case(404, Next::Again)]
+    #[case(405, Next::Again)]
+    #[case(409, Next::Again)]
     #[case(413, Next::Smaller)]
     fn answers_say_how_to_go_on(#[case] code: u16, #[case] next: Next) {
         assert_eq!(tried(&mut Sending::new(100), code, 1), next);
@@ -217,11 +266,19 @@ mod tests {
         let mut sending = Sending::new(100);
         assert_eq!(tried(&mut sending, 400, 1), Next::AgainLate);
         assert_eq!(tried(&mut sending, 500, 1), Next::Again);
-        assert_eq!(tried(&mut sending, 404, 1), Next::AgainLate);
+        assert_eq!(tried(&mut sending, 422, 1), Next::AgainLate);
         assert!(matches!(tried(&mut sending, 400, 1), Next::End(Taken::Never(_))));
         assert!(matches!(tried(&mut Sending::new(100), 500, 100), Next::End(Taken::Never(_))));
         assert!(matches!(Sending::new(100).tried(Err("no".into()), 100), Next::End(Taken::Never(_))));
         assert_eq!(tried(&mut Sending::new(100), 200, 100), Next::End(Taken::Yes));
+    }
+
+    #[test]
+    fn only_a_center_can_refuse_a_result() {
+        let mut sending = Sending { most_output: MIN_OUTPUT_BYTES, ..Sending::new(100) };
+        for status in [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE].repeat(4) {
+            assert_eq!(sending.tried(Ok(Heard { status, is_json: false }), 1), Next::Again);
+        }
     }
 
     #[test]

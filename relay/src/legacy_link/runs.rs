@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, io, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use signalbox_link::crash::{Part, Point, hit};
 use signalbox_schemas::{
     error::report,
@@ -13,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     LinkError,
+    kept::{Granted, Origin, is_late},
     pull::cid_of,
     wire::{Command, Ended, Target},
     worker::{Done, Worker},
@@ -42,6 +42,9 @@ const MAX_COMMAND_BYTES: usize = 128 * 1024 - 1;
 /// Longest text of a command as JSON, bytes: so that it fits a frame to the keeper and a line of the journal.
 const MAX_COMMAND_JSON: usize = 192 * 1024;
 
+/// Why a command is not started that was granted long ago.
+const TOO_LATE: &str = "The command could not be started in time, and is not started any more";
+
 /// The keeper, while it is there.
 pub(super) struct Keeper {
     client: KeeperClient,
@@ -63,17 +66,6 @@ impl Run {
     pub(super) fn answer_due(&self) -> Option<Instant> {
         self.starting_until
     }
-}
-
-/// What the journal keeps of a command that was granted.
-#[derive(Debug, Serialize, Deserialize)]
-struct Granted {
-    id: String,
-    command: String,
-    timeout_ms: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    folder: Option<String>,
-    expires_at: u64,
 }
 
 /// What the keeper says next.
@@ -118,8 +110,8 @@ impl Worker {
         self.pick_up(instance, welcome.runs).await;
         self.leave_former_lives(instance);
         self.look_into_spool();
-        for command in std::mem::take(&mut self.granted) {
-            self.begin(command).await;
+        for (command, granted_at) in std::mem::take(&mut self.granted) {
+            self.begin(command, granted_at).await;
         }
         Ok(())
     }
@@ -135,15 +127,21 @@ impl Worker {
                 continue;
             }
             // It may not have reached the keeper. Starting twice is starting once.
-            match serde_json::from_str(&spec) {
+            match serde_json::from_str::<Granted>(&spec) {
+                Ok(granted) if granted.is_late(unix_ms()) => {
+                    self.finish(cid, Ended::without_a_run(&granted.id, TOO_LATE));
+                }
                 Ok(granted) => self.start(cid, granted).await,
-                Err(error) => tracing::error!(%cid, %error, "Granted command cannot be read back"),
+                Err(error) => {
+                    tracing::error!(%cid, %error, "Granted command cannot be read back");
+                    self.note(Entry::Decided { cid });
+                }
             }
         }
         for status in known {
             if self.runs.contains_key(&status.cid) {
                 self.on_status(&status);
-            } else if status.phase == Phase::Ended && !self.unreported.contains(&status.cid) {
+            } else if status.phase == Phase::Ended && !self.is_open(status.cid) {
                 self.unforgotten.push_back(status.cid);
             }
         }
@@ -178,7 +176,11 @@ impl Worker {
         let lost: Vec<(CommandId, String)> =
             claims.map(|(cid, _, claimed)| (cid, claimed.spec.clone())).collect();
         for (cid, spec) in lost {
-            let Ok(granted) = serde_json::from_str::<Granted>(&spec) else { continue };
+            let Ok(granted) = serde_json::from_str::<Granted>(&spec) else {
+                tracing::error!(%cid, "Granted command cannot be read back");
+                self.note(Entry::Decided { cid });
+                continue;
+            };
             let error = "The relay's keeper ended while the command ran; how the command ended is not known";
             let bytes = left_behind(&self.place.folder, cid).map(|stream| stream.bytes);
             self.finish(cid, Ended { bytes, ..Ended::without_a_run(&granted.id, error) });
@@ -186,7 +188,7 @@ impl Worker {
     }
 
     /// Does what the center granted.
-    pub(super) async fn begin(&mut self, command: Command) {
+    pub(super) async fn begin(&mut self, command: Command, granted_at: u64) {
         let cid = cid_of(&self.relay_id, &command.id);
         // The text of a command may hold secrets: its length says enough.
         let bytes = command.text.len();
@@ -195,6 +197,7 @@ impl Worker {
             Target::Ssh { has_host: false } => Some("SSH target host missing".to_owned()),
             Target::Ssh { has_host: true } => Some("SSH is not supported by this relay".to_owned()),
             Target::Unknown(kind) => Some(format!("Unknown target type: {kind}")),
+            Target::Local if is_late(granted_at, command.timeout_ms, unix_ms()) => Some(TOO_LATE.to_owned()),
             Target::Local => too_long(&command.text),
         };
         if let Some(error) = refused {
@@ -202,17 +205,18 @@ impl Worker {
         }
         let Some(instance) = self.keeper.as_ref().map(|keeper| keeper.instance) else {
             // It went while the center was asked.
-            self.granted.push(command);
+            self.granted.push((command, granted_at));
             return;
         };
         hit(Part::Relay, Point::ClaimSent);
-        let expires_at = unix_ms().saturating_add(REMEMBERED_MS);
+        let expires_at = granted_at.saturating_add(REMEMBERED_MS);
         let granted = Granted {
             id: command.id,
             command: command.text,
             timeout_ms: command.timeout_ms,
             folder: self.place.work.clone(),
             expires_at,
+            origin: Some(self.origin()),
         };
         // Strings and numbers always have a JSON form.
         let spec = serde_json::to_string(&granted).unwrap_or_default();
@@ -308,8 +312,24 @@ impl Worker {
 
     /// The center's id of a command that goes on.
     fn command_id(&self, cid: CommandId) -> Option<String> {
-        let claimed = self.journal.ledger().claimed(cid)?;
-        serde_json::from_str::<Granted>(&claimed.spec).ok().map(|granted| granted.id)
+        self.granted_as(cid).map(|granted| granted.id)
+    }
+
+    /// A command that goes on.
+    pub(super) fn granted_as(&self, cid: CommandId) -> Option<Granted> {
+        serde_json::from_str(&self.journal.ledger().claimed(cid)?.spec).ok()
+    }
+
+    /// The center that is asked now, and what it calls this relay.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { center: self.center.base().to_owned(), relay_id: self.relay_id.clone() }
+    }
+
+    /// Whether somebody is still to hear of a command, so that its output is kept.
+    fn is_open(&self, cid: CommandId) -> bool {
+        let record = self.journal.ledger().record(cid).map(|record| &record.state);
+        matches!(record, Some(RecordState::Claimed(_) | RecordState::Reporting(..)))
+            || self.unreported.contains(&cid)
     }
 
     /// Has the keeper let go of what it need not keep, and replaces one that can remember no more.
@@ -359,9 +379,7 @@ impl Worker {
             BTreeSet::new()
         });
         for cid in found {
-            let record = self.journal.ledger().record(cid).map(|record| &record.state);
-            let is_open = matches!(record, Some(RecordState::Claimed(_) | RecordState::Reporting(..)));
-            if !is_open && !self.unreported.contains(&cid) && !self.unforgotten.contains(&cid) {
+            if !self.is_open(cid) && !self.unforgotten.contains(&cid) {
                 self.unforgotten.push_back(cid);
             }
         }

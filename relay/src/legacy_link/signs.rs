@@ -126,7 +126,9 @@ impl Worker {
         if std::mem::take(&mut self.signs.is_starting) {
             tracing::info!("Relay started");
             self.signs.heartbeat_at = Some(Instant::now());
-            self.pull.open();
+            if !self.is_finishing {
+                self.pull.open();
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    enroll::{EnrollError, Ready, Terms, enrol},
+    enroll::{EnrollError, Enrolling, Ready, Terms, enrol},
     legacy_args::Transport,
     lock::Lock,
 };
@@ -36,11 +36,14 @@ pub(super) struct Known {
 pub(super) enum Introduced {
     /// By HTTP, as this relay.
     Known(Known),
+    /// By HTTP until all that was granted before is finished, with the store's lock; then it is to be introduced again.
+    Finishing(Known, Lock),
     /// By NATS, with this login and the store's lock.
     Enrolled(Ready, Lock),
 }
 
-/// Asks the center who this relay is. A center that is down now is up later.
+/// Asks the center who this relay is. A center that is down now is up later. `finished`: the store's lock, when everything
+/// that was granted before is finished as far as it can be.
 ///
 /// # Errors
 /// [`LinkError::Refused`] when it says that the key is not good; [`LinkError::Enroll`].
@@ -49,18 +52,25 @@ pub(super) async fn introduce(
     transport: Transport,
     store: &Path,
     terms: &Terms,
+    finished: Option<Lock>,
 ) -> Result<Introduced, LinkError> {
+    let mut open_work = None;
     if transport == Transport::Auto {
-        match enrol(center, store, terms).await {
-            Ok(Some((ready, lock))) => return Ok(Introduced::Enrolled(ready, lock)),
-            Ok(None) => tracing::debug!("The center does not enrol relays"),
+        match enrol(center, store, terms, finished).await {
+            Ok(Enrolling::Done(ready, lock)) => return Ok(Introduced::Enrolled(ready, lock)),
+            Ok(Enrolling::NotYet(lock)) => open_work = Some(lock),
+            Ok(Enrolling::NotKnown) => tracing::debug!("The center does not enrol relays"),
             Err(EnrollError::Refused(error)) => return Err(LinkError::Refused(error)),
             Err(error) => return Err(error.into()),
         }
     }
     match until_known(center, verify).await? {
         Verdict::Valid { relay_id, machine_id, name } => {
-            Ok(Introduced::Known(Known { relay_id, machine_id, name }))
+            let known = Known { relay_id, machine_id, name };
+            Ok(match open_work {
+                Some(lock) => Introduced::Finishing(known, lock),
+                None => Introduced::Known(known),
+            })
         }
         Verdict::Invalid(error) | Verdict::Unclear(error) => Err(LinkError::Refused(error)),
     }

@@ -226,6 +226,11 @@ fn is_truthy(value: &Value) -> bool {
     }
 }
 
+/// Whether the body is a JSON object, and said to be: what a center says, and hardly a server before it.
+pub(crate) fn is_object(answer: &Answer) -> bool {
+    object(answer).is_some()
+}
+
 /// The body, if it says that it is JSON and is an object.
 fn object(answer: &Answer) -> Option<Map<String, Value>> {
     if !answer.content_type.contains("application/json") {

@@ -23,11 +23,11 @@ use super::{
     LinkError,
     config::Config,
     http::{Answer, Center, NoAnswer},
-    pull::Pull,
+    pull::{Pull, cid_of},
     results::Taken,
     runs::{Keeper, Run, next_event},
     signs::Signs,
-    wire::Command,
+    wire::{Command, Ended},
 };
 use crate::{
     clock::unix_ms,
@@ -88,8 +88,8 @@ pub(super) struct Worker {
     /// Keepers whose end is being made sure of.
     pub(super) burying: HashSet<Nonce>,
     pub(super) runs: HashMap<CommandId, Run>,
-    /// What was granted and waits for a keeper: one at most, since nothing is claimed without one.
-    pub(super) granted: Vec<Command>,
+    /// What was granted, and when (Unix ms), and waits for a keeper: one at most, since nothing is claimed without one.
+    pub(super) granted: Vec<(Command, u64)>,
     /// What the keeper is to let go of, once there is one.
     pub(super) unforgotten: VecDeque<CommandId>,
     /// Ended commands whose result the center has not taken.
@@ -99,6 +99,8 @@ pub(super) struct Worker {
     pub(super) signs: Signs,
     pub(super) config: Arc<Config>,
     pub(super) jobs: JoinSet<Done>,
+    /// Nothing new is claimed; the relay ends here when all that was granted before is reported.
+    pub(super) is_finishing: bool,
     sync_at: Option<Instant>,
     is_syncing: bool,
     rewrite_at: Option<Instant>,
@@ -110,8 +112,8 @@ impl Worker {
         center: Center,
         relay_id: String,
         (place, journal): (Place, Journal),
-        poll_interval: Duration,
-        heartbeat_interval: Duration,
+        [poll_interval, heartbeat_interval]: [Duration; 2],
+        is_finishing: bool,
     ) -> Self {
         if journal.broken_lines > 0 {
             tracing::warn!(lines = journal.broken_lines, "Journal has broken lines");
@@ -135,6 +137,7 @@ impl Worker {
             pull: Pull::new(poll_interval),
             signs: Signs::new(heartbeat_interval, status_interval),
             jobs: JoinSet::new(),
+            is_finishing,
             sync_at: None,
             is_syncing: false,
             rewrite_at: None,
@@ -142,12 +145,13 @@ impl Worker {
         }
     }
 
-    /// Runs until `stop` comes.
+    /// Runs until `stop` comes. Answers the store's lock when everything is finished before that, which it is only where
+    /// nothing new is claimed; then no keeper is left.
     ///
     /// # Errors
     /// When a job panicked: then nothing can be relied on, and a new process picks everything up. When the store was
     /// removed and is another relay's now.
-    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), LinkError> {
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Option<Lock>, LinkError> {
         tokio::pin!(stop);
         self.bring_keeper_up();
         self.send_waiting();
@@ -157,7 +161,7 @@ impl Worker {
             let due = self.due();
             tokio::select! {
                 biased;
-                () = &mut stop => return self.wind_down().await,
+                () = &mut stop => return self.wind_down().await.map(|()| None),
                 event = next_event(&mut self.keeper) => self.on_keeper(event),
                 Some(done) = self.jobs.join_next() => self.on_done(done?).await?,
                 () = sleep_until(due) => self.on_time(Instant::now()),
@@ -165,7 +169,22 @@ impl Worker {
             self.pull();
             self.tell_keeper().await;
             self.look_after_journal();
+            if self.is_finished() {
+                self.release_keeper().await;
+                return Ok(Some(self.place.lock));
+            }
         }
+    }
+
+    /// Whether nothing is left that only this transport can do.
+    fn is_finished(&self) -> bool {
+        // Without a keeper nobody knows what still runs.
+        let is_idle = self.keeper.is_some() && self.runs.is_empty() && self.granted.is_empty();
+        self.is_finishing
+            && is_idle
+            && self.burying.is_empty()
+            && self.unreported.is_empty()
+            && self.unforgotten.is_empty()
     }
 
     /// Hears what a claim that is on its way came to: what is granted then would otherwise be nobody's.
@@ -176,6 +195,11 @@ impl Worker {
                 Ok(Some(done)) => self.on_done(done?).await?,
                 Ok(None) | Err(_) => break,
             }
+        }
+        for (Command { id, .. }, _) in std::mem::take(&mut self.granted) {
+            // There is no keeper, and nobody would wait for one. The result is in the journal, for the next process.
+            let error = "The relay was stopped before the command began";
+            self.finish(cid_of(&self.relay_id, &id), Ended::without_a_run(&id, error));
         }
         self.release_keeper().await;
         Ok(())
@@ -200,6 +224,7 @@ impl Worker {
         self.rewrite_at.take_if(|at| *at <= now);
         if self.prune_at <= now {
             self.prune_at = now + Duration::from_millis(HOUR_MS);
+            self.drop_expired();
             self.journal.prune(unix_ms());
             self.look_into_spool();
         }

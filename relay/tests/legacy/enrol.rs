@@ -11,7 +11,7 @@ use signalbox_schemas::{
     id::MachineId,
     signed::{PublicKey, Signed},
 };
-use signalbox_testkit::{eventually, process::Daemon};
+use signalbox_testkit::{eventually, eventually_within, process::Daemon};
 
 use crate::{
     center::{Center, Reply, Request},
@@ -187,6 +187,44 @@ async fn a_fleet_key_that_is_told_in_the_clear_is_not_trusted() -> Result<()> {
     killed(&relay).await?;
     center.script(ENROLL, [enrolled(&asked, "web-1", &fleet)?]);
     let relay = start(&["--fleet-key", fleet.as_str()])?;
+    creds(&machine.store()).await?;
+    killed(&relay).await
+}
+
+#[tokio::test]
+async fn what_was_granted_by_http_is_finished_before_a_relay_enrols() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let (begun, gate) = (machine.file("begun"), machine.file("gate"));
+    center.queue("waits", "echo waiting");
+    center.always("POST /relay/commands/result", Reply::Json(503, json!({"error": "x"})));
+    let relay = machine.relay(&center)?;
+    center.asked("POST /relay/commands/result", 1, PATIENCE).await?;
+    center.queue(
+        "runs",
+        &format!("touch {}; until [ -e {} ]; do sleep 0.05; done; echo end", begun.display(), gate.display()),
+    );
+    eventually_within("it runs", PATIENCE, || async { Ok(ensure!(begun.exists())) }).await?;
+    killed(&relay).await?;
+
+    // The center has learned to enrol.
+    center.always(ENROLL, misses_the_enrolment());
+    center.queue("new", "true");
+    let relay = machine.relay(&center)?;
+    center.as_usual("POST /relay/commands/result");
+    assert_eq!(center.result("waits", PATIENCE).await?["output"], "waiting\n");
+    center.asked("POST /relay/heartbeat", 2, PATIENCE).await?;
+    assert!(!machine.store().join("identity").exists(), "it enrolled while a command ran");
+    assert_eq!(center.requests_of("POST /relay/commands/claim").len(), 2, "it took more work");
+    fs::write(&gate, "")?;
+    assert_eq!(center.result("runs", PATIENCE).await?["output"], "end\n");
+    let asked = eventually_within("it enrols", PATIENCE, || async {
+        let asked = center.requests_of(ENROLL).into_iter().find(|request| !request.body.is_empty());
+        enrolment(&asked.context("not yet")?)
+    })
+    .await?;
+    assert!(machine.keeper_pid().await.is_err(), "a keeper is left");
+    center.always(ENROLL, enrolled(&asked, "web-1", &fleet_key()?)?);
     creds(&machine.store()).await?;
     killed(&relay).await
 }

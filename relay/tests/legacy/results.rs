@@ -271,6 +271,30 @@ async fn a_grant_that_is_on_its_way_when_the_relay_stops_is_not_lost() -> Result
 }
 
 #[tokio::test]
+async fn a_result_goes_to_the_center_that_granted_its_command_and_to_no_other() -> Result<()> {
+    let machine = Machine::new()?;
+    let (first, second) = (Center::start().await?, Center::start().await?);
+    first.queue("c1", "echo secret");
+    first.always(RESULT, Reply::Json(503, json!({"error": "x"})));
+    let relay = machine.relay(&first)?;
+    first.asked(RESULT, 1, PATIENCE).await?;
+    relay.terminate()?;
+    relay.wait(PATIENCE).await?;
+    second.queue("c2", "echo other");
+    let relay = machine.relay(&second)?;
+    assert_eq!(second.result("c2", PATIENCE).await?["output"], "other\n");
+    second.asked("POST /relay/heartbeat", 2, PATIENCE).await?;
+    assert_eq!(second.requests_of(RESULT).len(), 1, "it heard of another center's command");
+    assert!(relay.stderr()?.contains("they are not sent to this one"), "{}", relay.stderr()?);
+    relay.terminate()?;
+    relay.wait(PATIENCE).await?;
+    first.as_usual(RESULT);
+    let _relay = machine.relay(&first)?;
+    assert_eq!(first.result("c1", PATIENCE).await?["output"], "secret\n");
+    Ok(())
+}
+
+#[tokio::test]
 async fn another_relays_command_of_the_same_name_is_another_command() -> Result<()> {
     let machine = Machine::new()?;
     for name in ["one", "two"] {
