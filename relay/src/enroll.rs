@@ -80,12 +80,6 @@ pub enum EnrollError {
     /// What it answered cannot be used.
     #[error("the center's answer to an enrolment cannot be used: {0}")]
     Unusable(String),
-    /// Whoever is on the way could have put his own fleet key into the answer.
-    #[error(
-        "the center is spoken to without encryption, so that nobody knows whose fleet key it tells: use https, or \
-         name the key with --fleet-key"
-    )]
-    InTheClear,
     /// The center tells another fleet key than the one that this relay trusts.
     #[error(
         "the center's fleet key is {told}, and this relay trusts {trusted} {}: it has become another fleet, or \
@@ -137,6 +131,16 @@ impl EnrollError {
     /// Whether the same may succeed later.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::NoAnswer(_) | Self::Trouble { .. })
+    }
+
+    /// Whether it may be the word of a center that does not enrol relays, or of a server before it, about a path that it does
+    /// not know.
+    fn may_mean_unknown(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Unusable(_) => true,
+            Self::Trouble { status, .. } => !answer::is_of_this_moment(*status),
+            _ => false,
+        }
     }
 }
 
@@ -214,20 +218,19 @@ pub(crate) async fn enrol(
     if (is_open || !folder.has_keys()?) && !until_told(move || knock(&asked)).await? {
         return Ok(Enrolling::NotKnown);
     }
-    let lock = match lock {
-        Some(lock) => lock,
-        None => {
-            let lock = Lock::acquire(store)?;
-            // Another relay may have been at work here until now.
-            is_open = has_open_work(store, center)?;
-            lock
-        }
+    let lock = if let Some(lock) = lock {
+        lock
+    } else {
+        let lock = Lock::acquire(store)?;
+        // Another relay may have been at work here until now.
+        is_open = has_open_work(store, center)?;
+        lock
     };
     if is_open {
         return Ok(Enrolling::NotYet(lock));
     }
     let (asked, place, on) = (center.clone(), store.to_owned(), terms.clone());
-    match until_told(move || trade_blocking(&asked, &place, &on)).await? {
+    match until_told(move || first_trade(&asked, &place, &on)).await? {
         Outcome::Enrolled(ready) => Ok(Enrolling::Done(ready, lock)),
         Outcome::NotKnown => Ok(Enrolling::NotKnown),
     }
@@ -242,7 +245,8 @@ async fn again(center: &Center, store: &Path, terms: &Terms) -> Result<Ready, En
                 "The center does not enrol relays any more; this one goes on with the login it has"
             );
         }
-        Err(error) if error.is_passing() => {
+        // A center that answers nonsense for a while costs an enrolled relay nothing.
+        Err(error) if error.is_passing() || matches!(error, EnrollError::Unusable(_)) => {
             tracing::warn!(%error, "The login is not renewed now; this relay goes on with the one it has");
         }
         Err(error) => return Err(error),
@@ -263,9 +267,6 @@ pub(crate) async fn trade(center: &Center, store: &Path, terms: &Terms) -> Resul
 fn trade_blocking(center: &Center, store: &Path, terms: &Terms) -> Result<Outcome, EnrollError> {
     let folder = Folder::of(store);
     let pinned = folder.config()?;
-    if pinned.is_none() && terms.fleet_key.is_none() && !center.is_private() {
-        return Err(EnrollError::InTheClear);
-    }
     let keys = folder.keys()?;
     let enrolment = enrolment(&keys, pinned.as_ref().map(|(_, config)| config));
     let body = Signed::sign(&enrolment, &keys.signing)?.to_json();
@@ -274,6 +275,13 @@ fn trade_blocking(center: &Center, store: &Path, terms: &Terms) -> Result<Outcom
     };
     answer::check_fleet(&enrolled, terms.fleet_key.as_ref(), pinned.as_ref())?;
     let login = answer::check(&enrolled, &keys)?;
+    if pinned.is_none() && terms.fleet_key.is_none() && !center.is_private() {
+        tracing::warn!(
+            fleet_key = %enrolled.fleet_key,
+            "The fleet key is taken from an answer that anybody on the way could have changed, and is trusted from now on \
+             for all that this machine runs: use https, or name the key with --fleet-key"
+        );
+    }
     folder.keep(&keys, &enrolled)?;
     let Enrolled { machine_id, assignment_id, name, .. } = &*enrolled;
     tracing::info!(%machine_id, assignment_id, name, "Relay enrolled");
@@ -302,15 +310,44 @@ fn enrolment(keys: &Keys, pinned: Option<&Config>) -> Enrolment {
     }
 }
 
+/// The trade of a store that is not enrolled. What a center says that may not know of enrolments is not the last word: it is
+/// asked by HTTP then whether it knows the key.
+fn first_trade(center: &Center, store: &Path, terms: &Terms) -> Result<Outcome, EnrollError> {
+    match trade_blocking(center, store, terms) {
+        // A clock that is wrong, perhaps: that passes, where the center enrols at all.
+        Err(error @ EnrollError::Trouble { .. }) if error.may_mean_unknown() => {
+            if knock(center)? {
+                Err(error)
+            } else {
+                Ok(Outcome::NotKnown)
+            }
+        }
+        Err(error) if error.may_mean_unknown() => {
+            tracing::warn!(%error, "The center does not enrol this relay");
+            Ok(Outcome::NotKnown)
+        }
+        told => told,
+    }
+}
+
 /// Whether the center enrols relays, and with this key. Asked without an enrolment, so that nothing need be made for it.
 fn knock(center: &Center) -> Result<bool, EnrollError> {
-    match answer::read(&center.post_nothing(PATH)?) {
-        Ok(Said::NotKnown) => Ok(false),
-        // It takes the key, and misses the enrolment.
-        Err(EnrollError::Trouble { status: StatusCode::BAD_REQUEST, error: Some(_) }) => Ok(true),
-        Ok(Said::Enrolled(_)) => Err(EnrollError::Unusable("it enrols whoever sends nothing".to_owned())),
-        Err(error) => Err(error),
+    let error = match answer::read(&center.post_nothing(PATH)?) {
+        Ok(Said::NotKnown) => return Ok(false),
+        Ok(Said::Enrolled(_)) => EnrollError::Unusable("it enrols whoever sends nothing".to_owned()),
+        Err(error) => error,
+    };
+    if let EnrollError::Trouble { status: StatusCode::BAD_REQUEST, error: Some(text) } = &error
+        && *text == SignedError::Envelope.to_string()
+    {
+        // It takes the key, and misses the enrolment. Nobody else says so in these words.
+        return Ok(true);
     }
+    if error.may_mean_unknown() {
+        tracing::warn!(%error, "The center does not enrol this relay");
+        return Ok(false);
+    }
+    Err(error)
 }
 
 /// Asks until there is an answer that says something.

@@ -19,8 +19,8 @@ Usage: signalbox-relay <API_KEY> <URL> [options]
 Options:
   --api-key-file <path>       file with the key, readable by this user alone
   --transport <auto|http>     auto: enrol where the center can, or else speak HTTP (default: auto)
-  --fleet-key <key>           the key that signs who may author what (default: the one that the center tells first,
-                              over https or on this machine)
+  --fleet-key <key>           the key that signs who may author what (default: the one that the center tells first;
+                              over plain http anybody on the way can change it)
   --poll-interval <ms>        between two questions for commands, at least 1000 (default: 5000)
   --heartbeat-interval <ms>   between two signs of life, at least 5000 (default: 30000)
   --log-level <level>         debug, info, warn or error (default: info)

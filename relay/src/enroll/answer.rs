@@ -9,7 +9,7 @@ use signalbox_schemas::{enrol::Enrolled, signed::PublicKey};
 use super::{EnrollError, files::Keys};
 use crate::{
     config::Config,
-    legacy_link::http::{Answer, StatusCode},
+    legacy_link::http::{Answer, HIDDEN, StatusCode},
 };
 
 /// Most brokers that are told.
@@ -42,19 +42,21 @@ pub(super) fn read(answer: &Answer) -> Result<Said, EnrollError> {
     let status = answer.status;
     let text = || {
         let refusal: Refusal = serde_json::from_slice(&answer.body).ok().filter(|_| is_json)?;
+        if answer.has_key {
+            return Some(HIDDEN.to_owned());
+        }
         Some(refusal.error.chars().filter(|letter| !letter.is_control()).take(MAX_TEXT).collect::<String>())
     };
     match status {
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
             Ok(Said::NotKnown)
         }
-        status if status.is_server_error() => Err(EnrollError::Trouble { status, error: text() }),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-            Err(EnrollError::Trouble { status, error: text() })
-        }
+        status if is_of_this_moment(status) => Err(EnrollError::Trouble { status, error: text() }),
         status if status.is_success() && is_json => {
             let enrolled = serde_json::from_slice(&answer.body);
-            let unusable = |error: serde_json::Error| EnrollError::Unusable(error.to_string());
+            let unusable = |error: serde_json::Error| {
+                EnrollError::Unusable(if answer.has_key { HIDDEN.to_owned() } else { error.to_string() })
+            };
             Ok(Said::Enrolled(Box::new(enrolled.map_err(unusable)?)))
         }
         _ => match (status, text()) {
@@ -66,6 +68,11 @@ pub(super) fn read(answer: &Answer) -> Result<Said, EnrollError> {
             (status, error) => Err(EnrollError::Trouble { status, error }),
         },
     }
+}
+
+/// Whether an answer is about this moment and not about what was asked.
+pub(super) fn is_of_this_moment(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// Sees that the center is one whose word this relay takes, and speaks of this store's machine.
@@ -131,6 +138,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             content_type: content_type.to_owned(),
             body: body.as_bytes().to_vec(),
+            has_key: false,
         }
     }
 
@@ -161,6 +169,17 @@ mod tests {
         assert!(error.to_string().ends_with(text), "{error}");
         assert_eq!(matches!(error, EnrollError::Refused(_)), status == 401 || status == 403);
         assert!(read(&answer(500, "", "")).unwrap_err().is_passing());
+    }
+
+    #[test]
+    fn an_answer_with_the_key_in_it_is_not_shown() {
+        for (status, body) in
+            [(401, r#"{"error":"no sk_1"}"#), (400, r#"{"error":"sk_1"}"#), (200, r#""sk_1""#)]
+        {
+            let answer = Answer { has_key: true, ..answer(status, JSON, body) };
+            let error = read(&answer).unwrap_err().to_string();
+            assert!(!error.contains("sk_1"), "{error}");
+        }
     }
 
     #[test]

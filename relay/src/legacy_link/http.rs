@@ -34,6 +34,9 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// and proxies keep it for longer.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
+/// Stands for a text of the center's that is not shown, since the key is in it.
+pub(crate) const HIDDEN: &str = "(a text with the API key in it)";
+
 /// The URL is none that a center can be at. Never retryable.
 #[derive(Debug, thiserror::Error)]
 pub enum UrlError {
@@ -63,6 +66,8 @@ pub(crate) struct Answer {
     /// As it came, or empty.
     pub(crate) content_type: String,
     pub(crate) body: Vec<u8>,
+    /// Whether the key is in the body: then nothing of it belongs into a log.
+    pub(crate) has_key: bool,
 }
 
 /// Where the center is, and the key it knows this relay by.
@@ -109,7 +114,10 @@ impl Center {
             Some("http") => config,
             _ => return Err(UrlError::Invalid),
         };
-        let is_private = uri.scheme_str() == Some("https") || is_this_machine(authority.host());
+        let is_here = is_this_machine(authority.host());
+        // A proxy's own machine is another one.
+        let config = if is_here { config.proxy(None) } else { config };
+        let is_private = uri.scheme_str() == Some("https") || is_here;
         if !is_private {
             tracing::warn!("The center is spoken to without encryption: the API key can be read on the way");
         }
@@ -182,7 +190,8 @@ impl Center {
             let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let content_type = content_type.unwrap_or_default().to_owned();
             let body = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
-            Ok(Answer { status: head.status, content_type, body })
+            let has_key = holds(&body, self.key.reveal());
+            Ok(Answer { status: head.status, content_type, body, has_key })
         });
         answered.map_err(|source| NoAnswer { method, path: path.to_owned(), source })
     }
@@ -200,6 +209,15 @@ fn tls() -> Result<TlsConfig, UrlError> {
     let roots = RootCerts::Specific(Arc::new(roots.collect()));
     let provider = Arc::new(default_provider());
     Ok(TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider).build())
+}
+
+/// Whether a text, which may be JSON, has the key in it.
+fn holds(body: &[u8], key: &str) -> bool {
+    let text = String::from_utf8_lossy(body);
+    // A string always has a JSON form.
+    let quoted = serde_json::to_string(key).unwrap_or_default();
+    let escaped = quoted.trim_matches('"');
+    text.contains(key) || text.contains(escaped) || text.contains(&escaped.replace('/', "\\/"))
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -231,6 +249,15 @@ mod tests {
     #[case("http://center", false)]
     fn who_is_on_the_way_is_known(#[case] url: &str, #[case] is_private: bool) {
         assert_eq!(Center::new(url, ApiKey::new("k").unwrap()).unwrap().is_private(), is_private);
+    }
+
+    #[rstest]
+    #[case("no such key: a/b\\c", true)]
+    #[case(r#"{"error":"no such key: a/b\\c"}"#, true)]
+    #[case(r#"{"error":"no such key: a\/b\\c"}"#, true)]
+    #[case(r#"{"error":"no such key: a/b"}"#, false)]
+    fn the_key_is_found_in_an_answer(#[case] body: &str, #[case] is: bool) {
+        assert_eq!(holds(body.as_bytes(), "a/b\\c"), is);
     }
 
     #[rstest]

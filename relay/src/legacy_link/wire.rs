@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use signalbox_schemas::limit::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS};
 
-use super::http::{Answer, StatusCode};
+use super::http::{Answer, HIDDEN, StatusCode};
 
 /// Longest id of a command or of a push that is taken, bytes.
 const MAX_ID_BYTES: usize = 1024;
@@ -62,7 +62,8 @@ pub(crate) fn verdict(answer: &Answer) -> Verdict {
     let body = object(answer);
     let text = |name: &str| {
         let value = body.as_ref().and_then(|body| body.get(name)).and_then(Value::as_str);
-        value.map(shown).unwrap_or_default()
+        let hidden = || if answer.has_key { HIDDEN.to_owned() } else { String::new() };
+        value.filter(|_| !answer.has_key).map_or_else(hidden, shown)
     };
     match body.as_ref().and_then(|body| body.get("valid")) {
         Some(valid) if is_truthy(valid) => {
@@ -72,7 +73,8 @@ pub(crate) fn verdict(answer: &Answer) -> Verdict {
         Some(_) => Verdict::Invalid(text("error")),
         None if refused => Verdict::Invalid(text("error")),
         None => {
-            let body = shown(&String::from_utf8_lossy(&answer.body));
+            let body = String::from_utf8_lossy(&answer.body);
+            let body = if answer.has_key { HIDDEN.to_owned() } else { shown(&body) };
             Verdict::Unclear(format!("{} {}: {body}", answer.status, shown(&answer.content_type)))
         }
     }
@@ -260,6 +262,7 @@ pub(crate) mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             content_type: "application/json; charset=utf-8".to_owned(),
             body: body.to_string().into_bytes(),
+            has_key: false,
         }
     }
 
@@ -309,9 +312,21 @@ pub(crate) mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             content_type: "text/html".to_owned(),
             body: br#"{"valid": true}"#.to_vec(),
+            has_key: false,
         };
         assert!(matches!(verdict(&html(200)), Verdict::Unclear(_)));
         assert!(matches!(verdict(&html(401)), Verdict::Invalid(_)));
+    }
+
+    #[test]
+    fn a_body_with_the_key_in_it_is_not_shown() {
+        for body in [json!({"valid": false, "error": "no sk_1"}), json!({"error": "no sk_1"})] {
+            let answer = Answer { has_key: true, ..json_answer(400, &body) };
+            let (Verdict::Invalid(text) | Verdict::Unclear(text)) = verdict(&answer) else {
+                panic!("{body} is taken")
+            };
+            assert!(!text.contains("sk_1"), "{text}");
+        }
     }
 
     #[test]

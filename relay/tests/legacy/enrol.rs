@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
+use rstest::rstest;
 use serde_json::json;
 use signalbox_schemas::{
     enrol::{Enrolment, PATH},
@@ -136,7 +137,9 @@ async fn a_key_that_is_refused_leaves_nothing_behind() -> Result<()> {
     let center = Center::start().await?;
     for (status, error) in [(401, "Invalid API key"), (403, "Relay assignment is disabled")] {
         let machine = Machine::new()?;
-        center.script(ENROLL, [Reply::Json(status, json!({ "error": error }))]);
+        let refused = Reply::Json(status, json!({ "error": error }));
+        center.script(ENROLL, [refused.clone()]);
+        center.script(VERIFY, [refused]);
         let relay = machine.relay(&center)?;
         assert_eq!(relay.wait(PATIENCE).await?.code(), Some(1));
         assert!(
@@ -146,7 +149,38 @@ async fn a_key_that_is_refused_leaves_nothing_behind() -> Result<()> {
         );
         assert!(!machine.store().exists());
     }
-    assert!(center.requests_of(VERIFY).is_empty());
+    assert_eq!(center.requests_of(VERIFY).len(), 2);
+    Ok(())
+}
+
+#[rstest]
+#[case::unknown(Reply::Json(401, json!({"error": "Unauthorized"})))]
+#[case::forbidden(Reply::Json(403, json!({"error": "Forbidden"})))]
+#[case::other_words(Reply::Json(400, json!({"error": "Bad request"})))]
+#[case::other_refusal(Reply::Json(422, json!({"error": "no"})))]
+#[case::unusable(Reply::Json(200, json!({"ok": true})))]
+#[tokio::test]
+async fn a_center_that_refuses_enrolments_and_knows_the_key_is_spoken_to_by_http(
+    #[case] reply: Reply,
+) -> Result<()> {
+    let center = Center::start().await?;
+    center.always(ENROLL, reply);
+    for has_keys in [false, true] {
+        let machine = Machine::new()?;
+        if has_keys {
+            // As a lost answer leaves it.
+            center.script(ENROLL, [misses_the_enrolment(), Reply::Held(PATIENCE, Box::new(Reply::Drop))]);
+            let before = center.requests_of(ENROLL).len();
+            let relay = machine.relay(&center)?;
+            center.asked(ENROLL, before + 2, PATIENCE).await?;
+            killed(&relay).await?;
+        }
+        let id = format!("c{has_keys}");
+        center.queue(&id, "echo on");
+        let relay = machine.relay(&center)?;
+        assert_eq!(center.result(&id, PATIENCE).await?["output"], "on\n");
+        killed(&relay).await?;
+    }
     Ok(())
 }
 
@@ -166,29 +200,41 @@ async fn keys_that_others_have_replaced_end_the_relay() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_fleet_key_that_is_told_in_the_clear_is_not_trusted() -> Result<()> {
+async fn a_fleet_key_that_is_told_in_the_clear_is_taken_with_a_warning() -> Result<()> {
     let center = Center::start().await?;
-    let (machine, fleet) = (Machine::new()?, fleet_key()?);
     // An address that is not this machine's by name, and leads here.
     let url = center.url.replace("127.0.0.1", "0.0.0.0");
-    let start = |args: &[&str]| -> Result<Daemon> {
-        let mut command = machine.program();
-        Daemon::spawn(command.args([crate::center::KEY, &url, "--store-dir"]).arg(machine.store()).args(args))
-    };
-    center.script(ENROLL, [misses_the_enrolment()]);
-    let relay = start(&[])?;
-    assert_eq!(relay.wait(PATIENCE).await?.code(), Some(1));
-    assert!(relay.stderr()?.contains("name the key with --fleet-key"), "{}", relay.stderr()?);
-    assert_eq!(center.requests_of(ENROLL).len(), 1, "an enrolment was sent");
+    let fleet = fleet_key()?;
+    for args in [&[][..], &["--fleet-key", fleet.as_str()][..]] {
+        let machine = Machine::new()?;
+        let before = center.requests_of(ENROLL).len();
+        let start = || -> Result<Daemon> {
+            let mut command = machine.program();
+            command.args([crate::center::KEY, &url, "--store-dir"]).arg(machine.store()).args(args);
+            Daemon::spawn(&mut command)
+        };
+        center.script(ENROLL, [misses_the_enrolment(), Reply::Held(PATIENCE, Box::new(Reply::Drop))]);
+        let relay = start()?;
+        let asked = center.asked(ENROLL, before + 2, PATIENCE).await?.pop().context("no request")?;
+        let asked = enrolment(&asked)?;
+        killed(&relay).await?;
+        center.script(ENROLL, [enrolled(&asked, "web-1", &fleet)?]);
+        let relay = start()?;
+        creds(&machine.store()).await?;
+        killed(&relay).await?;
+        let is_warned = relay.stderr()?.contains("anybody on the way could have changed");
+        assert_eq!(is_warned, args.is_empty(), "{}", relay.stderr()?);
+    }
+    Ok(())
+}
 
-    center.script(ENROLL, [misses_the_enrolment(), Reply::Held(PATIENCE, Box::new(Reply::Drop))]);
-    let relay = start(&["--fleet-key", fleet.as_str()])?;
-    let asked = enrolment(center.asked(ENROLL, 3, PATIENCE).await?.get(2).context("no request")?)?;
-    killed(&relay).await?;
-    center.script(ENROLL, [enrolled(&asked, "web-1", &fleet)?]);
-    let relay = start(&["--fleet-key", fleet.as_str()])?;
-    creds(&machine.store()).await?;
-    killed(&relay).await
+#[tokio::test]
+async fn an_enrolled_relay_goes_on_when_its_center_answers_nonsense() -> Result<()> {
+    let center = Center::start().await?;
+    let (machine, _) = enrolled_machine(&center, &fleet_key()?).await?;
+    center.script(ENROLL, [Reply::Json(200, json!({"ok": true}))]);
+    let relay = machine.relay(&center)?;
+    eventually("the relay starts", || async { Ok(ensure!(relay.stdout()?.contains("relay starts"))) }).await
 }
 
 #[tokio::test]
