@@ -195,7 +195,7 @@ impl Reading {
     fn take_option(&mut self, option: &str, value: Option<&String>) -> Result<(), LineError> {
         let options = &mut self.options;
         let text = |option, rule| {
-            let given = value.filter(|value| !value.starts_with("--"));
+            let given = value.filter(|value| !value.is_empty() && !value.starts_with("--"));
             given.ok_or(LineError::Value { option, rule })
         };
         let mut ineffective = |option, rule| text(option, rule).map(|_| options.without_effect.push(option));
@@ -232,6 +232,10 @@ impl Reading {
 
     fn finish(self, has_variable: bool) -> Result<Options, LineError> {
         let Self { positional, key_file, mut options } = self;
+        // A variable of a script that is not set is an argument without a text.
+        if positional.iter().any(String::is_empty) {
+            return Err(LineError::Missing);
+        }
         let mut positional = positional.into_iter();
         let (key, url) = match (positional.next(), positional.next(), key_file) {
             (Some(_), Some(_), Some(_)) => return Err(LineError::TwoKeys),
@@ -372,6 +376,17 @@ mod tests {
     #[case("k\u{e9}y u", "API_KEY must be 1 to 4096 visible ASCII characters")]
     fn what_is_wrong_is_said(#[case] line: &str, #[case] message: &str) {
         assert_eq!(read(line, false).unwrap_err().to_string(), message);
+    }
+
+    #[rstest]
+    #[case(&["", "u"], "API_KEY and CONVEX_URL are required")]
+    #[case(&["k", ""], "API_KEY and CONVEX_URL are required")]
+    #[case(&["k", "u", "--store-dir", ""], "--store-dir requires a path argument")]
+    #[case(&["u", "--api-key-file", ""], "--api-key-file requires a path argument")]
+    #[case(&["k", "u", "--deployment-url", ""], "--deployment-url requires a URL argument")]
+    fn what_is_empty_is_missing(#[case] line: &[&str], #[case] message: &str) {
+        let args: Vec<String> = line.iter().map(|arg| (*arg).to_owned()).collect();
+        assert_eq!(parse(&args, true).unwrap_err().to_string(), message);
     }
 
     #[rstest]

@@ -104,10 +104,19 @@ impl Config {
 
     fn acknowledge(&self, ack: &Ack<'_>) {
         let has_served_routes = self.has_served_routes.load(Ordering::Relaxed);
-        let path = if has_served_routes { "/relay/config-pushes/ack" } else { "/relay/config/ack" };
+        let mut paths = ["/relay/config/ack", "/relay/config-pushes/ack"];
+        if has_served_routes {
+            paths.reverse();
+        }
+        let [first, second] = paths;
         // Strings always have a JSON form.
         let body = serde_json::to_vec(ack).unwrap_or_default();
-        match self.center.post(path, &body) {
+        // A center may have the list under one set of routes and this one under the other.
+        let answer = match self.center.post(first, &body) {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => self.center.post(second, &body),
+            answer => answer,
+        };
+        match answer {
             Ok(answer) if answer.status.is_success() => {}
             Ok(answer) => tracing::warn!(status = answer.status.as_u16(), "Setting not acknowledged"),
             Err(error) => tracing::warn!(%error, "Setting not acknowledged"),

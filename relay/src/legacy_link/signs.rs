@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::{
     http::{Answer, NoAnswer},
-    status::report,
+    status::{Machine, report},
     wire::pending_pushes,
     worker::{Done, Worker},
 };
-use crate::metrics::Sampler;
+
+/// Work begins so long after the start at the latest, whatever holds the first report or the settings.
+const BEGIN_BY: Duration = Duration::from_secs(30);
 
 /// When the next signs are due.
 pub(super) struct Signs {
@@ -23,10 +25,11 @@ pub(super) struct Signs {
     heartbeat_at: Option<Instant>,
     status_at: Option<Instant>,
     /// Here while no report is being made.
-    sampler: Option<Sampler>,
-    /// The report and the settings that come before the first question for commands.
-    is_starting: bool,
-    is_first: bool,
+    machine: Option<Machine>,
+    /// By then the first question for commands is asked. Absent once it may be; before it come the report and the settings.
+    begin_by: Option<Instant>,
+    /// Whether the settings are asked for whatever the answer to a report says: once, at the start.
+    wants_settings: bool,
     is_configuring: bool,
 }
 
@@ -39,21 +42,25 @@ impl Signs {
             last_report: Instant::now(),
             heartbeat_at: None,
             status_at: None,
-            sampler: Some(Sampler::new()),
-            is_starting: true,
-            is_first: true,
+            machine: Some(Machine::new()),
+            begin_by: Some(Instant::now() + BEGIN_BY),
+            wants_settings: true,
             is_configuring: false,
         }
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        [self.heartbeat_at, self.status_at].into_iter().flatten().min()
+        [self.heartbeat_at, self.status_at, self.begin_by].into_iter().flatten().min()
     }
 }
 
 impl Worker {
     /// Gives the signs that are due, the heartbeat first.
     pub(super) fn give_signs(&mut self, now: Instant) {
+        if self.signs.begin_by.is_some_and(|at| at <= now) {
+            tracing::warn!("The first report is not through; this relay begins without it");
+            self.begin_work();
+        }
         if self.signs.heartbeat_at.take_if(|at| *at <= now).is_some() {
             self.beat();
         }
@@ -78,12 +85,11 @@ impl Worker {
 
     /// Reports how the machine is.
     pub(super) fn report(&mut self) {
-        let Some(mut sampler) = self.signs.sampler.take() else { return };
+        let Some(mut machine) = self.signs.machine.take() else { return };
         self.signs.last_report = Instant::now();
-        let is_first = std::mem::take(&mut self.signs.is_first);
         let (center, relay_id) = (self.center.clone(), self.relay_id.clone());
         self.jobs.spawn_blocking(move || {
-            let body = report(&relay_id, &mut sampler, is_first);
+            let body = report(&relay_id, &mut machine);
             let has_pushes = match center.post("/relay/status", &body) {
                 Ok(answer) if answer.status.is_success() => pending_pushes(&answer),
                 Ok(answer) => {
@@ -95,15 +101,16 @@ impl Worker {
                     false
                 }
             };
-            Done::Reported(Box::new(sampler), has_pushes)
+            Done::Reported(Box::new(machine), has_pushes)
         });
     }
 
-    pub(super) fn on_reported(&mut self, sampler: Sampler, has_pushes: bool) {
-        self.signs.sampler = Some(sampler);
+    pub(super) fn on_reported(&mut self, machine: Machine, has_pushes: bool) {
+        self.signs.machine = Some(machine);
         self.signs.status_at = Some(self.signs.last_report + self.signs.status_interval);
         // At the start they are asked for whatever the answer says.
-        if has_pushes || self.signs.is_starting {
+        let wants_settings = std::mem::take(&mut self.signs.wants_settings);
+        if has_pushes || wants_settings {
             self.configure();
         }
     }
@@ -123,7 +130,12 @@ impl Worker {
             let next = self.signs.last_report + interval;
             self.signs.status_at = self.signs.status_at.map(|_| next);
         }
-        if std::mem::take(&mut self.signs.is_starting) {
+        self.begin_work();
+    }
+
+    /// From now on there are heartbeats, and commands are asked for.
+    fn begin_work(&mut self) {
+        if self.signs.begin_by.take().is_some() {
             tracing::info!("Relay started");
             self.signs.heartbeat_at = Some(Instant::now());
             if !self.is_finishing {

@@ -1,5 +1,7 @@
 //! Reports about this relay and its machine. Pure, but for the look at the machine.
 
+use std::fs;
+
 use serde::Serialize;
 use signalbox_schemas::heartbeat::Metrics;
 
@@ -39,14 +41,12 @@ struct Figures {
 }
 
 impl Figures {
-    /// `is_first`: CPU use is that between two reports, so the first one has none. `root`: bytes used, and all.
-    fn new(metrics: Option<&Metrics>, root: Option<(u64, u64)>, is_first: bool) -> Self {
-        let mut figures = Self::default();
+    /// `cpu_percent`: that between two reports, so the first one has none. `root`: bytes used, and all.
+    fn new(metrics: Option<&Metrics>, root: Option<(u64, u64)>, cpu_percent: Option<Number>) -> Self {
+        let mut figures = Self { cpu_percent, ..Self::default() };
         if let Some(metrics) = metrics {
             let (used, total) = (float(metrics.memory_used_bytes), float(metrics.memory_total_bytes));
             let [one, five, fifteen] = metrics.load;
-            let cpu = Number::hundredths(f64::from(metrics.cpu_percent));
-            figures.cpu_percent = (!is_first).then_some(cpu);
             figures.memory_total_mb = Some(Number::whole(total / MIB));
             figures.memory_used_mb = Some(Number::whole(used / MIB));
             figures.memory_percent = percent(used, total);
@@ -60,6 +60,55 @@ impl Figures {
             figures.disk_percent = percent(float(used), float(total));
         }
         figures
+    }
+}
+
+/// What all processors have done since the system was started, in clock ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ticks {
+    /// In user, nice, system, idle and interrupts; what else there is counts as nothing, as in the reports that centers
+    /// know.
+    total: u64,
+    idle: u64,
+}
+
+impl Ticks {
+    /// Reads the first line of `proc_stat(5)`.
+    fn read(stat: &str) -> Option<Self> {
+        let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+        let mut next = || fields.next()?.parse::<u64>().ok();
+        let [user, nice, system, idle, _waiting, interrupts] =
+            [next()?, next()?, next()?, next()?, next()?, next()?];
+        let total = [user, nice, system, idle, interrupts].into_iter().fold(0, u64::saturating_add);
+        Some(Self { total, idle })
+    }
+
+    /// How much of the time since `earlier` was not idle, percent.
+    fn used_since(self, earlier: Self) -> Number {
+        // Counters of a system never go back, but for a processor that is taken away.
+        let total = self.total.saturating_sub(earlier.total);
+        let idle = self.idle.saturating_sub(earlier.idle).min(total);
+        percent(float(total - idle), float(total)).unwrap_or(Number::whole(0.0))
+    }
+}
+
+/// What looks at the machine for one report after the other.
+pub(super) struct Machine {
+    sampler: Sampler,
+    /// As of the last report.
+    ticks: Option<Ticks>,
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        Self { sampler: Sampler::new(), ticks: None }
+    }
+
+    fn look(&mut self) -> Figures {
+        let ticks = fs::read_to_string("/proc/stat").ok().and_then(|stat| Ticks::read(&stat));
+        let cpu = ticks.zip(self.ticks).map(|(now, earlier)| now.used_since(earlier));
+        self.ticks = ticks.or(self.ticks);
+        Figures::new(self.sampler.sample_without_disks().as_ref(), root_file_system(), cpu)
     }
 }
 
@@ -86,13 +135,13 @@ struct Report<'a> {
     credentials: [(); 0],
 }
 
-/// A report as it is sent. Looks at the machine; blocks, and a hanging file system can hold it for long.
-pub(super) fn report(relay_id: &str, sampler: &mut Sampler, is_first: bool) -> Vec<u8> {
+/// A report as it is sent. Looks at the machine, and at no file system but that of `/`. Blocks.
+pub(super) fn report(relay_id: &str, machine: &mut Machine) -> Vec<u8> {
     let facts = facts();
     let report = Report {
         relay_id,
         capabilities: CAPABILITIES,
-        metrics: Figures::new(sampler.sample().as_ref(), root_file_system(), is_first),
+        metrics: machine.look(),
         version: env!("CARGO_PKG_VERSION"),
         hostname: facts.hostname,
         platform: format!("linux-{}", architecture(std::env::consts::ARCH)),
@@ -118,7 +167,6 @@ mod tests {
 
     fn metrics() -> Metrics {
         Metrics {
-            cpu_percent: 17.519,
             memory_used_bytes: 1_086_324_736,
             memory_total_bytes: 25_276_973_056,
             load: [1.94, 1.905, 0.9],
@@ -129,7 +177,9 @@ mod tests {
     #[test]
     fn figures_are_rounded_and_ordered() {
         let root = Some((14_710_262_989, 270_550_738_780));
-        let text = serde_json::to_string(&Figures::new(Some(&metrics()), root, false)).unwrap();
+        let text =
+            serde_json::to_string(&Figures::new(Some(&metrics()), root, Some(Number::hundredths(17.519))))
+                .unwrap();
         assert_eq!(
             text,
             r#"{"cpuPercent":17.52,"memoryTotalMb":24106,"memoryUsedMb":1036,"memoryPercent":4.3,"loadAvg1m":1.94,"loadAvg5m":1.91,"loadAvg15m":0.9,"diskTotalGb":251.97,"diskUsedGb":13.7,"diskPercent":5.44}"#
@@ -138,21 +188,34 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let figures =
-            |metrics, root, is_first| serde_json::to_value(Figures::new(metrics, root, is_first)).unwrap();
-        assert_eq!(figures(None, None, false), json!({}));
+        let figures = |metrics, root| serde_json::to_value(Figures::new(metrics, root, None)).unwrap();
+        assert_eq!(figures(None, None), json!({}));
         let metrics = metrics();
-        let first = figures(Some(&metrics), None, true);
+        let first = figures(Some(&metrics), None);
         assert_eq!(first.get("cpuPercent"), None);
         assert_eq!(first.get("memoryTotalMb"), Some(&json!(24106)));
-        assert_eq!(figures(None, Some((0, 0)), true), json!({"diskTotalGb": 0, "diskUsedGb": 0}));
+        assert_eq!(figures(None, Some((0, 0))), json!({"diskTotalGb": 0, "diskUsedGb": 0}));
+    }
+
+    #[test]
+    fn cpu_use_is_what_was_not_idle_between_two_reports() {
+        // user nice system idle iowait irq softirq steal
+        let earlier = Ticks::read("cpu  100 20 30 1000 500 5 7 9 0 0\ncpu0 1 1 1 1 1 1\n").unwrap();
+        assert_eq!(earlier, Ticks { total: 1155, idle: 1000 });
+        let now = Ticks::read("cpu  150 30 60 1200 900 15 90 90 0 0\n").unwrap();
+        assert_eq!(now.used_since(earlier), Number::hundredths(33.33));
+        assert_eq!(now.used_since(now), Number::whole(0.0));
+        assert_eq!(earlier.used_since(now), Number::whole(0.0));
+        for bad in ["", "cpu 1 2 3", "cpu0 1 2 3 4 5 6", "cpu 1 2 3 4 5 x"] {
+            assert_eq!(Ticks::read(bad), None, "{bad}");
+        }
     }
 
     #[test]
     fn the_machine_is_reported_as_it_is() {
-        let mut sampler = Sampler::new();
+        let mut machine = Machine::new();
         for is_first in [true, false] {
-            let report: Value = serde_json::from_slice(&report("asg", &mut sampler, is_first)).unwrap();
+            let report: Value = serde_json::from_slice(&report("asg", &mut machine)).unwrap();
             assert_eq!(report["relayId"], "asg");
             assert_eq!(report["capabilities"], json!(["local_cmd", "perf_metrics"]));
             assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));

@@ -27,6 +27,7 @@ use super::{
     results::Taken,
     runs::{Keeper, Run, next_event},
     signs::Signs,
+    status::Machine,
     wire::{Command, Ended},
 };
 use crate::{
@@ -35,7 +36,6 @@ use crate::{
     journal::{Journal, Rewritten},
     keeper::client::{KeeperClient, Welcome},
     lock::Lock,
-    metrics::Sampler,
 };
 
 /// Runs at once, and results that are sent at once.
@@ -58,7 +58,7 @@ pub(super) enum Done {
     Result(CommandId, Taken),
     Beaten(Result<Answer, NoAnswer>),
     /// Whether the center has something to be set.
-    Reported(Box<Sampler>, bool),
+    Reported(Box<Machine>, bool),
     Configured(Option<Duration>),
     Spooled(io::Result<BTreeSet<CommandId>>),
     Synced(io::Result<()>),
@@ -238,7 +238,7 @@ impl Worker {
             Done::Claimed(command, answer) => self.on_claimed(*command, answer).await,
             Done::Result(cid, taken) => self.on_result(cid, &taken),
             Done::Beaten(answer) => self.on_beaten(answer),
-            Done::Reported(sampler, has_pushes) => self.on_reported(*sampler, has_pushes),
+            Done::Reported(machine, has_pushes) => self.on_reported(*machine, has_pushes),
             Done::Configured(interval) => self.on_configured(interval),
             Done::Spooled(found) => self.on_spooled(found),
             Done::Synced(synced) => {

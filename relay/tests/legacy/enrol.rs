@@ -234,7 +234,11 @@ async fn an_enrolled_relay_goes_on_when_its_center_answers_nonsense() -> Result<
     let (machine, _) = enrolled_machine(&center, &fleet_key()?).await?;
     center.script(ENROLL, [Reply::Json(200, json!({"ok": true}))]);
     let relay = machine.relay(&center)?;
-    eventually("the relay starts", || async { Ok(ensure!(relay.stdout()?.contains("relay starts"))) }).await
+    eventually("the relay starts", || async {
+        ensure!(relay.stdout()?.contains("relay starts"));
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -250,7 +254,11 @@ async fn what_was_granted_by_http_is_finished_before_a_relay_enrols() -> Result<
         "runs",
         &format!("touch {}; until [ -e {} ]; do sleep 0.05; done; echo end", begun.display(), gate.display()),
     );
-    eventually_within("it runs", PATIENCE, || async { Ok(ensure!(begun.exists())) }).await?;
+    eventually_within("it runs", PATIENCE, || async {
+        ensure!(begun.exists());
+        Ok(())
+    })
+    .await?;
     killed(&relay).await?;
 
     // The center has learned to enrol.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rstest::rstest;
 use serde_json::{Value, json};
-use signalbox_testkit::{eventually_within, process::is_alive};
+use signalbox_testkit::{
+    eventually_within,
+    process::{Daemon, is_alive},
+};
 
 use crate::{
     center::{Center, KEY, Reply, Request, member},
@@ -415,6 +418,43 @@ async fn a_relay_that_is_stopped_leaves_its_keeper_to_what_runs_and_to_nothing_e
     relay.terminate()?;
     assert_eq!(relay.wait(PATIENCE).await?.code(), Some(0));
     assert!(is_alive(keeper), "it has a run");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_push_is_acknowledged_where_its_center_can_hear_it() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    center.always("POST /relay/config/ack", Reply::Raw(404, "text/plain", ""));
+    center.push("p1", "bogus", "{}");
+    let _relay = machine.relay(&center)?;
+    assert_eq!(acks(&center, "POST /relay/config-pushes/ack", 1).await?[0].0, "p1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_first_report_that_hangs_does_not_keep_a_relay_from_its_work() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    // Longer than an answer is waited for.
+    center.always(STATUS, Reply::Held(Duration::from_mins(2), Box::new(Reply::Drop)));
+    center.queue("c1", "echo on");
+    let _relay = machine.relay(&center)?;
+    assert_eq!(center.result("c1", Duration::from_secs(40)).await?["output"], "on\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_center_on_this_machine_is_not_asked_through_a_proxy() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let mut command = machine.program();
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        command.env(name, "http://127.0.0.1:1");
+    }
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    let _relay = Daemon::spawn(command.args([KEY, &center.url, "--store-dir"]).arg(machine.store()))?;
+    center.asked(COMMANDS, 1, PATIENCE).await?;
     Ok(())
 }
 
