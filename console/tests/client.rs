@@ -166,6 +166,7 @@ fn draft() -> Draft {
         command: "uptime".to_owned(),
         timeout_ms: 1_000,
         expires_in_ms: 60_000,
+        is_expiry_named: true,
         max_output_bytes: 1_000,
         shown: Vec::new(),
         ssh: None,

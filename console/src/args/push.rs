@@ -42,7 +42,7 @@ pub enum PushAction {
         /// What it changes.
         #[arg(value_name = "TYPE", value_parser = one_of::<PushType>(PushType::ALL.map(PushType::as_str)))]
         push_type: PushType,
-        /// The change, a JSON object of up to 64 KiB. What others should not see goes into --payload-file.
+        /// The change, a JSON object of up to 64 KiB. A credential comes by --payload-file only.
         #[arg(value_name = "PAYLOAD", required_unless_present = "payload_file")]
         payload: Option<String>,
         /// The same from a file, or from stdin with `-`.

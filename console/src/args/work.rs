@@ -56,7 +56,7 @@ pub enum WorkAction {
         /// Standard output, from a file, or from stdin with `-`; up to 256 KiB.
         #[arg(long, value_name = "FILE")]
         stdout_file: Option<PathBuf>,
-        /// Standard error, from a file; up to 256 KiB.
+        /// Standard error, in the same way; stdin can be one of both.
         #[arg(long, value_name = "FILE")]
         stderr_file: Option<PathBuf>,
         /// What went wrong beside it.

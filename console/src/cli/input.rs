@@ -52,7 +52,8 @@ fn read(path: &Path, most: usize, what: &'static str) -> Result<Vec<u8>, Failure
     Ok(read)
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// Whether a path means stdin.
+pub(super) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == STDIN
 }
 

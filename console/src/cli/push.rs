@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use signalbox_schemas::api::{AckConfigPush, ById, ConfigPushView, ListConfigPushes, NewConfigPush, op};
+use signalbox_schemas::{
+    api::{AckConfigPush, ById, ConfigPushView, ListConfigPushes, NewConfigPush, op},
+    config::PushType,
+};
 
 use super::{
     call::{Call, Row},
@@ -58,6 +61,11 @@ pub async fn act(config: &Config, args: Push) -> Result<u8, Failure> {
         |what: &str, id: &str| Call::new(config, args.within.json, format!("{what} {}", clean::line(id)));
     match args.action {
         PushAction::Create { assignment, push_type, payload, payload_file } => {
+            if payload.is_some() && push_type == PushType::Credential {
+                let line = "cannot push a credential that everybody on this machine can read on the command line: give it \
+                            with --payload-file FILE, or with --payload-file - on stdin";
+                return Err(Failure::new(exit::USAGE, line));
+            }
             let text = match (payload, payload_file) {
                 (_, Some(path)) => input::text(&path, PAYLOAD_BYTES, "the payload").await?,
                 (payload, None) => payload.unwrap_or_default(),

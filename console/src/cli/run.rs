@@ -94,6 +94,7 @@ fn draft(order: Order, on: String, expires_in_ms: u64, idempotency_key: Option<S
         command: order.command.join(" "),
         timeout_ms: order.timeout,
         expires_in_ms: order.expires_in.unwrap_or(expires_in_ms),
+        is_expiry_named: order.expires_in.is_some(),
         max_output_bytes: order.max_output,
         shown: Vec::new(),
         ssh: order.ssh,

@@ -63,6 +63,14 @@ pub async fn act(config: &Config, args: Work) -> Result<u8, Failure> {
         }
         WorkAction::Complete { taken, failed, exit_code, stdout_file, stderr_file, error, took } => {
             let Taken { id, assignment } = taken;
+            if [&stdout_file, &stderr_file].into_iter().flatten().filter(|path| input::is_stdin(path)).count()
+                > 1
+            {
+                let line = format!(
+                    "cannot complete {id}: stdin is one of --stdout-file and --stderr-file, not both"
+                );
+                return Err(Failure::new(exit::USAGE, line));
+            }
             let asked = CompleteRun {
                 id,
                 assignment_id: assignment,

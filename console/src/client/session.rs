@@ -77,6 +77,7 @@ pub async fn session(
                         command,
                         timeout_ms,
                         expires_in_ms,
+                        is_expiry_named: true,
                         max_output_bytes,
                         shown,
                         ssh: None,

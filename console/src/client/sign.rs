@@ -32,6 +32,8 @@ pub struct Draft {
     pub timeout_ms: u64,
     /// It does not start later than this from now, ms.
     pub expires_in_ms: u64,
+    /// Whether the author named that time: one that follows from how long he waits is none of the command's own.
+    pub is_expiry_named: bool,
     /// Output kept per machine, bytes.
     pub max_output_bytes: u64,
     /// The machines that the author has seen it would run on: no others are signed for. Empty when none were shown.

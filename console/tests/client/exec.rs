@@ -148,6 +148,16 @@ async fn the_same_key_comes_back_to_the_same_command() {
     end(&mut desk, id, 0).await;
     let Ended { code, out, err } = ended(program).await;
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "out\n", ""));
+    // Who waits longer or shorter the second time means the same command.
+    for wait in ["9s", "2m"] {
+        let args = ["exec", "demo-1", "--idempotency-key", "monday", "--wait", wait, "--", "uptime"];
+        let program = desk.signalbox(&args, b"");
+        let get = asked(&mut desk, "commands.get").await;
+        desk.fake.ok(&get.rid, view(&spec)).await;
+        end(&mut desk, id, 0).await;
+        let Ended { code, err, .. } = ended(program).await;
+        assert_eq!((code, err.as_str()), (Some(0), ""), "--wait {wait}");
+    }
     // Another wish under the same key is none.
     for other in [
         &["exec", "demo-1", "--idempotency-key", "monday", "--", "reboot"][..],

@@ -142,6 +142,12 @@ async fn a_list_of_nothing_that_never_ends_is_refused() {
 #[case::no_object(&["push", "create", "a", "ssh_targets", "[]"], "", "must be a JSON object")]
 #[case::no_json(&["push", "create", "a", "ssh_targets", "{"], "", "is no JSON")]
 #[case::long(&["push", "create", "a", "ssh_targets", "--payload-file", "/dev/zero"], "", "65536 bytes")]
+#[case::open_secret(&["push", "create", "a", "credential", r#"{"name":"n"}"#], "", "--payload-file")]
+#[case::stdin_twice(
+    &["work", "complete", "0193a2b4-0000-7000-8000-000000000000", "--assignment", "a", "--stdout-file", "-", "--stderr-file", "-"],
+    "x",
+    "not both"
+)]
 #[case::empty_key(&["assignment", "create", "m", "n", "--key-file", "-"], "\n", "stdin is empty")]
 #[case::long_key(&["assignment", "create", "m", "n", "--key-file", "/dev/zero"], "", "258 bytes")]
 #[case::empty_value(&["shared-credential", "create", "n", "--type", "password", "--value-file", "-"], "", "is empty")]
