@@ -271,6 +271,34 @@ async fn a_grant_that_is_on_its_way_when_the_relay_stops_is_not_lost() -> Result
 }
 
 #[tokio::test]
+async fn a_grant_that_is_heard_without_a_keeper_when_the_relay_stops_has_a_result() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    center.queue("c1", "echo granted");
+    let grant = Reply::Json(200, json!({"success": true}));
+    center.script("POST /relay/commands/claim", [Reply::Held(Duration::from_millis(1500), Box::new(grant))]);
+    let relay = machine.relay(&center)?;
+    center.asked("POST /relay/commands/claim", 1, PATIENCE).await?;
+    // No keeper can be started any more.
+    let log = machine.store().join("http/keeper.log");
+    fs::remove_file(&log)?;
+    fs::create_dir(&log)?;
+    signal(machine.keeper_pid().await?, Signal::KILL)?;
+    eventually_within("its end is noticed", PATIENCE, || async {
+        ensure!(relay.stderr()?.contains("Keeper is gone"));
+        Ok(())
+    })
+    .await?;
+    relay.terminate()?;
+    assert_eq!(relay.wait(Duration::from_secs(5)).await?.code(), Some(0));
+    fs::remove_dir(&log)?;
+    let _relay = machine.relay(&center)?;
+    let result = center.result("c1", PATIENCE).await?;
+    assert_eq!(result["error"], "The relay was stopped before the command began");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_result_goes_to_the_center_that_granted_its_command_and_to_no_other() -> Result<()> {
     let machine = Machine::new()?;
     let (first, second) = (Center::start().await?, Center::start().await?);
