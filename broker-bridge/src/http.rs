@@ -24,7 +24,7 @@ use axum::{
 use futures_util::FutureExt as _;
 use signalbox_schemas::{enrol, error::ErrorCode};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info};
 
 pub use self::brokers::Brokers;
@@ -65,13 +65,15 @@ pub struct Front {
 struct Shared {
     front: Front,
     legacy: legacy::Legacy,
+    /// Requests that do not end with their connection.
+    lasting: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Shared {
     fn new(front: Front, stop: CancellationToken) -> Arc<Self> {
         let legacy = legacy::Legacy::new(front.spool.clone());
-        Arc::new(Self { front, legacy, stop })
+        Arc::new(Self { front, legacy, lasting: TaskTracker::new(), stop })
     }
 }
 
@@ -93,8 +95,8 @@ pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken)
         .into_future();
     let serving = async {
         serving.await.map_err(HttpError::Serve)?;
-        // Also those whose connection is gone.
-        shared.legacy.stored().await;
+        shared.lasting.close();
+        shared.lasting.wait().await;
         Ok(())
     };
     tokio::select! {

@@ -31,7 +31,6 @@ use axum::{
 };
 
 use signalbox_schemas::error::{ErrorCode, Problem, report};
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use self::{
@@ -47,21 +46,12 @@ pub(super) struct Legacy {
     paces: Paces,
     bodies: Bodies,
     keys: Keys,
-    /// Results on their way to the broker.
-    results: TaskTracker,
 }
 
 impl Legacy {
     /// `spool` is a directory on a disk, for bodies that are too large for memory.
     pub(super) fn new(spool: PathBuf) -> Self {
-        let (paces, keys, results) = (Paces::default(), Keys::default(), TaskTracker::new());
-        Self { paces, bodies: Bodies::new(spool), keys, results }
-    }
-
-    /// Waits until every result that has arrived is stored.
-    pub(super) async fn stored(&self) {
-        self.results.close();
-        self.results.wait().await;
+        Self { paces: Paces::default(), bodies: Bodies::new(spool), keys: Keys::default() }
     }
 }
 
@@ -143,7 +133,7 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
 
 /// An old relay sends a result once, and may be gone before it is stored: that does not end with its connection.
 async fn result(shared: &Arc<Shared>, head: Parts, body: Body) -> Result<Answer, Refused> {
-    let storing = shared.legacy.results.spawn({
+    let storing = shared.lasting.spawn({
         let shared = Arc::clone(shared);
         async move { work::result(&shared, &head, body).await }
     });

@@ -3,9 +3,13 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use signalbox_schemas::{id::CommandId, output::OutputStream};
-use signalbox_testkit::{eventually, http::run_on};
+use signalbox_testkit::{eventually, http::run_on, old_relay::Connection};
 
-use super::{ask, assign, bench::Bench, listed, post, show, text};
+use super::{
+    ask, assign,
+    bench::{Bench, TOKEN},
+    listed, post, show, text,
+};
 
 #[tokio::test]
 async fn a_run_is_claimed_and_ended_in_the_name_of_a_relay() -> Result<()> {
@@ -161,6 +165,37 @@ async fn a_caller_who_gives_up_is_told_so_and_can_take_its_wish_back() -> Result
     let life =
         command["expires_at"].as_u64().zip(command["created_at"].as_u64()).map(|(end, start)| end - start);
     assert_eq!(life, Some(86_400_000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_hangs_up_gives_up() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    for (cancels, state) in [(true, "cancelled"), (false, "pending")] {
+        let command = format!("echo {cancels}");
+        let body = json!({"machine_id": "a-1", "command": command, "wait_ms": 60_000, "expires_in_ms": 60_000,
+            "cancel_on_give_up": cancels});
+        let body = body.to_string();
+        let request = format!(
+            "POST /api/v1/exec HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut connection = Connection::open(&bench.base).await?;
+        connection.send(request.as_bytes()).await?;
+        let waits = async || {
+            let listed = listed(&bench, "/runs", "command").await?;
+            let found = listed.into_iter().find(|it| it["command"] == command.as_str());
+            text(&found.context("it is not there")?, "id").map(str::to_owned)
+        };
+        let id = eventually("the command", || async { waits().await }).await?;
+        drop(connection);
+        eventually("what becomes of it", || async {
+            let counts = show(&bench, &format!("/commands/{id}")).await?["counts"].clone();
+            ensure!(counts == json!({state: 1}), "{counts}");
+            Ok(())
+        })
+        .await?;
+    }
     Ok(())
 }
 

@@ -10,7 +10,9 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use signalbox_schemas::{api::ListRuns, id::CommandId};
+use signalbox_schemas::{api::ListRuns, error::report, id::CommandId};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
     super::{Shared, problem::Refusal},
@@ -84,9 +86,24 @@ async fn execute(State(shared): At, Extension(caller): Who, request: Request) ->
     let command = serde_json::from_value(Value::Object(command))
         .map_err(|error| invalid(format!("cannot read the command: {}", cut(&error.to_string()))))?;
     let asked = NewExec { command, wait_ms, cancel_on_give_up };
-    let stop = shared.stop.cancelled();
-    let executing = exec(&shared.front.api, &caller, asked, key.as_deref(), stop);
-    // It holds a good deal while it waits, and there may be many.
-    let (executed, cursors) = Box::pin(executing).await?;
+    // Also a client that hangs up gives up, and then its wish is still to be taken back.
+    let gone = CancellationToken::new();
+    let _guard = gone.clone().drop_guard();
+    let executing = shared.lasting.spawn({
+        let shared = Arc::clone(&shared);
+        async move {
+            let over = async {
+                tokio::select! {
+                    () = shared.stop.cancelled() => {}
+                    () = gone.cancelled() => {}
+                }
+            };
+            exec(&shared.front.api, &caller, asked, key.as_deref(), over).await
+        }
+    });
+    let (executed, cursors) = executing.await.map_err(|error| {
+        warn!(error = report(&error), "a command was not waited for to the end");
+        Refusal::panicked()
+    })??;
     Ok(json(StatusCode::OK, &executed, Some(&cursors)))
 }
