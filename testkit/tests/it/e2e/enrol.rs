@@ -109,19 +109,27 @@ async fn a_lost_store_is_followed_by_other_keys_and_its_copy_is_shut_out() -> Re
     ensure!(old.wait(PATIENCE).await?.code() == Some(1));
     ensure!(old.stderr()?.contains("the keys of this relay were replaced"), "{}", old.stderr()?);
 
-    // Disabled, it gets no other login; what it has goes on until its end.
+    // Disabled, it is given no work and no other login; enabled, both again.
     let path = format!("/api/v1/assignments/{assignment}");
-    let body = serde_json::to_vec(&json!({"enabled": false}))?;
-    let json = [("content-type", "application/json")];
-    let answer = stack.http().request("PATCH", &path, &json, body).await?;
-    ensure!(answer.status == 200, "{}", answer.json()?);
-    let command = stack.http().run("web-1", "true").await?;
-    assert_eq!(command["counts"], json!({"completed": 1}), "{command}");
+    let enable = async |enabled: bool| {
+        let body = serde_json::to_vec(&json!({"enabled": enabled}))?;
+        let json = [("content-type", "application/json")];
+        let answer = stack.http().request("PATCH", &path, &json, body).await?;
+        ensure!(answer.status == 200, "{}", answer.json()?);
+        Ok(())
+    };
+    enable(false).await?;
+    let id = stack.http().submit("web-1", "true").await?;
     anew.terminate()?;
     ensure!(anew.wait(PATIENCE).await?.success(), "{}", anew.stderr()?);
     let refused = start(&stack, &key, &second)?;
     ensure!(refused.wait(PATIENCE).await?.code() == Some(1));
     ensure!(refused.stderr()?.contains("Relay assignment is disabled"), "{}", refused.stderr()?);
+    let command = stack.http().json(&format!("/api/v1/commands/{id}")).await?;
+    assert_eq!(command["counts"], json!({"pending": 1}), "{command}");
+    enable(true).await?;
+    let _again = start(&stack, &key, &second)?;
+    assert_eq!(stack.http().settled(&id).await?["counts"], json!({"completed": 1}));
     end_keeper(&second)
 }
 
