@@ -12,7 +12,7 @@ use signalbox_testkit::{
 };
 
 /// Far above what a debug build on a busy machine takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn start(stack: &Stack, key: &str, store: &Path) -> Result<Daemon> {
     let mut command = Command::new(bin("signalbox-relay")?);
