@@ -3,7 +3,7 @@
 
 use std::{fmt, io::Read};
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// Names of members.
@@ -17,7 +17,7 @@ impl Wanted {
     /// When it is none.
     pub(super) fn read(self, reader: impl Read) -> serde_json::Result<Value> {
         let mut reading = serde_json::Deserializer::from_reader(reader);
-        let value = reading.deserialize_any(self)?;
+        let value = self.deserialize(&mut reading)?;
         reading.end()?;
         Ok(value)
     }
@@ -34,7 +34,7 @@ impl<'de> Visitor<'de> for Wanted {
         let mut kept = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if self.0.contains(&name.as_str()) {
-                kept.insert(name, members.next_value::<Scalar>()?.0);
+                kept.insert(name, members.next_value_seed(Wanted(&[]))?);
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
@@ -42,67 +42,9 @@ impl<'de> Visitor<'de> for Wanted {
         Ok(Value::Object(kept))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Value, A::Error> {
-        Scalar::of_items(items)
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-}
-
-/// A text, number or truth value; of an array or an object, an empty one.
-struct Scalar(Value);
-
-impl Scalar {
-    fn of_items<'de, A: SeqAccess<'de>>(mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Value::Array(Vec::new()))
-    }
-}
-
-struct ScalarVisitor;
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor).map(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for ScalarVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Object(Map::new()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Value, A::Error> {
-        Scalar::of_items(items)
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -131,6 +73,15 @@ impl<'de> Visitor<'de> for ScalarVisitor {
 
     fn visit_string<E>(self, text: String) -> Result<Value, E> {
         Ok(text.into())
+    }
+}
+
+/// As the value of a member: what is wanted of an object within an object is nothing, only that it is there.
+impl<'de> DeserializeSeed<'de> for Wanted {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
