@@ -69,6 +69,8 @@ pub mod op {
     /// Takes a run for a relay of the old contract (signed): [`ClaimRun`](super::ClaimRun) →
     /// [`ClaimedRun`](super::ClaimedRun).
     pub const RUNS_CLAIM: &str = "runs.claim";
+    /// Says that it has begun (signed): [`ClaimRun`](super::ClaimRun) → [`StartedRun`](super::StartedRun).
+    pub const RUNS_START: &str = "runs.start";
     /// Ends it (signed): [`CompleteRun`](super::CompleteRun) → [`CompletedRun`](super::CompletedRun).
     pub const RUNS_COMPLETE: &str = "runs.complete";
     /// Makes an assignment (signed): [`NewAssignment`](super::NewAssignment) → [`Assigned`](super::Assigned).

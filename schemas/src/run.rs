@@ -134,7 +134,7 @@ impl Message for Withdrawal {
     const MAX_BYTES: usize = 4096;
 }
 
-/// A run whose process is somewhere else (SSH) began there.
+/// A run began where its process is: said of those elsewhere (SSH), and in the name of relays that have no key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Workspace.
@@ -147,6 +147,9 @@ pub struct Start {
     pub nonce: Nonce,
     /// When, Unix ms by the relay's clock.
     pub started_at: u64,
+    /// Absent: the relay signed it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
 }
 
 impl Message for Start {

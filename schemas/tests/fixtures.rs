@@ -228,10 +228,10 @@ fn signed<T: Message>(message: &T, by: u8) {
 fn what_relays_sign() {
     let claim = Claim { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), claimed_at: NOW, via: None };
     signed(&claim, 3);
-    // A bridge signs these two, for relays that have no key.
+    // A bridge signs these, for relays that have no key.
     let via = Some(Via::Legacy("0193a2b4-0000-7000-8000-00000000a551".into()));
     plain("claim_legacy", &Claim { via: via.clone(), ..claim });
-    plain("exit_legacy", &Exit { via, ..exit() });
+    plain("exit_legacy", &Exit { via: via.clone(), ..exit() });
     signed(
         &Rejection {
             ws: ws(),
@@ -243,7 +243,9 @@ fn what_relays_sign() {
         },
         3,
     );
-    signed(&Start { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), started_at: NOW }, 3);
+    let start = Start { ws: ws(), mid: mid(), cid: cid(), nonce: nonce(), started_at: NOW, via: None };
+    signed(&start, 3);
+    plain("start_legacy", &Start { via, ..start });
     signed(&exit(), 3);
     signed(
         &Lost {

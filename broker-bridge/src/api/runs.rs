@@ -1,7 +1,7 @@
 //! `runs.*`: runs by machine and state.
 
 use signalbox_schemas::{
-    api::{ClaimRun, ClaimedRun, CompleteRun, CompletedRun, ListRuns, Listed, MachineRunView},
+    api::{ClaimRun, ClaimedRun, CompleteRun, CompletedRun, ListRuns, Listed, MachineRunView, StartedRun},
     authors::Role,
     error::{ErrorCode, Problem},
     mailbox::Position,
@@ -64,6 +64,17 @@ pub async fn claim(api: &Api, caller: &Caller, args: ClaimRun) -> Result<(Claime
         Claimed::NotFound => return Err(Problem::new(ErrorCode::NotFound, "Command not found")),
     };
     Ok((ClaimedRun { claimed }, written(api).await))
+}
+
+/// Says that a run has begun, in the name of the relay that has claimed it.
+///
+/// # Errors
+/// `forbidden` also when the assignment is disabled, `not_caught_up`, `not_found`, `not_accepted`.
+pub async fn start(api: &Api, caller: &Caller, args: ClaimRun) -> Result<(StartedRun, Cursors), Problem> {
+    let assignment = speak_for(api, caller, &args.assignment_id).await?;
+    commands::known(api, args.id).await?;
+    let started = work::start(api, &assignment.id, &assignment.machine_id.token(), args.id).await?;
+    Ok((StartedRun { started }, written(api).await))
 }
 
 /// Ends a run in the name of the relay that has claimed it.

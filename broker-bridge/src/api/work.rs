@@ -15,7 +15,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineToken, Nonce},
     limit::{EXPIRY_GRACE_MS, FACT_TEXT_BYTES, LOST_GRACE_MS, TIMEOUT_MS},
     mailbox::Position,
-    run::{Claim, Exit, ExitState, RunError, RunFacts, RunState, StreamSummary, Via},
+    run::{Claim, Exit, ExitState, RunError, RunFacts, RunState, Start, StreamSummary, Via},
     signed::{Message, Signed},
     stream::{CMD, RUN},
     subject::{FactKind, Subject},
@@ -133,6 +133,27 @@ fn expired(claim: Claim) -> Exit {
         inline: None,
         via: claim.via,
     }
+}
+
+/// Says that a run has begun, for the relay of the assignment that has claimed it. Answers whether it is that one's; said
+/// again, or of a run that has its end already, it changes nothing.
+///
+/// # Errors
+/// `not_caught_up`; `not_accepted` when the broker did not acknowledge it: try again.
+pub(crate) async fn start(
+    api: &Api,
+    assignment: &str,
+    mid: &MachineToken,
+    cid: CommandId,
+) -> Result<bool, Problem> {
+    let Some(nonce) = claimed_by(api, assignment, mid, cid).await? else { return Ok(false) };
+    if facts(api, mid, cid)?.1.is_settled() {
+        return Ok(true);
+    }
+    let via = Some(Via::Legacy(assignment.to_owned()));
+    let start = Start { ws: api.ws().clone(), mid: mid.clone(), cid, nonce, started_at: now_ms(), via };
+    // The first one counts, and no state depends on it.
+    store_once(api, mid, cid, FactKind::Start, &start, CLAIM_FOR, |_| true).await
 }
 
 /// Ends a run for the relay of the assignment that has claimed it. Answers whether the result counts: not if it was

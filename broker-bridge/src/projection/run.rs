@@ -76,6 +76,7 @@ impl Projection<'_> {
                 self.was_bridge(signer, event.stored_at)
             }
             SignedFact::Lost(_) => own || self.was_bridge(signer, event.stored_at),
+            SignedFact::Start(start) if start.via.is_some() => self.was_bridge(signer, event.stored_at),
             SignedFact::Exit(exit) if exit.via.is_some() => self.was_bridge(signer, event.stored_at),
             _ => own,
         }

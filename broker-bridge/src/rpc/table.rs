@@ -46,6 +46,7 @@ async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Proble
         }
         op::RUNS_LIST => json(&runs::list(api, caller, &arguments(asked)?).await?),
         op::RUNS_CLAIM => json(&runs::claim(api, caller, signed(api, caller, asked)?).await?.0),
+        op::RUNS_START => json(&runs::start(api, caller, signed(api, caller, asked)?).await?.0),
         op::RUNS_COMPLETE => json(&runs::complete(api, caller, signed(api, caller, asked)?).await?.0),
         _ => Err(no_such_operation()),
     }

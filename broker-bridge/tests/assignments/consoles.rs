@@ -40,6 +40,8 @@ async fn consoles_do_the_same_by_their_roles() -> Result<()> {
     let complete = json!({"id": ended, "assignment_id": id, "success": true});
     let claimed = admin.write(op::RUNS_CLAIM, &claim).await?.context("claimed")?;
     assert_eq!(claimed, json!({"claimed": true}));
+    let started = admin.write(op::RUNS_START, &claim).await?.context("started")?;
+    assert_eq!(started, json!({"started": true}));
     let accepted = admin.write(op::RUNS_COMPLETE, &complete).await?.context("accepted")?;
     assert_eq!(accepted, json!({"accepted": true}));
 
@@ -75,7 +77,8 @@ async fn consoles_do_the_same_by_their_roles() -> Result<()> {
         (op::PUSHES_SENT, push_id.clone()),
         (op::PUSHES_ACK, json!({"id": push_id["id"], "success": true})),
         (op::PUSHES_RETRY, push_id.clone()),
-        (op::RUNS_CLAIM, claim),
+        (op::RUNS_CLAIM, claim.clone()),
+        (op::RUNS_START, claim),
         (op::RUNS_COMPLETE, complete),
     ] {
         let refused = member.write(op, &args).await?.err().with_context(|| format!("{op} is done"))?;

@@ -2,7 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use signalbox_schemas::{id::CommandId, output::OutputStream};
+use signalbox_schemas::{
+    id::CommandId,
+    output::OutputStream,
+    run::{Start, Via},
+    signed::Signed,
+};
 use signalbox_testkit::{eventually, http::run_on, old_relay::Connection};
 
 use super::{
@@ -23,10 +28,22 @@ async fn a_run_is_claimed_and_ended_in_the_name_of_a_relay() -> Result<()> {
         "output": "half", "stderr": "why", "duration_ms": 12})
     };
     assert_eq!(step("complete", result(&one)).await?, json!({"accepted": false}), "nobody has claimed it");
+    let by = |assignment: &str| json!({"assignment_id": assignment});
+    assert_eq!(step("start", by(&one)).await?, json!({"started": false}), "nobody has claimed it");
     assert_eq!(step("claim", json!({"assignment_id": one})).await?, json!({"claimed": true}));
+    assert_eq!(step("start", by(&two)).await?, json!({"started": false}), "it is another one's");
+    for _ in 0..2 {
+        assert_eq!(step("start", by(&one)).await?, json!({"started": true}));
+    }
+    let subject = format!("run.main.old.{id}.start");
+    let stored = bench.link.last_from_leader("RUN", &subject).await?.context("no start is stored")?;
+    let start = Signed::<Start>::from_json(&stored.payload)?.peek()?;
+    assert_eq!(start.via, Some(Via::Legacy(one.clone())));
+    assert_eq!(bench.view.counters().get("refused.RUN.untrusted"), None, "it is not believed");
     assert_eq!(step("claim", json!({"assignment_id": two})).await?, json!({"claimed": false}));
     assert_eq!(step("complete", result(&two)).await?, json!({"accepted": false}), "it is another one's");
     assert_eq!(step("complete", result(&one)).await?, json!({"accepted": true}));
+    assert_eq!(step("start", by(&one)).await?, json!({"started": true}), "it changes nothing any more");
     let command = bench.http.settled(&id.to_string()).await?;
     let run = run_on(&command, "old")?;
     assert_eq!(

@@ -42,6 +42,8 @@ pub struct Work {
 pub enum WorkAction {
     /// Takes a run; ends with 4 when somebody else has it, or it has ended.
     Claim(Taken),
+    /// Says that a claimed run has begun; ends with 4 when it was not claimed by this assignment.
+    Start(Taken),
     /// Says how a claimed run ended; ends with 4 when it was not claimed by this assignment.
     Complete {
         /// Which run.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use signalbox_schemas::api::{ClaimRun, ClaimedRun, CompleteRun, CompletedRun, ListRuns, MachineRunView, op};
+use signalbox_schemas::api::{
+    ClaimRun, ClaimedRun, CompleteRun, CompletedRun, ListRuns, MachineRunView, StartedRun, op,
+};
 
 use super::{
     call::{Call, Row},
@@ -48,7 +50,7 @@ pub async fn list(config: &Config, args: Runs) -> Result<u8, Failure> {
     call.list::<_, MachineRunView>(op::RUNS_LIST, asked, Some(args.limit)).await
 }
 
-/// Claims or completes a run.
+/// Claims, starts or completes a run.
 ///
 /// # Errors
 /// [`Failure`].
@@ -60,6 +62,12 @@ pub async fn act(config: &Config, args: Work) -> Result<u8, Failure> {
             let asked = ClaimRun { id, assignment_id: assignment };
             let claimed: ClaimedRun = call.change(op::RUNS_CLAIM, &asked).await?;
             Ok(call.show(&claimed).await?.max(unless(claimed.claimed)))
+        }
+        WorkAction::Start(Taken { id, assignment }) => {
+            let call = call(format!("start {id}"));
+            let asked = ClaimRun { id, assignment_id: assignment };
+            let started: StartedRun = call.change(op::RUNS_START, &asked).await?;
+            Ok(call.show(&started).await?.max(unless(started.started)))
         }
         WorkAction::Complete { taken, failed, exit_code, stdout_file, stderr_file, error, took } => {
             let Taken { id, assignment } = taken;

@@ -352,6 +352,13 @@ pub(super) fn work() -> Vec<Case> {
             json!({ "claimed": true }),
             &["claimed  yes"],
         ),
+        writes(
+            &["work", "start", ID, "--assignment", "a-1"],
+            "runs.start",
+            json!({ "id": ID, "assignment_id": "a-1" }),
+            json!({ "started": true }),
+            &["started  yes"],
+        ),
         Case {
             input: "so far\n",
             ..writes(

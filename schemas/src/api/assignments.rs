@@ -379,7 +379,7 @@ pub struct ListRuns {
     pub after: Option<String>,
 }
 
-/// Takes a run in the name of an assignment's relay.
+/// Takes a run in the name of an assignment's relay, or says that one which it took has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRun {
@@ -394,6 +394,13 @@ pub struct ClaimRun {
 pub struct ClaimedRun {
     /// False: somebody else has it, or it has ended.
     pub claimed: bool,
+}
+
+/// Whether a run has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedRun {
+    /// False: somebody else had claimed it, or nobody.
+    pub started: bool,
 }
 
 /// Says how a run ended, in the name of the relay that had claimed it.

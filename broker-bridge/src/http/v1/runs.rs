@@ -28,6 +28,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/runs", get(list))
         .route("/machines/{id}/runs", get(of_machine))
         .route("/commands/{id}/claim", post(claim))
+        .route("/commands/{id}/start", post(start))
         .route("/commands/{id}/complete", post(complete))
         .route("/exec", post(execute))
 }
@@ -50,6 +51,11 @@ async fn of_machine(State(shared): At, Extension(caller): Who, Named(machine): N
 async fn claim(State(shared): At, Extension(caller): Who, Id(id): Id, request: Request) -> Answer {
     let (claimed, cursors) = runs::claim(&shared.front.api, &caller, of_command(id, request).await?).await?;
     Ok(json(StatusCode::OK, &claimed, Some(&cursors)))
+}
+
+async fn start(State(shared): At, Extension(caller): Who, Id(id): Id, request: Request) -> Answer {
+    let (started, cursors) = runs::start(&shared.front.api, &caller, of_command(id, request).await?).await?;
+    Ok(json(StatusCode::OK, &started, Some(&cursors)))
 }
 
 async fn complete(State(shared): At, Extension(caller): Who, Id(id): Id, request: Request) -> Answer {
