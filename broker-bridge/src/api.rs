@@ -22,7 +22,7 @@ pub(crate) mod work;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use signalbox_link::Link;
@@ -139,6 +139,8 @@ pub struct Api {
     view: View,
     settings: Settings,
     replay: Mutex<Replay>,
+    /// When `replay` began to remember.
+    began: Instant,
     counters: Mutex<BTreeMap<String, u64>>,
     turns: Vec<tokio::sync::Mutex<()>>,
     told: heard::Told,
@@ -159,6 +161,7 @@ impl Api {
             view,
             settings,
             replay: Mutex::default(),
+            began: Instant::now(),
             counters: Mutex::default(),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
             told: heard::Told::default(),
@@ -253,7 +256,8 @@ impl Api {
     ///
     /// # Errors
     /// `forbidden` when the caller may change nothing, somebody else signed it or the signature is wrong, `invalid` when it speaks of
-    /// something else or was seen before, `rate_limited` when there are too many to remember.
+    /// something else or was seen before, `not_caught_up` when it was signed before this bridge began, `rate_limited` when there
+    /// are too many to remember.
     pub(crate) fn open_request(
         &self,
         caller: &Caller,
@@ -278,12 +282,18 @@ impl Api {
             let what = "the signed request is for another operation or workspace; sign this one".to_owned();
             return Err(Problem::new(ErrorCode::Invalid, doing(what)));
         }
-        let admitted = locked(&self.replay).admit(key, request.nonce, request.issued_at, now_ms());
+        let up_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let admitted = locked(&self.replay).admit(key, request.nonce, request.issued_at, now_ms(), up_ms);
         let (code, what) = match admitted {
             Ok(()) => return Ok(request.args),
             Err(Unfresh::Skewed) => {
                 (ErrorCode::Invalid, "it was issued more than 5 minutes from now; set the clock right")
             }
+            // A client that hears this code signs anew, which is soon enough unless its clock is behind.
+            Err(Unfresh::Early) => (
+                ErrorCode::NotCaughtUp,
+                "it was signed before this bridge began to serve; sign it anew, and set the clock right if that is refused too",
+            ),
             Err(Unfresh::Repeated) => {
                 (ErrorCode::Invalid, "this very request was made before; sign a new one")
             }

@@ -135,6 +135,23 @@ async fn only_who_may_changes_something_and_only_once() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_bridge_that_starts_again_counts_nothing_that_was_signed_before() -> Result<()> {
+    let mut bench = Bench::start(&["a-1"]).await?;
+    let console = bench.console("local").await?;
+    let (spec, submit) = console.command(&["a-1"])?;
+    assert!(console.write(op::COMMANDS_SUBMIT, &submit).await?.is_ok());
+    let request = Console::request(op::COMMANDS_CANCEL, &json!({"id": spec.cid}))?;
+    let recorded = Signed::sign(&request, &console.key)?.to_json();
+    assert!(console.ask(op::COMMANDS_CANCEL, recorded.clone()).await?.only().await?.is_ok());
+    bench.start_again().await?;
+    // The code says that it may pass when it is signed anew.
+    let replayed = console.ask(op::COMMANDS_CANCEL, recorded).await?.only().await?;
+    assert_eq!(code(replayed)?, ErrorCode::NotCaughtUp);
+    assert!(console.write(op::COMMANDS_CANCEL, &json!({"id": spec.cid})).await?.is_ok());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_key_makes_it_one_command_and_is_its_owners() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let console = bench.console("local").await?;

@@ -222,6 +222,24 @@ async fn an_unanswered_submit_is_repeated_under_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_met_a_bridge_in_its_start_is_signed_anew() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { client.cancel(command()).await });
+    let (rid, first): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_CANCEL).await;
+    let early = Problem::new(ErrorCode::NotCaughtUp, "it was signed before this bridge began to serve");
+    fake.refuse(&rid, early).await;
+    let (rid, again): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_CANCEL).await;
+    let [first, again] = [first, again].map(|signed| signed.open(|_| true).unwrap());
+    assert!(again.issued_at > first.issued_at, "the same bridge refuses it again");
+    assert_ne!(again.nonce, first.nonce);
+    fake.ok(&rid, serde_json::json!({ "cancelling": 1 })).await;
+    assert_eq!(tasks.join_next().await.unwrap().unwrap().unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_after_an_unacknowledged_submit_is_no_promise_that_nothing_runs() {
     let broker = broker().await;
     let mut fake = Fake::start(&broker).await;

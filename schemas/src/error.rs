@@ -26,7 +26,8 @@ pub enum ErrorCode {
     RateLimited,
     /// The broker did not acknowledge; nothing is promised. Try again with the same id.
     NotAccepted,
-    /// This bridge has not read the streams far enough yet. Try again.
+    /// This bridge has not read the streams far enough yet, or began to serve after the request was signed. Try again,
+    /// signed anew.
     NotCaughtUp,
 }
 

@@ -5,6 +5,7 @@ mod host;
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -116,7 +117,20 @@ impl Bench {
 
     /// A further bridge on the same broker; it ends with the first one.
     pub(crate) async fn another_bridge(&mut self, id: &str) -> Result<Running> {
-        let running = self.host.run(id, self.dir.path(), &self.stop, &mut self.tasks).await?;
+        let dir = self.dir.path().to_owned();
+        self.run_another(id, &dir).await
+    }
+
+    /// Ends the bridge and starts it again, with a view that it builds anew: the old one is this bench's.
+    pub(crate) async fn start_again(&mut self) -> Result<Running> {
+        self.end().await?;
+        self.stop = CancellationToken::new();
+        let dir = self.dir.path().join("again");
+        self.run_another("b1", &dir).await
+    }
+
+    async fn run_another(&mut self, id: &str, dir: &Path) -> Result<Running> {
+        let running = self.host.run(id, dir, &self.stop, &mut self.tasks).await?;
         let http = Http::new(&running.base, TOKEN);
         eventually("another bridge is ready", || async {
             let health = http.json("/health").await?;
