@@ -77,8 +77,8 @@ pub async fn exec(
     if !WAIT_MS.contains(&wait_ms) {
         return Err(invalid(format!("wait_ms must be 0 to {}, not {wait_ms}", WAIT_MS.end())));
     }
-    if wait_ms > 0 && command.expires_in_ms.is_none() {
-        command.expires_in_ms = Some(wait_ms.min(MAX_EXPIRES_IN_MS));
+    if command.expires_in_ms.is_none() {
+        command.expires_in_ms = (wait_ms > 0).then_some(wait_ms.min(MAX_EXPIRES_IN_MS));
         command.expiry_is_patience = true;
     }
     let (accepted, mut cursors) = commands::run(api, caller, command, idempotency_key).await?;

@@ -27,7 +27,8 @@ pub struct Run {
 pub struct Exec {
     /// The machine, by its name.
     pub machine: String,
-    /// How long this waits for the end, whatever --timeout says [default: --timeout and 5s].
+    /// How long this waits for the end, whatever --timeout says; 0s prints the id and leaves [default: --timeout and
+    /// 5s].
     #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
     pub wait: Option<u64>,
     /// Cancels the command when the wait is over; otherwise it goes on.
@@ -47,7 +48,8 @@ pub struct Order {
     /// How long it may run: 250ms, 30s, 5m, 2h; up to 2d.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration_ms)]
     pub timeout: u64,
-    /// How long it waits for machines that are offline, up to 7d [default: 24h; of `exec`: as long as --wait].
+    /// How long it waits for machines that are offline, up to 7d [default: 24h; of `exec`: as long as --wait, if
+    /// that waits].
     #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
     pub expires_in: Option<u64>,
     /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.

@@ -80,11 +80,15 @@ pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
     let json = args.order.json;
     let wait_ms = args.wait.unwrap_or_else(|| args.order.timeout.saturating_add(WAY_MS));
     let exec = Some(Patience { wait_ms, cancels: args.cancel_on_give_up });
-    // Nothing starts that nobody waits for.
-    let expires_in_ms = wait_ms.clamp(1, limit::MAX_EXPIRES_IN_MS);
+    let waits = wait_ms > 0;
+    // Nothing starts that nobody waits for; whoever does not wait at all gets what other commands get.
+    let expires_in_ms =
+        if waits { wait_ms.min(limit::MAX_EXPIRES_IN_MS) } else { limit::DEFAULT_EXPIRES_IN_MS };
     let on = Selector::of_machine(args.machine.trim());
     let draft = draft(args.order, on, expires_in_ms, args.idempotency_key);
-    perform(config, &Plan { draft, json, no_wait: false, exec }).await
+    // To cancel it at once is to give it up.
+    let no_wait = !waits && !args.cancel_on_give_up;
+    perform(config, &Plan { draft, json, no_wait, exec }).await
 }
 
 /// `expires_in_ms` counts unless the order says otherwise.
@@ -160,7 +164,7 @@ async fn perform(config: &Config, plan: &Plan) -> Result<u8, Failure> {
             Ok(code) => Ok(code),
         },
         _ = interrupts.recv() => return Ok(detach(&client, standing.accepted.id, &mut interrupts).await),
-        () = &mut patience, if plan.exec.is_some() => return give_up(&client, standing.accepted.id, plan, printer).await,
+        () = &mut patience, if plan.exec.is_some() && !plan.no_wait => return give_up(&client, standing.accepted.id, plan, printer).await,
     };
     tokio::select! {
         done = printer.finish() => done.map_err(|error| Failure::written(&error))?,

@@ -103,6 +103,33 @@ async fn when_the_wait_is_over_the_command_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_gets_the_id_of_a_command_that_may_start() {
+    let mut desk = Desk::start().await;
+    for (more, life) in [(&[][..], 86_400_000), (&["--expires-in", "1h"], 3_600_000)] {
+        let args = [&["exec", "demo-1", "--wait", "0s"], more, &["--", "true"]].concat();
+        let program = desk.signalbox(&args, b"");
+        let spec = accept(&mut desk).await;
+        assert_eq!(spec.expires_at - spec.created_at, life, "{args:?}");
+        let Ended { code, out, err } = ended(program).await;
+        assert_eq!((code, out, err.as_str()), (Some(0), format!("{}\n", spec.cid), ""), "{args:?}");
+    }
+    // What is given up at once is cancelled.
+    let args = ["exec", "demo-1", "--wait", "0s", "--cancel-on-give-up", "--", "true"];
+    let program = desk.signalbox(&args, b"");
+    let spec = accept(&mut desk).await;
+    let cancel = loop {
+        // Its end may have been asked for by then.
+        let asked = desk.asked().await;
+        if asked.op != "feed.open" {
+            break asked;
+        }
+    };
+    assert_eq!((cancel.op.as_str(), cancel.args), ("commands.cancel", json!({ "id": spec.cid })));
+    desk.fake.ok(&cancel.rid, json!({ "cancelling": 1 })).await;
+    assert_eq!(ended(program).await.code, Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_the_wait_is_over_the_command_is_cancelled_if_wished() {
     let mut desk = Desk::start().await;
     let args = ["exec", "demo-1", "--wait", "300ms", "--cancel-on-give-up", "--json", "--", "sleep 9"];
