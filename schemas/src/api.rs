@@ -73,7 +73,8 @@ pub mod op {
     pub const RUNS_START: &str = "runs.start";
     /// Ends it (signed): [`CompleteRun`](super::CompleteRun) → [`CompletedRun`](super::CompletedRun).
     pub const RUNS_COMPLETE: &str = "runs.complete";
-    /// Makes an assignment (signed): [`NewAssignment`](super::NewAssignment) → [`Assigned`](super::Assigned).
+    /// Makes an assignment (signed): [`NewAssignment`](super::NewAssignment) →
+    /// [`AssignmentView`](super::AssignmentView).
     pub const ASSIGNMENTS_CREATE: &str = "assignments.create";
     /// Assignments, newest first: [`ListAssignments`](super::ListAssignments) → [`Listed`](super::Listed) of
     /// [`AssignmentView`](super::AssignmentView).

@@ -18,6 +18,7 @@
 //! | [`output`] | headers of output chunks |
 //! | [`authors`] | who may author what |
 //! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
+//! | [`api_key`] | the key of an assignment, and the hash that speaks for it |
 //! | [`enrol`], [`relay_files`] | how a relay gets its login, and the files that it runs on |
 //! | [`relay`], [`credential`], [`config`] | what relays of the old contract report, and what they are given |
 //! | [`selector`] | which machines are meant |
@@ -26,6 +27,7 @@
 //! | [`error`], [`limit`] | error codes and sizes |
 
 pub mod api;
+pub mod api_key;
 pub mod authors;
 mod bytes;
 pub mod command;

@@ -166,7 +166,7 @@ pub struct AssignmentRecord {
     pub name: String,
     /// Whether the key counts.
     pub enabled: bool,
-    /// Keyed BLAKE2b-256 of the API key, hex; also the id of its [`ApiKeyRecord`].
+    /// Keyed BLAKE2b-256 of the API key's SHA-256, hex; also the id of its [`ApiKeyRecord`].
     pub api_key_hash: String,
     /// Since when, Unix ms.
     pub created_at: u64,

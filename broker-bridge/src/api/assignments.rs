@@ -3,12 +3,14 @@
 pub(super) mod key;
 mod remove;
 
+use serde::{Deserialize, Serialize};
 use signalbox_link::StoreError;
 use signalbox_schemas::{
-    api::{Assigned, AssignmentView, ListAssignments, Listed, NewAssignment, UpdateAssignment},
+    api::{AssignmentView, ListAssignments, Listed, NewAssignment, UpdateAssignment},
+    api_key::ApiKey,
     authors::Role,
     error::{ErrorCode, Problem},
-    id::MachineId,
+    id::{MachineId, Sha256},
     limit::PRINCIPAL_BYTES,
     record::{ApiKeyRecord, AssignmentRecord, MachineRecord, table},
     stream::STATE,
@@ -27,8 +29,61 @@ const NAME_CHARS: usize = 128;
 
 const MAKING: &str = "make the assignment";
 
-/// Makes an assignment and its key. A machine that is not known becomes one without keys, whose work relays of the old
-/// contract do.
+/// A wish for an assignment where nobody else reads: over HTTP the key itself may come, and go.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKeyed {
+    machine_id: String,
+    name: String,
+    #[serde(default)]
+    created_by: Option<String>,
+    /// A key that its relay has already.
+    #[serde(default)]
+    api_key: Option<String>,
+    /// The hash of one; neither: a key is drawn.
+    #[serde(default)]
+    key_hash: Option<Sha256>,
+}
+
+/// An assignment with its key, which is never shown again.
+#[derive(Serialize)]
+pub struct Assigned {
+    #[serde(flatten)]
+    assignment: AssignmentView,
+    /// Absent: whoever asked has sent a hash alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<String>,
+}
+
+/// Makes an assignment, and its key unless it comes with one.
+///
+/// # Errors
+/// Those of [`create`]; `invalid` also for a key that is none, or comes with a hash.
+pub async fn create_keyed(
+    api: &Api,
+    caller: &Caller,
+    asked: NewKeyed,
+) -> Result<(Assigned, Cursors), Problem> {
+    let NewKeyed { machine_id, name, created_by, api_key, key_hash } = asked;
+    let invalid = |why: &str| Problem::new(ErrorCode::Invalid, format!("cannot {MAKING}: {why}"));
+    let (key, key_hash) = match (api_key, key_hash) {
+        (Some(_), Some(_)) => return Err(invalid("give either `api_key` or `key_hash`")),
+        (None, Some(hash)) => (None, hash),
+        (own, None) => {
+            let own = own.map(ApiKey::new).transpose().map_err(|error| invalid(&error.to_string()))?;
+            let key = own.map_or_else(key::draw, Ok)?;
+            let hash = key.hash();
+            (Some(key), hash)
+        }
+    };
+    let asked = NewAssignment { machine_id, name, created_by, key_hash };
+    let (assignment, cursors) = create(api, caller, asked).await?;
+    let api_key = key.map(|key| key.reveal().to_owned());
+    Ok((Assigned { assignment, api_key }, cursors))
+}
+
+/// Makes an assignment for the key that has a hash. A machine that is not known becomes one without keys, whose work relays
+/// of the old contract do.
 ///
 /// # Errors
 /// `forbidden`, `not_caught_up`, `invalid`, `id_conflict` when the key is, or was, another assignment's, `not_accepted`.
@@ -36,14 +91,14 @@ pub async fn create(
     api: &Api,
     caller: &Caller,
     asked: NewAssignment,
-) -> Result<(Assigned, Cursors), Problem> {
+) -> Result<(AssignmentView, Cursors), Problem> {
     caller.require(Role::Admin, MAKING)?;
     api.ready()?;
     check_printable(MAKING, "name", &asked.name, NAME_CHARS)?;
     let created_by = asked.created_by.unwrap_or_else(|| caller.principal().to_owned());
     check_printable(MAKING, "created_by", &created_by, PRINCIPAL_BYTES)?;
-    let api_key = key::take_or_draw(asked.api_key, &api.settings.pepper)?;
-    if api.view().assignment_by_key(&api_key.hash).is_some() {
+    let api_key_hash = key::kept(&api.settings.pepper, &asked.key_hash)?;
+    if api.view().assignment_by_key(&api_key_hash).is_some() {
         return Err(key_taken());
     }
     let record = AssignmentRecord {
@@ -52,7 +107,7 @@ pub async fn create(
         machine_id: machine(api, &asked.machine_id).await?,
         name: asked.name,
         enabled: true,
-        api_key_hash: api_key.hash,
+        api_key_hash,
         created_at: now_ms(),
         created_by: Some(created_by),
         updated_at: None,
@@ -60,7 +115,7 @@ pub async fn create(
         revision: 0,
     };
     let cursors = store(api, &record).await?;
-    Ok((Assigned { assignment: view(api, record), api_key: api_key.key }, cursors))
+    Ok((view(api, record), cursors))
 }
 
 fn key_taken() -> Problem {

@@ -2,19 +2,58 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use signalbox_schemas::api::op;
+use signalbox_schemas::{api::op, api_key::ApiKey};
 
 use super::{
+    ask,
     bench::{Bench, Console},
     text,
 };
+
+#[tokio::test]
+async fn a_key_does_not_pass_the_broker() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let admin = bench.console("admin").await?;
+    let key = ApiKey::new("key-of-an-old-relay")?;
+    let new = |member: &str, value: Value| json!({"machine_id": "a-1", "name": "one", member: value});
+    for (wrong, said) in [
+        (new("api_key", key.reveal().into()), "unknown field `api_key`"),
+        (json!({"machine_id": "a-1", "name": "one"}), "missing field `key_hash`"),
+        (new("key_hash", "x".into()), "64 lower-case"),
+    ] {
+        let refused = admin.write(op::ASSIGNMENTS_CREATE, &wrong).await?.err().context("it is made")?;
+        assert_eq!(refused.code.as_str(), "invalid");
+        assert!(refused.message.contains(said), "{refused}");
+    }
+    let by_hash = new("key_hash", key.hash().to_string().into());
+    let made = admin.write(op::ASSIGNMENTS_CREATE, &by_hash).await?.context("made")?;
+    assert_eq!((&made["machine_id"], made.get("api_key")), (&json!("a-1"), None));
+    // The key counts, and its hash is none.
+    for (brought, status) in [(key.reveal().to_owned(), 200), (key.hash().to_string(), 401)] {
+        let headers = [("x-api-key", brought.as_str())];
+        let answer = bench.http.request("GET", "/relay/commands", &headers, Vec::new()).await?;
+        assert_eq!(answer.status, status, "{brought}");
+    }
+    // It is the same key for whoever says it over HTTP, where a hash may come, too, and one of the two alone.
+    for (body, status) in [
+        (new("api_key", key.reveal().into()), 409),
+        (by_hash.clone(), 409),
+        (json!({"machine_id": "a-1", "name": "n", "api_key": key.reveal(), "key_hash": key.hash()}), 422),
+    ] {
+        ask(&bench, "POST", "/assignments", &body, status).await?;
+    }
+    let other = new("key_hash", ApiKey::new("key-of-another-relay")?.hash().to_string().into());
+    let made = ask(&bench, "POST", "/assignments", &other, 201).await?.json()?;
+    assert_eq!(made.get("api_key"), None, "nobody here knows it");
+    Ok(())
+}
 
 #[tokio::test]
 async fn consoles_do_the_same_by_their_roles() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let (admin, member, viewer) =
         (bench.console("admin").await?, bench.console("local").await?, bench.console("viewer").await?);
-    let new = json!({"machine_id": "old", "name": "one"});
+    let new = json!({"machine_id": "old", "name": "one", "key_hash": ApiKey::from_random([1; 32]).hash()});
     let made = admin.write(op::ASSIGNMENTS_CREATE, &new).await?.context("made")?;
     let id = text(&made, "id")?;
     assert_eq!(made["created_by"], "operator:admin");

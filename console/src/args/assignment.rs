@@ -37,7 +37,8 @@ pub enum AssignmentAction {
         machine: String,
         /// What people call it.
         name: String,
-        /// A key that the relay has already, from a file, or from stdin with `-`; otherwise one is drawn.
+        /// A key that the relay has already, from a file, or from stdin with `-`; otherwise one is drawn. The broker
+        /// sees a hash of it: 16 to 256 characters that nobody can guess.
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
         /// In whose name, for those who read it later.

@@ -1,12 +1,16 @@
 //! `signalbox assignments`, `assignment`, `relays` and `relay`.
 
-use serde::Deserialize as _;
+use std::path::Path;
+
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use signalbox_schemas::{
     api::{
-        Assigned, AssignmentView, ById, ListAssignments, ListRelays, NewAssignment, RelayView,
-        RemoveAssignment, RemovedAssignment, Report, Reported, UpdateAssignment, op,
+        AssignmentView, ById, ListAssignments, ListRelays, NewAssignment, RelayView, RemoveAssignment,
+        RemovedAssignment, Report, Reported, UpdateAssignment, op,
     },
+    api_key::ApiKey,
+    error::report,
     limit,
 };
 
@@ -118,12 +122,14 @@ pub async fn act(config: &Config, args: Assignment) -> Result<u8, Failure> {
     let call = |what: String| Call::new(config, args.within.json, what);
     match args.action {
         AssignmentAction::Create { machine, name, key_file, created_by } => {
-            let api_key = match &key_file {
-                Some(path) => Some(input::text(path, KEY_FILE_BYTES, "the API key").await?),
-                None => None,
+            let key = match &key_file {
+                Some(path) => Key::Brought(read_key(path).await?),
+                None => Key::Drawn(draw_key()?),
             };
-            let asked = NewAssignment { machine_id: machine, name, created_by, api_key };
-            create(&call(format!("make an assignment for {}", clean::line(&asked.machine_id))), &asked).await
+            let call = call(format!("make an assignment for {}", clean::line(&machine)));
+            let key_hash = key.key().hash();
+            let asked = NewAssignment { machine_id: machine, name, created_by, key_hash };
+            create(&call, &asked, key).await
         }
         AssignmentAction::Show(AssignmentId { id }) => {
             let call = call(format!("show assignment {}", clean::line(&id)));
@@ -156,18 +162,53 @@ pub async fn act(config: &Config, args: Assignment) -> Result<u8, Failure> {
     }
 }
 
+/// The key of a new assignment. It stays here: the bridge is told its hash, since whoever runs the broker reads along.
+enum Key {
+    Drawn(ApiKey),
+    Brought(ApiKey),
+}
+
+impl Key {
+    fn key(&self) -> &ApiKey {
+        let (Self::Drawn(key) | Self::Brought(key)) = self;
+        key
+    }
+}
+
+/// An assignment with its key, for programs.
+#[derive(Serialize)]
+struct Assigned<'a> {
+    #[serde(flatten)]
+    assignment: AssignmentView,
+    api_key: &'a str,
+}
+
+fn draw_key() -> Result<ApiKey, Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::system("draw an API key", &error))?;
+    Ok(ApiKey::from_random(bytes))
+}
+
+async fn read_key(path: &Path) -> Result<ApiKey, Failure> {
+    let text = input::text(path, KEY_FILE_BYTES, "the API key").await?;
+    ApiKey::new(text)
+        .map_err(|error| Failure::new(exit::USAGE, format!("cannot take the API key: {}", report(&error))))
+}
+
 /// Prints what the asker does not have yet: the key, or with a key of his own the id.
-async fn create(call: &Call<'_>, asked: &NewAssignment) -> Result<u8, Failure> {
-    let Assigned { assignment, api_key } = call.change(op::ASSIGNMENTS_CREATE, asked).await?;
+async fn create(call: &Call<'_>, asked: &NewAssignment, key: Key) -> Result<u8, Failure> {
+    let assignment: AssignmentView = call.change(op::ASSIGNMENTS_CREATE, asked).await?;
     if call.is_json() {
-        return call.show(&Assigned { assignment, api_key }).await;
+        return call.show(&Assigned { assignment, api_key: key.key().reveal() }).await;
     }
     let (id, machine) = (clean::line(&assignment.id), clean::line(assignment.machine_id.as_str()));
-    if asked.api_key.is_some() {
-        return print(format!("{id}\n")).await;
+    match key {
+        Key::Brought(_) => print(format!("{id}\n")).await,
+        Key::Drawn(key) => {
+            super::say(&format!("assignment {id} of machine {machine}; its key is not shown again"));
+            print(format!("{}\n", key.reveal())).await
+        }
     }
-    super::say(&format!("assignment {id} of machine {machine}; its key is not shown again"));
-    print(format!("{}\n", clean::line(&api_key))).await
 }
 
 async fn update(call: &Call<'_>, asked: UpdateAssignment) -> Result<u8, Failure> {

@@ -36,7 +36,7 @@ fn writes(
     Case { is_signed: true, ..reads(args, op, asked, answer, shown) }
 }
 
-fn assignment() -> Value {
+pub(super) fn assignment() -> Value {
     json!({
         "id": "a-1", "machine_id": "web-1", "name": "Web\u{1b}[2J", "enabled": true, "created_by": "operator:local",
         "created_at": 1000, "updated_at": 1000, "last_seen_at": null, "is_online": false,
@@ -90,13 +90,6 @@ fn listed(item: &Value) -> Value {
 }
 
 pub(super) fn assignments() -> Vec<Case> {
-    let with = |thing: Value, more: Value| {
-        let Value::Object(mut members) = thing else { panic!("no object") };
-        members.extend(more.as_object().unwrap().clone());
-        Value::Object(members)
-    };
-    let with_key = with(assignment(), json!({ "api_key": "sk_0123456789abcdef" }));
-    let new = |more| with(json!({ "machine_id": "web-1", "name": "Web" }), more);
     vec![
         reads(
             &["assignments", "--machine", "web-1"],
@@ -105,23 +98,6 @@ pub(super) fn assignments() -> Vec<Case> {
             listed(&assignment()),
             &["a-1", "web-1", "offline", "enabled", "not lately", "Web"],
         ),
-        writes(
-            &["assignment", "create", "web-1", "Web", "--created-by", "ops"],
-            "assignments.create",
-            new(json!({ "created_by": "ops" })),
-            with_key.clone(),
-            &["sk_0123456789abcdef"],
-        ),
-        Case {
-            input: "sk_0123456789abcdef\n",
-            ..writes(
-                &["assignment", "create", "web-1", "Web", "--key-file", "-"],
-                "assignments.create",
-                new(json!({ "api_key": "sk_0123456789abcdef" })),
-                with_key,
-                &["a-1"],
-            )
-        },
         reads(
             &["assignment", "show", "a-1"],
             "assignments.get",

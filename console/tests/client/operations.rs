@@ -2,11 +2,14 @@
 
 use rstest::rstest;
 use serde_json::{Value, json};
-use signalbox_schemas::error::{ErrorCode, Problem};
+use signalbox_schemas::{
+    error::{ErrorCode, Problem},
+    id::Sha256,
+};
 use tokio::time::timeout;
 
 use super::{
-    cases::{Case, ID, assignments, pushes, relays, run, shared_credentials, work},
+    cases::{Case, ID, assignment, assignments, pushes, relays, run, shared_credentials, work},
     fake::{Desk, Ended, SOON},
 };
 
@@ -50,17 +53,54 @@ async fn each_command_asks_one_operation_and_prints_its_answer(#[case] cases: Ve
     }
 }
 
+/// Makes an assignment; what was asked, and how it ended.
+async fn made(desk: &mut Desk, more: &[&str], input: &str) -> (Value, Ended) {
+    let args = [&["assignment", "create", "web-1", "Web"], more].concat();
+    let program = desk.signalbox(&args, input.as_bytes());
+    let asked = desk.asked().await;
+    assert_eq!((asked.op.as_str(), asked.is_signed), ("assignments.create", true));
+    desk.fake.ok(&asked.rid, assignment()).await;
+    (asked.args, timeout(SOON, program).await.unwrap().unwrap())
+}
+
+fn key_hash(key: &str) -> String {
+    Sha256::of(key.as_bytes()).to_string()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_printed_alone_and_once() {
+async fn a_key_that_is_drawn_stays_here_and_is_printed_alone_and_once() {
     let mut desk = Desk::start().await;
-    let cases = assignments();
-    let [_, drawn, brought, ..] = &cases[..] else { panic!("other cases") };
-    let Ended { out, err, .. } = answered(&mut desk, drawn, &[]).await;
-    assert_eq!(out, "sk_0123456789abcdef\n");
-    assert_eq!(err, "signalbox: assignment a-1 of machine web-1; its key is not shown again\n");
+    let (asked, Ended { code, out, err }) = made(&mut desk, &["--created-by", "ops"], "").await;
+    let key = out.trim_end();
+    assert!(out.ends_with('\n') && key.starts_with("sk_") && key.len() == 46, "{out:?}");
+    let expected =
+        json!({ "machine_id": "web-1", "name": "Web", "created_by": "ops", "key_hash": key_hash(key) });
+    assert_eq!(asked, expected);
+    let said = "signalbox: assignment a-1 of machine web-1; its key is not shown again\n";
+    assert_eq!((code, err.as_str()), (Some(0), said));
+    // For programs it stands beside what was answered, and is another one.
+    let (asked, Ended { code, out, err }) = made(&mut desk, &["--json"], "").await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let mut shown: Value = serde_json::from_str(&out).unwrap();
+    let Some(Value::String(other)) = shown.as_object_mut().unwrap().remove("api_key") else {
+        panic!("{out}")
+    };
+    assert_eq!((&shown, &asked["key_hash"]), (&assignment(), &json!(key_hash(&other))));
+    assert_ne!(key, other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_brought_stays_here() {
+    let mut desk = Desk::start().await;
+    let key = "sk_0123456789abcdef";
+    let brought = format!("{key}\n");
+    let (asked, Ended { code, out, err }) = made(&mut desk, &["--key-file", "-"], &brought).await;
+    assert_eq!(asked, json!({ "machine_id": "web-1", "name": "Web", "key_hash": key_hash(key) }));
     // Who brought a key has it.
-    let Ended { out, err, .. } = answered(&mut desk, brought, &[]).await;
-    assert_eq!((out.as_str(), err.as_str()), ("a-1\n", ""));
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "a-1\n", ""));
+    let (_, Ended { out, .. }) = made(&mut desk, &["--key-file", "-", "--json"], &brought).await;
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&shown["id"], &shown["api_key"]), (&json!("a-1"), &json!(key)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,6 +189,7 @@ async fn a_list_of_nothing_that_never_ends_is_refused() {
     "not both"
 )]
 #[case::empty_key(&["assignment", "create", "m", "n", "--key-file", "-"], "\n", "stdin is empty")]
+#[case::short_key(&["assignment", "create", "m", "n", "--key-file", "-"], "0123456789abcde\n", "has 16 to 256")]
 #[case::long_key(&["assignment", "create", "m", "n", "--key-file", "/dev/zero"], "", "258 bytes")]
 #[case::empty_value(&["shared-credential", "create", "n", "--type", "password", "--value-file", "-"], "", "is empty")]
 #[case::report(&["relay", "report", "a", "--file", "-"], r#"{"capabilities": [], "cpu": 1}"#, "unknown field `cpu`")]

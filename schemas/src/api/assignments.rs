@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     config::{PushState, PushType},
     credential::{CredentialMeta, CredentialType, StorageMode},
-    id::{CommandId, MachineId},
+    id::{CommandId, MachineId, Sha256},
     relay::LegacyMetrics,
     run::RunState,
 };
@@ -23,19 +23,8 @@ pub struct NewAssignment {
     /// Who made it; absent: whoever asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-    /// A key that its relay has already, 16 to 256 printable characters without white space; absent: one is drawn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key: Option<String>,
-}
-
-/// An assignment with its key, which is never shown again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assigned {
-    /// The assignment.
-    #[serde(flatten)]
-    pub assignment: AssignmentView,
-    /// The key.
-    pub api_key: String,
+    /// SHA-256 of its key, which does not go through the broker: see [`ApiKey`](crate::api_key::ApiKey).
+    pub key_hash: Sha256,
 }
 
 /// An assignment as it is shown.

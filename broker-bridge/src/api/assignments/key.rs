@@ -1,99 +1,64 @@
-//! API keys. A key is shown once. What is kept is its keyed BLAKE2b-256, so that neither the streams nor a copy of the store
-//! let anybody in.
+//! API keys. A key is shown once. What is kept is the keyed BLAKE2b-256 of its SHA-256, so that neither the streams nor a copy
+//! of the store let anybody in, and whoever makes an assignment through the broker need not send the key.
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 use orion::{auth, util::secure_rand_bytes};
-use signalbox_schemas::error::{ErrorCode, Problem, report};
+use signalbox_schemas::{
+    api_key::ApiKey,
+    error::{ErrorCode, Problem, report},
+    id::Sha256,
+};
 use tracing::warn;
 
-/// Random bytes of an API key.
-const KEY_BYTES: usize = 32;
-/// Length of a key that was made elsewhere, characters.
-const OWN_CHARS: std::ops::RangeInclusive<usize> = 16..=256;
-
-/// A key and the hash under which it is kept.
-pub(super) struct ApiKey {
-    pub(super) key: String,
-    pub(super) hash: String,
-}
-
-/// The key that its relay has already, or a new one.
+/// A new key.
 ///
 /// # Errors
-/// `invalid` for a key that nobody could bring as a header, `not_accepted` when none can be made.
-pub(super) fn take_or_draw(own: Option<String>, pepper: &[u8; 32]) -> Result<ApiKey, Problem> {
-    let failed = |error: &dyn std::error::Error| {
-        warn!(error = report(error), "an API key was not made");
-        let message = "cannot make the assignment: this bridge cannot make an API key now; try again";
-        Problem::new(ErrorCode::NotAccepted, message)
-    };
-    let key = match own {
-        Some(key) => check(key)?,
-        None => draw().map_err(|error| failed(&error))?,
-    };
-    let hash = hash(pepper, &key).map_err(|error| failed(&error))?;
-    Ok(ApiKey { key, hash })
+/// `not_accepted` when none can be made.
+pub(super) fn draw() -> Result<ApiKey, Problem> {
+    let mut bytes = [0; 32];
+    secure_rand_bytes(&mut bytes).map_err(|error| failed(&error))?;
+    Ok(ApiKey::from_random(bytes))
 }
 
-fn check(key: String) -> Result<String, Problem> {
-    if OWN_CHARS.contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(key);
-    }
-    let message = format!(
-        "cannot make the assignment: api_key must be {} to {} printable ASCII characters without white space",
-        OWN_CHARS.start(),
-        OWN_CHARS.end()
-    );
-    Err(Problem::new(ErrorCode::Invalid, message))
+/// The form in which a key is kept: keyed BLAKE2b-256 of its hash, lower-case hex.
+///
+/// # Errors
+/// `not_accepted` when it cannot be made.
+pub(super) fn kept(pepper: &[u8; 32], key_hash: &Sha256) -> Result<String, Problem> {
+    keyed(pepper, key_hash).map_err(|error| failed(&error))
 }
 
-fn draw() -> Result<String, orion::errors::UnknownCryptoError> {
-    let mut bytes = [0; KEY_BYTES];
-    secure_rand_bytes(&mut bytes)?;
-    Ok(format!("sk_{}", BASE64URL_NOPAD.encode(&bytes)))
-}
-
-/// Keyed BLAKE2b-256 of an API key, lower-case hex.
+/// The same of a key that somebody brings.
 pub(crate) fn hash(pepper: &[u8; 32], key: &str) -> Result<String, orion::errors::UnknownCryptoError> {
+    keyed(pepper, &ApiKey::hash_of(key))
+}
+
+fn keyed(pepper: &[u8; 32], key_hash: &Sha256) -> Result<String, orion::errors::UnknownCryptoError> {
     let secret = auth::SecretKey::try_from(pepper.as_slice())?;
-    let tag = auth::authenticate(&secret, key.as_bytes())?;
+    let tag = auth::authenticate(&secret, &key_hash.0)?;
     Ok(HEXLOWER.encode(tag.unprotected_as_ref()))
+}
+
+fn failed(error: &dyn std::error::Error) -> Problem {
+    warn!(error = report(error), "an API key was not made");
+    let message = "cannot make the assignment: this bridge cannot make an API key now; try again";
+    Problem::new(ErrorCode::NotAccepted, message)
 }
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
 
     #[test]
-    fn keys_differ_and_their_hash_depends_on_the_pepper() {
-        let [a, b] = [(); 2].map(|()| take_or_draw(None, &[7; 32]).unwrap());
-        assert!(a.key.starts_with("sk_") && a.key.len() == 46, "{}", a.key);
-        assert_ne!(a.key, b.key);
-        assert_ne!(a.hash, b.hash);
-        assert_eq!(hash(&[7; 32], &a.key).unwrap(), a.hash);
-        assert_ne!(hash(&[8; 32], &a.key).unwrap(), a.hash);
-        assert_eq!(a.hash.len(), 64);
-        assert!(!a.hash.contains(a.key.trim_start_matches("sk_")));
-    }
-
-    #[rstest]
-    #[case("0123456789abcdef", true)]
-    #[case("!~!~!~!~!~!~!~!~", true)]
-    #[case("0123456789abcde", false)]
-    #[case("0123456789 abcdef", false)]
-    #[case("0123456789abcdef\n", false)]
-    #[case("0123456789abcdeé", false)]
-    #[case("", false)]
-    fn a_key_that_was_made_elsewhere_must_fit_a_header(#[case] key: &str, #[case] fits: bool) {
-        let taken = take_or_draw(Some(key.to_owned()), &[7; 32]).ok();
-        assert_eq!(taken.map(|taken| taken.key), fits.then(|| key.to_owned()));
-    }
-
-    #[test]
-    fn a_key_has_an_end() {
-        assert!(check("k".repeat(256)).is_ok());
-        assert!(check("k".repeat(257)).is_err());
+    fn keys_differ_and_what_is_kept_depends_on_the_pepper() {
+        let [a, b] = [(); 2].map(|()| draw().unwrap());
+        assert!(a.reveal().starts_with("sk_") && a.reveal().len() == 46, "{}", a.reveal());
+        assert_ne!(a, b);
+        let kept_of = |pepper, key: &ApiKey| kept(&[pepper; 32], &key.hash()).unwrap();
+        assert_ne!(kept_of(7, &a), kept_of(7, &b));
+        assert_ne!(kept_of(7, &a), kept_of(8, &a));
+        assert_eq!(hash(&[7; 32], a.reveal()).unwrap(), kept_of(7, &a), "who brings it is known by it");
+        assert_ne!(hash(&[7; 32], &a.hash().to_string()).unwrap(), kept_of(7, &a), "the hash is no key");
+        assert_eq!(kept_of(7, &a).len(), 64);
     }
 }

@@ -29,7 +29,7 @@ async fn list(State(shared): At, Extension(caller): Who, uri: Uri) -> Answer {
 async fn create(State(shared): At, Extension(caller): Who, request: Request) -> Answer {
     query::<Nothing>(request.uri())?;
     let asked = body(request).await?;
-    let (assigned, cursors) = assignments::create(&shared.front.api, &caller, asked).await?;
+    let (assigned, cursors) = assignments::create_keyed(&shared.front.api, &caller, asked).await?;
     Ok(json(StatusCode::CREATED, &assigned, Some(&cursors)))
 }
 
