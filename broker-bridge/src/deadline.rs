@@ -1,4 +1,5 @@
-//! Decides what nobody else decides in time: offers that expire or were cancelled, claims without an exit.
+//! Decides what nobody else decides in time: offers that expire or were cancelled, claims without an exit, and offers to
+//! relays without a key whose grant is not to be believed.
 //!
 //! The register decides as everywhere: a withdrawal is written only as the first message there, and a claim
 //! that was faster wins. Only the holder of the lease does this, once it has read the streams.
@@ -10,8 +11,8 @@ use signalbox_schemas::{
     error::report,
     id::{CommandId, MachineToken, Nonce},
     limit,
-    run::{Lost, LostReason, WithdrawReason, Withdrawal},
-    stream::RUN,
+    run::{Lost, LostReason, Rejection, WithdrawReason, Withdrawal},
+    stream::{DOC, RUN, STATE},
     subject::{FactKind, Subject},
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -20,7 +21,10 @@ use tracing::{debug, info, warn};
 use crate::{
     core::{Context, CoreError, now_ms},
     ingest::{FOLLOWED, apply_fact, read_to_end},
-    projection::output::Received,
+    projection::{
+        grant::{Fault, Verdict},
+        output::Received,
+    },
     store::key,
 };
 
@@ -41,6 +45,7 @@ struct Due {
 }
 
 enum Decision {
+    Judge,
     Withdraw(WithdrawReason),
     Lose(Nonce),
 }
@@ -102,14 +107,16 @@ fn take_due(context: &Context) -> Option<Due> {
     }
     let decision = memory.open.get(&cid).and_then(|command| {
         let run = command.runs.get(&mid)?;
+        let expiry = command.spec.expires_at.saturating_add(limit::EXPIRY_GRACE_MS);
         Some(match run.claim {
-            Some((nonce, _)) => Decision::Lose(nonce),
-            None if command.cancelled => Decision::Withdraw(WithdrawReason::Cancelled),
-            None => Decision::Withdraw(WithdrawReason::Expired),
+            Some((nonce, _)) => (Decision::Lose(nonce), now + AGAIN_MS),
+            None if command.cancelled => (Decision::Withdraw(WithdrawReason::Cancelled), now + AGAIN_MS),
+            None if expiry > now => (Decision::Judge, expiry),
+            None => (Decision::Withdraw(WithdrawReason::Expired), now + AGAIN_MS),
         })
     });
-    memory.put_off(cid, &mid, now + AGAIN_MS);
-    let Some(decision) = decision else {
+    memory.put_off(cid, &mid, decision.as_ref().map_or(now + AGAIN_MS, |(_, again)| *again));
+    let Some((decision, _)) = decision else {
         memory.deadlines.remove(&(at, cid, mid));
         return None;
     };
@@ -138,6 +145,16 @@ async fn decide_once(context: &Context, due: &Due) -> Result<ControlFlow<()>, Co
             };
             (FactKind::Claim, context.broker.store_fact(mid, cid, FactKind::Claim, &fact, summary).await)
         }
+        Decision::Judge => {
+            let Some(Fault { reason, message }) = refused(context, cid, mid).await else {
+                return Ok(ControlFlow::Break(()));
+            };
+            let fact = Rejection { ws, mid: mid.clone(), cid, reason, message, rejected_at: now_ms() };
+            (
+                FactKind::Claim,
+                context.broker.store_fact(mid, cid, FactKind::Claim, &fact, reason.as_str()).await,
+            )
+        }
         Decision::Lose(nonce) => {
             let known_bytes = known_bytes(context, cid, mid);
             let (reason, lost_at) = (LostReason::Deadline, now_ms());
@@ -157,6 +174,27 @@ async fn decide_once(context: &Context, due: &Due) -> Result<ControlFlow<()>, Co
         }
     }
     Ok(ControlFlow::Break(()))
+}
+
+/// Why a run is to be rejected in the name of a relay that has no key, and would be by one that has. It is looked at again
+/// until it is settled.
+async fn refused(context: &Context, cid: CommandId, mid: &MachineToken) -> Option<Fault> {
+    let judge = || {
+        let memory = context.shared.memory();
+        let command = memory.open.get(&cid)?;
+        let keyless = memory.machines.get(mid).is_some_and(|machine| machine.record.keys.is_none());
+        match memory.verdict(command, mid, now_ms()) {
+            Verdict::Refused(fault) if keyless && !command.held => Some(fault),
+            _ => None,
+        }
+    };
+    judge()?;
+    // What is written is for good, and an author may have been added that was not read of yet.
+    read_to_end(&context.shared, &[DOC, STATE]).await;
+    let fault = judge()?;
+    context.shared.memory_mut().put_off(cid, mid, now_ms() + AGAIN_MS);
+    context.shared.counters.add("grant.refused");
+    Some(fault)
 }
 
 /// Somebody was first. Usually that is on its way to the projection, or was applied already; but it is made

@@ -57,4 +57,5 @@ fn release(context: &Context) {
         }
     }
     context.shared.dispatch.notify_one();
+    context.shared.deadline.notify_one();
 }

@@ -82,7 +82,7 @@ pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<C
                 cancels.push(*cid);
             }
         }
-        let offer = Offer { spec: Base64Url(command.spec_bytes.to_vec()), grant: grant.clone() };
+        let offer = Offer { spec: Base64Url(command.spec_bytes.to_vec()), grant: grant.signed.clone() };
         if waits {
             is_full = !room.take(&offer);
             if !is_full {
@@ -144,7 +144,7 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, sync::Arc};
+    use std::sync::Arc;
 
     use nkeys::{KeyPair, KeyPairType};
     use proptest::prelude::*;
@@ -158,7 +158,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::projection::memory::{AuthorsDoc, OpenCommand};
+    use crate::projection::{
+        grant::by_machine,
+        memory::{AuthorsDoc, OpenCommand},
+    };
 
     const NOW: u64 = 1_000_000;
 
@@ -238,7 +241,7 @@ mod tests {
                 spec_sha256: Sha256::of(&spec_bytes),
                 expires_at: spec.expires_at,
             };
-            let grants = HashMap::from([(web1(), Signed::sign(&grant, &key()).unwrap())]);
+            let grants = by_machine(vec![Signed::sign(&grant, &key()).unwrap()]);
             memory.open.insert(
                 cid(i),
                 OpenCommand {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `entity` | authors document, records, heartbeats, mailboxes |
 //! | `command` | parts, specs, cancels |
+//! | `grant` | whether a grant is believed |
 //! | `run` | facts |
 //! | `output` | chunks |
 //! | `history` | settled runs and commands of DONE |
@@ -18,6 +19,7 @@
 pub(crate) mod assignments;
 pub(crate) mod command;
 mod entity;
+pub(crate) mod grant;
 mod history;
 pub(crate) mod memory;
 pub(crate) mod output;

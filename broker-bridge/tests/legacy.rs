@@ -7,6 +7,7 @@
 //! | `commands` | lists, claims, results |
 //! | `output` | results of every size |
 //! | `foreign` | what others' keys do: nothing |
+//! | `grants` | what nobody may author: not to be had |
 //! | `races` | one winner, whatever else happens |
 //! | `held` | polls that wait |
 //! | `reports` | what relays say of themselves, pushes, credentials |
@@ -21,6 +22,8 @@ mod bench;
 mod commands;
 #[path = "legacy/foreign.rs"]
 mod foreign;
+#[path = "legacy/grants.rs"]
+mod grants;
 #[path = "legacy/held.rs"]
 mod held;
 #[path = "legacy/hostile.rs"]

@@ -92,16 +92,7 @@ pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<CommandSpec
 }
 
 fn grant_fault(error: &SignedError) -> Fault {
-    let reason = match error {
-        SignedError::Untrusted(_) => RejectReason::Forbidden,
-        SignedError::Signature => RejectReason::Signature,
-        SignedError::Critical(_) => RejectReason::Critical,
-        SignedError::Misplaced(_) => RejectReason::Misplaced,
-        SignedError::TooLarge { .. } | SignedError::Envelope | SignedError::Payload(_) => {
-            RejectReason::Invalid
-        }
-    };
-    Fault::new(reason, format!("the grant is not to be believed: {error}"))
+    Fault::new(RejectReason::from(error), format!("the grant is not to be believed: {error}"))
 }
 
 #[cfg(test)]

@@ -258,7 +258,8 @@ impl GrantsError {
 }
 
 /// Reads the grants of a spec: exactly one per target, sorted by machine, by one author, and all about these very
-/// bytes. `spec_sha256` is the hash of the spec's exact bytes. Signatures are not checked: each relay checks its own.
+/// bytes. `spec_sha256` is the hash of the spec's exact bytes. Signatures are not checked: each relay checks its own, and a
+/// bridge those for relays that have no key.
 ///
 /// Whoever accepts a command and whoever reads it later must agree on this, or an accepted command is none.
 ///

@@ -12,7 +12,7 @@ use crate::{
     bytes::Base64Url,
     id::{CommandId, MachineToken, Nonce, Sha256, Workspace},
     limit,
-    signed::Message,
+    signed::{Message, SignedError},
 };
 
 /// Who speaks for a relay that has no key of its own.
@@ -82,7 +82,20 @@ impl RejectReason {
     }
 }
 
-/// The relay refuses the run.
+impl From<&SignedError> for RejectReason {
+    /// Why an offer is refused whose grant cannot be opened.
+    fn from(error: &SignedError) -> Self {
+        match error {
+            SignedError::Untrusted(_) => Self::Forbidden,
+            SignedError::Signature => Self::Signature,
+            SignedError::Critical(_) => Self::Critical,
+            SignedError::Misplaced(_) => Self::Misplaced,
+            SignedError::TooLarge { .. } | SignedError::Envelope | SignedError::Payload(_) => Self::Invalid,
+        }
+    }
+}
+
+/// The relay refuses the run, or a bridge does for a relay that has no key to check its grant with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// Workspace.
@@ -332,7 +345,7 @@ pub enum Register {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         via: Option<Via>,
     },
-    /// A relay's refusal.
+    /// A refusal, by a relay or for one.
     Rejected {
         /// Why.
         reason: RejectReason,

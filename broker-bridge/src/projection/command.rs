@@ -13,7 +13,8 @@ use signalbox_schemas::{
 
 use super::{
     Applied, ApplyError, CommandRow, Counts, MAX_WAITING_PARTS, Outcome, Projection, RunRow,
-    memory::{OpenCommand, Order, Urgency, by_machine},
+    grant::by_machine,
+    memory::{OpenCommand, Order, Urgency},
     parse_fact_row,
 };
 use crate::{

@@ -40,6 +40,7 @@ impl Projection<'_> {
         for mid in &machines {
             self.memory.soil(mid, Urgency::Now);
         }
+        self.memory.judge_all();
         Ok(Applied::Yes)
     }
 

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use signalbox_schemas::{
     authors::Authors,
-    command::{CommandSpec, Grant, Part},
+    command::{CommandSpec, Part},
     heartbeat::Heartbeat,
     id::{CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256},
     limit,
@@ -22,7 +22,11 @@ use signalbox_schemas::{
     signed::{PublicKey, Signed},
 };
 
-use super::{CommandRow, MailboxRow, RunRow, assignments::Assignments};
+use super::{
+    CommandRow, MailboxRow, RunRow,
+    assignments::Assignments,
+    grant::{KnownGrant, by_machine},
+};
 use crate::store::{Store, StoreError, key, parse};
 
 /// Place of a command in the order of all: when it was accepted (Unix ms) and its sequence in CMD.
@@ -87,7 +91,7 @@ pub(crate) struct OpenCommand {
     /// The machines it is for, sorted.
     pub(crate) machines: Arc<[MachineToken]>,
     /// Absent for one that is known from DONE alone.
-    pub(crate) grants: HashMap<MachineToken, Signed<Grant>>,
+    pub(crate) grants: HashMap<MachineToken, KnownGrant>,
     pub(crate) cancelled: bool,
     /// Its `not_before` has not come: nobody is offered it.
     pub(crate) held: bool,
@@ -103,8 +107,8 @@ impl OpenCommand {
         self.spec_bytes.len() * 2 + self.machines.len() * RUN_BYTES
     }
 
-    /// Whether a relay may claim its run on a machine at `now`, Unix ms.
-    pub(crate) fn may_be_claimed(&self, mid: &MachineToken, now: u64) -> bool {
+    /// Whether its run on a machine waits for somebody at `now`, Unix ms.
+    pub(crate) fn waits(&self, mid: &MachineToken, now: u64) -> bool {
         let waits = self.runs.get(mid).is_some_and(|run| !run.state.is_running());
         waits && !self.cancelled && !self.held && self.spec.expires_at > now
     }
@@ -259,6 +263,7 @@ impl Memory {
             command.held = false;
             let machines = command.machines.clone();
             machines.iter().for_each(|mid| self.soil(mid, Urgency::Now));
+            machines.iter().for_each(|mid| self.judge(cid, mid));
             self.woken.extend(machines.iter().cloned());
             released.push((cid, machines));
         }
@@ -303,6 +308,7 @@ impl Memory {
         }
         let due = command.due(claim, self.lost_grace_ms);
         let order = command.order;
+        let is_new = before.is_none();
         if !state.is_settled() {
             command.runs.insert(mid.clone(), OpenRun { state, claim, due });
             self.deadlines.insert((due, cid, mid.clone()));
@@ -314,13 +320,38 @@ impl Memory {
             if state.is_settled() {
                 machine.queue.remove(&order);
             } else {
-                if before.is_none() {
+                if is_new {
                     self.woken.insert(mid.clone());
                 }
                 machine.queue.insert(order, cid);
                 machine.running += u32::from(state.is_running());
             }
         }
+        if is_new {
+            self.judge(cid, mid);
+        }
+    }
+
+    /// Has it looked at whether the grant of a run is believed, if it is to begin and its machine has no relay with a key
+    /// that does so.
+    fn judge(&mut self, cid: CommandId, mid: &MachineToken) {
+        let keyless = self.machines.get(mid).is_some_and(|machine| machine.record.keys.is_none());
+        let Some(command) = self.open.get(&cid).filter(|command| keyless && !command.held) else { return };
+        if command.runs.get(mid).is_some_and(|run| run.claim.is_none()) {
+            self.put_off(cid, mid, 0);
+        }
+    }
+
+    /// Has all of them looked at, and wakes who waits for what was not believed before: others may author commands now.
+    pub(crate) fn judge_all(&mut self) {
+        let open = self
+            .machines
+            .iter()
+            .flat_map(|(mid, machine)| machine.queue.values().map(|cid| (*cid, mid.clone())));
+        for (cid, mid) in open.collect::<Vec<_>>() {
+            self.judge(cid, &mid);
+        }
+        self.woken.extend(self.machines.keys().cloned());
     }
 
     /// Marks a command as cancelled: what is not claimed is to be withdrawn at once.
@@ -353,7 +384,7 @@ impl Memory {
         true
     }
 
-    /// Puts off what has to be decided about a run: it was just tried, and its answer is on its way.
+    /// Has something decided about a run at `due`, Unix ms, and not when it was due.
     pub(crate) fn put_off(&mut self, cid: CommandId, mid: &MachineToken, due: u64) {
         let Some(run) = self.open.get_mut(&cid).and_then(|command| command.runs.get_mut(mid)) else { return };
         self.deadlines.remove(&(run.due, cid, mid.clone()));
@@ -382,12 +413,6 @@ impl Memory {
             self.machines.get(self.by_id.get(&id)?)
         })
     }
-}
-
-/// Grants by the machine they name.
-pub(crate) fn by_machine(grants: Vec<Signed<Grant>>) -> HashMap<MachineToken, Signed<Grant>> {
-    let named = |grant: Signed<Grant>| grant.peek().ok().map(|payload| (payload.mid, grant));
-    grants.into_iter().filter_map(named).collect()
 }
 
 #[cfg(test)]

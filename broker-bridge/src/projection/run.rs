@@ -65,8 +65,8 @@ impl Projection<'_> {
         self.place(event, fact.to_fact(event.stored_at))
     }
 
-    /// Whether a key may say this: withdrawals are a bridge's, `lost` a bridge's or the machine's, the rest is
-    /// the machine's own.
+    /// Whether a key may say this: withdrawals are a bridge's, `lost` and rejections a bridge's or the
+    /// machine's, the rest is the machine's own.
     pub(super) fn may_say(&self, fact: &SignedFact, event: &FactEvent, signer: &PublicKey) -> bool {
         let machine = self.memory.machines.get(&event.mid);
         let own = machine.is_some_and(|machine| machine.keys.contains(signer));
@@ -75,7 +75,8 @@ impl Projection<'_> {
             SignedFact::Withdrawal(_) | SignedFact::Claim(Claim { via: Some(_), .. }) => {
                 self.was_bridge(signer, event.stored_at)
             }
-            SignedFact::Lost(_) => own || self.was_bridge(signer, event.stored_at),
+            // A bridge judges the grants of relays that cannot.
+            SignedFact::Lost(_) | SignedFact::Rejection(_) => own || self.was_bridge(signer, event.stored_at),
             SignedFact::Start(start) if start.via.is_some() => self.was_bridge(signer, event.stored_at),
             SignedFact::Exit(exit) if exit.via.is_some() => self.was_bridge(signer, event.stored_at),
             _ => own,

@@ -180,13 +180,13 @@ impl View {
         self.shared.waiters.wait_for(mid)
     }
 
-    /// Work of a machine that nobody has claimed, `max` at most, oldest first.
+    /// Work of a machine that nobody has claimed and that is granted as it must be, `max` at most, oldest first.
     pub(crate) fn waiting_work(&self, mid: &MachineToken, max: usize, now_ms: u64) -> Vec<Arc<CommandSpec>> {
         let memory = self.shared.memory();
         let Some(machine) = memory.machines.get(mid) else { return Vec::new() };
         let waiting = machine.queue.values().filter_map(|cid| {
             let command = memory.open.get(cid)?;
-            command.may_be_claimed(mid, now_ms).then(|| Arc::clone(&command.spec))
+            memory.may_be_claimed(command, mid, now_ms).then(|| Arc::clone(&command.spec))
         });
         waiting.take(max).collect()
     }
@@ -208,7 +208,7 @@ impl View {
         let memory = self.shared.memory();
         let command = memory.open.get(&cid)?;
         command.machines.binary_search(mid).ok()?;
-        Some(Standing { spec: Arc::clone(&command.spec), waits: command.may_be_claimed(mid, now_ms) })
+        Some(Standing { spec: Arc::clone(&command.spec), waits: memory.may_be_claimed(command, mid, now_ms) })
     }
 
     /// The facts about a run, and the state they fold to.

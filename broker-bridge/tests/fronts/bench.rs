@@ -62,6 +62,7 @@ pub(crate) struct Bench {
     pub(crate) records: BrokerLink,
     pub(crate) stop: CancellationToken,
     host: Host,
+    fleet: SigningKey,
     operators: BTreeMap<String, Arc<SigningKey>>,
     machines: BTreeMap<String, SigningKey>,
     tasks: JoinSet<()>,
@@ -93,7 +94,7 @@ impl Bench {
         for name in ["admin", "local", "viewer", "nobody"] {
             operators.insert(name.to_owned(), Arc::new(new_key()?));
         }
-        publish_authors(&records, &fleet, &bridge, &operators).await?;
+        publish_authors(&records, &fleet, &first_authors(&bridge, &operators)?).await?;
         enrol_operators(&records, &operators).await?;
         let keys = enrol_machines(&records, machines).await?;
         let bench = Self {
@@ -106,6 +107,7 @@ impl Bench {
             records,
             stop,
             host,
+            fleet,
             operators,
             machines: keys,
             tasks,
@@ -175,6 +177,20 @@ impl Bench {
         Ok(Relay { link: &self.link, id: MachineId::new(machine)?, key })
     }
 
+    /// Publishes a further edition of the authors document, and waits until the bridge knows.
+    pub(crate) async fn publish(&self, edit: impl FnOnce(&mut Authors)) -> Result<()> {
+        let mut authors = (*self.view.authors().context("no authors")?).clone();
+        authors.version += 1;
+        edit(&mut authors);
+        publish_authors(&self.records, &self.fleet, &authors).await?;
+        eventually("the new authors document", || async {
+            let known = self.view.authors().context("no authors")?;
+            ensure!(known.version == authors.version, "version {}", known.version);
+            Ok(())
+        })
+        .await
+    }
+
     /// Stops the bridge and waits for its end.
     pub(crate) async fn end(&mut self) -> Result<()> {
         self.stop.cancel();
@@ -221,12 +237,7 @@ async fn enrol_machines(records: &BrokerLink, machines: &[&str]) -> Result<BTree
     Ok(keys)
 }
 
-async fn publish_authors(
-    records: &BrokerLink,
-    fleet: &SigningKey,
-    bridge: &SigningKey,
-    operators: &BTreeMap<String, Arc<SigningKey>>,
-) -> Result<()> {
+fn first_authors(bridge: &SigningKey, operators: &BTreeMap<String, Arc<SigningKey>>) -> Result<Authors> {
     let author = |name: &str, key: &SigningKey, role, rights| Author {
         key: key.public().clone(),
         name: name.to_owned(),
@@ -234,7 +245,7 @@ async fn publish_authors(
         rights,
     };
     let named = |name: &str| operators.get(name).context("no such operator");
-    let authors = Authors {
+    Ok(Authors {
         ws: Workspace::main(),
         version: 1,
         issued_at: now_ms(),
@@ -250,9 +261,12 @@ async fn publish_authors(
         former_bridges: Vec::new(),
         next_fleet_key: None,
         crit: vec![],
-    };
-    let envelope = Signed::sign(&authors, fleet)?.to_json();
-    records.publish_authors(&envelope, &authors).await?;
+    })
+}
+
+async fn publish_authors(records: &BrokerLink, fleet: &SigningKey, authors: &Authors) -> Result<()> {
+    let envelope = Signed::sign(authors, fleet)?.to_json();
+    records.publish_authors(&envelope, authors).await?;
     Ok(())
 }
 

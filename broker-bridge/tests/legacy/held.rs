@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use signalbox_schemas::record::MachineRecord;
 use signalbox_testkit::{
@@ -110,6 +110,21 @@ async fn a_machine_that_begins_to_take_old_relays_ends_the_hold() -> Result<()> 
     let polling = Polling::begin(&world, &assigned).await?;
     polling.moment().await;
     world.edit_machine("native", |record| MachineRecord { allow_legacy: true, ..record }).await?;
+    let answer = polling.woken().await?;
+    assert_eq!(answer.json()?["commands"][0]["_id"], id.as_str(), "{}", answer.text());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authors_document_that_counts_again_ends_the_hold() -> Result<()> {
+    let world = World::start().await?;
+    let assigned = world.assign("m-1").await?;
+    let id = world.submit("m-1", "true").await?;
+    let until = world.bench.view.authors().context("no authors")?.not_after;
+    world.bench.publish(|doc| doc.not_after = doc.issued_at + 1).await?;
+    let polling = Polling::begin(&world, &assigned).await?;
+    polling.moment().await;
+    world.bench.publish(|doc| doc.not_after = until).await?;
     let answer = polling.woken().await?;
     assert_eq!(answer.json()?["commands"][0]["_id"], id.as_str(), "{}", answer.text());
     Ok(())
