@@ -154,6 +154,25 @@ async fn small_routes_take_small_bodies() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_report_out_of_bounds_is_refused_like_one_that_is_none() -> Result<()> {
+    let world = World::start().await?;
+    let assigned = world.assign("m-1").await?;
+    let report = |capabilities: usize, hostname: usize| {
+        let capabilities = vec!["ssh"; capabilities];
+        serde_json::json!({"relayId": "x", "capabilities": capabilities, "credentials": [], "hostname": "h".repeat(hostname)})
+    };
+    for body in [report(65, 1), report(1, 257)] {
+        is_refused(&world, &assigned.key, "/relay/status", body.to_string().into()).await?;
+    }
+    assert_eq!(world.bench.view.relay(&assigned.id), None);
+    let (status, text) = said(
+        &world.relay(&assigned).ask("POST", "/relay/status", Some(&report(64, 256).to_string())).await?,
+    )?;
+    assert_eq!(status, 200, "{text}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_body_that_ends_early_costs_nobody_anything() -> Result<()> {
     let world = World::start().await?;
     let assigned = world.assign("m-1").await?;

@@ -190,6 +190,10 @@ pub(super) async fn status(shared: &Shared, head: &Parts, body: Body) -> Result<
                     api.count("legacy", "report_unkept");
                     api.view().waiting_for_relay(&assignment.id)
                 }
+                // As what is no report at all.
+                Err(problem) if problem.code == ErrorCode::Invalid => {
+                    return Err(Refused::Malformed(problem.message));
+                }
                 Err(problem) => return Err(problem.into()),
             }
         }
