@@ -1,13 +1,15 @@
 //! How long a poll may be held: a little less than the time after which its client polls again.
 //!
 //! Old relays poll at a fixed rate and need work at once. A poll that is held until there is some gives them both; one
-//! that is held longer than their rate makes them poll again beside it.
+//! that is held longer than their rate makes them poll again beside it, and then it is over.
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+
+use tokio::{sync::Notify, time::sleep};
 
 /// Gaps that are looked at: the median of five forgets a single odd one.
 const GAPS: usize = 5;
@@ -23,22 +25,47 @@ struct Pace {
     last: Instant,
     /// The newest gaps, the oldest first.
     gaps: Vec<Duration>,
+    /// Told when its client polls again.
+    newer: Arc<Notify>,
+}
+
+/// How long one poll may be held.
+#[derive(Debug)]
+pub(super) struct Hold {
+    longest: Duration,
+    newer: Arc<Notify>,
+}
+
+impl Hold {
+    /// Waits until it was held for long enough, or its client polls again.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = sleep(self.longest) => {}
+            () = self.newer.notified() => {}
+        }
+    }
 }
 
 impl Paces {
     /// A client polls. Answers how long it may be held: 0.9 × the median of its last five gaps; not at all when it is new.
-    pub(super) fn arrives(&self, assignment: &str, now: Instant) -> Duration {
+    /// The poll before is held no longer.
+    pub(super) fn arrives(&self, assignment: &str, now: Instant) -> Hold {
         let mut paces = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(pace) = paces.get_mut(assignment) else {
-            paces.insert(assignment.to_owned(), Pace { last: now, gaps: Vec::with_capacity(GAPS) });
-            return Duration::ZERO;
+            let newer = Arc::new(Notify::new());
+            let pace = Pace { last: now, gaps: Vec::with_capacity(GAPS), newer: Arc::clone(&newer) };
+            paces.insert(assignment.to_owned(), pace);
+            return Hold { longest: Duration::ZERO, newer };
         };
         if pace.gaps.len() == GAPS {
             pace.gaps.remove(0);
         }
         pace.gaps.push(now.saturating_duration_since(pace.last));
         pace.last = now;
-        median(&pace.gaps).mul_f64(0.9).min(LONGEST)
+        // Kept for it, should it not wait yet.
+        pace.newer.notify_one();
+        pace.newer = Arc::new(Notify::new());
+        Hold { longest: median(&pace.gaps).mul_f64(0.9).min(LONGEST), newer: Arc::clone(&pace.newer) }
     }
 }
 
@@ -51,12 +78,14 @@ fn median(gaps: &[Duration]) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     /// How long polls at these times (ms) are held, ms.
     fn held(times: &[u64]) -> Vec<u128> {
         let (paces, begin) = (Paces::default(), Instant::now());
-        let hold = |at: &u64| paces.arrives("a", begin + Duration::from_millis(*at)).as_millis();
+        let hold = |at: &u64| paces.arrives("a", begin + Duration::from_millis(*at)).longest.as_millis();
         times.iter().map(hold).collect()
     }
 
@@ -77,7 +106,21 @@ mod tests {
     fn clients_have_a_pace_each() {
         let (paces, begin) = (Paces::default(), Instant::now());
         paces.arrives("a", begin);
-        assert_eq!(paces.arrives("b", begin + Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!(paces.arrives("a", begin + Duration::from_secs(2)).as_millis(), 1_800);
+        assert_eq!(paces.arrives("b", begin + Duration::from_secs(1)).longest, Duration::ZERO);
+        assert_eq!(paces.arrives("a", begin + Duration::from_secs(2)).longest.as_millis(), 1_800);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_poll_of_a_client_is_the_one_that_is_held() {
+        let (paces, begin) = (Paces::default(), Instant::now());
+        let poll = |client, at| paces.arrives(client, begin + Duration::from_secs(at));
+        poll("a", 0);
+        let (older, other) = (poll("a", 10), {
+            poll("b", 0);
+            poll("b", 10)
+        });
+        let newer = poll("a", 20);
+        let held = |hold: Hold| async move { timeout(Duration::from_secs(1), hold.over()).await.is_err() };
+        assert_eq!((held(older).await, held(newer).await, held(other).await), (false, true, true));
     }
 }

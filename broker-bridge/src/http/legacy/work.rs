@@ -67,7 +67,8 @@ struct Commands<'a> {
     commands: Vec<Work<'a>>,
 }
 
-/// `GET /relay/commands`: held until there is something, a little less than until the client asks again.
+/// `GET /relay/commands`: held until there is something, a little less than until the client asks again, and no longer when
+/// it does.
 pub(super) async fn list(shared: &Shared, head: Parts) -> Result<Answer, Refused> {
     let assignment = Box::pin(identify(shared, &head.headers)).await?.enabled()?;
     // With it goes the buffer that it was read into.
@@ -79,7 +80,7 @@ pub(super) async fn list(shared: &Shared, head: Parts) -> Result<Answer, Refused
     let found = tokio::select! {
         biased;
         found = waiter.until(|| look(shared, &assignment, &mid)) => found?,
-        () = tokio::time::sleep(hold) => Vec::new(),
+        () = hold.over() => Vec::new(),
         () = shared.stop.cancelled() => Vec::new(),
     };
     let commands = found.iter().map(|spec| Work::of(spec)).collect();
