@@ -17,6 +17,7 @@ mod records;
 pub mod relays;
 mod replay;
 pub mod runs;
+mod turns;
 pub(crate) mod work;
 
 use std::{
@@ -36,7 +37,10 @@ use signalbox_schemas::{
 };
 use tracing::warn;
 
-use self::replay::{Replay, Unfresh};
+use self::{
+    replay::{Replay, Unfresh},
+    turns::Turns,
+};
 pub(crate) use crate::core::now_ms;
 use crate::{
     broker_link::BrokerLink,
@@ -50,8 +54,6 @@ const READ_THROUGH: Duration = Duration::from_secs(2);
 /// How long a write waits to be readable here, so that the next read needs no cursor. Reading one's own write
 /// takes about 1 ms; more than this means that the bridge is busy, and the cursor says how to wait.
 const OWN_WRITE: Duration = Duration::from_millis(250);
-/// Locks that keep two submits under one idempotency key, or two changes of one record, apart.
-const TURNS: usize = 64;
 
 /// Who is asking, as the front has established it.
 #[derive(Debug, Clone)]
@@ -142,7 +144,12 @@ pub struct Api {
     /// When `replay` began to remember.
     began: Instant,
     counters: Mutex<BTreeMap<String, u64>>,
-    turns: Vec<tokio::sync::Mutex<()>>,
+    /// Changes of one record: over within 4 s.
+    edits: Turns,
+    /// Submits under one idempotency key.
+    submits: Turns,
+    /// Results of one run: they wait for a broker that has no room.
+    results: Turns,
     told: heard::Told,
 }
 
@@ -163,7 +170,9 @@ impl Api {
             replay: Mutex::default(),
             began: Instant::now(),
             counters: Mutex::default(),
-            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
+            edits: Turns::default(),
+            submits: Turns::default(),
+            results: Turns::default(),
             told: heard::Told::default(),
         }
     }

@@ -208,14 +208,18 @@ async fn read_on(
 ) -> Result<ControlFlow<()>, CoreError> {
     debug!(command = %cid, machine = %mid, kind = kind.as_str(), "somebody was first");
     let subject = Subject::Run(context.broker.ws().clone(), mid.clone(), cid, kind).to_string();
-    match context.broker.last(RUN, &subject).await {
-        Ok(Some(message)) => apply_fact(&context.shared, message).await?,
+    let sequence = match context.broker.last(RUN, &subject).await {
+        Ok(Some(message)) => {
+            let sequence = message.sequence;
+            apply_fact(&context.shared, message).await?;
+            sequence
+        }
         Ok(None) => return Ok(ControlFlow::Continue(())),
         Err(error) => {
             warn!(command = %cid, machine = %mid, error = report(&error), "register cannot be read");
             return Ok(ControlFlow::Break(()));
         }
-    }
+    };
     let still_claimed = {
         let memory = context.shared.memory();
         let run = memory.open.get(&cid).and_then(|command| command.runs.get(mid));
@@ -223,12 +227,18 @@ async fn read_on(
     };
     if kind == FactKind::Lost && still_claimed {
         // What stands there is not the claimer's: it says nothing, and must not keep the run open for ever.
-        context.shared.counters.add("lost.foreign");
-        let purged = context.broker.link().purge_subject(RUN, &subject).await;
-        warn!(command = %cid, machine = %mid, purged = purged.is_ok(), "foreign `lost` removed");
+        remove_foreign(context, cid, mid, sequence).await;
         return Ok(ControlFlow::Continue(()));
     }
     Ok(ControlFlow::Break(()))
+}
+
+/// Removes a message, and nothing else that may stand on its subject by now: whoever held the lease before may have removed
+/// it already, and said there what counts.
+async fn remove_foreign(context: &Context, cid: CommandId, mid: &MachineToken, sequence: u64) {
+    context.shared.counters.add("lost.foreign");
+    let removed = context.broker.link().delete_message(RUN, sequence).await;
+    warn!(command = %cid, machine = %mid, sequence, removed = removed.is_ok(), "foreign `lost` removed");
 }
 
 fn known_bytes(context: &Context, cid: CommandId, mid: &MachineToken) -> [u64; 2] {
@@ -245,6 +255,25 @@ mod tests {
 
     use super::*;
     use crate::core::still::Still;
+
+    #[tokio::test]
+    async fn what_stands_where_a_foreign_lost_stood_is_left_alone() {
+        let stage = crate::stage::Stage::start().await;
+        let (context, cid, mid) = (&stage.still.context, stage.id, &stage.mid);
+        let subject = Subject::Run(context.broker.ws().clone(), mid.clone(), cid, FactKind::Lost).to_string();
+        let store = |body: &'static str| {
+            let message = signalbox_link::Store::new(subject.clone(), body).only_first();
+            async move { context.broker.link().store(message).await.unwrap().sequence }
+        };
+        let last =
+            || async { context.broker.last(RUN, &subject).await.unwrap().map(|message| message.sequence) };
+        let foreign = store("foreign").await;
+        remove_foreign(context, cid, mid, foreign).await;
+        assert_eq!(last().await, None);
+        let good = store("good").await;
+        remove_foreign(context, cid, mid, foreign).await;
+        assert_eq!(last().await, Some(good));
+    }
 
     #[tokio::test]
     async fn a_decision_that_panics_ends_the_core() {

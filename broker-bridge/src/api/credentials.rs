@@ -104,7 +104,7 @@ pub async fn create(
     check_value(MAKING, &asked.encrypted_value)?;
     let assigned = assigned(api, MAKING, asked.assigned).await?;
     // Two at once would both find room.
-    let _turn = api.turn(&table::SHARED_CREDENTIALS).await;
+    let _turn = api.edits.of(&table::SHARED_CREDENTIALS).await;
     if api.view().shared_count() >= SHARED {
         let message = format!("cannot {MAKING}: there are {SHARED} already; remove some");
         return Err(Problem::new(ErrorCode::RateLimited, message));

@@ -50,7 +50,7 @@ pub async fn create(
     let payload = payload::to_text(&asked.payload)?;
     let assignment = assignments::known(api, &asked.assignment_id).await?;
     // Two at once would both find room.
-    let _turn = api.turn(&(table::CONFIG_PUSHES, &assignment.id)).await;
+    let _turn = api.edits.of(&(table::CONFIG_PUSHES, &assignment.id)).await;
     check_room(api, MAKING, &assignment.id)?;
     let record = ConfigPushRecord {
         ws: api.ws().clone(),

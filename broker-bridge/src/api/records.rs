@@ -1,6 +1,6 @@
 //! What all operations that change records share: writing them in bounded time, and what clients see when that fails.
 
-use std::{hash::Hash, time::Duration};
+use std::time::Duration;
 
 use signalbox_link::StoreError;
 use signalbox_schemas::{
@@ -68,7 +68,7 @@ impl Api {
             key == self.broker.public() || authors.as_ref().is_some_and(|doc| doc.was_bridge(key, at))
         };
         let editing = async {
-            let _turn = self.turn(&(table, id)).await;
+            let _turn = self.edits.of(&(table, id)).await;
             self.broker.edit_record(table, id, is_bridge, edit).await
         };
         let edited = timeout(WRITE, editing).await.map_err(|_| late(doing))?;
@@ -83,15 +83,6 @@ impl Api {
         let cursors = put.map_err(|_| PutError::Late)?.map_err(PutError::Refused)?;
         self.settle_write(&cursors).await;
         Ok(cursors)
-    }
-
-    /// Those who change one thing take turns; others share a lock by chance, harmlessly.
-    pub(crate) async fn turn(&self, thing: &impl Hash) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        use std::hash::Hasher as _;
-        let mut hasher = std::collections::hash_map::DefaultHasher::new();
-        thing.hash(&mut hasher);
-        let index = hasher.finish().checked_rem(self.turns.len() as u64)?;
-        Some(self.turns.get(usize::try_from(index).ok()?)?.lock().await)
     }
 }
 

@@ -168,9 +168,9 @@ pub(crate) async fn complete(
     cid: CommandId,
     ended: Ended,
 ) -> Result<bool, Problem> {
-    let Some(nonce) = claimed_by(api, assignment, mid, cid).await? else { return Ok(false) };
+    let Some(nonce) = claimed_by_at_last(api, assignment, mid, cid).await? else { return Ok(false) };
     // One result after the other: the output of two must not be mixed.
-    let _turn = api.turn(&(cid, mid)).await;
+    let _turn = api.results.of(&(cid, mid)).await;
     let (facts, _) = facts(api, mid, cid)?;
     if facts.exit().is_some() {
         return Ok(true);
@@ -224,6 +224,25 @@ async fn claimed_by(
     // Claimed through a bridge that has read further.
     api.read_through(RUN).await?;
     Ok(nonce(&facts(api, mid, cid)?.0))
+}
+
+/// The same, asked for as long as this bridge has not read enough to tell: a result is sent once.
+async fn claimed_by_at_last(
+    api: &Api,
+    assignment: &str,
+    mid: &MachineToken,
+    cid: CommandId,
+) -> Result<Option<Nonce>, Problem> {
+    let deadline = Instant::now() + RESULT_FOR;
+    loop {
+        match claimed_by(api, assignment, mid, cid).await {
+            Err(problem) if problem.code == ErrorCode::NotCaughtUp && Instant::now() < deadline => {
+                api.count("legacy", "result_unread");
+                sleep(PAUSE).await;
+            }
+            told => return told,
+        }
+    }
 }
 
 fn facts(api: &Api, mid: &MachineToken, cid: CommandId) -> Result<(RunFacts, RunState), Problem> {
@@ -282,13 +301,13 @@ async fn store_once<T: Message>(
             Err(error) => error,
         };
         if let StoreError::Taken { .. } | StoreError::Unanswered { .. } = error
-            && let Some(mine) = read_back(api, mid, cid, kind, &is_mine).await?
+            && let Some(stands) = read_back(api, mid, cid, kind, &is_mine).await?
         {
             if kind != FactKind::Exit || facts(api, mid, cid)?.0.exit().is_some() {
-                return Ok(mine);
+                return Ok(stands.is_mine);
             }
             // A relay with a login wrote what is no end of this run: it must not stand in the way of the one that is.
-            remove_foreign(api, mid, cid, kind).await;
+            remove_foreign(api, mid, cid, stands.sequence).await;
         }
         let is_passing =
             matches!(error, StoreError::Taken { .. } | StoreError::Unanswered { .. } | StoreError::Full);
@@ -300,11 +319,19 @@ async fn store_once<T: Message>(
     }
 }
 
-async fn remove_foreign(api: &Api, mid: &MachineToken, cid: CommandId, kind: FactKind) {
-    let subject = Subject::Run(api.ws().clone(), mid.clone(), cid, kind).to_string();
-    let purged = api.link().purge_subject(RUN, &subject).await;
+/// Removes a message, and nothing else that may stand on its subject by now: another bridge may have removed it before, and
+/// stored the exit that counts.
+async fn remove_foreign(api: &Api, mid: &MachineToken, cid: CommandId, sequence: u64) {
+    let removed = api.link().delete_message(RUN, sequence).await;
     api.count("legacy", "foreign_exit");
-    warn!(command = %cid, machine = %mid, purged = purged.is_ok(), "foreign exit removed");
+    warn!(command = %cid, machine = %mid, sequence, removed = removed.is_ok(), "foreign exit removed");
+}
+
+/// What stands on a fact's subject.
+struct Stands {
+    is_mine: bool,
+    /// Its place in RUN.
+    sequence: u64,
 }
 
 /// Whether what stands on a fact's subject is ours; `None` when nothing stands there or the broker does not say.
@@ -314,13 +341,13 @@ async fn read_back(
     cid: CommandId,
     kind: FactKind,
     is_mine: impl Fn(&[u8]) -> bool,
-) -> Result<Option<bool>, Problem> {
+) -> Result<Option<Stands>, Problem> {
     let subject = Subject::Run(api.ws().clone(), mid.clone(), cid, kind).to_string();
     let Ok(Some(message)) = api.broker.last(RUN, &subject).await else { return Ok(None) };
-    let mine = is_mine(&message.payload);
+    let stands = Stands { is_mine: is_mine(&message.payload), sequence: message.sequence };
     // Known at once, so that the next list does not offer it again.
     apply_fact(api.view().shared(), message).await.map_err(|error| unsaid(cid, &error))?;
-    Ok(Some(mine))
+    Ok(Some(stands))
 }
 
 fn unsaid(cid: CommandId, error: &dyn std::error::Error) -> Problem {
@@ -331,67 +358,4 @@ fn unsaid(cid: CommandId, error: &dyn std::error::Error) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    fn exit(state: ExitState, exit_code: Option<i32>, error: Option<RunError>) -> Exit {
-        Exit {
-            ws: signalbox_schemas::id::Workspace::main(),
-            mid: MachineToken::new("a").unwrap(),
-            cid: "0193a2b4-0000-7000-8000-000000000000".parse().unwrap(),
-            nonce: Nonce([0; 16]),
-            state,
-            exit_code,
-            signal: None,
-            error,
-            started_at: 0,
-            duration_ms: 0,
-            group_dead: true,
-            stdout: signalbox_schemas::run::StreamSummary::empty(),
-            stderr: signalbox_schemas::run::StreamSummary::empty(),
-            chunks: 0,
-            inline: None,
-            via: None,
-        }
-    }
-
-    fn ended(success: bool, exit_code: Option<i64>, error: Option<&str>) -> Ended {
-        Ended { success, exit_code, error: error.map(str::to_owned), ..Ended::default() }
-    }
-
-    #[rstest]
-    #[case(ended(true, Some(0), None), ExitState::Completed, Some(0), None)]
-    #[case(ended(true, None, None), ExitState::Completed, Some(0), None)]
-    #[case(ended(true, Some(0), Some("")), ExitState::Completed, Some(0), None)]
-    #[case(ended(false, Some(42), None), ExitState::Failed, Some(42), None)]
-    // The old contract would call it completed.
-    #[case(ended(true, Some(3), None), ExitState::Failed, Some(3), None)]
-    #[case(ended(false, Some(0), None), ExitState::Failed, None, Some("no_exit_code"))]
-    #[case(ended(false, None, None), ExitState::Failed, None, Some("no_exit_code"))]
-    #[case(ended(false, Some(-1), None), ExitState::Failed, None, Some("exit_code"))]
-    #[case(ended(false, Some(100_000), None), ExitState::Failed, None, Some("exit_code"))]
-    #[case(ended(false, Some(-1), Some(TIMED_OUT)), ExitState::Timeout, None, Some("timeout"))]
-    #[case(ended(true, Some(0), Some(TIMED_OUT)), ExitState::Failed, Some(0), Some("relay_error"))]
-    #[case(ended(false, Some(-1), Some("no key")), ExitState::Failed, None, Some("relay_error"))]
-    #[case(ended(false, Some(137), Some("Killed")), ExitState::Failed, Some(137), Some("relay_error"))]
-    fn a_result_has_one_meaning_and_the_fold_takes_it(
-        #[case] result: Ended,
-        #[case] state: ExitState,
-        #[case] code: Option<i32>,
-        #[case] error: Option<&str>,
-    ) {
-        let (found, found_code, found_error) = outcome(&result);
-        assert_eq!((found, found_code), (state, code));
-        assert_eq!(found_error.as_ref().map(|error| error.code.as_str()), error);
-        let exit = exit(found, found_code, found_error);
-        assert!(exit.is_consistent(), "{exit:?}");
-    }
-
-    #[test]
-    fn a_long_error_is_cut_between_characters() {
-        let (_, _, error) = outcome(&ended(false, None, Some(&"é".repeat(1_000))));
-        assert_eq!(error.unwrap().message, "é".repeat(256));
-    }
-}
+mod tests;

@@ -28,7 +28,7 @@ const SIGNED_INLINE: usize = 16;
 
 /// Stores an operator's command with its grants.
 ///
-/// The request around it is verified already; the grants are not checked one by one. Each relay checks its own,
+/// The request around it is verified already; the grants are not checked one by one. Whoever hands out work checks its own,
 /// and a wrong one harms its author only.
 ///
 /// # Errors
@@ -42,7 +42,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
     };
     check_author(api, key)?;
     // Two at once under one key would store two lists of grants under one id.
-    let _turn = if spec.cid.is_of_key() { api.turn(&spec.cid).await } else { None };
+    let _turn = if spec.cid.is_of_key() { api.submits.of(&spec.cid).await } else { None };
     if let Some(stored) = stored(api, spec.cid)? {
         // The answer got lost, and the console asks again; or the id is somebody else's.
         if stored.spec_bytes[..] != args.spec.0[..] {
@@ -204,7 +204,7 @@ pub async fn run(
     };
     let id = CommandId::from_idempotency_key(&caller.principal, key);
     // Two at once under one key would store two lists of grants under one id.
-    let _turn = api.turn(&id).await;
+    let _turn = api.submits.of(&id).await;
     if let Some(stored) = stored(api, id)? {
         return repeated(api, caller, &wish, &stored);
     }
