@@ -14,7 +14,7 @@ use crate::{
     bytes::Base64Url,
     command::Grant,
     error::Problem,
-    heartbeat::{Facts, Metrics},
+    heartbeat::{Facts, Metrics, metrics_if_readable},
     id::{CommandId, MachineId, MachineToken, Nonce, Workspace},
     limit,
     output::OutputStream,
@@ -250,6 +250,7 @@ pub struct MachineView {
     /// What it is.
     pub facts: Option<Facts>,
     /// How it is; `null` = not known.
+    #[serde(default, deserialize_with = "metrics_if_readable")]
     pub metrics: Option<Metrics>,
 }
 
@@ -493,6 +494,17 @@ pub enum FeedEvent {
 mod tests {
     use super::*;
     use rstest::rstest;
+
+    #[rstest]
+    #[case(serde_json::json!({"cpu_percent": null}))]
+    #[case(serde_json::json!("much"))]
+    fn a_page_survives_metrics_that_cannot_be_read(#[case] metrics: serde_json::Value) {
+        let machine = serde_json::json!({"id": "a", "token": "a", "state": "online", "last_seen_at": 1, "running": 0,
+            "pending": 0, "relay": null, "facts": null, "metrics": metrics});
+        let page: Listed<MachineView> =
+            serde_json::from_value(serde_json::json!({"items": [machine], "next": null})).unwrap();
+        assert_eq!((page.items[0].state, page.items[0].metrics.as_ref()), (Liveness::Online, None));
+    }
 
     #[rstest]
     #[case(Some(0), Liveness::Online)]

@@ -1,8 +1,11 @@
 //! A sign of life, with metrics. Unsigned on purpose: nothing that changes a decision is taken from it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::id::{MachineToken, Workspace};
+use crate::{
+    id::{MachineToken, Workspace},
+    number,
+};
 
 /// One heartbeat; `hb.<ws>.<mid>`, every 10 s ± 10 %.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,10 +68,11 @@ pub struct Facts {
     pub arch: String,
 }
 
-/// How a machine is.
+/// How a machine is. Figures are brought into their ranges when they are read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// CPU use of the whole machine over the last interval, 0 to 100.
+    #[serde(deserialize_with = "number::percent")]
     pub cpu_percent: f32,
     /// Logical CPUs.
     pub cpus: u32,
@@ -81,12 +85,19 @@ pub struct Metrics {
     /// Swap there is, bytes.
     pub swap_total_bytes: u64,
     /// Load averages over 1, 5 and 15 minutes.
+    #[serde(deserialize_with = "number::amounts")]
     pub load: [f64; 3],
     /// Since the machine booted, seconds.
     pub uptime_secs: u64,
     /// File systems on disks, the largest first, at most 16.
     #[serde(default)]
     pub disks: Vec<Disk>,
+}
+
+/// Reads metrics in a list of machines: those that cannot be read are not known, and take no other machine along.
+pub(crate) fn metrics_if_readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Metrics>, D::Error> {
+    let metrics = Option::<serde_json::Value>::deserialize(from)?;
+    Ok(metrics.and_then(|metrics| serde_json::from_value(metrics).ok()))
 }
 
 /// One file system.

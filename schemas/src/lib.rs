@@ -15,6 +15,7 @@
 //! | [`run`] | the facts about one command on one machine, and the fold that turns them into a state |
 //! | [`mailbox`] | what should be true of a machine now |
 //! | [`heartbeat`] | a sign of life, with metrics |
+//! | [`number`] | numbers that others have measured, brought into their ranges |
 //! | [`output`] | headers of output chunks |
 //! | [`authors`] | who may author what |
 //! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
@@ -40,6 +41,7 @@ pub mod id;
 pub mod layout;
 pub mod limit;
 pub mod mailbox;
+pub mod number;
 pub mod output;
 pub mod permission;
 pub mod record;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::{
     credential::CredentialMeta,
     id::Workspace,
-    limit,
+    limit, number,
     record::{Edition, is_first},
     signed::Message,
 };
@@ -53,38 +53,89 @@ impl Edition for RelayRecord {
     }
 }
 
-/// How a machine is, as a relay of the old contract says: everything is optional. MiB, GiB, percent of 100.
+/// How a machine is, as a relay of the old contract says: everything is optional. MiB, GiB, percent of 100,
+/// brought into their ranges when they are read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LegacyMetrics {
     /// CPU use since the report before, all cores together, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::percent_if_any"
+    )]
     pub cpu_percent: Option<f64>,
     /// Memory there is, MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub memory_total_mb: Option<f64>,
     /// Memory in use, MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub memory_used_mb: Option<f64>,
     /// Memory in use, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::percent_if_any"
+    )]
     pub memory_percent: Option<f64>,
     /// Load average over 1 minute.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub load_avg_1m: Option<f64>,
     /// Load average over 5 minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub load_avg_5m: Option<f64>,
     /// Load average over 15 minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub load_avg_15m: Option<f64>,
     /// The root file system, GiB.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub disk_total_gb: Option<f64>,
     /// In use of it, GiB.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::amount_if_any"
+    )]
     pub disk_used_gb: Option<f64>,
     /// In use of it, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "plain",
+        deserialize_with = "number::percent_if_any"
+    )]
     pub disk_percent: Option<f64>,
 }
 
@@ -111,11 +162,11 @@ mod tests {
         let metrics = LegacyMetrics {
             cpu_percent: Some(100.0),
             memory_percent: Some(4.3),
-            disk_used_gb: Some(1e300),
+            disk_used_gb: Some(1e15),
             ..LegacyMetrics::default()
         };
         let json = serde_json::to_string(&metrics).unwrap();
-        assert_eq!(json, r#"{"cpu_percent":100,"memory_percent":4.3,"disk_used_gb":1e+300}"#);
+        assert_eq!(json, r#"{"cpu_percent":100,"memory_percent":4.3,"disk_used_gb":1000000000000000}"#);
         assert_eq!(serde_json::from_str::<LegacyMetrics>(&json).unwrap(), metrics);
     }
 }

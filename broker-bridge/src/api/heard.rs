@@ -11,6 +11,7 @@ use signalbox_schemas::{
     error::report as words,
     heartbeat::{Disk, Facts, Heartbeat, LegacyBeat, Metrics},
     id::{MachineToken, Workspace},
+    number::{as_amount, as_percent},
     record::AssignmentRecord,
     relay::{LegacyMetrics, RelayRecord},
     subject::Subject,
@@ -124,7 +125,7 @@ fn beat(
 /// What consoles show; `None` when the report has no memory, and so nothing to show.
 fn as_metrics(metrics: &LegacyMetrics) -> Option<Metrics> {
     let bytes = |amount: Option<f64>, unit: f64| {
-        let bytes = amount.unwrap_or_default().max(0.0) * unit;
+        let bytes = as_amount(amount.unwrap_or_default()) * unit;
         // Exact below 2^53, and no machine is larger.
         #[expect(
             clippy::cast_possible_truncation,
@@ -142,12 +143,12 @@ fn as_metrics(metrics: &LegacyMetrics) -> Option<Metrics> {
     };
     let load = [metrics.load_avg_1m, metrics.load_avg_5m, metrics.load_avg_15m];
     #[expect(clippy::cast_possible_truncation, reason = "percent need no more")]
-    let cpu_percent = metrics.cpu_percent.unwrap_or_default() as f32;
+    let cpu_percent = as_percent(metrics.cpu_percent.unwrap_or_default()) as f32;
     Some(Metrics {
         cpu_percent,
         memory_used_bytes: bytes(metrics.memory_used_mb, MIB),
         memory_total_bytes: bytes(Some(total), MIB),
-        load: load.map(Option::unwrap_or_default),
+        load: load.map(|load| as_amount(load.unwrap_or_default())),
         disks: if metrics.disk_total_gb.is_some() { vec![disk] } else { Vec::new() },
         ..Metrics::default()
     })

@@ -1,8 +1,10 @@
 //! What relays say of themselves, and what is kept for them: pushes and credentials.
 
 use anyhow::{Context as _, Result, ensure};
+use rstest::rstest;
 use serde_json::{Value, json};
 use signalbox_schemas::{
+    api::{Listed, MachineView},
     config::{PushState, PushType},
     credential::{CredentialType, SharedCredentialRecord, StorageMode},
     id::Workspace,
@@ -89,6 +91,56 @@ async fn a_report_replaces_the_one_before() -> Result<()> {
     // What is not held any more is gone.
     relay.ask("POST", "/relay/status", Some(&status_of(&assigned.id))).await?;
     assert_eq!(kept().context("nothing is kept")?.credentials, []);
+    Ok(())
+}
+
+/// What a relay says for which an `f32` has no number.
+#[rstest]
+#[case::of_an_old_relay("status")]
+#[case::in_its_name("report")]
+#[case::of_a_relay_with_keys("heartbeat")]
+#[tokio::test]
+async fn figures_out_of_range_spoil_nobodys_list(#[case] way: &str) -> Result<()> {
+    let world = World::start_with(&["a-1"], None).await?;
+    let (bench, assigned) = (&world.bench, world.assign("m-1").await?);
+    let mut relay = world.relay(&assigned);
+    let machine = if way == "heartbeat" { "a-1" } else { "m-1" };
+    let answer = match way {
+        "status" => {
+            let report = r#"{"relayId":"x","capabilities":[],"credentials":[],"metrics":{"cpuPercent":1e39,"memoryTotalMb":1e300,"loadAvg1m":-1}}"#;
+            relay.ask("POST", "/relay/status", Some(report)).await?
+        }
+        "report" => {
+            let report = br#"{"capabilities":[],"metrics":{"cpu_percent":1e39,"memory_total_mb":1e300,"load_avg_1m":-1}}"#;
+            let path = format!("/api/v1/relays/{}/report", assigned.id);
+            bench.http.request("POST", &path, &[], report.to_vec()).await?
+        }
+        _ => {
+            let beat = r#"{"ws":"main","mid":"a-1","at":1,"relay":"1","generation":0,"authors":0,"running":0,"outbox":0,
+                "started_at":1,"facts":{},"metrics":{"cpu_percent":1e39,"cpus":1,"memory_used_bytes":0,
+                "memory_total_bytes":18446744073709551615,"swap_used_bytes":0,"swap_total_bytes":0,"load":[-1,1e300,0],
+                "uptime_secs":0}}"#;
+            bench.link.publish("hb.main.a-1", None, beat.into()).await?;
+            relay.heartbeat().await?
+        }
+    };
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let shown = eventually("its metrics", || async {
+        let machines = bench.http.json("/api/v1/machines").await?;
+        let listed = machines["items"].as_array().context("items")?;
+        let shown = listed.iter().find(|shown| shown["id"] == machine).context("the machine")?.clone();
+        ensure!(shown["metrics"].is_object(), "{shown}");
+        Ok(shown)
+    })
+    .await?;
+    assert_eq!(
+        (&shown["metrics"]["cpu_percent"], &shown["metrics"]["load"][0]),
+        (&json!(100.0), &json!(0.0))
+    );
+    assert_eq!(shown["metrics"]["memory_total_bytes"], u64::MAX);
+    // As consoles read the page: all of it, with every figure.
+    let page: Listed<MachineView> = serde_json::from_value(bench.http.json("/api/v1/machines").await?)?;
+    assert_eq!(page.items.iter().filter(|it| it.metrics.is_some()).count(), 1);
     Ok(())
 }
 

@@ -31,7 +31,10 @@ impl Row for MachineView {
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         let metrics = self.metrics.as_ref();
         let nothing = || NOTHING.to_owned();
-        let memory = metrics.and_then(|m| (m.memory_used_bytes * 100).checked_div(m.memory_total_bytes));
+        // Figures are foreign, and as large as they like.
+        let memory = metrics.and_then(|m| {
+            (u128::from(m.memory_used_bytes) * 100).checked_div(u128::from(m.memory_total_bytes))
+        });
         let system = self.facts.as_ref().map(|facts| format!("{} {}", facts.os, facts.arch));
         vec![
             clean::line(self.id.as_str()),
@@ -79,4 +82,21 @@ pub async fn machines(config: &Config, args: &args::Listing) -> Result<u8, Failu
 pub async fn commands(config: &Config, args: &args::Commands) -> Result<u8, Failure> {
     let call = Call::new(config, args.listing.json, "list the commands");
     call.list::<_, CommandSummary>(op::COMMANDS_LIST, Page::default(), Some(args.limit)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_may_say_that_its_memory_has_any_size() {
+        let machine: MachineView = serde_json::from_value(serde_json::json!({
+            "id": "a", "token": "a", "state": "online", "last_seen_at": 1, "running": 0, "pending": 0, "relay": null,
+            "facts": null, "metrics": {"cpu_percent": 1e39, "cpus": 1, "memory_used_bytes": u64::MAX,
+                "memory_total_bytes": u64::MAX, "swap_used_bytes": 0, "swap_total_bytes": 0, "load": [0, 0, 0],
+                "uptime_secs": 0},
+        }))
+        .unwrap();
+        assert_eq!(machine.cells('…')[2..4], ["100 %", "100 %"]);
+    }
 }

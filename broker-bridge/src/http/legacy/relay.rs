@@ -11,6 +11,7 @@ use signalbox_schemas::{
     credential::{CredentialMeta, CredentialType, StorageMode},
     error::ErrorCode,
     id::MachineId,
+    number,
     relay::LegacyMetrics,
 };
 
@@ -91,15 +92,25 @@ struct WireReport {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireMetrics {
+    #[serde(default, deserialize_with = "number::percent_if_any")]
     cpu_percent: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     memory_total_mb: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     memory_used_mb: Option<f64>,
+    #[serde(default, deserialize_with = "number::percent_if_any")]
     memory_percent: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     load_avg_1m: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     load_avg_5m: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     load_avg_15m: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     disk_total_gb: Option<f64>,
+    #[serde(default, deserialize_with = "number::amount_if_any")]
     disk_used_gb: Option<f64>,
+    #[serde(default, deserialize_with = "number::percent_if_any")]
     disk_percent: Option<f64>,
 }
 
