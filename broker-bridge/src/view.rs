@@ -42,7 +42,7 @@ use crate::{
     store::{StoreError, key},
 };
 
-pub use assignments::Contact;
+pub use assignments::{Contact, Enrolled};
 pub use cursor::{CursorError, Cursors};
 pub use runs::{RunPlace, RunsAsked};
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     credential::CredentialMeta,
+    heartbeat::Metrics,
     id::Workspace,
     limit, number,
     record::{Edition, is_first},
@@ -139,6 +140,37 @@ pub struct LegacyMetrics {
     pub disk_percent: Option<f64>,
 }
 
+impl From<&Metrics> for LegacyMetrics {
+    /// The same in these units, with the digits that relays of the old contract give: whole MiB, else hundredths.
+    fn from(metrics: &Metrics) -> Self {
+        const MIB: f64 = 1_048_576.0;
+        const GIB: f64 = 1_073_741_824.0;
+        let hundredths = |number: f64| Some((number * 100.0).round() / 100.0);
+        let percent = |used: f64, total: f64| hundredths(used / total * 100.0).filter(|_| total > 0.0);
+        let (used, total) = (float(metrics.memory_used_bytes), float(metrics.memory_total_bytes));
+        let root = metrics.disks.iter().find(|disk| disk.mount == "/");
+        let root = root.map(|disk| (float(disk.used_bytes), float(disk.total_bytes)));
+        let [one, five, fifteen] = metrics.load;
+        Self {
+            cpu_percent: hundredths(f64::from(metrics.cpu_percent)),
+            memory_total_mb: Some((total / MIB).round()),
+            memory_used_mb: Some((used / MIB).round()),
+            memory_percent: percent(used, total),
+            load_avg_1m: hundredths(one),
+            load_avg_5m: hundredths(five),
+            load_avg_15m: hundredths(fifteen),
+            disk_total_gb: root.and_then(|(_, total)| hundredths(total / GIB)),
+            disk_used_gb: root.and_then(|(used, _)| hundredths(used / GIB)),
+            disk_percent: root.and_then(|(used, total)| percent(used, total)),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of machines, shown with two decimals")]
+fn float(bytes: u64) -> f64 {
+    bytes as f64
+}
+
 /// Whole numbers without a point, as whoever reported them wrote them.
 #[expect(clippy::ref_option, reason = "serde's signature")]
 fn plain<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -156,6 +188,30 @@ fn plain<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heartbeat::Disk;
+
+    #[test]
+    fn metrics_of_a_relay_with_keys_are_said_in_these_units() {
+        let disk =
+            |mount: &str, used_bytes| Disk { mount: mount.to_owned(), used_bytes, total_bytes: 3 << 30 };
+        let metrics = Metrics {
+            cpu_percent: 12.3,
+            memory_used_bytes: 1_036 << 20,
+            memory_total_bytes: 24_106 << 20,
+            load: [1.944, 0.5, 0.0],
+            disks: vec![disk("/data", 0), disk("/", 1 << 30)],
+            ..Metrics::default()
+        };
+        let said = serde_json::to_value(LegacyMetrics::from(&metrics)).unwrap();
+        let expected = serde_json::json!({
+            "cpu_percent": 12.3, "memory_total_mb": 24106, "memory_used_mb": 1036, "memory_percent": 4.3,
+            "load_avg_1m": 1.94, "load_avg_5m": 0.5, "load_avg_15m": 0, "disk_total_gb": 3, "disk_used_gb": 1,
+            "disk_percent": 33.33,
+        });
+        assert_eq!(said, expected);
+        let nothing = LegacyMetrics::from(&Metrics::default());
+        assert_eq!((nothing.memory_percent, nothing.disk_total_gb), (None, None));
+    }
 
     #[test]
     fn whole_numbers_have_no_point() {

@@ -48,7 +48,7 @@ impl Told {
 /// A relay asked for something.
 pub(crate) async fn touch(api: &Api, assignment: &AssignmentRecord) {
     if api.told.is_due(&assignment.id, TELL_EVERY) {
-        let metrics = api.view().contact(&assignment.id, now_ms()).metrics;
+        let metrics = api.view().reported_metrics(&assignment.id);
         Box::pin(tell(api, assignment, metrics)).await;
     }
 }
@@ -56,7 +56,7 @@ pub(crate) async fn touch(api: &Api, assignment: &AssignmentRecord) {
 /// A relay sent a heartbeat.
 pub(crate) async fn heartbeat(api: &Api, assignment: &AssignmentRecord) {
     if api.told.is_due(&assignment.id, TELL_AT_MOST_EVERY) {
-        let metrics = api.view().contact(&assignment.id, now_ms()).metrics;
+        let metrics = api.view().reported_metrics(&assignment.id);
         Box::pin(tell(api, assignment, metrics)).await;
     }
 }
@@ -64,7 +64,7 @@ pub(crate) async fn heartbeat(api: &Api, assignment: &AssignmentRecord) {
 /// A relay reported how its machine is; absent metrics are not known any more.
 pub(crate) async fn report(api: &Api, assignment: &AssignmentRecord, metrics: Option<LegacyMetrics>) {
     // What was told a moment ago says something else.
-    let is_new = api.view().contact(&assignment.id, now_ms()).metrics != metrics;
+    let is_new = api.view().reported_metrics(&assignment.id) != metrics;
     if api.told.is_due(&assignment.id, TELL_AT_MOST_EVERY) || is_new {
         Box::pin(tell(api, assignment, metrics)).await;
     }

@@ -39,8 +39,8 @@ const MARKING: Duration = Duration::from_secs(1);
 /// Queues a push.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `invalid` for a payload that is no object, `too_large`, `not_found` for an unknown
-/// assignment, `rate_limited` when 1,000 pushes to it have no answer, `not_accepted`.
+/// `forbidden`, `not_caught_up`, `invalid` for a payload that is no object and when the assignment's relay has enrolled,
+/// `too_large`, `not_found` for an unknown assignment, `rate_limited` when 1,000 pushes to it have no answer, `not_accepted`.
 pub async fn create(
     api: &Api,
     caller: &Caller,
@@ -49,6 +49,7 @@ pub async fn create(
     caller.require(Role::Admin, MAKING)?;
     let payload = payload::to_text(&asked.payload)?;
     let assignment = assignments::known(api, &asked.assignment_id).await?;
+    check_fetched(api, MAKING, &assignment)?;
     // Two at once would both find room.
     let _turn = api.edits.of(&(table::CONFIG_PUSHES, &assignment.id)).await;
     check_room(api, MAKING, &assignment.id)?;
@@ -71,6 +72,16 @@ pub async fn create(
     let signed = signed.map_err(|error| stored_problem(MAKING, &error))?;
     let cursors = api.put_new(vec![signed]).await.map_err(|error| error.problem(MAKING))?;
     Ok((view(record), cursors))
+}
+
+/// A relay with keys asks for no pushes: what is queued for it would wait for ever.
+fn check_fetched(api: &Api, doing: &str, assignment: &AssignmentRecord) -> Result<(), Problem> {
+    let Some(machine) = api.view().enrolled_machine(assignment) else { return Ok(()) };
+    let message = format!(
+        "cannot {doing}: the relay of machine {machine} has enrolled with this assignment, and pushes to relays with keys \
+         are not built yet; change `relay.toml` on the machine instead"
+    );
+    Err(Problem::new(ErrorCode::Invalid, message))
 }
 
 fn check_room(api: &Api, doing: &str, assignment: &str) -> Result<(), Problem> {
@@ -173,11 +184,15 @@ pub async fn ack(
 /// A push that its relay was told of, or that failed, waits again.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `not_found`, `invalid` when it is applied, `rate_limited`, `not_accepted`.
+/// `forbidden`, `not_caught_up`, `not_found`, `invalid` when it is applied or its relay has enrolled, `rate_limited`,
+/// `not_accepted`.
 pub async fn retry(api: &Api, caller: &Caller, id: &str) -> Result<(ConfigPushView, Cursors), Problem> {
     let doing = "retry the push";
     caller.require(Role::Admin, doing)?;
     let push = known(api, id).await?;
+    if let Some(assignment) = api.view().assignment(&push.assignment) {
+        check_fetched(api, doing, &assignment)?;
+    }
     if push.state == PushState::Failed {
         check_room(api, doing, &push.assignment)?;
     }

@@ -1,10 +1,10 @@
-//! `relays.*`: what relays of the old contract say about themselves.
+//! `relays.*`: what the relays of assignments say about themselves.
 
 use super::{
     Api, Caller, assignments, heard, now_ms, page,
     records::{check_size, is_id},
 };
-use crate::view::Cursors;
+use crate::view::{Cursors, Enrolled};
 use signalbox_schemas::{
     api::{ListRelays, Listed, RelayView, Report, Reported},
     authors::Role,
@@ -23,6 +23,9 @@ const CREDENTIALS: usize = 1_000;
 /// Longest text of a report, bytes.
 const TEXT_BYTES: usize = 256;
 
+/// What a relay with keys can do, in the words of the old contract.
+const WITH_KEYS: [&str; 2] = ["local_cmd", "perf_metrics"];
+
 const DOING: &str = "take the relay's report";
 
 /// A page of relays, sorted by assignment; `after` is the last assignment of the page before.
@@ -34,48 +37,86 @@ pub fn list(api: &Api, caller: &Caller, args: &ListRelays) -> Result<Listed<Rela
     api.ready()?;
     let limit = page::limit(args.limit)?;
     page::check_after(args.after.as_deref(), is_id)?;
-    let can = |relay: &RelayRecord| {
-        args.capability.as_ref().is_none_or(|wanted| relay.capabilities.contains(wanted))
-    };
-    let is_behind = |relay: &RelayRecord| args.after.as_ref().is_none_or(|after| relay.assignment > *after);
-    let relays = api.view().relays().into_iter().filter(|relay| can(relay) && is_behind(relay));
-    let views = relays.filter_map(|relay| view(api, relay));
-    let views = views.filter(|view| args.online.is_none_or(|wanted| view.is_online == wanted));
+    let is_behind =
+        |assignment: &AssignmentRecord| args.after.as_ref().is_none_or(|after| assignment.id > *after);
+    let views = api.view().assignments().into_iter().filter(is_behind);
+    let views = views.filter_map(|assignment| view(api, assignment));
+    let can =
+        |view: &RelayView| args.capability.as_ref().is_none_or(|wanted| view.capabilities.contains(wanted));
+    let is_meant = |view: &RelayView| can(view) && args.online.is_none_or(|wanted| view.is_online == wanted);
+    let views = views.filter(is_meant);
     Ok(page::cut(views, limit, |view| view.assignment_id.clone()))
 }
 
 /// The relay of one assignment.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `not_found` also when the assignment's relay never reported.
+/// `forbidden`, `not_caught_up`, `not_found` also when the assignment's relay neither reported nor enrolled.
 pub async fn get(api: &Api, caller: &Caller, id: &str) -> Result<RelayView, Problem> {
     caller.require(Role::Viewer, "show a relay")?;
-    assignments::known(api, id).await?;
-    if api.view().relay(id).is_none() {
-        api.read_through(STATE).await?;
+    let assignment = assignments::known(api, id).await?;
+    if let Some(view) = view(api, assignment.clone()) {
+        return Ok(view);
     }
-    api.view().relay(id).and_then(|relay| view(api, relay)).ok_or_else(|| {
+    api.read_through(STATE).await?;
+    view(api, assignment).ok_or_else(|| {
         let message = "the relay of this assignment has not reported yet; see that it runs";
         Problem::new(ErrorCode::NotFound, message)
     })
 }
 
-/// A relay as it is shown; `None` when its assignment was removed.
-fn view(api: &Api, relay: RelayRecord) -> Option<RelayView> {
-    let assignment = api.view().assignment(&relay.assignment)?;
-    let contact = api.view().contact(&relay.assignment, now_ms());
+/// The relay of an assignment as it is shown; `None` when it never reported, and has not enrolled.
+fn view(api: &Api, assignment: AssignmentRecord) -> Option<RelayView> {
+    let reported = api.view().relay(&assignment.id);
+    let contact = api.view().contact(&assignment.id, now_ms());
+    let created_at = reported.as_ref().map(|relay| relay.created_at);
+    let said = match contact.enrolled {
+        Some(enrolled) => Said::of_enrolled(enrolled),
+        None => Said::of_report(reported?),
+    };
     Some(RelayView {
-        assignment_id: relay.assignment,
+        assignment_id: assignment.id,
         machine_id: assignment.machine_id,
-        capabilities: relay.capabilities,
-        version: relay.version,
-        hostname: relay.hostname,
-        platform: relay.platform,
+        capabilities: said.capabilities,
+        version: said.version,
+        hostname: said.hostname,
+        platform: said.platform,
         metrics: contact.metrics,
-        created_at: relay.created_at,
+        created_at: created_at.unwrap_or(said.since),
         last_heartbeat_at: contact.seen_at,
         is_online: contact.is_online,
     })
+}
+
+/// What a relay says of itself, whichever way.
+struct Said {
+    capabilities: Vec<String>,
+    version: Option<String>,
+    hostname: Option<String>,
+    platform: Option<String>,
+    /// Unix ms.
+    since: u64,
+}
+
+impl Said {
+    fn of_report(relay: RelayRecord) -> Self {
+        let RelayRecord { capabilities, version, hostname, platform, created_at: since, .. } = relay;
+        Self { capabilities, version, hostname, platform, since }
+    }
+
+    /// What it once reported without keys is no longer so.
+    fn of_enrolled(enrolled: Enrolled) -> Self {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let (version, facts) = enrolled.said.unzip();
+        let facts = facts.as_ref();
+        Self {
+            capabilities: WITH_KEYS.map(str::to_owned).to_vec(),
+            version: version.and_then(|version| given(&version)),
+            hostname: facts.and_then(|facts| given(&facts.hostname)),
+            platform: facts.and_then(|facts| given(&format!("{} {}", facts.os, facts.arch))),
+            since: enrolled.since,
+        }
+    }
 }
 
 /// The same as `report` for a caller who speaks in the name of a relay.

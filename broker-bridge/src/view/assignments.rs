@@ -7,7 +7,8 @@ use signalbox_schemas::{
     command::CommandSpec,
     config::ConfigPushRecord,
     credential::SharedCredentialRecord,
-    id::{CommandId, MachineToken, Nonce},
+    heartbeat::Facts,
+    id::{CommandId, MachineId, MachineToken, Nonce},
     record::{AssignmentRecord, table},
     relay::{LegacyMetrics, RelayRecord},
     run::{RunFacts, RunState},
@@ -30,6 +31,17 @@ pub struct Contact {
     pub is_online: bool,
     /// How its machine was.
     pub metrics: Option<LegacyMetrics>,
+    /// The relay with keys that stands for it since it was enrolled, unless one without keys was heard later.
+    pub enrolled: Option<Enrolled>,
+}
+
+/// A relay that has enrolled with an assignment's key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Enrolled {
+    /// Since when, Unix ms.
+    pub since: u64,
+    /// Its version and its machine, as it says itself; `None` = not heard since the broker forgot.
+    pub said: Option<(String, Facts)>,
 }
 
 /// Where a run of an open command stands.
@@ -76,11 +88,38 @@ impl View {
         let enrolled = machine.filter(|machine| machine.record.enrolled_by.as_deref() == Some(assignment));
         let beat = enrolled.and_then(|machine| machine.beat.as_ref());
         let seen_at = heard.map(|heard| heard.seen_at).max(beat.map(|beat| beat.seen_at));
-        Contact {
-            seen_at,
-            is_online: Liveness::of(seen_at.map(|at| now_ms.saturating_sub(at))) != Liveness::Offline,
-            metrics: heard.and_then(|heard| heard.metrics.clone()),
-        }
+        let is_online =
+            |at: Option<u64>| Liveness::of(at.map(|at| now_ms.saturating_sub(at))) != Liveness::Offline;
+        // What a bridge said of the machine before that is no word of the relay with keys.
+        let own = beat.filter(|beat| beat.beat.legacy.is_none());
+        let own_at = own.map(|own| own.seen_at);
+        let enrolled = enrolled.filter(|machine| {
+            let since = own_at.unwrap_or_default().max(machine.record.enrolled_at);
+            is_online(own_at) || heard.is_none_or(|heard| heard.seen_at <= since)
+        });
+        let metrics = match enrolled {
+            Some(_) => own.and_then(|own| own.beat.metrics.as_ref()).map(LegacyMetrics::from),
+            None => heard.and_then(|heard| heard.metrics.clone()),
+        };
+        let enrolled = enrolled.map(|machine| Enrolled {
+            since: machine.record.enrolled_at,
+            said: own.map(|own| (own.beat.relay.clone(), own.beat.facts.clone())),
+        });
+        Contact { seen_at, is_online: is_online(seen_at), metrics, enrolled }
+    }
+
+    /// What the relay without keys of an assignment last reported of its machine.
+    pub(crate) fn reported_metrics(&self, assignment: &str) -> Option<LegacyMetrics> {
+        self.shared.memory().assignments.heard.get(assignment).and_then(|heard| heard.metrics.clone())
+    }
+
+    /// The machine of an assignment whose relay has enrolled with it and takes its work itself: nobody asks with its API
+    /// key any more.
+    pub(crate) fn enrolled_machine(&self, assignment: &AssignmentRecord) -> Option<MachineId> {
+        let memory = self.shared.memory();
+        let machine = &memory.machine(assignment.machine_id.as_str())?.record;
+        let is_its = machine.enrolled_by.as_ref() == Some(&assignment.id);
+        (is_its && !machine.takes_legacy()).then(|| machine.id.clone())
     }
 
     /// What an assignment's relay last said about itself.

@@ -1,5 +1,7 @@
 //! What relays say of themselves, and what is kept for them: pushes and credentials.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -7,7 +9,10 @@ use signalbox_schemas::{
     api::{Listed, MachineView},
     config::{PushState, PushType},
     credential::{CredentialType, SharedCredentialRecord, StorageMode},
-    id::Workspace,
+    heartbeat::{Facts, Heartbeat, Metrics},
+    id::{MachineId, Workspace},
+    record::{MachineRecord, RelayKeys},
+    signed::PublicKey,
 };
 use signalbox_testkit::{eventually, old_relay::status_of};
 
@@ -141,6 +146,166 @@ async fn figures_out_of_range_spoil_nobodys_list(#[case] way: &str) -> Result<()
     // As consoles read the page: all of it, with every figure.
     let page: Listed<MachineView> = serde_json::from_value(bench.http.json("/api/v1/machines").await?)?;
     assert_eq!(page.items.iter().filter(|it| it.metrics.is_some()).count(), 1);
+    Ok(())
+}
+
+/// Says so of a relay with keys: its heartbeat, with these metrics.
+async fn beat(world: &World, machine: &str, metrics: Option<Metrics>) -> Result<()> {
+    let facts = Facts {
+        hostname: "native".to_owned(),
+        os: "Debian 12.11".to_owned(),
+        arch: "x86_64".to_owned(),
+        ..Facts::default()
+    };
+    let beat = Heartbeat {
+        ws: Workspace::main(),
+        mid: MachineId::new(machine)?.token(),
+        at: now_ms(),
+        relay: "0.9".to_owned(),
+        generation: 0,
+        authors: 0,
+        running: 0,
+        outbox: 0,
+        started_at: 1,
+        counters: BTreeMap::new(),
+        facts,
+        metrics,
+        legacy: None,
+    };
+    let body = serde_json::to_vec(&beat)?;
+    world.bench.link.publish(&format!("hb.main.{machine}"), None, body.into()).await?;
+    Ok(())
+}
+
+/// As a relay of this assignment does when it makes keys of its own.
+async fn enrol(world: &World, machine: &str, assigned: &Assigned) -> Result<()> {
+    let key: PublicKey = nkeys::KeyPair::new_user().public_key().parse()?;
+    let keys = RelayKeys { login_key: key.clone(), signing_key: key };
+    let edit = |record: MachineRecord| MachineRecord {
+        enrolled_by: Some(assigned.id.clone()),
+        enrolled_at: now_ms(),
+        ..record.with_keys(Some(keys.clone()))
+    };
+    world.edit_machine(machine, edit).await
+}
+
+#[tokio::test]
+async fn a_relay_that_has_enrolled_is_shown_as_it_is_now() -> Result<()> {
+    let world = World::start().await?;
+    let http = &world.bench.http;
+    let (former, new) = (world.assign("m-1").await?, world.assign("m-2").await?);
+    let mut relay = world.relay(&former);
+    assert_eq!(relay.status(&former.id).await?.status, 200);
+    let show = async |assigned: &Assigned| http.json(&format!("/api/v1/relays/{}", assigned.id)).await;
+    assert_eq!(show(&former).await?["metrics"]["cpu_percent"], 17.52);
+    assert_eq!(http.get(&format!("/api/v1/relays/{}", new.id)).await?.status, 404);
+
+    enrol(&world, "m-1", &former).await?;
+    enrol(&world, "m-2", &new).await?;
+    let unheard = show(&new).await?;
+    assert_eq!(unheard["capabilities"], json!(["local_cmd", "perf_metrics"]), "{unheard}");
+    for member in ["metrics", "version", "hostname", "platform", "last_heartbeat_at"] {
+        assert_eq!(unheard[member], Value::Null, "{member}");
+    }
+    let metrics = Metrics { cpu_percent: 7.5, memory_total_bytes: 1 << 30, ..Metrics::default() };
+    beat(&world, "m-1", Some(metrics.clone())).await?;
+    beat(&world, "m-2", Some(metrics)).await?;
+    for assigned in [&former, &new] {
+        let shown = eventually("its own words", || async {
+            let shown = show(assigned).await?;
+            ensure!(shown["version"] == "0.9" && shown["is_online"] == true, "{shown}");
+            Ok(shown)
+        })
+        .await?;
+        assert_eq!(
+            (&shown["metrics"]["cpu_percent"], &shown["metrics"]["memory_total_mb"]),
+            (&json!(7.5), &json!(1024))
+        );
+        assert_eq!(
+            (&shown["hostname"], &shown["platform"]),
+            (&json!("native"), &json!("Debian 12.11 x86_64"))
+        );
+        assert!(shown["created_at"].as_u64() > Some(1), "{shown}");
+    }
+    let listed = async |query: &str| {
+        let page = http.json(&format!("/api/v1/relays{query}")).await?;
+        let ids = page["items"].as_array().context("items")?.iter();
+        Ok::<_, anyhow::Error>(ids.map(|it| it["assignment_id"].clone()).collect::<Vec<_>>())
+    };
+    let both = [json!(former.id), json!(new.id)];
+    for query in ["", "?capability=local_cmd", "?online=true"] {
+        assert_eq!(listed(query).await?, both, "{query}");
+    }
+    assert_eq!(listed("?capability=ssh").await?, Vec::<Value>::new(), "what it once could");
+    // What an application says in its name brings nothing old back, and what is not known any more is not shown.
+    world.relay(&new).heartbeat().await?;
+    assert_eq!(show(&new).await?["metrics"]["cpu_percent"], 7.5);
+    beat(&world, "m-1", None).await?;
+    eventually("no metrics", || async {
+        let shown = show(&former).await?;
+        ensure!(shown["metrics"].is_null() && shown["version"] == "0.9", "{shown}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn nothing_is_pushed_to_a_relay_that_asks_no_more() -> Result<()> {
+    let world = World::start().await?;
+    let (http, own) = (&world.bench.http, world.assign("m-1").await?);
+    let body =
+        json!({"assignment_id": own.id, "push_type": "metrics_interval", "payload": {"intervalMs": 5000}});
+    let push = async || http.post("/api/v1/config-pushes", &body).await;
+    let before = push().await?;
+    assert_eq!(before.status, 201, "{}", before.text());
+    let id = before.json()?["id"].as_str().context("id")?.to_owned();
+    enrol(&world, "m-1", &own).await?;
+    let again = http.post(&format!("/api/v1/config-pushes/{id}/retry"), &json!({})).await?;
+    for (refused, doing) in [(push().await?, "queue"), (again, "retry")] {
+        let problem = refused.json()?;
+        assert_eq!((refused.status, &problem["code"]), (422, &json!("invalid")), "{problem}");
+        let why = format!(
+            "cannot {doing} the push: the relay of machine m-1 has enrolled with this assignment, and pushes to relays with keys are not built yet; change `relay.toml` on the machine instead"
+        );
+        assert_eq!(problem["detail"], json!(why));
+    }
+    // Where old relays may go on, one of them may ask.
+    world.edit_machine("m-1", |record| MachineRecord { allow_legacy: true, ..record }).await?;
+    assert_eq!(push().await?.status, 201);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_later_sign_of_life_is_a_later_one() -> Result<()> {
+    let world = World::start().await?;
+    let own = world.assign("m-1").await?;
+    let mut relay = world.relay(&own);
+    let seen = async || {
+        let view = world.bench.http.json(&format!("/api/v1/relays/{}", own.id)).await?;
+        let contact = world.bench.view.contact(&own.id, now_ms()).seen_at;
+        ensure!(view["last_heartbeat_at"].as_u64() == contact, "{view}");
+        contact.context("not seen")
+    };
+    relay.status(&own.id).await?;
+    let mut last = seen().await?;
+    for way in ["heartbeat", "report"] {
+        // Told at most once a second.
+        eventually(way, || async {
+            let mut relay = world.relay(&own);
+            match way {
+                "heartbeat" => relay.heartbeat().await?,
+                _ => relay.status(&own.id).await?,
+            };
+            let now = seen().await?;
+            ensure!(now >= last + 1_000, "{now} after {last}");
+            Ok(())
+        })
+        .await?;
+        let now = seen().await?;
+        // Any request would do after ten.
+        assert!(now - last < 9_000, "{way}: {now} after {last}");
+        last = now;
+    }
     Ok(())
 }
 
