@@ -19,7 +19,8 @@ use bench::Bench;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use signalbox_schemas::{
-    credential::SharedCredentialRecord, id::CommandId, record::table, signed::Signed, stream::STATE,
+    api::op, config::ConfigPushRecord, credential::SharedCredentialRecord, id::CommandId, record::table,
+    signed::Signed, stream::STATE,
 };
 use signalbox_testkit::{
     eventually,
@@ -336,6 +337,35 @@ async fn a_push_goes_from_pending_to_its_answer_and_back() -> Result<()> {
     );
     assert_eq!(show(&bench, "/config-pushes?limit=1").await?["next"], ids[0]);
     assert_eq!(listed(&bench, &format!("/config-pushes?after={push}"), "id").await?, ids[1..]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_credential_that_is_pushed_is_shown_to_nobody_and_goes_with_its_assignment() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let id = assign(&bench, "old", "one").await?;
+    let body = json!({"assignment_id": id, "push_type": "credential",
+        "payload": {"name": "n", "credentialType": "password", "encryptedValue": "iv:tag:sealed", "updatedAt": 1}});
+    let made = post(&bench, "/config-pushes", &body, 201).await?;
+    let push = text(&made, "id")?;
+    let shown = json!({"name": "n", "credentialType": "password", "encryptedValue": "", "updatedAt": 1});
+    assert_eq!(made["payload"], shown);
+    assert_eq!(show(&bench, &format!("/config-pushes/{push}")).await?["payload"], shown);
+    assert_eq!(listed(&bench, "/config-pushes", "payload").await?, std::slice::from_ref(&shown));
+    assert_eq!(
+        bench.console("viewer").await?.read(op::PUSHES_GET, &json!({"id": push})).await??["payload"],
+        shown
+    );
+    // Its relay gets it whole.
+    let stored = async || {
+        let subject = format!("$KV.state.main.{}.{push}", table::CONFIG_PUSHES);
+        let last = bench.link.last(STATE, &subject).await?.context("the last edition")?;
+        Ok::<_, anyhow::Error>(Signed::<ConfigPushRecord>::from_json(&last.payload)?.peek()?)
+    };
+    assert!(stored().await?.payload.contains("iv:tag:sealed"));
+    ask(&bench, "DELETE", &format!("/assignments/{id}?cascade=true"), &Value::Null, 200).await?;
+    let gone = stored().await?;
+    assert_eq!((gone.payload.as_str(), gone.removed_at.is_some()), ("", true));
     Ok(())
 }
 

@@ -101,7 +101,7 @@ pub struct ConfigPushRecord {
     /// When its relay answered, Unix ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked_at: Option<u64>,
-    /// When it was removed together with its assignment, Unix ms.
+    /// When it was removed together with its assignment, Unix ms; its payload is gone from this edition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<u64>,
     /// Grows with each edition, so that an older one that is published again changes nothing.

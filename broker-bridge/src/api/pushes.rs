@@ -214,7 +214,7 @@ fn view(push: ConfigPushRecord) -> ConfigPushView {
         id: push.id,
         assignment_id: push.assignment,
         push_type: push.push_type,
-        payload: payload::from_text(push.payload),
+        payload: payload::shown(push.push_type, push.payload),
         state: push.state,
         error: push.error,
         created_by: push.created_by,

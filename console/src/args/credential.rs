@@ -76,7 +76,7 @@ pub enum SharedAction {
     },
     /// Shows one, without its value.
     Show(SharedId),
-    /// Removes one, with its value.
+    /// Removes one: no relay gets it any more. Earlier editions of it, sealed as it is, stay with the broker for a while.
     Remove(SharedId),
 }
 

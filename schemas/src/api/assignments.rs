@@ -334,7 +334,7 @@ pub struct ConfigPushView {
     pub assignment_id: String,
     /// What it changes.
     pub push_type: PushType,
-    /// The document.
+    /// The document; of a credential without its value, which is blank.
     pub payload: Value,
     /// How far it came.
     pub state: PushState,

@@ -171,7 +171,8 @@ impl Beside {
             .map(async |shared| api.edit(DOING, table::SHARED_CREDENTIALS, &shared, take_out).await);
         let remove_push = |stands: Option<ConfigPushRecord>| {
             let push = stands?;
-            Some(ConfigPushRecord { removed_at: push.removed_at.or(Some(now)), ..push })
+            let payload = String::new();
+            Some(ConfigPushRecord { payload, removed_at: push.removed_at.or(Some(now)), ..push })
         };
         let pushes = stream::iter(self.pushes)
             .map(async |push| api.edit(DOING, table::CONFIG_PUSHES, &push, remove_push).await);

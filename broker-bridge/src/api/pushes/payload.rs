@@ -5,7 +5,10 @@ use std::io::{self, Write};
 
 use serde::Serialize as _;
 use serde_json::{Serializer, Value, ser::Formatter};
-use signalbox_schemas::error::{ErrorCode, Problem};
+use signalbox_schemas::{
+    config::PushType,
+    error::{ErrorCode, Problem},
+};
 
 use super::MAKING;
 
@@ -32,8 +35,27 @@ pub(super) fn to_text(payload: &Value) -> Result<String, Problem> {
     Ok(text)
 }
 
+/// Members of a credential that are shown: what it is, and not its value, whatever that is called.
+const SHOWN: [&str; 4] = ["name", "credentialType", "targetHost", "updatedAt"];
+
+/// The document as it is shown to whoever may look: of a credential everything but what it is, blank. Only its relay gets
+/// the value.
+pub(super) fn shown(push_type: PushType, text: String) -> Value {
+    let mut payload = from_text(text);
+    if push_type != PushType::Credential {
+        return payload;
+    }
+    let blank = || Value::String(String::new());
+    let Value::Object(members) = &mut payload else { return blank() };
+    members
+        .iter_mut()
+        .filter(|(name, _)| !SHOWN.contains(&name.as_str()))
+        .for_each(|(_, value)| *value = blank());
+    payload
+}
+
 /// The document that a text is. One that another version wrote, and that is none, is shown as text.
-pub(super) fn from_text(text: String) -> Value {
+fn from_text(text: String) -> Value {
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
@@ -112,6 +134,18 @@ mod tests {
         let given = r#"{"z":1,"a":{"y":[true,null,"ü\n"],"b":2.50},"m":{}}"#;
         let written = r#"{"z":1,"a":{"y":[true,null,"ü\n"],"b":2.5},"m":{}}"#;
         assert_eq!(to_text(&serde_json::from_str(given).unwrap()).unwrap(), written);
+    }
+
+    #[test]
+    fn of_a_credential_all_is_shown_but_its_value() {
+        let text = r#"{"name":"n","credentialType":"password","encryptedValue":"sealed","other":{"a":"sealed"},"updatedAt":1}"#;
+        let shown_text = |push_type| shown(push_type, text.to_owned()).to_string();
+        assert_eq!(
+            shown_text(PushType::Credential),
+            r#"{"name":"n","credentialType":"password","encryptedValue":"","other":"","updatedAt":1}"#
+        );
+        assert_eq!(shown_text(PushType::SshTargets), text);
+        assert_eq!(shown(PushType::Credential, "sealed".to_owned()), "");
     }
 
     #[rstest]
