@@ -5,6 +5,7 @@
 //! [`Request`]s; those that only read are the bare arguments.
 
 mod assignments;
+mod whole;
 
 use std::collections::BTreeMap;
 

@@ -39,6 +39,14 @@ fn of_relays_and_credentials() -> Vec<Row> {
         ("POST", "/relays/ID/report", json!({}), 422),
         ("POST", "/relays/ID/report", json!({"capabilities": ["x".repeat(65)]}), 422),
         ("POST", "/relays/ID/report", json!({"capabilities": [], "metrics": {"cpu_percent": "much"}}), 422),
+        ("POST", "/relays/ID/report", json!({"capabilities": [], "metrics": {"cpuPercent": 5}}), 422),
+        (
+            "POST",
+            "/relays/ID/report",
+            json!({"capabilities": [], "credentials": [{"credential_name": "a", "credential_type": "password",
+                "storage_mode": "shared", "last_updated_at": 1, "value": "x"}]}),
+            422,
+        ),
         ("GET", "/relays/NOBODY/credentials", Value::Null, 404),
         ("GET", "/credentials", Value::Null, 422),
         ("GET", "/credentials?target_host=h&after=x", Value::Null, 422),
@@ -161,6 +169,21 @@ async fn every_refusal_has_its_status_and_its_code() -> Result<()> {
     let problem = ask(&bench, "POST", "/config-pushes", &unknown, 422).await?.json()?;
     for known in ["credential", "ssh_targets", "allowed_commands", "metrics_interval"] {
         assert!(text(&problem, "detail")?.contains(known), "{problem}");
+    }
+    for path in ["/commands", "/exec"] {
+        let half =
+            json!({"machine_id": "a-1", "command": "true", "target_type": "ssh", "target_username": "ops"});
+        let mut empty = half.clone();
+        empty["target_host"] = json!("");
+        for body in [half, empty] {
+            let problem = ask(&bench, "POST", path, &body, 422).await?.json()?;
+            let why = "cannot submit the command: an SSH target requires target_host and target_username";
+            assert_eq!(
+                (text(&problem, "code")?, text(&problem, "detail")?),
+                ("invalid", why),
+                "{path} {body}"
+            );
+        }
     }
     let gone = ask(&bench, "GET", &format!("/assignments/{NOBODY}"), &Value::Null, 404).await?;
     assert_eq!(gone.json()?["detail"], "Relay assignment not found");

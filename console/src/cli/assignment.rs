@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize as _, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use signalbox_schemas::{
     api::{
         AssignmentView, ById, ListAssignments, ListRelays, NewAssignment, RelayView, RemoveAssignment,
@@ -249,38 +248,13 @@ pub async fn relay(config: &Config, args: Relay) -> Result<u8, Failure> {
     }
 }
 
-/// A report as it was written, for one relay. What would not be kept of it is refused: a mistyped metric must not be lost
-/// without a word.
+/// A report as it was written, for one relay. What would not be kept of it is refused.
 fn read_report(text: &str, id: &str) -> Result<Report, Failure> {
     let wrong =
         |why: &str| Failure::new(exit::USAGE, format!("cannot read the report: {}", clean::line(why)));
-    let given: Value = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
-    let report = Report::deserialize(&given).map_err(|error| wrong(&error.to_string()))?;
-    let kept = serde_json::to_value(&report).map_err(|error| wrong(&error.to_string()))?;
-    if let Some(name) = unknown(&given, &kept) {
-        return Err(wrong(&format!("unknown field `{name}`")));
-    }
+    let report: Report = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
     if !report.id.is_empty() && report.id != id {
         return Err(wrong("its `id` is another relay's; leave it out"));
     }
     Ok(Report { id: id.to_owned(), ..report })
-}
-
-/// The first member of a document, at any depth, that is not in what was made of it; `null` is as good as absent.
-fn unknown<'a>(given: &'a Value, kept: &Value) -> Option<&'a str> {
-    match (given, kept) {
-        (Value::Object(given), Value::Object(kept)) => {
-            given.iter().filter(|(_, value)| !value.is_null()).find_map(|(name, value)| {
-                match kept.get(name) {
-                    Some(kept) => unknown(value, kept),
-                    // An empty text stands for one that is left out.
-                    None => (value != "").then_some(name),
-                }
-            })
-        }
-        (Value::Array(given), Value::Array(kept)) => {
-            given.iter().zip(kept).find_map(|(given, kept)| unknown(given, kept))
-        }
-        _ => None,
-    }
 }

@@ -12,6 +12,8 @@ use crate::{
     run::RunState,
 };
 
+use super::whole::whole;
+
 /// A wish for an assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,7 +121,7 @@ pub struct Report {
     /// What it can do.
     pub capabilities: Vec<String>,
     /// How its machine is; absent: not known, also if it was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub metrics: Option<LegacyMetrics>,
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,7 +133,7 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// Credentials it holds; absent: as before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub credentials: Option<Vec<CredentialMeta>>,
 }
 
