@@ -23,7 +23,7 @@ use signalbox_schemas::{
     limit::BROKER_PAYLOAD_BYTES,
     output::OutputStream,
     record::{MachineRecord, OperatorRecord},
-    run::{Exit, InlineOutput, RunState},
+    run::{Exit, InlineOutput, RunState, Via},
     selector::Selector,
     signed::{PublicKey, Signed},
     stream,
@@ -527,6 +527,9 @@ impl View {
             group_dead: exit.map(|exit| exit.group_dead),
             stdout: exit.map_or(out, |exit| (&exit.stdout).into()),
             stderr: exit.map_or(err, |exit| (&exit.stderr).into()),
+            claimed_by: row.facts.via().map(|Via::Legacy(assignment)| assignment.clone()),
+            claimed_at: row.facts.claim().map(|(_, at)| at),
+            ended_at: row.settled_at,
         })
     }
 

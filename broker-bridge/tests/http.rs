@@ -525,6 +525,34 @@ async fn output_is_raw_bytes_at_true_offsets() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_run_that_has_said_nothing_has_output_of_no_length() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let id = bench.submit("all").await?;
+    let is_empty = async |what: &str| {
+        for stream in ["stdout", "stderr"] {
+            let answer =
+                bench.http.get(&format!("{COMMANDS}/{id}/output?machine=a-1&stream={stream}")).await?;
+            ensure!(answer.status == 200 && answer.body.is_empty(), "{what}: {answer:?}");
+            ensure!(answer.header("signalbox-total") == Some("0"), "{what}: {answer:?}");
+            ensure!(answer.header("signalbox-truncated") == Some("false"), "{what}: {answer:?}");
+            ensure!(answer.header("signalbox-next-offset").is_none(), "{what}: {answer:?}");
+        }
+        let wait = bench.http.get(&format!("{COMMANDS}/{id}/wait?timeout_ms=0")).await?;
+        ensure!(wait.status == 202, "{what}: {wait:?}");
+        Ok::<_, anyhow::Error>(())
+    };
+    is_empty("pending").await?;
+    bench.relay("a-1")?.claim(id).await?;
+    eventually("the claim is read", || async {
+        let command = bench.http.json(&format!("{COMMANDS}/{id}")).await?;
+        ensure!(command["counts"] == json!({"executing": 1}), "{command}");
+        Ok(())
+    })
+    .await?;
+    is_empty("claimed").await
+}
+
+#[tokio::test]
 async fn output_is_read_to_its_end_whatever_its_size() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let id = bench.submit("all").await?;

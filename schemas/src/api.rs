@@ -404,6 +404,15 @@ pub struct RunView {
     pub stdout: OutputView,
     /// Standard error, likewise.
     pub stderr: OutputView,
+    /// The assignment in whose name it was claimed; absent when nobody has, or the machine's own relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
+    /// When it was claimed, Unix ms by the broker's clock; absent when it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_at: Option<u64>,
+    /// When it settled as it is, Unix ms by the broker's clock; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<u64>,
 }
 
 /// A run with its command, as lists of runs show it.

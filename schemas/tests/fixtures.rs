@@ -179,6 +179,9 @@ fn run_view() -> RunView {
         group_dead: Some(true),
         stdout: OutputView::from(&StreamSummary::empty()),
         stderr: OutputView::default(),
+        claimed_by: None,
+        claimed_at: None,
+        ended_at: None,
     }
 }
 

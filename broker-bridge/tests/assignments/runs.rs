@@ -113,11 +113,7 @@ async fn runs_are_listed_by_machine_and_state() -> Result<()> {
 
 /// Plays the relay of `a-1` for the next command: takes it and ends it with this output.
 async fn play(bench: &Bench, stdout: &[u8]) -> Result<()> {
-    let cid: CommandId = eventually("a command waits", || async {
-        let waiting = listed(bench, "/runs?state=pending", "command").await?;
-        Ok(text(waiting.first().context("none waits")?, "id")?.parse()?)
-    })
-    .await?;
+    let cid = waiting(bench).await?;
     let relay = bench.relay("a-1")?;
     relay.claim(cid).await?;
     relay.exit_inline(cid, stdout).await
@@ -156,6 +152,104 @@ async fn a_command_is_answered_with_its_end_and_its_output() -> Result<()> {
     let life =
         command["expires_at"].as_u64().zip(command["created_at"].as_u64()).map(|(end, start)| end - start);
     assert_eq!(life, Some(20_000));
+    Ok(())
+}
+
+/// The next command that waits.
+async fn waiting(bench: &Bench) -> Result<CommandId> {
+    eventually("a command waits", || async {
+        let waiting = listed(bench, "/runs?state=pending", "command").await?;
+        Ok(text(waiting.first().context("none waits")?, "id")?.parse()?)
+    })
+    .await
+}
+
+/// `POST /exec` on a machine whose relay, of this assignment, ends it like that.
+async fn ended_by_an_old_relay(bench: &Bench, machine: &str, id: &str, end: &Value) -> Result<Value> {
+    let body = json!({"machine_id": machine, "command": "true", "wait_ms": 20_000});
+    let playing = async {
+        let cid = waiting(bench).await?;
+        let claim = json!({"assignment_id": id});
+        let claimed = post(bench, &format!("/commands/{cid}/claim"), &claim, 200).await?;
+        ensure!(claimed == json!({"claimed": true}), "{claimed}");
+        let mut end = end.clone();
+        end["assignment_id"] = id.into();
+        let accepted = post(bench, &format!("/commands/{cid}/complete"), &end, 200).await?;
+        ensure!(accepted == json!({"accepted": true}), "{accepted}");
+        Ok(())
+    };
+    let (done, played) = tokio::join!(post(bench, "/exec", &body, 200), playing);
+    played?;
+    done
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_answered_with_why() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let id = assign(&bench, "old", "one").await?;
+    let end = json!({"success": false, "exit_code": 127, "stderr": "why"});
+    let done = ended_by_an_old_relay(&bench, "old", &id, &end).await?;
+    for (member, expected) in [
+        ("settled", json!(true)),
+        ("state", json!("failed")),
+        ("exit_code", json!(127)),
+        ("output", json!("")),
+        ("stderr_output", json!("why")),
+        ("error", Value::Null),
+        ("claimed_by", json!(id)),
+    ] {
+        assert_eq!(done[member], expected, "{member}: {done}");
+    }
+    let moments = ["claimed_at", "ended_at"].map(|member| done[member].as_u64());
+    assert!(moments[0].is_some() && moments[0] <= moments[1], "{done}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_took_too_long_is_answered_with_its_relays_words_or_ours() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let id = assign(&bench, "old", "one").await?;
+    let end = json!({"success": false, "exit_code": -1, "error": "Command timed out"});
+    let told = ended_by_an_old_relay(&bench, "old", &id, &end).await?;
+    let body = json!({"machine_id": "a-1", "command": "true", "wait_ms": 20_000});
+    let playing = async {
+        let cid = waiting(&bench).await?;
+        let relay = bench.relay("a-1")?;
+        relay.claim(cid).await?;
+        relay.time_out(cid).await
+    };
+    let (silent, played) = tokio::join!(post(&bench, "/exec", &body, 200), playing);
+    played?;
+    let silent = silent?;
+    for (done, words) in [(&told, "Command timed out"), (&silent, "Command execution timed out on relay")] {
+        assert_eq!((&done["settled"], &done["state"]), (&json!(true), &json!("timeout")), "{done}");
+        assert_eq!(done["error"], json!({"code": "timeout", "message": words}), "{done}");
+        assert!(done["claimed_at"].is_u64() && done["ended_at"].is_u64(), "{done}");
+    }
+    assert!(silent.get("claimed_by").is_none(), "its own relay has it: {silent}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn everything_that_is_asked_for_stands_in_the_command() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let asked = json!({"machine_id": "a-1", "command": "uptime", "wait_ms": 0, "timeout_ms": 1_234, "max_output": 77,
+        "target_type": "ssh", "target_host": "db-1", "target_port": 2222, "target_username": "ops",
+        "created_by": "ann"});
+    let done = post(&bench, "/exec", &asked, 200).await?;
+    let stored = bench.link.last_from_leader("CMD", &format!("cmd.main.{}.spec", text(&done, "id")?)).await?;
+    let spec: Value = serde_json::from_slice(&stored.context("no spec is stored")?.payload)?;
+    for (member, expected) in [
+        ("command", json!("uptime")),
+        ("timeout_ms", json!(1_234)),
+        ("max_output", json!(77)),
+        ("created_by", json!("ann")),
+        ("target", json!({"ssh": {"host": "db-1", "port": 2222, "username": "ops"}})),
+        ("crit", json!(["target"])),
+        ("by", json!("token:admin")),
+    ] {
+        assert_eq!(spec[member], expected, "{member}: {spec}");
+    }
     Ok(())
 }
 
@@ -224,11 +318,7 @@ async fn long_output_is_cut_and_said_to_be() -> Result<()> {
     let body = json!({"machine_id": "a-1", "command": "true", "wait_ms": 20_000});
     let long = 1024 * 1024 + 1;
     let playing = async {
-        let cid: CommandId = eventually("a command waits", || async {
-            let waiting = listed(&bench, "/runs?state=pending", "command").await?;
-            Ok(text(waiting.first().context("none waits")?, "id")?.parse()?)
-        })
-        .await?;
+        let cid = waiting(&bench).await?;
         let relay = bench.relay("a-1")?;
         relay.claim(cid).await?;
         let whole = vec![b'x'; long];

@@ -323,13 +323,23 @@ impl Relay<'_> {
         self.exit_with(cid, stdout, Some(inline)).await
     }
 
+    /// Ends it since its time was over, and says no more.
+    pub(crate) async fn time_out(&self, cid: CommandId) -> Result<()> {
+        let exit = self.exit_of(cid, StreamSummary::empty(), None);
+        self.fact(cid, FactKind::Exit, &Exit { state: ExitState::Timeout, exit_code: None, ..exit }).await
+    }
+
     async fn exit_with(
         &self,
         cid: CommandId,
         stdout: StreamSummary,
         inline: Option<InlineOutput>,
     ) -> Result<()> {
-        let exit = Exit {
+        self.fact(cid, FactKind::Exit, &self.exit_of(cid, stdout, inline)).await
+    }
+
+    fn exit_of(&self, cid: CommandId, stdout: StreamSummary, inline: Option<InlineOutput>) -> Exit {
+        Exit {
             ws: Workspace::main(),
             mid: self.id.token(),
             cid,
@@ -346,8 +356,7 @@ impl Relay<'_> {
             stderr: StreamSummary::empty(),
             inline,
             via: None,
-        };
-        self.fact(cid, FactKind::Exit, &exit).await
+        }
     }
 }
 

@@ -65,6 +65,11 @@ async fn a_command_for_a_host_behind_the_machine_has_its_members() -> Result<()>
         let (status, won) = said(&relay.claim(&id).await?)?;
         let command = members.trim_end_matches(r#","createdAt":"#);
         assert_eq!((status, won), (200, format!(r#"{{"success":true,"command":{command}}}}}"#)));
+        let output = format!("up since {expected}\n");
+        assert_eq!(said(&relay.result(&id, 0, &output).await?)?, says(200, r#"{"success":true}"#));
+        let run = world.run(&id, "m-1").await?;
+        assert_eq!((&run["state"], &run["exit_code"]), (&json!("completed"), &json!(0)), "{run}");
+        assert_eq!(world.bench.http.output(&id, "m-1", "stdout").await?, output.as_bytes());
     }
     for wrong in [json!({"target_type": "ssh"}), json!({"target_type": "ssh", "target_host": "db-1"})] {
         let mut body = wrong;

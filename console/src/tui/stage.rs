@@ -270,6 +270,9 @@ pub(super) fn run(machine: u32, state: RunState) -> RunView {
         group_dead: ended.then_some(true),
         stdout: OutputView::default(),
         stderr: OutputView::default(),
+        claimed_by: None,
+        claimed_at: None,
+        ended_at: None,
     }
 }
 
