@@ -20,6 +20,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use signalbox_schemas::id::{Nonce, Sha256};
 
 pub(crate) use ledger::{ChunkRecord, Entry, KeeperMark, Ledger, Progress, RecordState, Report};
@@ -152,6 +156,25 @@ impl Journal {
         self.is_dirty = true;
         self.ledger.apply(entry);
         Ok(())
+    }
+
+    /// Keeps room on the disk for so many more bytes; where the file system cannot promise it, it is there at this moment.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`]: it is not there.
+    pub(crate) fn make_room(&mut self, bytes: usize) -> Result<(), JournalError> {
+        let made = match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, bytes as u64) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.try_room(bytes),
+            made => made.map_err(io::Error::from),
+        };
+        made.map_err(|source| JournalError::Write { path: self.path.clone(), source })
+    }
+
+    /// Writes so many bytes and takes them back. The reader passes over them, should this process be killed in between.
+    fn try_room(&mut self, bytes: usize) -> io::Result<()> {
+        let written = (&self.file).write_all(&b"\n".repeat(bytes));
+        self.is_torn = self.file.set_len(self.length).is_err();
+        written
     }
 
     /// Forgets ids that nobody can offer any more.

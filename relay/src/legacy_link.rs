@@ -13,7 +13,8 @@
 //! | `startup` | until the center knows this relay |
 //! | `kept` | what the journal keeps of a command |
 //! | `worker` | the loop that owns everything |
-//! | `pull`, `runs`, `results`, `signs`, `config` | its parts: commands, the keeper, results, signs of life, settings |
+//! | `pull`, `runs`, `results`, `signs`, `config` | its parts: commands, their runs, results, signs of life, settings |
+//! | `keeping`, `notes` | the keeper, the journal |
 //!
 //! What must survive is in the store's folder `http`, apart from what an enrolled relay keeps there: a journal, a keeper of
 //! its own, the spool, and what the center set.
@@ -21,7 +22,9 @@
 mod body;
 mod config;
 pub(crate) mod http;
+mod keeping;
 mod kept;
+mod notes;
 mod pull;
 mod results;
 mod runs;

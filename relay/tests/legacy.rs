@@ -11,11 +11,16 @@ mod commands;
 mod crash;
 #[path = "legacy/enrol.rs"]
 mod enrol;
+#[path = "legacy/full.rs"]
+mod full;
 #[path = "legacy/harness.rs"]
 mod harness;
 #[path = "legacy/protocol.rs"]
 mod protocol;
 #[path = "legacy/results.rs"]
 mod results;
+#[expect(dead_code, reason = "written for the other tests of a relay")]
+#[path = "relay/small_disk.rs"]
+mod small_disk;
 #[path = "legacy/tls.rs"]
 mod tls;

@@ -235,3 +235,20 @@ proptest! {
         prop_assert_eq!(decode(line.strip_suffix(b"\n").unwrap()), Some(entry));
     }
 }
+
+#[test]
+fn room_that_is_kept_or_tried_is_no_entry() {
+    let store = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(store.path(), 0).unwrap();
+    journal.append(claim(1)).unwrap();
+    journal.make_room(100_000).unwrap();
+    journal.try_room(100_000).unwrap();
+    journal.append(claim(2)).unwrap();
+    let file = fs::metadata(store.path().join(FILE)).unwrap();
+    assert_eq!((file.len(), journal.is_torn), (journal.length, false));
+    assert!(journal.length < 1_000, "{}", journal.length);
+    // A process that is killed while it tries.
+    (&journal.file).write_all(&b"\n".repeat(100)).unwrap();
+    let again = Journal::open(store.path(), 0).unwrap();
+    assert_eq!((again.broken_lines, again.ledger()), (0, &fold([claim(1), claim(2)])));
+}

@@ -91,6 +91,7 @@ impl Worker {
             && self.runs.len() < MAX_PARALLEL
             && self.unreported.len() < MAX_UNREPORTED
             && self.journal.ledger().has_room()
+            && !self.unwritten.is_stuck()
     }
 
     /// When the next question is due, if one can be asked.
@@ -122,7 +123,13 @@ impl Worker {
         while let Some(command) = self.pull.offers.pop_front() {
             let cid = cid_of(&self.relay_id, &command.id);
             if self.journal.ledger().record(cid).is_none() && !self.unreported.contains(&cid) {
-                return self.claim(command);
+                // What cannot be written down is left to whoever can: once granted it could only be refused.
+                if self.keep_room() {
+                    self.claim(command);
+                } else {
+                    self.pull.offers.push_front(command);
+                }
+                return;
             }
             // Whatever the center believes: it was granted once, and is never run twice.
             tracing::debug!(command = command.id, "Command is known already");

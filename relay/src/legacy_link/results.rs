@@ -180,7 +180,7 @@ impl Worker {
         // Strings and numbers always have a JSON form.
         let kept = Kept { ended: ended.clone(), origin: origin.or_else(|| Some(self.origin())) };
         let body = Base64Url(serde_json::to_vec(&kept).unwrap_or_default());
-        // Where that fails, a process after this one hears of it from the keeper.
+        // Until that is written, a process after this one hears of it from the keeper.
         self.note(Entry::Fact { cid, report: Report::Exit, expires_at, body });
         hit(Part::Relay, Point::ExitWritten);
         if is_own {
@@ -225,10 +225,9 @@ impl Worker {
             Taken::Never(why) => tracing::error!(%cid, why, "Result dropped"),
         }
         self.unreported.remove(&cid);
-        // Remembered for a day from now on: long enough for a center to hear of it. Where that fails, it is sent once more by a
-        // process after this one, and says the same.
+        // Remembered for a day from now on: long enough for a center to hear of it. Until that is written it can be sent once
+        // more by a process after this one; keeper and spool are kept for it, so that it says the same.
         self.note(Entry::Known { cid, expires_at: unix_ms() });
-        self.unforgotten.push_back(cid);
     }
 }
 

@@ -1,6 +1,4 @@
-//! The keeper and what it runs.
-
-use std::{collections::BTreeSet, io, time::Duration};
+//! What the keeper runs.
 
 use signalbox_link::crash::{Part, Point, hit};
 use signalbox_schemas::{
@@ -12,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     LinkError,
+    keeping::{KEEPER_PATIENCE, Keeper},
     kept::{Granted, Origin, is_late},
     pull::cid_of,
     wire::{Command, Ended, Target},
@@ -19,20 +18,18 @@ use super::{
 };
 use crate::{
     clock::unix_ms,
-    journal::{Entry, Progress, RecordState},
+    journal::{Entry, Progress},
     keeper::{
         KeeperError,
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::{Cause, Phase, Refusal, RunStatus, StartRun},
         signal_number,
-        spool::{left_behind, spooled},
+        spool::left_behind,
     },
-    keeper_life::{bring_up, bury, mark},
+    keeper_life::{bury, mark},
     lock::LockError,
 };
 
-/// A keeper that does not take a frame, or does not answer a start, for this long hangs; the connection is made anew.
-const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
 /// A command is remembered, and its result kept, for so long after it was granted; ms.
 pub(super) const REMEMBERED_MS: u64 = 8 * DAY_MS;
 /// Output that is kept from the beginning of a run, both streams together, bytes: more than a result can carry.
@@ -45,20 +42,12 @@ const MAX_COMMAND_JSON: usize = 192 * 1024;
 /// Why a command is not started that was granted long ago.
 const TOO_LATE: &str = "The command could not be started in time, and is not started any more";
 
-/// The keeper, while it is there.
-pub(super) struct Keeper {
-    client: KeeperClient,
-    instance: Nonce,
-    /// How many more starts it takes. Absent when it does not say.
-    pub(super) free: Option<u32>,
-}
-
 /// A command that goes on.
 pub(super) struct Run {
     /// The keeper's life it belongs to.
     instance: Nonce,
     /// The keeper was asked to start it, and answers by then.
-    starting_until: Option<Instant>,
+    pub(super) starting_until: Option<Instant>,
 }
 
 impl Run {
@@ -68,27 +57,7 @@ impl Run {
     }
 }
 
-/// What the keeper says next.
-pub(super) async fn next_event(keeper: &mut Option<Keeper>) -> KeeperEvent {
-    match keeper {
-        Some(keeper) => keeper.client.next_event().await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Worker {
-    pub(super) fn bring_keeper_up(&mut self) {
-        let (folder, exe) = (self.place.folder.clone(), self.place.exe.clone());
-        let up = bring_up(folder, exe, self.counters.clone());
-        self.jobs.spawn_local(async move { Done::Keeper(Box::new(up.await)) });
-    }
-
-    fn lose_keeper(&mut self) {
-        if self.keeper.take().is_some() {
-            self.bring_keeper_up();
-        }
-    }
-
     pub(super) async fn on_keeper_up(
         &mut self,
         (client, welcome): (KeeperClient, Welcome),
@@ -119,6 +88,7 @@ impl Worker {
     /// Goes on with what an earlier process of this relay, or an earlier connection, had going.
     async fn pick_up(&mut self, instance: Nonce, known: Vec<RunStatus>) {
         let claims = self.journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
+        let claims = claims.filter(|(cid, ..)| !self.unwritten.is_about(*cid));
         let claims: Vec<(CommandId, String)> =
             claims.map(|(cid, _, claimed)| (cid, claimed.spec.clone())).collect();
         for (cid, spec) in claims {
@@ -153,6 +123,7 @@ impl Worker {
             .journal
             .ledger()
             .claims()
+            .filter(|(cid, ..)| !self.unwritten.is_about(*cid))
             .map(|(cid, _, claimed)| (claimed.instance, cid))
             .filter(|(life, _)| *life != instance && !self.burying.contains(life))
             .collect();
@@ -173,6 +144,7 @@ impl Worker {
     pub(super) fn on_buried(&mut self, instance: Nonce) {
         self.burying.remove(&instance);
         let claims = self.journal.ledger().claims().filter(|(.., claimed)| claimed.instance == instance);
+        let claims = claims.filter(|(cid, ..)| !self.unwritten.is_about(*cid));
         let lost: Vec<(CommandId, String)> =
             claims.map(|(cid, _, claimed)| (cid, claimed.spec.clone())).collect();
         for (cid, spec) in lost {
@@ -221,7 +193,7 @@ impl Worker {
         // Strings and numbers always have a JSON form.
         let spec = serde_json::to_string(&granted).unwrap_or_default();
         let claim = Entry::Claim { cid, instance, expires_at, spec, before: Progress::default() };
-        if let Err(error) = self.journal.append(claim) {
+        if let Err(error) = self.write_claim(claim) {
             // A process after this one would not know of it, and could run it again.
             tracing::error!(error = report(&error), "Command not started");
             let error = format!("The relay cannot write down that it starts a command: {}", report(&error));
@@ -255,16 +227,6 @@ impl Worker {
                 self.finish(cid, Ended::without_a_run(&granted.id, report(&error)));
             }
             Ok(Err(_)) | Err(_) => self.lose_keeper(),
-        }
-    }
-
-    /// A keeper that answers a start neither with a yes nor with a no hangs: its connection is made anew, and what may not
-    /// have reached it is started again.
-    pub(super) fn check_keeper(&mut self, now: Instant) {
-        if self.runs.values().filter_map(Run::answer_due).any(|until| until <= now) {
-            tracing::error!("Keeper does not answer");
-            self.runs.values_mut().for_each(|run| run.starting_until = None);
-            self.lose_keeper();
         }
     }
 
@@ -323,73 +285,6 @@ impl Worker {
     /// The center that is asked now, and what it calls this relay.
     pub(super) fn origin(&self) -> Origin {
         Origin { center: self.center.base().to_owned(), relay_id: self.relay_id.clone() }
-    }
-
-    /// Whether somebody is still to hear of a command, so that its output is kept.
-    fn is_open(&self, cid: CommandId) -> bool {
-        let record = self.journal.ledger().record(cid).map(|record| &record.state);
-        matches!(record, Some(RecordState::Claimed(_) | RecordState::Reporting(..)))
-            || self.unreported.contains(&cid)
-    }
-
-    /// Has the keeper let go of what it need not keep, and replaces one that can remember no more.
-    pub(super) async fn tell_keeper(&mut self) {
-        while let Some(keeper) = &mut self.keeper
-            && let Some(cid) = self.unforgotten.pop_front()
-        {
-            if !matches!(timeout(KEEPER_PATIENCE, keeper.client.forget(cid)).await, Ok(Ok(()))) {
-                self.unforgotten.push_front(cid);
-                self.lose_keeper();
-            }
-        }
-        if self.runs.is_empty()
-            && let Some(keeper) = self.keeper.take_if(|keeper| keeper.free == Some(0))
-        {
-            tracing::warn!("Keeper remembers as many commands as it can, and is replaced");
-            let up = bring_up(self.place.folder.clone(), self.place.exe.clone(), self.counters.clone());
-            self.jobs.spawn_local(async move {
-                if let Err(error) = keeper.client.shutdown().await {
-                    tracing::warn!(error = report(&error), "Full keeper not ended");
-                }
-                Done::Keeper(Box::new(up.await))
-            });
-        }
-    }
-
-    /// The relay ends. What runs goes on under the keeper; where nothing does, nothing is left of a relay that was stopped.
-    pub(super) async fn release_keeper(&mut self) {
-        if !self.runs.is_empty() || !self.granted.is_empty() {
-            return;
-        }
-        let Some(keeper) = self.keeper.take() else { return };
-        if !matches!(timeout(KEEPER_PATIENCE, keeper.client.shutdown()).await, Ok(Ok(()))) {
-            tracing::warn!("Idle keeper not ended");
-        }
-    }
-
-    /// Looks for output that nobody needs any more.
-    pub(super) fn look_into_spool(&mut self) {
-        let folder = self.place.folder.clone();
-        self.jobs.spawn_blocking(move || Done::Spooled(spooled(&folder)));
-    }
-
-    pub(super) fn on_spooled(&mut self, found: io::Result<BTreeSet<CommandId>>) {
-        let found = found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "Spool not looked into");
-            BTreeSet::new()
-        });
-        for cid in found {
-            if !self.is_open(cid) && !self.unforgotten.contains(&cid) {
-                self.unforgotten.push_back(cid);
-            }
-        }
-    }
-
-    /// Writes down what can be done without.
-    pub(super) fn note(&mut self, entry: Entry) {
-        if let Err(error) = self.journal.append(entry) {
-            tracing::warn!(error = report(&error), "Journal takes nothing");
-        }
     }
 }
 

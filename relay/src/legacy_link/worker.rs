@@ -23,9 +23,11 @@ use super::{
     LinkError,
     config::Config,
     http::{Answer, Center, NoAnswer},
+    keeping::{Keeper, next_event},
+    notes::Unwritten,
     pull::{Pull, cid_of},
     results::Taken,
-    runs::{Keeper, Run, next_event},
+    runs::Run,
     signs::Signs,
     status::Machine,
     wire::{Command, Ended},
@@ -92,6 +94,7 @@ pub(super) struct Worker {
     pub(super) granted: Vec<(Command, u64)>,
     /// What the keeper is to let go of, once there is one.
     pub(super) unforgotten: VecDeque<CommandId>,
+    pub(super) unwritten: Unwritten,
     /// Ended commands whose result the center has not taken.
     pub(super) unreported: HashSet<CommandId>,
     pub(super) senders: Rc<Semaphore>,
@@ -132,6 +135,7 @@ impl Worker {
             runs: HashMap::new(),
             granted: Vec::new(),
             unforgotten: VecDeque::new(),
+            unwritten: Unwritten::default(),
             unreported: HashSet::new(),
             senders: Rc::new(Semaphore::new(MAX_PARALLEL)),
             pull: Pull::new(poll_interval),
@@ -185,6 +189,7 @@ impl Worker {
             && self.burying.is_empty()
             && self.unreported.is_empty()
             && self.unforgotten.is_empty()
+            && !self.unwritten.has_ends()
     }
 
     /// Hears what a claim that is on its way came to: what is granted then would otherwise be nobody's.
@@ -201,19 +206,24 @@ impl Worker {
             let error = "The relay was stopped before the command began";
             self.finish(cid_of(&self.relay_id, &id), Ended::without_a_run(&id, error));
         }
+        self.write_again();
         self.release_keeper().await;
         Ok(())
     }
 
     fn due(&self) -> Instant {
         let keeper = self.runs.values().filter_map(Run::answer_due).min();
-        let optional = [self.sync_at, self.rewrite_at, self.pull_due(), self.signs.due(), keeper];
+        let (pull, signs, write) = (self.pull_due(), self.signs.due(), self.unwritten.again_at);
+        let optional = [self.sync_at, self.rewrite_at, pull, signs, write, keeper];
         optional.into_iter().flatten().fold(self.prune_at, Instant::min)
     }
 
     fn on_time(&mut self, now: Instant) {
         self.give_signs(now);
         self.check_keeper(now);
+        if self.unwritten.again_at.is_some_and(|at| at <= now) {
+            self.write_again();
+        }
         if self.sync_at.take_if(|at| *at <= now).is_some()
             && let Some(file) = self.journal.take_dirty()
         {
