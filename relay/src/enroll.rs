@@ -94,6 +94,19 @@ pub enum EnrollError {
         /// Where that stands, if not on the command line.
         pinned: Option<PathBuf>,
     },
+    /// The store trusts another fleet key than the one that this relay is started with.
+    #[error(
+        "--fleet-key names {given}, and `{}` trusts {pinned}: leave --fleet-key out, or use another --store-dir",
+        path.display()
+    )]
+    OtherPin {
+        /// What the command line says.
+        given: PublicKey,
+        /// What the store says.
+        pinned: PublicKey,
+        /// Where.
+        path: PathBuf,
+    },
     /// The store is another machine's.
     #[error(
         "the API key is for machine `{told}`, and `{}` is for machine `{own}`; use another --store-dir",
@@ -238,6 +251,13 @@ pub(crate) async fn enrol(
 
 /// The login of a store that is enrolled: a new one where the center gives it, or else the one that is there.
 async fn again(center: &Center, store: &Path, terms: &Terms) -> Result<Ready, EnrollError> {
+    // Whatever the center says, and if it says nothing: work would go on under a key that the owner does not mean.
+    if let Some(given) = &terms.fleet_key
+        && let Some((path, config)) = Folder::of(store).config()?
+        && config.fleet_key != *given
+    {
+        return Err(EnrollError::OtherPin { given: given.clone(), pinned: config.fleet_key, path });
+    }
     match trade(center, store, terms).await {
         Ok(Outcome::Enrolled(ready)) => return Ok(ready),
         Ok(Outcome::NotKnown) => {
