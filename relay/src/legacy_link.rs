@@ -9,7 +9,7 @@
 //! | room | holds |
 //! |---|---|
 //! | `http` | requests |
-//! | `wire`, `status`, `text`, `body` | what is said, and how it is read |
+//! | `wire`, `json`, `status`, `text`, `body` | what is said, and how it is read |
 //! | `startup` | until the center knows this relay |
 //! | `kept` | what the journal keeps of a command |
 //! | `worker` | the loop that owns everything |
@@ -22,6 +22,7 @@
 mod body;
 mod config;
 pub(crate) mod http;
+mod json;
 mod keeping;
 mod kept;
 mod notes;

@@ -139,9 +139,11 @@ impl Config {
 
 /// What a push sets, or why it sets nothing.
 fn interval_of(push: &Push) -> Result<Duration, String> {
+    let kind = push.kind.as_deref().ok_or("the push says no type of setting")?;
+    let payload = push.payload.as_deref().ok_or("the payload is no text")?;
     let payload: serde_json::Value =
-        serde_json::from_str(&push.payload).map_err(|_| "the payload is no JSON".to_owned())?;
-    match push.kind.as_str() {
+        serde_json::from_str(payload).map_err(|_| "the payload is no JSON".to_owned())?;
+    match kind {
         "metrics_interval" => {
             let ms = payload.get("intervalMs").and_then(serde_json::Value::as_f64);
             let ms = ms.filter(|ms| INTERVAL_MS.contains(ms));
@@ -179,6 +181,18 @@ mod tests {
     use crate::api_key::ApiKey;
     use rstest::rstest;
 
+    fn push(kind: Option<&str>, payload: Option<&str>) -> Push {
+        let [kind, payload] = [kind, payload].map(|text| text.map(str::to_owned));
+        Push { id: "p".to_owned(), kind, payload }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let said = |kind, payload| interval_of(&push(kind, payload)).unwrap_err();
+        assert_eq!(said(None, Some("{}")), "the push says no type of setting");
+        assert_eq!(said(Some("metrics_interval"), None), "the payload is no text");
+    }
+
     #[rstest]
     #[case("metrics_interval", r#"{"intervalMs":5000}"#, Ok(5_000))]
     #[case("metrics_interval", r#"{"intervalMs":3600000.0}"#, Ok(3_600_000))]
@@ -195,7 +209,7 @@ mod tests {
         #[case] payload: &str,
         #[case] expected: Result<u64, &str>,
     ) {
-        let push = Push { id: "p".to_owned(), kind: kind.to_owned(), payload: payload.to_owned() };
+        let push = push(Some(kind), Some(payload));
         match (interval_of(&push), expected) {
             (Ok(interval), Ok(ms)) => assert_eq!(interval, Duration::from_millis(ms)),
             (Err(error), Err(begin)) => assert!(error.starts_with(begin), "{error}"),
@@ -209,11 +223,7 @@ mod tests {
         let center = Center::new("http://127.0.0.1:1", ApiKey::new("k").unwrap()).unwrap();
         let config = || Config::new(center.clone(), "r".to_owned(), folder.path());
         assert_eq!(config().status_interval(), None);
-        let push = Push {
-            id: "p".to_owned(),
-            kind: "metrics_interval".to_owned(),
-            payload: r#"{"intervalMs":6000}"#.to_owned(),
-        };
+        let push = push(Some("metrics_interval"), Some(r#"{"intervalMs":6000}"#));
         assert_eq!(config().apply(&push), Ok(Duration::from_secs(6)));
         assert_eq!(config().status_interval(), Some(Duration::from_secs(6)));
         fs::write(folder.path().join(FILE), "rubbish").unwrap();

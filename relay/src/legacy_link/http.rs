@@ -29,7 +29,11 @@ const SEND: Duration = Duration::from_mins(10);
 /// A list of commands on a slow link.
 const RECEIVE: Duration = Duration::from_mins(1);
 /// Largest answer that is read.
-const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
+/// The same about commands: a list of them, or a grant, in which the command may stand again.
+const MAX_COMMANDS_BYTES: u64 = 16 * 1024 * 1024;
+/// Below this path commands are spoken of.
+const COMMANDS: &str = "/relay/commands";
 /// A connection is used again for so long: a question a few seconds after the last one costs no handshake, and most centers
 /// and proxies keep it for longer.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -189,7 +193,8 @@ impl Center {
             let (head, mut body) = self.agent.run(request)?.into_parts();
             let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let content_type = content_type.unwrap_or_default().to_owned();
-            let body = body.with_config().limit(MAX_ANSWER_BYTES).read_to_vec()?;
+            let most = if path.starts_with(COMMANDS) { MAX_COMMANDS_BYTES } else { MAX_ANSWER_BYTES };
+            let body = body.with_config().limit(most).read_to_vec()?;
             let has_key = holds(&body, self.key.reveal());
             Ok(Answer { status: head.status, content_type, body, has_key })
         });

@@ -43,6 +43,8 @@ pub(super) struct Pull {
     is_full: bool,
     /// Whether it was said that too many ids are remembered.
     has_no_memory: bool,
+    /// Whether it was said that the list has entries that nothing can be made of.
+    is_broken: bool,
     /// What went wrong last time, so that it is said once.
     trouble: Option<String>,
 }
@@ -57,6 +59,7 @@ impl Pull {
             refused: None,
             is_full: false,
             has_no_memory: false,
+            is_broken: false,
             trouble: None,
         }
     }
@@ -184,8 +187,12 @@ impl Worker {
                 if pull.trouble.take().is_some() {
                     tracing::info!("The center tells commands again");
                 }
-                if broken > 0 {
-                    tracing::error!(broken, "The center's list has entries that are no commands");
+                let is_broken = broken > 0;
+                if !std::mem::replace(&mut pull.is_broken, is_broken) && is_broken {
+                    tracing::error!(
+                        broken,
+                        "The center's list has entries that are no commands, or too many of them"
+                    );
                 }
                 pull.offers.extend(offers);
             }

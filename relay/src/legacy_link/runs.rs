@@ -168,6 +168,7 @@ impl Worker {
         let refused = match &command.target {
             Target::Ssh { has_host: false } => Some("SSH target host missing".to_owned()),
             Target::Ssh { has_host: true } => Some("SSH is not supported by this relay".to_owned()),
+            Target::NoText => Some("The command has no text".to_owned()),
             Target::Unknown(kind) => Some(format!("Unknown target type: {kind}")),
             Target::Local if is_late(granted_at, command.timeout_ms, unix_ms()) => Some(TOO_LATE.to_owned()),
             Target::Local => too_long(&command.text),

@@ -163,6 +163,7 @@ fn architecture(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use serde_json::{Value, json};
 
     fn metrics() -> Metrics {
@@ -172,6 +173,14 @@ mod tests {
             load: [1.94, 1.905, 0.9],
             ..Metrics::default()
         }
+    }
+
+    #[rstest]
+    #[case("x86_64", "x64")]
+    #[case("aarch64", "arm64")]
+    #[case("riscv64", "riscv64")]
+    fn architectures_are_those_of_node(#[case] name: &str, #[case] told: &str) {
+        assert_eq!(architecture(name), told);
     }
 
     #[test]
@@ -220,8 +229,8 @@ mod tests {
             assert_eq!(report["capabilities"], json!(["local_cmd", "perf_metrics"]));
             assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
             assert_eq!(report["credentials"], json!([]));
-            assert!(report["platform"].as_str().unwrap().starts_with("linux-"));
-            assert!(!report["hostname"].as_str().unwrap().is_empty());
+            assert_eq!(report["platform"], format!("linux-{}", architecture(std::env::consts::ARCH)));
+            assert_eq!(report["hostname"], fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim());
             let metrics = &report["metrics"];
             assert_eq!(metrics.get("cpuPercent").is_none(), is_first);
             let number = |name: &str| metrics[name].as_f64().unwrap();

@@ -3,10 +3,12 @@
 //! What is absent is left out and never `null`; what comes as `null` counts as absent. Numbers are those of JavaScript.
 
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
 use signalbox_schemas::limit::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS};
 
-use super::http::{Answer, HIDDEN, StatusCode};
+use super::{
+    http::{Answer, HIDDEN, StatusCode},
+    json::{Entries, Json, text_of},
+};
 
 /// Longest id of a command or of a push that is taken, bytes.
 const MAX_ID_BYTES: usize = 1024;
@@ -59,21 +61,22 @@ pub(crate) enum Verdict {
 /// Reads the answer to a question about a key. Its body counts and not its status, except that a plain refusal is one.
 pub(crate) fn verdict(answer: &Answer) -> Verdict {
     let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    let body = object(answer);
-    let text = |name: &str| {
-        let value = body.as_ref().and_then(|body| body.get(name)).and_then(Value::as_str);
+    let body = text_of(&answer.body);
+    let names = ["valid", "assignmentId", "machineId", "name", "error"];
+    let members = says_json(answer).then(|| Json::new(&body).members(names)).flatten();
+    let [valid, relay_id, machine_id, name, error] = members.unwrap_or_default();
+    let text = |value: Option<Json<'_>>| {
         let hidden = || if answer.has_key { HIDDEN.to_owned() } else { String::new() };
-        value.filter(|_| !answer.has_key).map_or_else(hidden, shown)
+        value.filter(|_| !answer.has_key).and_then(Json::text).map_or_else(hidden, |text| shown(&text))
     };
-    match body.as_ref().and_then(|body| body.get("valid")) {
-        Some(valid) if is_truthy(valid) => {
-            let relay_id = body.as_ref().and_then(|body| id(body, "assignmentId")).unwrap_or_default();
-            Verdict::Valid { relay_id, machine_id: text("machineId"), name: text("name") }
+    match valid {
+        Some(valid) if valid.is_truthy() => {
+            let relay_id = relay_id.and_then(id).unwrap_or_default();
+            Verdict::Valid { relay_id, machine_id: text(machine_id), name: text(name) }
         }
-        Some(_) => Verdict::Invalid(text("error")),
-        None if refused => Verdict::Invalid(text("error")),
+        Some(_) => Verdict::Invalid(text(error)),
+        None if refused => Verdict::Invalid(text(error)),
         None => {
-            let body = String::from_utf8_lossy(&answer.body);
             let body = if answer.has_key { HIDDEN.to_owned() } else { shown(&body) };
             Verdict::Unclear(format!("{} {}: {body}", answer.status, shown(&answer.content_type)))
         }
@@ -103,28 +106,36 @@ pub(crate) enum Target {
     },
     /// On something that is not known here.
     Unknown(String),
+    /// Nowhere, since there is nothing to run.
+    NoText,
 }
 
-/// The commands in an answer, and how many entries are none. `None` when it is no list.
+/// The commands in an answer, and how many entries are none or too many. `None` when it is no list.
 pub(crate) fn commands(answer: &Answer) -> Option<(Vec<Command>, usize)> {
-    let body = object(answer)?;
-    let entries = body.get("commands")?.as_array()?;
-    let commands: Vec<Command> = entries.iter().filter_map(command).collect();
-    let broken = entries.len() - commands.len();
+    let body = text_of(&answer.body);
+    let [list] = Json::new(&body).members(["commands"])?;
+    let Entries { first, more } = list?.entries()?;
+    let commands: Vec<Command> = first.iter().filter_map(|entry| command(*entry)).collect();
+    let broken = first.len() - commands.len() + more;
     Some((commands, broken))
 }
 
-fn command(entry: &Value) -> Option<Command> {
-    let entry = entry.as_object()?;
-    let text = |name: &str| entry.get(name).and_then(Value::as_str);
-    let target = match text("targetType")? {
-        "local" => Target::Local,
-        "ssh" => Target::Ssh { has_host: text("targetHost").is_some_and(|host| !host.is_empty()) },
-        other => Target::Unknown(shown(other)),
+/// Reads an entry. What can be named is a command, and is told why it cannot be run.
+fn command(entry: Json<'_>) -> Option<Command> {
+    let [name, text, target, host, timeout] =
+        entry.members(["_id", "command", "targetType", "targetHost", "timeoutMs"])?;
+    let text = text.and_then(Json::text);
+    let target = match target.and_then(Json::text).as_deref() {
+        _ if text.is_none() => Target::NoText,
+        Some("local") => Target::Local,
+        Some("ssh") => {
+            Target::Ssh { has_host: host.and_then(Json::text).is_some_and(|host| !host.is_empty()) }
+        }
+        Some(other) => Target::Unknown(shown(other)),
+        None => Target::Unknown(shown(target.map_or("undefined", Json::as_written))),
     };
-    let timeout = entry.get("timeoutMs").and_then(Value::as_f64);
-    let timeout_ms = timeout.map_or(DEFAULT_TIMEOUT_MS, clamped);
-    Some(Command { id: id(entry, "_id")?, text: text("command")?.to_owned(), target, timeout_ms })
+    let timeout_ms = timeout.and_then(Json::number).map_or(DEFAULT_TIMEOUT_MS, clamped);
+    Some(Command { id: id(name?)?, text: text.unwrap_or_default(), target, timeout_ms })
 }
 
 /// A time limit within what a keeper takes.
@@ -140,34 +151,39 @@ fn clamped(timeout_ms: f64) -> u64 {
 
 /// Whether an answer grants what was asked for. Its status does not matter.
 pub(crate) fn is_granted(answer: &Answer) -> bool {
-    object(answer).is_some_and(|body| body.get("success").is_some_and(is_truthy))
+    let body = text_of(&answer.body);
+    let [success] = Json::new(&body).members(["success"]).unwrap_or_default();
+    success.is_some_and(Json::is_truthy)
 }
 
-/// How many pushes wait, as the answer to a report says.
+/// Whether pushes wait, as the answer to a report says.
 pub(crate) fn pending_pushes(answer: &Answer) -> bool {
-    let pending = object(answer).and_then(|body| body.get("pendingConfigPushes")?.as_f64());
-    pending.is_some_and(|pending| pending > 0.0)
+    let body = text_of(&answer.body);
+    let [pending] = Json::new(&body).members(["pendingConfigPushes"]).unwrap_or_default();
+    pending.and_then(Json::number).is_some_and(|pending| pending > 0.0)
 }
 
 /// Something that the center wants to be set.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Push {
     pub(crate) id: String,
-    pub(crate) kind: String,
-    /// JSON.
-    pub(crate) payload: String,
+    /// Absent where the center does not say.
+    pub(crate) kind: Option<String>,
+    /// JSON. Absent where it is no text.
+    pub(crate) payload: Option<String>,
 }
 
 /// The pushes in an answer, whatever the center calls them. No list is an empty one.
 pub(crate) fn pushes(answer: &Answer) -> Vec<Push> {
-    let Some(body) = object(answer) else { return Vec::new() };
-    let list = ["pushes", "configPushes"].into_iter().find_map(|name| body.get(name)?.as_array());
-    let push = |entry: &Value| {
-        let entry = entry.as_object()?;
-        let text = |name: &str| Some(entry.get(name)?.as_str()?.to_owned());
-        Some(Push { id: id(entry, "_id")?, kind: text("pushType")?, payload: text("payload")? })
+    let body = text_of(&answer.body);
+    let lists = Json::new(&body).members(["pushes", "configPushes"]).unwrap_or_default();
+    let list = lists.into_iter().flatten().find_map(Json::entries);
+    let push = |entry: Json<'_>| {
+        let [name, kind, payload] = entry.members(["_id", "pushType", "payload"])?;
+        let [kind, payload] = [kind, payload].map(|member| member.and_then(Json::text));
+        Some(Push { id: id(name?)?, kind, payload })
     };
-    list.map(|list| list.iter().filter_map(push).collect()).unwrap_or_default()
+    list.map(|list| list.first.into_iter().filter_map(push).collect()).unwrap_or_default()
 }
 
 /// `{"apiKey"}`.
@@ -217,33 +233,18 @@ impl Ended {
     }
 }
 
-/// JavaScript's idea of a yes.
-fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(yes) => *yes,
-        Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
-    }
-}
-
 /// Whether the body is a JSON object, and said to be: what a center says, and hardly a server before it.
 pub(crate) fn is_object(answer: &Answer) -> bool {
-    object(answer).is_some()
+    says_json(answer) && Json::new(&text_of(&answer.body)).members([]).is_some()
 }
 
-/// The body, if it says that it is JSON and is an object.
-fn object(answer: &Answer) -> Option<Map<String, Value>> {
-    if !answer.content_type.contains("application/json") {
-        return None;
-    }
-    serde_json::from_slice(&answer.body).ok()
+/// Whether an answer says that it is JSON. Centers need not: it counts where it tells them from a server before them.
+fn says_json(answer: &Answer) -> bool {
+    answer.content_type.contains("application/json")
 }
 
-fn id(entry: &Map<String, Value>, name: &str) -> Option<String> {
-    let id = entry.get(name)?.as_str()?;
-    (1..=MAX_ID_BYTES).contains(&id.len()).then(|| id.to_owned())
+fn id(value: Json<'_>) -> Option<String> {
+    value.text().filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()))
 }
 
 fn shown(text: &str) -> String {
@@ -254,7 +255,7 @@ fn shown(text: &str) -> String {
 pub(crate) mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     /// A JSON answer.
     pub(crate) fn json_answer(status: u16, body: &Value) -> Answer {
@@ -339,6 +340,8 @@ pub(crate) mod tests {
             {"_id": "c5", "command": "true", "targetType": "local"},
             {"_id": "", "command": "true", "targetType": "local"},
             {"_id": "c6", "command": 7, "targetType": "local"},
+            {"_id": "c7", "command": "true"},
+            {"_id": "c8", "command": "true", "targetType": ["x"]},
             null,
         ]});
         let (read, broken) = commands(&json_answer(200, &body)).unwrap();
@@ -350,9 +353,12 @@ pub(crate) mod tests {
             ("c3", Target::Ssh { has_host: true }, 172_800_000),
             ("c4", Target::Unknown("winrm".to_owned()), 1),
             ("c5", Target::Local, 30_000),
+            ("c6", Target::NoText, 30_000),
+            ("c7", Target::Unknown("undefined".to_owned()), 30_000),
+            ("c8", Target::Unknown("[\"x\"]".to_owned()), 30_000),
         ];
         assert_eq!(read, expected.map(|(id, target, timeout)| (id.to_owned(), target, timeout)));
-        assert_eq!(broken, 3);
+        assert_eq!(broken, 2);
         assert_eq!(commands(&json_answer(200, &json!({}))), None);
         assert_eq!(commands(&json_answer(200, &json!({"commands": 1}))), None);
     }
@@ -369,12 +375,42 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_a_reader_of_this_house_refuses_spoils_nothing_beside_it() {
+        let body = br#"{"commands":[
+            {"_id":"c1","command":"echo \ud83d \\ud83d","targetType":"local","timeoutMs":1e999,"createdAt":-1e999},
+            {"_id":"c2","command":"true","targetType":"local"},
+            {"_id":"c3","command":"\ud83d\ude00","targetType":"local"}
+        ],"at":1e999}"#;
+        let answer = Answer { body: body.to_vec(), ..json_answer(200, &json!({})) };
+        let (read, broken) = commands(&answer).unwrap();
+        let read: Vec<_> = read.iter().map(|command| (command.text.as_str(), command.timeout_ms)).collect();
+        let expected = [("echo \u{fffd} \\ud83d", 172_800_000), ("true", 30_000), ("\u{1f600}", 30_000)];
+        assert_eq!((read.as_slice(), broken), (expected.as_slice(), 0));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("text/plain")]
+    #[case("text/html; charset=utf-8")]
+    fn work_is_read_whatever_type_it_has(#[case] content_type: &str) {
+        let says = |body: &Value| Answer { content_type: content_type.to_owned(), ..json_answer(200, body) };
+        assert!(is_granted(&says(&json!({"success": true}))));
+        assert!(pending_pushes(&says(&json!({"pendingConfigPushes": 1}))));
+        let entry = json!({"_id": "c", "command": "true", "targetType": "local"});
+        assert_eq!(commands(&says(&json!({"commands": [entry]}))).map(|(read, _)| read.len()), Some(1));
+        assert_eq!(pushes(&says(&json!({"pushes": [{"_id": "p"}]}))).len(), 1);
+        assert!(!is_object(&says(&json!({}))), "a page would be a refusal");
+    }
+
+    #[test]
     fn pushes_are_read_under_both_names() {
         let push = json!({"_id": "p", "pushType": "t", "payload": "{}", "createdAt": 1});
         for name in ["pushes", "configPushes"] {
-            let read = pushes(&json_answer(200, &json!({name: [push, {"_id": "q"}]})));
-            let [id, kind, payload] = ["p", "t", "{}"].map(str::to_owned);
-            assert_eq!(read, [Push { id, kind, payload }]);
+            let read =
+                pushes(&json_answer(200, &json!({name: [push, {"_id": "q", "payload": {}}, {"_id": 1}]})));
+            let [kind, payload] = ["t", "{}"].map(|text| Some(text.to_owned()));
+            let push = Push { id: "p".to_owned(), kind, payload };
+            assert_eq!(read, [push, Push { id: "q".to_owned(), kind: None, payload: None }]);
         }
         assert_eq!(pushes(&json_answer(200, &json!({}))), []);
     }

@@ -228,7 +228,7 @@ async fn a_relay_that_is_let_in_no_more_waits_longer_and_longer_and_says_so_once
 #[case::unknown(Reply::Json(401, json!({"error": "Invalid API key"})))]
 #[case::failing(Reply::Json(500, json!({"error": "x"})))]
 #[case::no_json(Reply::Raw(200, "application/json", "{"))]
-#[case::page(Reply::Raw(200, "text/html", "{\"success\":true}"))]
+#[case::page(Reply::Raw(200, "text/html", "<html>"))]
 #[case::no_word(Reply::Json(200, json!({})))]
 #[case::dropped(Reply::Drop)]
 #[tokio::test]
@@ -248,14 +248,54 @@ async fn what_is_not_granted_is_not_run_and_the_next_one_is_asked_for(#[case] re
     Ok(())
 }
 
+#[rstest]
+#[case::status(Reply::Json(500, json!({"success": 1})))]
+#[case::text(Reply::Raw(200, "text/plain", "{\"success\":true}"))]
 #[tokio::test]
-async fn a_word_of_grant_is_enough_whatever_the_status() -> Result<()> {
+async fn a_word_of_grant_is_enough_whatever_the_status_and_the_type(#[case] reply: Reply) -> Result<()> {
     let center = Center::start().await?;
     let machine = Machine::new()?;
     center.queue("c1", "true");
-    center.script(CLAIM, [Reply::Json(500, json!({"success": 1}))]);
+    center.script(CLAIM, [reply]);
     let _relay = machine.relay(&center)?;
     center.result("c1", PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_read_blocks_no_other_one_and_is_told_why() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let list = r#"{"commands":[
+        {"_id":"half","command":"echo \ud83d","targetType":"local","timeoutMs":1e999},
+        {"_id":"nothing","command":7,"targetType":"local"}, {"_id":"nowhere","command":"true"}, {"_id":7}, 7
+    ]}"#;
+    center.script(COMMANDS, [Reply::Raw(200, "text/plain", list), Reply::Raw(200, "text/plain", list)]);
+    center.always(CLAIM, Reply::Json(200, json!({"success": true})));
+    let relay = machine.relay(&center)?;
+    assert_eq!(center.result("half", PATIENCE).await?["output"], "\u{fffd}\n");
+    for (id, why) in [("nothing", "The command has no text"), ("nowhere", "Unknown target type: undefined")] {
+        let result = center.result(id, PATIENCE).await?;
+        assert_eq!((&result["exitCode"], &result["error"]), (&json!(-1), &json!(why)));
+    }
+    center.asked(COMMANDS, 3, PATIENCE).await?;
+    assert_eq!(center.requests_of(CLAIM).len(), 3, "it was claimed twice");
+    assert_eq!(relay.stderr()?.matches("entries that are no commands").count(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_huge_list_costs_no_more_memory_than_it_is_long() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let list = format!("{{\"commands\":[{}0]}}", "0,".repeat(7_000_000));
+    center.script(COMMANDS, [Reply::Raw(200, "application/json", list.leak())]);
+    let relay = machine.relay(&center)?;
+    center.asked(COMMANDS, 2, PATIENCE).await?;
+    let peak = std::fs::read_to_string(format!("/proc/{}/status", relay.pid()))?;
+    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak")?;
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse()?;
+    assert!(peak < 150_000, "{peak} kB");
     Ok(())
 }
 
@@ -429,6 +469,45 @@ async fn a_push_is_acknowledged_where_its_center_can_hear_it() -> Result<()> {
     center.push("p1", "bogus", "{}");
     let _relay = machine.relay(&center)?;
     assert_eq!(acks(&center, "POST /relay/config-pushes/ack", 1).await?[0].0, "p1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_push_that_cannot_be_read_is_acknowledged_all_the_same() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let list = r#"{"pushes":[{"_id":"p1","pushType":"ssh_targets","payload":{}},{"_id":"p2","payload":"{}"},{"payload":"{}"}]}"#;
+    center.script(PUSHES, [Reply::Raw(200, "application/json", list)]);
+    let _relay = machine.relay(&center)?;
+    let told = acks(&center, "POST /relay/config/ack", 2).await?;
+    let [payload, kind] = ["the payload is no text", "the push says no type of setting"].map(str::to_owned);
+    assert_eq!(told, [("p1".to_owned(), false, payload), ("p2".to_owned(), false, kind)]);
+    Ok(())
+}
+
+#[rstest]
+#[case::dropped(Reply::Drop, true)]
+#[case::taken_and_dropped(Reply::DoneAndDropped, false)]
+#[case::failing(Reply::Json(500, json!({"error": "x"})), true)]
+#[tokio::test]
+async fn an_acknowledgement_without_an_answer_is_said_again_while_the_push_waits(
+    #[case] reply: Reply,
+    #[case] again: bool,
+) -> Result<()> {
+    const ACK: &str = "POST /relay/config/ack";
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    center.push("p1", "bogus", "{}");
+    center.script(ACK, [reply]);
+    let _relay = machine.relay(&center)?;
+    center.asked(ACK, 1, PATIENCE).await?;
+    center.queue("c1", "true");
+    center.result("c1", PATIENCE).await?;
+    // The third report comes after all that follows from the second one.
+    center.asked(STATUS, 3, PATIENCE).await?;
+    let told = acks(&center, ACK, 1 + usize::from(again)).await?;
+    assert_eq!(told.len(), 1 + usize::from(again));
+    assert!(told.iter().all(|(id, success, _)| id == "p1" && !success), "{told:?}");
     Ok(())
 }
 
