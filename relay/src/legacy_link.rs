@@ -144,6 +144,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> LinkError {
 /// # Errors
 /// [`LinkError`]. The store is made only when the center knows the key: a wrong one leaves nothing behind.
 pub fn run_blocking(start: Start) -> Result<(), LinkError> {
+    // Once it is replaced, as by a newer version while this one waits for a center, the system has no path of it any more.
+    let exe = env::current_exe().map_err(system("this program has no path"))?;
     let center = Center::new(&start.url, start.key)?;
     let home = || env::var_os("HOME").filter(|home| !home.is_empty());
     let usual = || home().map(|home| PathBuf::from(home).join(STORE));
@@ -158,7 +160,8 @@ pub fn run_blocking(start: Start) -> Result<(), LinkError> {
         .build()
         .map_err(system("no runtime"))?;
     let intervals = [start.poll_interval, start.heartbeat_interval];
-    let served = LocalSet::new().block_on(&runtime, serve(center, start.transport, store, terms, intervals));
+    let served =
+        LocalSet::new().block_on(&runtime, serve(center, start.transport, (store, exe), terms, intervals));
     // A request that is being held must not hold the end.
     runtime.shutdown_background();
     served
@@ -167,7 +170,7 @@ pub fn run_blocking(start: Start) -> Result<(), LinkError> {
 async fn serve(
     center: Center,
     transport: Transport,
-    store: PathBuf,
+    (store, exe): (PathBuf, PathBuf),
     terms: Terms,
     intervals: [Duration; 2],
 ) -> Result<(), LinkError> {
@@ -187,7 +190,7 @@ async fn serve(
             Some(Introduced::Finishing(known, lock)) => (known, Some(lock)),
             Some(Introduced::Enrolled(ready, lock)) => {
                 let renewal = Renewal { center, store: store.clone(), terms, look_every: LOOK_EVERY };
-                return Ok(run_enrolled(&store, lock, ready, renewal, stop).await?);
+                return Ok(run_enrolled((&store, exe), lock, ready, renewal, stop).await?);
             }
         };
         let Known { relay_id, machine_id, name } = known;
@@ -199,7 +202,8 @@ async fn serve(
             );
         }
         let lock = lock.map_or_else(|| Lock::acquire(&store), Ok)?;
-        let worker = Worker::new(center.clone(), relay_id, place(&store, lock)?, intervals, is_finishing);
+        let worker =
+            Worker::new(center.clone(), relay_id, place(&store, exe.clone(), lock)?, intervals, is_finishing);
         finished = worker.run(stop.as_mut()).await?;
         if finished.is_none() {
             break;
@@ -211,12 +215,11 @@ async fn serve(
 }
 
 /// Makes what is missing in the store.
-fn place(store: &Path, lock: Lock) -> Result<(Place, Journal), LinkError> {
+fn place(store: &Path, exe: PathBuf, lock: Lock) -> Result<(Place, Journal), LinkError> {
     let folder = store.join(FOLDER);
     let failed = |source| LinkError::Lock(LockError::Store { store: folder.clone(), source });
     make_private_folder(&folder).map_err(failed)?;
     let folder = folder.canonicalize().map_err(failed)?;
-    let exe = env::current_exe().map_err(system("this program has no path"))?;
     let work = env::current_dir().ok().and_then(|work| work.into_os_string().into_string().ok());
     let journal = Journal::open(&folder, unix_ms())?;
     Ok((Place { lock, folder, exe, work }, journal))

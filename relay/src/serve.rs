@@ -86,12 +86,12 @@ pub fn run_blocking(store: &Path, creds: &Path, url: &str) -> Result<(), ServeEr
     served
 }
 
-/// Runs a relay that has enrolled until `stop`, and renews its login meanwhile.
+/// Runs a relay that has enrolled until `stop`, and renews its login meanwhile. `exe` is this program.
 ///
 /// # Errors
 /// [`ServeError`].
 pub(crate) async fn run_enrolled(
-    store: &Path,
+    (store, exe): (&Path, PathBuf),
     lock: Lock,
     ready: Ready,
     renewal: Renewal,
@@ -100,7 +100,6 @@ pub(crate) async fn run_enrolled(
     let system = |what| move |source| ServeError::System { what, source };
     let identity = Identity::read(&ready.creds)?;
     let store = store.canonicalize().map_err(system("the store has no path"))?;
-    let exe = env::current_exe().map_err(system("this program has no path"))?;
     let journal = Journal::open(&store, unix_ms())?;
     let nats = ready.nats.clone();
     serve(identity, Place { store, lock, exe }, journal, &nats, renewal.run(ready), stop).await

@@ -155,6 +155,40 @@ async fn a_failing_center_that_knows_the_key_is_believed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_program_that_is_replaced_while_its_relay_waits_still_has_a_keeper() -> Result<()> {
+    let center = Center::start().await?;
+    let machine = Machine::new()?;
+    let (program, newer) = (machine.file("program"), machine.file("newer"));
+    for copy in [&program, &newer] {
+        std::fs::copy(env!("CARGO_BIN_EXE_signalbox-relay"), copy)?;
+    }
+    center.always(VERIFY, Reply::Json(500, json!({"error": "x"})));
+    let mut command = std::process::Command::new(&program);
+    command.env("HOME", machine.home.path()).env_remove("SIGNALBOX_API_KEY");
+    let _relay = Daemon::spawn(command.args([KEY, &center.url, "--store-dir"]).arg(machine.store()))?;
+    center.asked(VERIFY, 1, PATIENCE).await?;
+    std::fs::rename(&newer, &program)?;
+    center.as_usual(VERIFY);
+    center.queue("c1", "echo on");
+    assert_eq!(center.result("c1", PATIENCE).await?["output"], "on\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_filter_that_is_none_keeps_nobody_from_work() -> Result<()> {
+    for filter in ["[", "signalbox_relay=loud", "--store", ""] {
+        let center = Center::start().await?;
+        let machine = Machine::new()?;
+        center.queue("c1", "echo ${RUST_LOG-none}");
+        let mut command = machine.program();
+        command.env("RUST_LOG", filter).args([KEY, &center.url, "--store-dir"]).arg(machine.store());
+        let _relay = Daemon::spawn(&mut command)?;
+        assert_eq!(center.result("c1", PATIENCE).await?["output"], format!("{filter}\n"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() -> Result<()> {
     let (center, other) = (Center::start().await?, Center::start().await?);
     let machine = Machine::new()?;
@@ -259,6 +293,7 @@ async fn a_word_of_grant_is_enough_whatever_the_status_and_the_type(#[case] repl
     center.script(CLAIM, [reply]);
     let _relay = machine.relay(&center)?;
     center.result("c1", PATIENCE).await?;
+    assert_eq!(center.requests_of(CLAIM).len(), 1, "it was not taken for a grant");
     Ok(())
 }
 
