@@ -4,6 +4,9 @@ use std::{ffi::OsStr, path::PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+/// Says what is logged, where no argument does.
+pub const LOG_VARIABLE: &str = "RUST_LOG";
+
 /// The agent on each machine.
 #[derive(Debug, Parser)]
 #[command(name = "signalbox-relay", version)]
@@ -15,7 +18,7 @@ pub struct Args {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// What is logged, such as `info` or `signalbox_relay=debug`.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = signalbox_link::DEFAULT_LOG)]
+    #[arg(long, global = true, value_name = "FILTER", env = LOG_VARIABLE, default_value = signalbox_link::DEFAULT_LOG)]
     pub log: String,
 }
 

@@ -1,7 +1,7 @@
 //! The relay's side of the keeper: find it or start it, ask it, hear it.
 
 use std::{
-    fmt,
+    env, fmt,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use rustix::process::geteuid;
+use signalbox_link::DEFAULT_LOG;
 use signalbox_schemas::{
     id::{CommandId, Nonce},
     output::OutputStream,
@@ -25,6 +26,8 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
+
+use crate::args::LOG_VARIABLE;
 
 use super::{
     KeeperError, MAX_LOG_BYTES,
@@ -272,8 +275,11 @@ impl KeeperClient {
 fn spawn(place: &Store, exe: &Path) -> Result<Child, KeeperError> {
     let failed = |source| KeeperError::Spawn { exe: exe.to_owned(), source };
     let log = open_log(&place.log_path()).map_err(failed)?;
+    // It may be no text, and stays what it is for the commands: only an argument is read in its place.
+    let filter = env::var(LOG_VARIABLE).unwrap_or_else(|_| DEFAULT_LOG.to_owned());
     Command::new(exe)
         .arg("keeper")
+        .arg(format!("--log={filter}"))
         .arg("--store")
         .arg(place.path(""))
         .current_dir("/")
