@@ -4,6 +4,7 @@
 //! body, the size of its body, the time of a long poll.
 
 mod auth;
+mod bodies;
 mod brokers;
 mod connection;
 mod enroll;
@@ -29,6 +30,7 @@ use tracing::{debug, error, info};
 
 pub use self::brokers::Brokers;
 use self::{
+    bodies::Bodies,
     connection::{Bounded, Pace, Patience},
     problem::Refusal,
 };
@@ -64,6 +66,7 @@ pub struct Front {
 /// Shared by all requests.
 struct Shared {
     front: Front,
+    bodies: Bodies,
     legacy: legacy::Legacy,
     /// Requests that do not end with their connection.
     lasting: TaskTracker,
@@ -72,8 +75,9 @@ struct Shared {
 
 impl Shared {
     fn new(front: Front, stop: CancellationToken) -> Arc<Self> {
-        let legacy = legacy::Legacy::new(front.spool.clone());
-        Arc::new(Self { front, legacy, lasting: TaskTracker::new(), stop })
+        let bodies = Bodies::new(front.spool.clone());
+        let legacy = legacy::Legacy::default();
+        Arc::new(Self { front, bodies, legacy, lasting: TaskTracker::new(), stop })
     }
 }
 

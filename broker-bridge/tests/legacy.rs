@@ -6,6 +6,7 @@
 //! | `hostile` | bodies that no relay sends |
 //! | `commands` | lists, claims, results |
 //! | `output` | results of every size |
+//! | `slow` | bodies that do not end |
 //! | `foreign` | what others' keys do: nothing |
 //! | `grants` | what nobody may author: not to be had |
 //! | `races` | one winner, whatever else happens |
@@ -36,5 +37,7 @@ mod races;
 mod reports;
 #[path = "legacy/routes.rs"]
 mod routes;
+#[path = "legacy/slow.rs"]
+mod slow;
 #[path = "legacy/world.rs"]
 mod world;

@@ -80,6 +80,9 @@ impl Default for Patience {
 
 /// Pause after a failed accept (out of file descriptors): it fails again at once otherwise.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Read at once. The server underneath begins with a buffer of 8 KiB and doubles it, up to 400 KiB that the connection
+/// keeps, whenever one read fills it: so none does.
+const READ_BYTES: usize = 8 * 1024 - 1;
 /// Read at once while lingering.
 const LINGER_BYTES: usize = 16 * 1024;
 
@@ -312,12 +315,15 @@ impl AsyncRead for Guarded {
         if self.poll_idle(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        ready!(self.stream.poll_read_ready(cx))?;
+        let mut space = [0; READ_BYTES];
+        let mut read = ReadBuf::new(space.get_mut(..buf.remaining().min(READ_BYTES)).unwrap_or_default());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        if !read.filled().is_empty() {
             self.hear(cx);
+            buf.put_slice(read.filled());
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,12 +1,12 @@
 //! The routes of the old contract, to the letter where a client can see it.
 //!
 //! Checks come in the order that clients know: the body is JSON, its members are there, the key is known, its assignment
-//! counts. Identity comes from the key alone: whatever else a request says of itself is not believed.
+//! counts; of a body above 1 KiB the key comes first. Identity comes from the key alone: whatever else a request says of itself is not believed.
 //!
 //! | room | serves |
 //! |---|---|
 //! | `key` | who is asking |
-//! | `body` | bodies, small and large |
+//! | `body` | what stands in bodies |
 //! | `work` | the list of commands, claims, results |
 //! | `pace` | how long a poll is held |
 //! | `relay` | verification, heartbeats, reports |
@@ -21,7 +21,7 @@ mod pace;
 mod relay;
 mod work;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -31,28 +31,21 @@ use axum::{
 };
 
 use signalbox_schemas::error::{ErrorCode, Problem, report};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::{
     answer::{Answer, Refused},
-    body::Bodies,
     key::Keys,
     pace::Paces,
 };
 use super::Shared;
 
 /// What the old routes remember between requests.
+#[derive(Default)]
 pub(super) struct Legacy {
     paces: Paces,
-    bodies: Bodies,
     keys: Keys,
-}
-
-impl Legacy {
-    /// `spool` is a directory on a disk, for bodies that are too large for memory.
-    pub(super) fn new(spool: PathBuf) -> Self {
-        Self { paces: Paces::default(), bodies: Bodies::new(spool), keys: Keys::default() }
-    }
 }
 
 /// Everything that is served, in both spellings where relays and centers never agreed on one.
@@ -121,7 +114,7 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
         Route::Commands => work::list(&shared, head).await,
         Route::Verify => Box::pin(relay::verify(&shared, &head, body)).await,
         Route::Claim => Box::pin(work::claim(&shared, &head, body)).await,
-        Route::Result => result(&shared, head, body).await,
+        Route::Result => Box::pin(result(&shared, head, body)).await,
         Route::Heartbeat => Box::pin(relay::heartbeat(&shared, &head)).await,
         Route::Status => Box::pin(relay::status(&shared, &head, body)).await,
         Route::Pushes(spelling) => Box::pin(config::pushes(&shared, &head, spelling)).await,
@@ -133,9 +126,11 @@ pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
 
 /// An old relay sends a result once, and may be gone before it is stored: that does not end with its connection.
 async fn result(shared: &Arc<Shared>, head: Parts, body: Body) -> Result<Answer, Refused> {
+    let gone = CancellationToken::new();
+    let _guard = gone.clone().drop_guard();
     let storing = shared.lasting.spawn({
         let shared = Arc::clone(shared);
-        async move { work::result(&shared, &head, body).await }
+        async move { work::result(&shared, &head, body, gone).await }
     });
     storing.await.map_err(|error| {
         warn!(error = report(&error), "a result was not stored to the end");

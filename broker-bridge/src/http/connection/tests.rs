@@ -55,6 +55,23 @@ fn connections_leave_descriptors_for_the_rest() {
     }
 }
 
+#[tokio::test]
+async fn no_read_makes_the_servers_buffer_grow() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let mut bounded = Bounded::new(listener, Patience::default(), Arc::new(|_| {}));
+    let (mut guarded, _) = bounded.accept().await;
+    let sent: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
+    let (mut came, mut space) = (Vec::new(), vec![0; 64 * 1024]);
+    client.write_all(&sent).await.unwrap();
+    while came.len() < sent.len() {
+        let read = timeout(LONG, guarded.read(&mut space)).await.unwrap().unwrap();
+        assert!((1..8 * 1024).contains(&read), "{read} bytes");
+        came.extend_from_slice(&space[..read]);
+    }
+    assert!(came == sent);
+}
+
 #[test]
 fn only_bare_statuses_are_exchanged() {
     let bare =

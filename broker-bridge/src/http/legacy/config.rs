@@ -15,7 +15,7 @@ use super::{
     super::Shared,
     Spelling,
     answer::{Answer, Refused, Success},
-    body::{SMALL, optional_text, required_text, small},
+    body::{Wanted, optional_text, required_text, small},
     key::{Known, identify},
 };
 use crate::api::pushes;
@@ -117,11 +117,13 @@ pub(super) async fn pushes(shared: &Shared, head: &Parts, spelling: Spelling) ->
 
 /// `POST /relay/config/ack`, `POST /relay/config-pushes/ack`
 pub(super) async fn ack(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let mut members = small(&head.headers, body, SMALL).await?;
+    let wanted = Wanted(&["pushId", "success", "errorMessage"]);
+    let mut parsed = small(shared, &head.headers, body, wanted).await?;
+    let members = &mut parsed.members;
     let missing = || Refused::Malformed("pushId and success are required".to_owned());
-    let id = required_text(&members, "pushId", missing)?;
+    let id = required_text(members, "pushId", missing)?;
     let Some(Value::Bool(success)) = members.get("success").cloned() else { return Err(missing()) };
-    let error = optional_text(&mut members, "errorMessage")?;
+    let error = optional_text(members, "errorMessage")?;
     let known = match identify(shared, &head.headers).await?.enabled() {
         Ok(assignment) => pushes::answered(&shared.front.api, &assignment, &id, success, error).await?,
         Err(_) => false,

@@ -5,7 +5,6 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use signalbox_schemas::{
     api::Report,
     credential::{CredentialMeta, CredentialType, StorageMode},
@@ -16,12 +15,18 @@ use signalbox_schemas::{
 };
 
 use super::{
-    super::Shared,
+    super::{
+        Shared,
+        bodies::{Client, Reading, SMALL},
+    },
     answer::{Answer, DISABLED, Failure, Refused, Success, UNASSIGNED},
-    body::{IN_MEMORY, SMALL, is_falsy, required_text, small},
+    body::{Wanted, arrived, is_falsy, members, parse, required_text},
     key::{Known, identify, lookup},
 };
 use crate::api::{heard, relays};
+
+/// Largest report: a relay may hold a thousand credentials.
+const REPORT_BYTES: usize = 256 * 1024;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,8 +45,10 @@ struct NotValid<'a> {
 
 /// `POST /relay/verify`: the key stands in the body.
 pub(super) async fn verify(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let members = small(&head.headers, body, SMALL).await?;
-    let key = required_text(&members, "apiKey", || Refused::NoKey)?;
+    let reading = Reading::begin(&head.headers, body, SMALL).await?;
+    let room = shared.bodies.room(&reading, Client::Nobody).await?;
+    let parsed = parse(shared.bodies.read_on(reading, room).await?, Wanted(&["apiKey"])).await?;
+    let key = required_text(&parsed.members, "apiKey", || Refused::NoKey)?;
     let not_valid = |error| {
         let body = NotValid { valid: false, error };
         Ok(Answer::refusal(ErrorCode::Forbidden, StatusCode::FORBIDDEN, &body))
@@ -184,13 +191,16 @@ struct Reported {
 /// `POST /relay/status`: about the relay whose key it is, whatever `relayId` says.
 pub(super) async fn status(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
     const MISSING: &str = "relayId, capabilities, and credentials are required";
-    let members = small(&head.headers, body, IN_MEMORY).await?;
-    let is_missing = |name: &str| members.get(name).is_none_or(is_falsy);
-    if ["relayId", "capabilities", "credentials"].into_iter().any(is_missing) {
+    let mut arrived = arrived(shared, &head.headers, body, REPORT_BYTES).await?;
+    let required = ["relayId", "capabilities", "credentials"];
+    let members = members(&mut arrived, Wanted(&["relayId", "capabilities", "credentials"])).await?;
+    if required.into_iter().any(|name| members.get(name).is_none_or(is_falsy)) {
         return Ok(Failure::bad_request(MISSING));
     }
-    let report = report_in(members)?;
-    let (pushes, credentials) = match identify(shared, &head.headers).await? {
+    // Only of who is known all of it is read.
+    let known = identify(shared, &head.headers).await?;
+    let report = report_in(arrived.parse(|source| serde_json::from_reader(source)).await?)?;
+    let (pushes, credentials) = match known {
         Known::Assigned(assignment) if assignment.enabled => {
             let api = &shared.front.api;
             let report = report.into_report(assignment.id.clone());
@@ -219,8 +229,8 @@ pub(super) async fn status(shared: &Shared, head: &Parts, body: Body) -> Result<
 }
 
 /// Members that are not known are passed over, wherever they are.
-fn report_in(members: Map<String, Value>) -> Result<WireReport, Refused> {
-    serde_json::from_value(Value::Object(members)).map_err(|error| {
+fn report_in(read: serde_json::Result<WireReport>) -> Result<WireReport, Refused> {
+    read.map_err(|error| {
         let why: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
         Refused::Malformed(format!("the report cannot be read: {why}"))
     })
@@ -240,8 +250,7 @@ mod tests {
             "version": "1.0.0", "hostname": "vm", "platform": null, "extra": true,
             "credentials": [{"credentialName": "a", "credentialType": "ssh_key", "storageMode": "relay_only", "lastUpdatedAt": 1.795e12}],
         });
-        let Value::Object(members) = body else { panic!("it is one") };
-        let report = report_in(members).unwrap().into_report("x".to_owned());
+        let report = report_in(serde_json::from_value(body)).unwrap().into_report("x".to_owned());
         let metrics = report.metrics.unwrap();
         assert_eq!((metrics.memory_total_mb, metrics.memory_percent), (Some(24_106.0), Some(4.3)));
         assert_eq!(

@@ -10,12 +10,16 @@ use signalbox_schemas::{
     id::{CommandId, MachineToken},
     record::AssignmentRecord,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::Shared,
+    super::{
+        Shared,
+        bodies::{LARGEST, Reading},
+    },
     answer::{Answer, Failure, Refused, Success},
-    body::{Parsed, Reading, SMALL, Wanted, optional_number, optional_text, required_text, small},
-    key::{Known, identify},
+    body::{Parsed, Wanted, client, optional_number, optional_text, parse, required_text, small},
+    key::identify,
 };
 use crate::{
     api::work::{self, Claimed, Ended},
@@ -114,9 +118,9 @@ struct Won<'a> {
 
 /// `POST /relay/commands/claim`
 pub(super) async fn claim(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let members = small(&head.headers, body, SMALL).await?;
+    let parsed = small(shared, &head.headers, body, Wanted(&["commandId"])).await?;
     let missing = || Refused::Malformed("commandId is required".to_owned());
-    let id = required_text(&members, "commandId", missing)?;
+    let id = required_text(&parsed.members, "commandId", missing)?;
     let assignment = identify(shared, &head.headers).await?.enabled()?;
     let mid = assignment.machine_id.token();
     let Some(cid) = command_id(&id) else { return Ok(Failure::bad_request(NOT_FOUND)) };
@@ -146,18 +150,21 @@ const RESULT: Wanted =
     Wanted(&["commandId", "success", "output", "stderr", "exitCode", "error", "durationMs"]);
 
 /// `POST /relay/commands/result`: answered when the broker has acknowledged how the run ended.
-pub(super) async fn result(shared: &Shared, head: &Parts, body: Body) -> Result<Answer, Refused> {
-    let reading = Reading::begin(&head.headers, body, SMALL).await?;
-    let client = if reading.is_large() {
-        // Who is not known fills neither memory nor disk. Only here the key is looked at before the members are.
-        match identify(shared, &head.headers).await? {
-            Known::Assigned(assignment) => assignment.id,
-            Known::Unassigned => String::new(),
-        }
-    } else {
-        String::new()
+pub(super) async fn result(
+    shared: &Shared,
+    head: &Parts,
+    body: Body,
+    gone: CancellationToken,
+) -> Result<Answer, Refused> {
+    let reading = Reading::begin(&head.headers, body, LARGEST).await?;
+    let client = client(shared, &head.headers, reading.goes_on()).await?;
+    let room = tokio::select! {
+        biased;
+        room = shared.bodies.room(&reading, client) => room?,
+        // What waits for room has not arrived, and nothing will.
+        () = gone.cancelled() => return Err(Refused::Malformed("the body ended early".to_owned())),
     };
-    let mut parsed = shared.legacy.bodies.read_on(reading, &client).await?.parse(RESULT).await?;
+    let mut parsed = parse(shared.bodies.read_on(reading, room).await?, RESULT).await?;
     let missing = || Refused::Malformed("commandId and success are required".to_owned());
     let id = required_text(&parsed.members, "commandId", missing)?;
     let Some(Value::Bool(success)) = parsed.members.get("success").cloned() else { return Err(missing()) };
@@ -169,7 +176,7 @@ pub(super) async fn result(shared: &Shared, head: &Parts, body: Body) -> Result<
     };
     let mid = assignment.machine_id.token();
     let counts = work::complete(&shared.front.api, &assignment.id, &mid, cid, ended).await?;
-    // Only now: with it goes the turn of a large body.
+    // Only now: with it goes the room of its body.
     drop(parsed);
     Ok(Answer::ok(&Success { success: counts }))
 }

@@ -3,7 +3,7 @@
 
 use std::{fmt, io::Read};
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// Names of members.
@@ -33,17 +33,17 @@ impl<'de> Visitor<'de> for Wanted {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut kept = Map::new();
         while let Some(name) = members.next_key::<String>()? {
+            // Read as if it were wanted: also what is not must be JSON.
+            let value = members.next_value_seed(Wanted(&[]))?;
             if self.0.contains(&name.as_str()) {
-                kept.insert(name, members.next_value_seed(Wanted(&[]))?);
-            } else {
-                members.next_value::<IgnoredAny>()?;
+                kept.insert(name, value);
             }
         }
         Ok(Value::Object(kept))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
+        while items.next_element_seed(Wanted(&[]))?.is_some() {}
         Ok(Value::Array(Vec::new()))
     }
 
@@ -105,7 +105,9 @@ mod tests {
         {
             assert_eq!(read(text).unwrap(), value);
         }
-        for broken in ["", "{", "{\"z\":[1,]}", "{}x", "{\"a\":\"\\ud800\"}"] {
+        for broken in
+            ["", "{", "{\"z\":[1,]}", "{}x", "{\"a\":\"\\ud800\"}", "{\"z\":\"\\ud800\"}", "{\"z\":1e999}"]
+        {
             assert!(read(broken).is_err(), "{broken}");
         }
     }
