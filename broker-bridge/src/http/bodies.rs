@@ -71,6 +71,8 @@ pub(super) enum Client {
     Nobody,
     /// The relay of an assignment.
     Assignment(String),
+    /// Whoever brings the administrators' token.
+    Admin,
 }
 
 /// Why a body is not taken.

@@ -61,6 +61,34 @@ async fn a_run_is_claimed_and_ended_in_the_name_of_a_relay() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_run_is_ended_with_as_much_output_as_old_relays_send() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let assignment = assign(&bench, "old", "one").await?;
+    let id = bench.submit("old").await?;
+    let by = json!({"assignment_id": assignment});
+    assert_eq!(post(&bench, &format!("/commands/{id}/claim"), &by, 200).await?, json!({"claimed": true}));
+    let output = "o\0\u{e9}\n".repeat(600_000);
+    let ended = |more: Value| {
+        let mut ended =
+            json!({"assignment_id": assignment, "success": true, "output": output, "exit_code": 0});
+        let (ended_members, more) = (ended.as_object_mut(), more.as_object().cloned());
+        ended_members.expect("an object").extend(more.expect("an object"));
+        ended
+    };
+    let path = format!("/commands/{id}/complete");
+    let wrong = ask(&bench, "POST", &path, &ended(json!({"exitCode": 1})), 422).await?.json()?;
+    assert!(wrong["detail"].as_str().is_some_and(|detail| detail.contains("exitCode")), "{wrong}");
+    ask(&bench, "POST", &path, &ended(json!({"id": "another"})), 422).await?;
+    ask(&bench, "POST", &path, &json!([id.to_string(), assignment, true]), 422).await?;
+    let much = json!({"assignment_id": assignment, "success": true, "output": "x".repeat(16 << 20)});
+    ask(&bench, "POST", &path, &much, 413).await?;
+    let accepted = post(&bench, &path, &ended(json!({"id": id.to_string()})), 200).await?;
+    assert_eq!(accepted, json!({"accepted": true}));
+    assert!(bench.http.output(&id.to_string(), "old", "stdout").await? == output.as_bytes());
+    Ok(())
+}
+
+#[tokio::test]
 async fn runs_are_listed_by_machine_and_state() -> Result<()> {
     let bench = Bench::start(&["a-1", "a-2"]).await?;
     let mut ids = Vec::new();

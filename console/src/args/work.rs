@@ -55,7 +55,8 @@ pub enum WorkAction {
         /// Exit code of the process, if it had one.
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         exit_code: Option<i64>,
-        /// Standard output, from a file, or from stdin with `-`; up to 256 KiB.
+        /// Standard output, from a file, or from stdin with `-`. Both streams together have 750 KiB as JSON; over HTTP 16 MiB
+        /// are taken (`POST /api/v1/commands/ID/complete`).
         #[arg(long, value_name = "FILE")]
         stdout_file: Option<PathBuf>,
         /// Standard error, in the same way; stdin can be one of both.

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use signalbox_schemas::api::{
-    ClaimRun, ClaimedRun, CompleteRun, CompletedRun, ListRuns, MachineRunView, StartedRun, op,
+use signalbox_schemas::{
+    api::{ClaimRun, ClaimedRun, CompleteRun, CompletedRun, ListRuns, MachineRunView, StartedRun, op},
+    limit::BROKER_PAYLOAD_BYTES,
 };
 
 use super::{
@@ -20,8 +21,13 @@ use crate::{
     config::Config,
 };
 
-/// Most output of one stream: both, in base64 and in JSON, must fit into one message.
-const OUTPUT_BYTES: usize = 256 * 1024;
+/// Most bytes of what is said of an ended run, as JSON: it travels in one message, signed and in base64, which makes four
+/// bytes of three. Text has no more than that of its own; each control byte has six, and each that is no UTF-8 has three.
+const ENDED_BYTES: usize = (BROKER_PAYLOAD_BYTES - OVERHEAD_BYTES) / 4 * 3;
+/// What a request has beside its arguments: its own members, the key and the signature.
+const OVERHEAD_BYTES: usize = 4 * 1024;
+/// Where larger ones are taken.
+const OVER_HTTP: &str = "over HTTP 16 MiB are taken: POST /api/v1/commands/ID/complete";
 
 impl Row for MachineRunView {
     const COLUMNS: &'static [Column] =
@@ -89,11 +95,27 @@ pub async fn act(config: &Config, args: Work) -> Result<u8, Failure> {
                 error,
                 duration_ms: took,
             };
+            check_size(&asked)?;
             let call = call(format!("complete {id}"));
             let completed: CompletedRun = call.change(op::RUNS_COMPLETE, &asked).await?;
             Ok(call.show(&completed).await?.max(unless(completed.accepted)))
         }
     }
+}
+
+/// Whether an end fits into a message.
+fn check_size(asked: &CompleteRun) -> Result<(), Failure> {
+    let id = asked.id;
+    let bytes =
+        serde_json::to_vec(asked).map_err(|error| Failure::system(&format!("complete {id}"), &error))?;
+    if bytes.len() <= ENDED_BYTES {
+        return Ok(());
+    }
+    let line = format!(
+        "cannot complete {id}: its output has {} bytes as JSON, {ENDED_BYTES} fit into a message; {OVER_HTTP}",
+        bytes.len()
+    );
+    Err(Failure::new(exit::USAGE, line))
 }
 
 /// The exit code for an answer that says yes or no.
@@ -105,9 +127,59 @@ fn unless(is_so: bool) -> u8 {
 async fn output(path: Option<&Path>, what: &'static str) -> Result<String, Failure> {
     match path {
         Some(path) => {
-            let bytes = input::bytes(path, OUTPUT_BYTES, what).await?;
+            let bytes = input::bytes(path, ENDED_BYTES, what).await.map_err(|mut failure| {
+                if let (exit::USAGE, Some(line)) = (failure.code, &mut failure.line) {
+                    line.push_str("; ");
+                    line.push_str(OVER_HTTP);
+                }
+                failure
+            })?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         }
         None => Ok(String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_schemas::{
+        api::Request,
+        id::{Nonce, Workspace},
+        signed::{Signed, SigningKey},
+    };
+
+    use super::*;
+
+    fn ended(output: String) -> CompleteRun {
+        CompleteRun {
+            id: "0193a2b4-0000-7000-8000-00000000c1d1".parse().unwrap(),
+            assignment_id: "a".to_owned(),
+            success: true,
+            output,
+            stderr: String::new(),
+            exit_code: Some(0),
+            error: None,
+            duration_ms: 1,
+        }
+    }
+
+    #[test]
+    fn what_fits_can_be_sent() {
+        let room = ENDED_BYTES - serde_json::to_vec(&ended(String::new())).unwrap().len();
+        let largest = ended("x".repeat(room));
+        check_size(&largest).unwrap();
+        let request = Request {
+            ws: Workspace::main(),
+            op: op::RUNS_COMPLETE.to_owned(),
+            args: serde_json::to_value(&largest).unwrap(),
+            nonce: Nonce([0; 16]),
+            issued_at: now_ms(),
+        };
+        let key = SigningKey::from_seed(include_str!("../../tests/seven.seed")).unwrap();
+        assert!(Signed::sign(&request, &key).unwrap().to_json().len() <= BROKER_PAYLOAD_BYTES);
+        for larger in ["x".repeat(room + 1), "\u{1}".repeat(room / 6 + 1), "\"".repeat(room / 2 + 1)] {
+            let line = check_size(&ended(larger)).unwrap_err().line.unwrap();
+            assert!(line.contains("POST /api/v1/commands/ID/complete"), "{line}");
+        }
     }
 }

@@ -188,6 +188,11 @@ async fn a_list_of_nothing_that_never_ends_is_refused() {
     "x",
     "not both"
 )]
+#[case::much_output(
+    &["work", "complete", "0193a2b4-0000-7000-8000-000000000000", "--assignment", "a", "--stdout-file", "/dev/zero"],
+    "",
+    "POST /api/v1/commands/ID/complete"
+)]
 #[case::empty_key(&["assignment", "create", "m", "n", "--key-file", "-"], "\n", "stdin is empty")]
 #[case::short_key(&["assignment", "create", "m", "n", "--key-file", "-"], "0123456789abcde\n", "has 16 to 256")]
 #[case::long_key(&["assignment", "create", "m", "n", "--key-file", "/dev/zero"], "", "258 bytes")]

@@ -1,6 +1,6 @@
 //! `/runs`, `/machines/{id}/runs`, what is said of a run in a relay's name, and `/exec`.
 
-use std::sync::Arc;
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use axum::{
     Extension, Router,
@@ -8,14 +8,25 @@ use axum::{
     http::{StatusCode, Uri},
     routing::{get, post},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer as _,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::{Map, Value};
-use signalbox_schemas::{api::ListRuns, error::report, id::CommandId};
+use signalbox_schemas::{
+    api::{CompleteRun, ListRuns},
+    error::report,
+    id::CommandId,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    super::{Shared, problem::Refusal},
+    super::{
+        Shared,
+        bodies::{Client, LARGEST, Reading},
+        problem::Refusal,
+    },
     Answer, At, Id, Named, Nothing, Who, body, cut, idempotency_key, invalid, json, query, same_id,
 };
 use crate::api::{
@@ -58,10 +69,62 @@ async fn start(State(shared): At, Extension(caller): Who, Id(id): Id, request: R
     Ok(json(StatusCode::OK, &started, Some(&cursors)))
 }
 
+/// [`CompleteRun`] as it comes: the command stands in the path.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Completing {
+    #[serde(default)]
+    id: String,
+    assignment_id: String,
+    success: bool,
+    #[serde(default)]
+    output: String,
+    #[serde(default)]
+    stderr: String,
+    exit_code: Option<i64>,
+    error: Option<String>,
+    #[serde(default)]
+    duration_ms: u64,
+}
+
+/// Of what is as large as a result of an old relay, and kept as theirs are.
 async fn complete(State(shared): At, Extension(caller): Who, Id(id): Id, request: Request) -> Answer {
-    let asked = of_command(id, request).await?;
+    query::<Nothing>(request.uri())?;
+    let (head, body) = request.into_parts();
+    let reading = Reading::begin(&head.headers, body, LARGEST).await?;
+    let room = shared.bodies.room(&reading, Client::Admin).await?;
+    let mut arrived = shared.bodies.read_on(reading, room).await?;
+    let read =
+        arrived.parse(|source| read_object(&mut serde_json::Deserializer::from_reader(source))).await?;
+    let Completing { id: in_body, assignment_id, success, output, stderr, exit_code, error, duration_ms } =
+        read.map_err(|error| invalid(format!("cannot read the body as JSON: {}", cut(&error.to_string()))))?;
+    same_id(&in_body, id.to_string())?;
+    let asked = CompleteRun { id, assignment_id, success, output, stderr, exit_code, error, duration_ms };
+    // Until it is stored.
+    let _room = arrived.into_room();
     let (completed, cursors) = Box::pin(runs::complete(&shared.front.api, &caller, asked)).await?;
     Ok(json(StatusCode::OK, &completed, Some(&cursors)))
+}
+
+/// One object and nothing else: a plain parser would take an array for the members in their order.
+fn read_object<'de, R: serde_json::de::Read<'de>, T: Deserialize<'de>>(
+    parser: &mut serde_json::Deserializer<R>,
+) -> serde_json::Result<T> {
+    struct Object<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("one object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(members))
+        }
+    }
+    let read = parser.deserialize_map(Object(PhantomData))?;
+    parser.end()?;
+    Ok(read)
 }
 
 /// The body, with the command of the path as its `id`.
