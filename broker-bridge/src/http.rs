@@ -18,7 +18,8 @@ use std::{future::IntoFuture as _, panic::AssertUnwindSafe, path::PathBuf, sync:
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
+    http::Method,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{any, get, post},
 };
@@ -134,13 +135,9 @@ fn router(shared: Arc<Shared>) -> Router {
     guarded(router, shared)
 }
 
-/// What surrounds every request.
+/// What surrounds every request: one layer, since each costs a held poll as much as the poll itself.
 fn guarded(router: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
-    router
-        .layer(from_fn_with_state(Arc::clone(&shared), unpanicked))
-        .layer(from_fn_with_state(Arc::clone(&shared), account))
-        .layer(from_fn(in_progress))
-        .with_state(shared)
+    router.layer(from_fn_with_state(Arc::clone(&shared), surround)).with_state(shared)
 }
 
 async fn no_such_path() -> Refusal {
@@ -151,38 +148,37 @@ async fn method_not_allowed() -> Refusal {
     Refusal::method_not_allowed()
 }
 
-/// Tells the connection that it is not idle.
-async fn in_progress(ConnectInfo(pace): ConnectInfo<Pace>, request: Request, next: Next) -> Response {
+/// Tells the connection that it is not idle. Answers also when a handler panics: the client would see a broken connection,
+/// and nobody a count.
+async fn surround(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(pace): ConnectInfo<Pace>,
+    request: Request,
+    next: Next,
+) -> Response {
     let _guard = pace.begin();
-    next.run(request).await
-}
-
-/// Answers also when a handler panics: the client would see a broken connection, and nobody a count.
-async fn unpanicked(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
     let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
     // What a request has changed lies behind locks that go on when their holder panicked.
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    answered.unwrap_or_else(|_| {
+    let response = answered.unwrap_or_else(|_| {
         shared.front.api.count("http", "panicked");
         error!(path, "a request panicked");
         Refusal::panicked().into_response()
-    })
+    });
+    account(&shared, &method, &path, &response);
+    response
 }
 
 /// Counts refusals, and logs few of them.
-async fn account(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(LOGGED_PATH).collect();
-    let response = next.run(request).await;
-    if let Some(code) = response.extensions().get::<ErrorCode>() {
-        let status = response.status().as_u16();
-        if let Some(count) = shared.front.api.refused("http", *code) {
-            info!(%method, path, status, %code, count, "request refused");
-        } else {
-            debug!(%method, path, status, %code, "request refused");
-        }
+fn account(shared: &Shared, method: &Method, path: &str, response: &Response) {
+    let Some(code) = response.extensions().get::<ErrorCode>() else { return };
+    let status = response.status().as_u16();
+    if let Some(count) = shared.front.api.refused("http", *code) {
+        info!(%method, path, status, %code, count, "request refused");
+    } else {
+        debug!(%method, path, status, %code, "request refused");
     }
-    response
 }
 
 #[cfg(test)]
@@ -208,8 +204,8 @@ mod tests {
         let still = Still::start().await.unwrap();
         let shared = Shared::new(front(&still.api()), CancellationToken::new());
         let request = Request::get("/relay/commands").body(axum::body::Body::empty()).unwrap();
-        let held = size_of_val(&legacy::serve(State(shared), request));
-        assert!(held <= 2 * 1024, "its future takes {held} bytes");
+        let held = size_of_val(&*legacy::serve(State(shared), request));
+        assert!(held <= 768, "its future takes {held} bytes");
     }
 
     #[tokio::test]

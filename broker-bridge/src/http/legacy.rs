@@ -21,7 +21,7 @@ mod pace;
 mod relay;
 mod work;
 
-use std::sync::Arc;
+use std::{future::ready, pin::Pin, sync::Arc};
 
 use axum::{
     body::Body,
@@ -30,6 +30,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
+use futures_util::FutureExt as _;
 use signalbox_schemas::error::{ErrorCode, Problem, report};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -98,30 +99,37 @@ impl Route {
     }
 }
 
-/// Serves everything at and below `/relay`.
-pub(super) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+/// A request on its way to its answer.
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// Serves everything at and below `/relay`. Thousands of polls are held at a time: nothing of a request is kept beside its
+/// own future.
+pub(super) fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Answering {
     let path = request.uri().path();
-    let Some(route) = Route::at(path) else { return answer::no_route(path) };
-    if request.method() == Method::OPTIONS {
-        return answer::preflight();
-    }
-    if *request.method() != route.method() {
-        return answer::no_route(path);
-    }
-    let (head, body) = request.into_parts();
-    // Thousands of polls are held at a time: theirs is the only future that this one has room for.
-    let answered = match route {
-        Route::Commands => work::list(&shared, head).await,
-        Route::Verify => Box::pin(relay::verify(&shared, &head, body)).await,
-        Route::Claim => Box::pin(work::claim(&shared, &head, body)).await,
-        Route::Result => Box::pin(result(&shared, head, body)).await,
-        Route::Heartbeat => Box::pin(relay::heartbeat(&shared, &head)).await,
-        Route::Status => Box::pin(relay::status(&shared, &head, body)).await,
-        Route::Pushes(spelling) => Box::pin(config::pushes(&shared, &head, spelling)).await,
-        Route::Ack => Box::pin(config::ack(&shared, &head, body)).await,
-        Route::Credentials(spelling) => Box::pin(config::credentials(&shared, &head, spelling)).await,
+    let is_preflight = request.method() == Method::OPTIONS;
+    let route = match Route::at(path) {
+        Some(_) if is_preflight => return Box::pin(ready(answer::preflight())),
+        Some(route) if *request.method() == route.method() => route,
+        _ => return Box::pin(ready(answer::no_route(path))),
     };
-    answered.unwrap_or_else(Answer::from).into_response()
+    let (head, body) = request.into_parts();
+    match route {
+        Route::Commands => answering(work::list(shared, head)),
+        Route::Verify => answering(async move { relay::verify(&shared, &head, body).await }),
+        Route::Claim => answering(async move { work::claim(&shared, &head, body).await }),
+        Route::Result => answering(async move { result(&shared, head, body).await }),
+        Route::Heartbeat => answering(async move { relay::heartbeat(&shared, &head).await }),
+        Route::Status => answering(async move { relay::status(&shared, &head, body).await }),
+        Route::Pushes(spelling) => answering(async move { config::pushes(&shared, &head, spelling).await }),
+        Route::Ack => answering(async move { config::ack(&shared, &head, body).await }),
+        Route::Credentials(spelling) => {
+            answering(async move { config::credentials(&shared, &head, spelling).await })
+        }
+    }
+}
+
+fn answering(answered: impl Future<Output = Result<Answer, Refused>> + Send + 'static) -> Answering {
+    Box::pin(answered.map(|answered| answered.unwrap_or_else(Answer::from).into_response()))
 }
 
 /// An old relay sends a result once, and may be gone before it is stored: that does not end with its connection.

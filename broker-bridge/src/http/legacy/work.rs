@@ -73,22 +73,29 @@ struct Commands<'a> {
 
 /// `GET /relay/commands`: held until there is something, a little less than until the client asks again, and no longer when
 /// it does.
-pub(super) async fn list(shared: &Shared, head: Parts) -> Result<Answer, Refused> {
-    let assignment = Box::pin(identify(shared, &head.headers)).await?.enabled()?;
-    // With it goes the buffer that it was read into.
-    drop(head);
-    let hold = shared.legacy.paces.arrives(&assignment.id, Instant::now());
-    let view = shared.front.api.view();
-    let mid = assignment.machine_id.token();
-    let waiter = view.wait_for_work(&mid);
-    let found = tokio::select! {
-        biased;
-        found = waiter.until(|| look(shared, &assignment, &mid)) => found?,
-        () = hold.over() => Vec::new(),
-        () = shared.stop.cancelled() => Vec::new(),
-    };
-    let commands = found.iter().map(|spec| Work::of(spec)).collect();
-    Ok(Answer::ok(&Commands { commands }))
+pub(super) fn list(
+    shared: Arc<Shared>,
+    head: Parts,
+) -> impl Future<Output = Result<Answer, Refused>> + Send + 'static {
+    // With it goes the head, and the buffer that it was read into.
+    let asking = Box::pin({
+        let shared = Arc::clone(&shared);
+        async move { identify(&shared, &head.headers).await }
+    });
+    async move {
+        let assignment = asking.await?.enabled()?;
+        let hold = shared.legacy.paces.arrives(&assignment.id, Instant::now());
+        let mid = assignment.machine_id.token();
+        let waiter = shared.front.api.view().wait_for_work(&mid);
+        let found = tokio::select! {
+            biased;
+            found = waiter.until(|| look(&shared, &assignment, &mid)) => found?,
+            () = hold.over() => Vec::new(),
+            () = shared.stop.cancelled() => Vec::new(),
+        };
+        let commands = found.iter().map(|spec| Work::of(spec)).collect();
+        Ok(Answer::ok(&Commands { commands }))
+    }
 }
 
 /// What waits for the machine, or that its assignment does not count any more; nothing when there is nothing to say.
