@@ -79,9 +79,10 @@ fn claim_for(stage: &Stage, assignment: &str) {
     txn.commit().unwrap();
 }
 
-async fn run_was_read(stage: &Stage) {
-    let end = stage.api.link().stream_state(RUN).await.unwrap();
-    let at = Position { created: end.created_ms, sequence: end.last };
+/// RUN was read from its beginning up to this sequence.
+async fn run_was_read_to(stage: &Stage, sequence: u64) {
+    let created = stage.api.link().stream_state(RUN).await.unwrap().created_ms;
+    let at = Position { created, sequence };
     stage.still.context.shared.cursors.send_modify(|cursors| cursors.set(RUN, at));
 }
 
@@ -96,7 +97,8 @@ async fn a_result_waits_until_its_claim_is_read() {
     // The claim stands there, and was not read.
     let claim =
         Subject::Run(stage.api.ws().clone(), stage.mid.clone(), stage.id, FactKind::Claim).to_string();
-    stage.api.link().store(signalbox_link::Store::new(claim, "claim")).await.unwrap();
+    let claimed = stage.api.link().store(signalbox_link::Store::new(claim, "claim")).await.unwrap();
+    run_was_read_to(&stage, claimed.sequence - 1).await;
     let (api, mid) = (Arc::clone(&stage.api), stage.mid.clone());
     let mut completing = JoinSet::new();
     completing.spawn(async move {
@@ -110,7 +112,7 @@ async fn a_result_waits_until_its_claim_is_read() {
     .await
     .unwrap();
     claim_for(&stage, "a");
-    run_was_read(&stage).await;
+    run_was_read_to(&stage, claimed.sequence).await;
     assert_eq!(completing.join_next().await.unwrap().unwrap(), Ok(true));
     assert!(last(&stage, FactKind::Exit).await.is_some());
 }
