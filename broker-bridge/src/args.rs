@@ -55,6 +55,10 @@ pub struct ServeArgs {
     /// and on the host that the relay asked if that is this one].
     #[arg(long, value_name = "URL")]
     pub relay_nats: Vec<String>,
+    /// Servers of a cluster that keep a copy of each stream which this bridge makes: 1, 3 or 5. Streams that are there
+    /// stay as they are.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = replicas, conflicts_with = "embedded_broker")]
+    pub replicas: u8,
     /// Start a broker and see that it runs.
     #[arg(long)]
     pub embedded_broker: bool,
@@ -73,6 +77,16 @@ pub struct ServeArgs {
     /// What is logged, like `info` or `signalbox_bridge=debug` [default: `RUST_LOG`, else info].
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+}
+
+/// An even number would survive no more than the odd one below it.
+fn replicas(text: &str) -> Result<u8, &'static str> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("there can be 1, 3 or 5"),
+    }
 }
 
 /// How log lines look.
@@ -103,5 +117,8 @@ mod tests {
         assert!(parse(&["--nats", "nats://h:1"]).is_ok());
         assert!(parse(&["--embedded-broker"]).is_ok());
         assert!(parse(&["--nats", "nats://h:1", "--no-restart"]).is_err());
+        assert!(parse(&["--nats", "nats://h:1", "--replicas", "3"]).is_ok());
+        assert!(parse(&["--nats", "nats://h:1", "--replicas", "2"]).is_err());
+        assert!(parse(&["--embedded-broker", "--replicas", "3"]).is_err(), "one server keeps one copy");
     }
 }

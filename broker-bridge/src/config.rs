@@ -85,6 +85,8 @@ pub struct ServeConfig {
     pub broker: BrokerConfig,
     /// Where relays are told to find it; empty: where this bridge finds it.
     pub relay_nats: Vec<String>,
+    /// Copies of the streams that this bridge makes: 1, 3 or 5.
+    pub replicas: u8,
 }
 
 impl ServeConfig {
@@ -112,7 +114,8 @@ impl ServeConfig {
         if let Some(url) = relay_nats.iter().find(|url| !is_url(url)) {
             return Err(no_url("--relay-nats", url));
         }
-        Ok(Self { state_dir, data, http: address("--http", &args.http)?, broker, relay_nats })
+        let http = address("--http", &args.http)?;
+        Ok(Self { state_dir, data, http, broker, relay_nats, replicas: args.replicas })
     }
 }
 

@@ -150,8 +150,8 @@ pub async fn serve(config: &ServeConfig, stop: &CancellationToken) -> Result<(),
         lock
     });
     let relay_nats = config.relay_nats.clone();
-    let data = config.data.clone();
-    let bridge = Bridge { id, identity: Arc::new(identity), nats, relay_nats, broker_pid, data };
+    let (data, replicas) = (config.data.clone(), config.replicas);
+    let bridge = Bridge { id, identity: Arc::new(identity), nats, relay_nats, replicas, broker_pid, data };
     let served = tokio::select! {
         served = bridge.run(listener, stop) => served,
         Some(ended) = supervisor.join_next() => match ended {

@@ -66,6 +66,8 @@ pub struct Options {
     pub probe: Option<String>,
     /// Do not wait for the first connection, and never give up on it.
     pub retry_forever: bool,
+    /// Servers that keep a copy of each stream this link makes: 1, or 3 or 5 on a cluster of at least so many.
+    pub replicas: u8,
 }
 
 impl Options {
@@ -116,6 +118,7 @@ impl Options {
             max_message_bytes: limit::BROKER_PAYLOAD_BYTES,
             probe: None,
             retry_forever: false,
+            replicas: 1,
         }
     }
 }
@@ -148,6 +151,7 @@ pub struct Link {
     pub(crate) jetstream: jetstream::Context,
     pub(crate) ack_timeout: Duration,
     pub(crate) subscription_capacity: usize,
+    pub(crate) replicas: u8,
     max_message_bytes: usize,
     probe: Option<String>,
     watcher: Arc<Watcher>,
@@ -185,6 +189,7 @@ impl Link {
             jetstream,
             ack_timeout: options.ack_timeout,
             subscription_capacity: options.subscription_capacity,
+            replicas: options.replicas,
             max_message_bytes: options.max_message_bytes,
             probe: options.probe,
             watcher,

@@ -29,10 +29,12 @@ pub struct StreamState {
     pub bytes: u64,
     /// Largest allowed size, bytes; none = no limit of its own.
     pub max_bytes: Option<u64>,
+    /// Servers that keep a copy of it.
+    pub replicas: usize,
 }
 
 impl Link {
-    /// Makes the stream if it does not exist. If it does, sizes, ages and replicas are the administrator's and
+    /// Makes the stream if it does not exist, with as many replicas as [`Options`](crate::Options) say. If it does exist, sizes, ages and replicas are the administrator's and
     /// are left alone, but what the system relies on must be as defined.
     ///
     /// # Errors
@@ -42,12 +44,14 @@ impl Link {
             Ok(info) => info,
             Err(StreamError::Missing { .. }) => {
                 // Somebody may make it in the same moment: creating it with the same settings is no error.
-                let made = self.api::<Info>(format!("STREAM.CREATE.{}", def.name), &config(def)).await;
+                let made = self
+                    .api::<Info>(format!("STREAM.CREATE.{}", def.name), &config(def, self.replicas))
+                    .await;
                 return made.map(|info| state(&info)).map_err(|error| failed(def.name, error));
             }
             Err(error) => return Err(error),
         };
-        match mismatch(&existing.config, &config(def)) {
+        match mismatch(&existing.config, &config(def, self.replicas)) {
             Some(setting) => Err(StreamError::Mismatch { stream: def.name.to_owned(), setting }),
             None => Ok(state(&existing)),
         }
@@ -112,6 +116,7 @@ pub(crate) fn state(info: &Info) -> StreamState {
         messages: info.state.messages,
         bytes: info.state.bytes,
         max_bytes: u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0),
+        replicas: info.config.num_replicas,
     }
 }
 
@@ -125,7 +130,7 @@ fn failed(name: &str, error: ApiError) -> StreamError {
 }
 
 /// The definition in the server's terms. -1 is its «no limit».
-fn config(def: &StreamDef) -> Config {
+fn config(def: &StreamDef, replicas: u8) -> Config {
     let limit = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
     let millis = |value: Option<u64>| value.map_or(Duration::ZERO, Duration::from_millis);
     Config {
@@ -158,7 +163,7 @@ fn config(def: &StreamDef) -> Config {
             headers_only: false,
         }),
         duplicate_window: millis(def.duplicate_window_ms),
-        num_replicas: 1,
+        num_replicas: replicas.into(),
         ..Config::default()
     }
 }

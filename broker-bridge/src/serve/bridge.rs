@@ -62,6 +62,8 @@ pub(super) struct Bridge {
     pub(super) nats: String,
     /// Where relays are told to find it; empty: there.
     pub(super) relay_nats: Vec<String>,
+    /// Copies of the streams that it makes.
+    pub(super) replicas: u8,
     /// The embedded broker.
     pub(super) broker_pid: Option<u32>,
     /// Where the view is kept.
@@ -82,7 +84,8 @@ impl Bridge {
         let login = || Login::from_creds_file(&creds).map_err(|source| ServeError::Login { source });
         let (for_streams, for_operators) = (login()?, login()?);
         let connecting = async {
-            let streams = Link::connect(Options::bridge(&self.nats, for_streams)).await?;
+            let options = Options { replicas: self.replicas, ..Options::bridge(&self.nats, for_streams) };
+            let streams = Link::connect(options).await?;
             let operators = Link::connect(Options::bridge(&self.nats, for_operators)).await?;
             Ok::<_, ServeError>((streams, operators))
         };

@@ -1,6 +1,7 @@
 //! The link against a real nats-server, and against servers that lie.
 
 mod accounts;
+mod cluster;
 mod connection;
 #[cfg(feature = "crash-points")]
 mod crash;
