@@ -56,9 +56,13 @@ impl Answer {
 impl Http {
     /// A client of the server at `base`, as the holder of `token`.
     pub fn new(base: &str, token: &str) -> Self {
-        let config =
-            Agent::config_builder().http_status_as_error(false).timeout_global(Some(REQUEST)).build();
-        Self { agent: config.into(), base: base.to_owned(), token: token.to_owned() }
+        Self { agent: agent(REQUEST), base: base.to_owned(), token: token.to_owned() }
+    }
+
+    /// The same client, whose requests may take so long each.
+    #[must_use]
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self { agent: agent(patience), ..self.clone() }
     }
 
     /// Where the server is.
@@ -205,6 +209,10 @@ impl Http {
             ensure!(!answer.body.is_empty(), "output stops at {offset} of {total}");
         }
     }
+}
+
+fn agent(patience: Duration) -> Agent {
+    Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).build().into()
 }
 
 /// The run on `machine` in a command's JSON.

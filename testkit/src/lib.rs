@@ -4,6 +4,8 @@ pub mod broker;
 pub mod eventually;
 pub mod http;
 pub mod old_relay;
+#[cfg(feature = "operator")]
+pub mod operator;
 pub mod process;
 pub mod pty;
 pub mod slow_link;

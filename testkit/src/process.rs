@@ -27,15 +27,16 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 /// How much of a dead program's stderr an error quotes, in bytes.
 const QUOTED_STDERR_BYTES: usize = 2_000;
 
-/// Path of a program of this workspace, as built beside the running test.
+/// Path of a program of this workspace, as built beside the running one.
 ///
 /// # Errors
 /// When it is not built; the error says how to build it.
 pub fn bin(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe().context("finding the running test's own path")?;
-    // …/target/<profile>/deps/<test>-<hash>
-    let folder = test.parent().and_then(Path::parent).context("the running test lies in no build folder")?;
-    let program = folder.join(name);
+    let running = std::env::current_exe().context("finding the running program's own path")?;
+    // …/target/<profile>/deps/<test>-<hash>, or …/target/<profile>/<program>
+    let folder = running.parent().context("the running program lies in no folder")?;
+    let built = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    let program = built.context("the running test lies in no build folder")?.join(name);
     if !program.is_file() {
         bail!("{} is not built: run `cargo xtask test`, which builds the programs first", program.display());
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::broker::find_in_path;
 
 /// Program that must be in `PATH`, and the package that brings it.
-const NEEDED: [(&str, &str); 1] = [("tmux", "tmux")];
+const NEEDED: [(&str, &str); 3] = [("tmux", "tmux"), ("ip", "iproute2"), ("faketime", "faketime")];
 
 /// Another package tool may hold apt's lock; wait that long for it and not for ever.
 const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=120";

@@ -1,0 +1,195 @@
+//! Output: what a command writes is known, so every byte of it can be told from every other.
+
+use std::collections::BTreeMap;
+
+use signalbox_schemas::{
+    id::{CommandId, MachineToken, Sha256},
+    output::OutputStream,
+    run::{Exit, RunState},
+    subject::Subject,
+};
+
+use super::{Case, Promise, RunId, Violation};
+use crate::{
+    observed::Chunk,
+    plan::Work,
+    script,
+    told::{Piece, Told},
+};
+
+pub(super) fn output_is_whole(case: &Case<'_>) -> Vec<Violation> {
+    let chunks = by_run(&case.observed.chunks);
+    let mut broken = Vec::new();
+    for (command, _, machine) in case.ledger.accepted() {
+        let Some(told) = case.told.get(&command) else { continue };
+        let run = (command, machine);
+        let stored = chunks.get(&(command, machine.clone()));
+        let why = summary(case, run, told)
+            .or_else(|| in_stream(case, run, told, stored.map_or(&[], Vec::as_slice)))
+            .or_else(|| answered(case, run, told));
+        broken.extend(why.map(|why| case.broken_run(Promise::OutputIsWhole, run, why)));
+    }
+    broken.extend(slow_reads(case));
+    broken
+}
+
+fn by_run(chunks: &[Chunk]) -> BTreeMap<(CommandId, MachineToken), Vec<&Chunk>> {
+    let mut runs: BTreeMap<_, Vec<&Chunk>> = BTreeMap::new();
+    for chunk in chunks.iter().filter(|chunk| chunk.head.is_ok()) {
+        if let Ok(Subject::Output(_, machine, command)) = Subject::parse(&chunk.subject) {
+            runs.entry((command, machine)).or_default().push(chunk);
+        }
+    }
+    runs
+}
+
+/// What stands at the piece's place, and whether it is that.
+fn is_right(work: &Work, piece: &Piece) -> bool {
+    let expected = match piece.stream {
+        OutputStream::Stdout => script::output(work, piece.offset, piece.len),
+        OutputStream::Stderr => Vec::new(),
+    };
+    expected.len() as u64 == piece.len && Sha256::of(&expected) == piece.sha256
+}
+
+fn wrong_piece(work: &Work, piece: &Piece) -> Option<String> {
+    let Piece { stream, offset, len, begins, .. } = piece;
+    (!is_right(work, piece)).then(|| {
+        let wanted = String::from_utf8_lossy(&script::output(work, *offset, 48)).into_owned();
+        format!("{len} bytes at {offset} of its {stream} are not what it writes: {begins:?}, not {wanted:?}")
+    })
+}
+
+/// Where the first byte is missing from 0 up to `end`.
+fn first_gap(pieces: &[&Piece], end: u64) -> Option<u64> {
+    let mut sorted: Vec<&&Piece> = pieces.iter().collect();
+    sorted.sort_by_key(|piece| (piece.offset, piece.end()));
+    let mut at = 0;
+    for piece in sorted {
+        if piece.offset > at {
+            break;
+        }
+        at = at.max(piece.end());
+    }
+    (at < end).then_some(at)
+}
+
+/// Bytes and hash of the exit are of the whole, also where it was cut.
+fn summary(case: &Case<'_>, (command, machine): RunId<'_>, told: &Told) -> Option<String> {
+    let run = case.ledger.run(command, machine)?;
+    let exit = run.facts.exit()?;
+    if exit.stderr.bytes > 0 {
+        return Some(format!("it writes nothing to stderr, and its exit says {} bytes", exit.stderr.bytes));
+    }
+    let (bytes, all) = (exit.stdout.bytes, script::output_bytes(&told.work));
+    if bytes > all || (run.state() == RunState::Completed && bytes != all) {
+        return Some(format!("it writes {all} bytes, and its exit says {bytes}"));
+    }
+    let expected = Sha256::of(&script::output(&told.work, 0, bytes));
+    (exit.stdout.sha256 != expected).then(|| format!("the hash in its exit is not that of its {bytes} bytes"))
+}
+
+fn is_cut(exit: Option<&Exit>) -> bool {
+    exit.is_some_and(|exit| exit.stdout.truncated || exit.stderr.truncated)
+}
+
+/// What stands in OUT and in the exit.
+fn in_stream(
+    case: &Case<'_>,
+    (command, machine): RunId<'_>,
+    told: &Told,
+    chunks: &[&Chunk],
+) -> Option<String> {
+    let exit = case.ledger.run(command, machine).and_then(|run| run.facts.exit());
+    let has_notice = chunks.iter().any(|chunk| chunk.head.as_ref().is_ok_and(|head| head.cut));
+    let mut pieces: Vec<Piece> = chunks.iter().map(|chunk| chunk.piece.clone()).collect();
+    if let Some(inline) = exit.and_then(|exit| exit.inline.as_ref()) {
+        pieces.push(Piece::of(OutputStream::Stdout, 0, &inline.stdout.0));
+        pieces.push(Piece::of(OutputStream::Stderr, 0, &inline.stderr.0));
+    }
+    if let Some(why) = pieces.iter().find_map(|piece| wrong_piece(&told.work, piece)) {
+        return Some(format!("in OUT or its exit, {why}"));
+    }
+    for chunk in chunks {
+        let Some(sha256) = chunk.head.as_ref().ok().and_then(|head| head.sha256) else { continue };
+        let upto = chunk.piece.end();
+        let whole = match chunk.piece.stream {
+            OutputStream::Stdout => script::output(&told.work, 0, upto),
+            OutputStream::Stderr => Vec::new(),
+        };
+        if sha256 != Sha256::of(&whole) {
+            return Some(format!("the hash of chunk {} in OUT is not that of {upto} bytes", chunk.sequence));
+        }
+    }
+    let exit = exit.filter(|exit| !is_cut(Some(exit)) && !has_notice)?;
+    let stdout: Vec<&Piece> = pieces.iter().filter(|piece| piece.stream == OutputStream::Stdout).collect();
+    let gap = first_gap(&stdout, exit.stdout.bytes)?;
+    Some(format!("bytes from {gap} on of {} are neither in OUT nor in its exit", exit.stdout.bytes))
+}
+
+/// What bridges answer.
+fn answered(case: &Case<'_>, (command, machine): RunId<'_>, told: &Told) -> Option<String> {
+    let exit = case.ledger.run(command, machine).and_then(|run| run.facts.exit());
+    for answers in &case.observed.answers {
+        let of_run = answers.outputs.iter().filter(|o| o.command == command && o.machine == *machine);
+        for output in of_run {
+            let who = &answers.bridge;
+            let pieces: Vec<&Piece> = output.pieces.iter().collect();
+            if let Some(why) = pieces.iter().find_map(|piece| wrong_piece(&told.work, piece)) {
+                return Some(format!("of {who}, {why}"));
+            }
+            let is_ordered = output.pieces.windows(2).all(|pair| match pair {
+                [first, second] => first.end() <= second.offset,
+                _ => true,
+            });
+            if !is_ordered {
+                return Some(format!("{who} gives bytes of {} twice", output.stream));
+            }
+            let end = exit.map(|exit| match output.stream {
+                OutputStream::Stdout => exit.stdout.bytes,
+                OutputStream::Stderr => exit.stderr.bytes,
+            });
+            if end.is_some_and(|end| end != output.total) {
+                let (total, stream) = (output.total, output.stream);
+                return Some(format!(
+                    "{who} says that {stream} has {total} bytes, and its exit says {end:?}"
+                ));
+            }
+            if output.truncated && exit.is_some() && !is_cut(exit) {
+                return Some(format!(
+                    "{who} leaves out bytes of {}, and its exit is not marked cut",
+                    output.stream
+                ));
+            }
+            // Of a lost run there is what there is.
+            let whole = end.unwrap_or(output.total);
+            if let Some(gap) = first_gap(&pieces, whole).filter(|_| !output.truncated) {
+                return Some(format!("{who} gives no byte from {gap} on of {whole} of {}", output.stream));
+            }
+        }
+    }
+    None
+}
+
+/// What came in feeds: in order, nothing twice, and nothing wrong.
+fn slow_reads(case: &Case<'_>) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for read in &case.observed.said.slow {
+        let Some(told) = case.told.get(&read.command) else { continue };
+        let mut why = read.pieces.iter().find_map(|piece| wrong_piece(&told.work, piece));
+        for stream in OutputStream::ALL {
+            let pieces: Vec<&Piece> = read.pieces.iter().filter(|piece| piece.stream == stream).collect();
+            let turned = pieces.windows(2).find_map(|pair| match pair {
+                [first, second] if second.offset < first.end() => Some(second.offset),
+                _ => None,
+            });
+            why = why.or_else(|| turned.map(|at| format!("{stream} went back to {at}")));
+        }
+        let machine = MachineToken::new(read.machine.clone()).ok();
+        broken.extend(why.map(|why| {
+            let what = format!("in a feed, {why}");
+            case.broken(Promise::OutputIsWhole, Some(read.command), machine.as_ref(), what)
+        }));
+    }
+    broken
+}

@@ -1,0 +1,4 @@
+mod allowed;
+mod bench;
+mod broken;
+mod seen;

@@ -1,0 +1,331 @@
+//! Each promise, broken by as little as possible, and no other seen broken.
+
+use rstest::rstest;
+use serde_json::json;
+use signalbox_schemas::{
+    output::OutputStream,
+    run::{Exit, ExitState, LostReason, RunError, Start, WithdrawReason},
+    subject::FactKind,
+};
+
+use super::bench::{BEGIN, Bench, HEALED, Key, blank_exit, cid, mid, nonce, ws};
+use crate::{
+    check::{Promise, SLACK_MS, violations},
+    observed::Observed,
+    plan::Work,
+    told::{Piece, SlowRead, Word},
+};
+
+fn only(observed: &Observed, promise: Promise) {
+    let broken = violations(observed);
+    assert!(!broken.is_empty(), "nothing is seen");
+    for violation in &broken {
+        assert_eq!(violation.promise, promise, "{violation}");
+    }
+}
+
+#[test]
+fn where_all_is_right_nothing_is_broken() {
+    let broken = violations(&Bench::good().seen());
+    assert!(broken.is_empty(), "{}", broken.iter().map(ToString::to_string).collect::<String>());
+}
+
+#[test]
+fn a_violation_says_which_run_and_why() {
+    let mut bench = Bench::good();
+    bench.mark('S', 1, 1, BEGIN + 300);
+    let broken = violations(&bench.seen());
+    assert_eq!(broken.len(), 1);
+    assert_eq!((broken[0].command, broken[0].machine.clone()), (Some(cid(1)), Some(mid(1))));
+    let text = broken[0].to_string();
+    for part in
+        ["starts at most once", "started 2 times", "on m1", "claim, nonce", "exit Completed", "mark at"]
+    {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[rstest]
+#[case::twice(|bench: &mut Bench| bench.mark('S', 1, 0, BEGIN + 300))]
+#[case::on_another_machine(|bench: &mut Bench| bench.mark('S', 2, 1, BEGIN + 300))]
+#[case::never_asked_for(|bench: &mut Bench| bench.mark('S', 99, 1, BEGIN + 300))]
+#[case::ended_twice(|bench: &mut Bench| bench.mark('E', 1, 0, BEGIN + 300))]
+#[case::half_a_line(|bench: &mut Bench| bench.marks[0].push_str("S 0193a2b4-0000"))]
+fn what_starts_too_often(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::StartsOnce);
+}
+
+#[rstest]
+#[case::executing(|bench: &mut Bench| { bench.claim(12, 0, BEGIN + 100); bench.mark('S', 12, 0, BEGIN + 120) }, 90_000 + 10_100)]
+#[case::pending(|_: &mut Bench| {}, 30_000)]
+fn what_never_settles(#[case] begin: fn(&mut Bench), #[case] due: u64) {
+    let mut bench = Bench::good();
+    bench.command(12, &Work::Wait(50), &[0]);
+    begin(&mut bench);
+    let mut seen = bench.seen();
+    seen.seen_at = BEGIN + due + SLACK_MS - 1;
+    assert_eq!(violations(&seen), [], "its bound is not over");
+    seen.seen_at = BEGIN + due + SLACK_MS;
+    only(&seen, Promise::Settles);
+    assert!(HEALED <= BEGIN + due);
+}
+
+#[rstest]
+#[case::completed_without_its_end(|bench: &mut Bench| bench.unmark('E', 1, 0))]
+#[case::failed_with_its_end(|bench: &mut Bench| {
+    let failed = Exit { state: ExitState::Failed, exit_code: None, signal: Some("SIGHUP".to_owned()), ..blank_exit(12, 0, &Work::Nothing) };
+    bench.run_to(12, &Work::Nothing, 0, &failed, "SE");
+})]
+#[case::another_code(|bench: &mut Bench| {
+    let failed = Exit { state: ExitState::Failed, exit_code: Some(4), ..blank_exit(12, 0, &Work::Fail(3)) };
+    bench.run_to(12, &Work::Fail(3), 0, &failed, "SE");
+})]
+#[case::another_signal(|bench: &mut Bench| {
+    let failed = Exit { state: ExitState::Failed, exit_code: None, signal: Some("SIGTERM".to_owned()), ..blank_exit(12, 0, &Work::Die) };
+    bench.run_to(12, &Work::Die, 0, &failed, "S");
+})]
+#[case::an_unknown_error(|bench: &mut Bench| {
+    let error = Some(RunError { code: "bad_luck".to_owned(), message: String::new() });
+    let failed = Exit { state: ExitState::Failed, exit_code: None, error, ..blank_exit(12, 0, &Work::Die) };
+    bench.run_to(12, &Work::Die, 0, &failed, "S");
+})]
+#[case::an_exit_of_another(|bench: &mut Bench| {
+    let foreign = Exit { nonce: nonce(1), ..blank_exit(12, 0, &Work::Nothing) };
+    bench.run_to(12, &Work::Nothing, 0, &foreign, "SE");
+})]
+fn what_ended_otherwise_than_it_says(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::RanToItsEnd);
+}
+
+#[rstest]
+#[case::expired(|bench: &mut Bench| bench.mark('S', 4, 0, BEGIN + 300))]
+#[case::cancelled(|bench: &mut Bench| bench.mark('S', 5, 1, BEGIN + 300))]
+#[case::nothing_in_the_register(|bench: &mut Bench| {
+    bench.command(12, &Work::Die, &[0]);
+    bench.mark('S', 12, 0, BEGIN + 300);
+})]
+#[case::claimed_and_said_not_to_be_started(|bench: &mut Bench| {
+    let error = Some(RunError { code: "expired".to_owned(), message: String::new() });
+    let failed = Exit { state: ExitState::Failed, exit_code: None, error, ..blank_exit(12, 0, &Work::Die) };
+    bench.run_to(12, &Work::Die, 0, &failed, "S");
+})]
+#[case::ended_without_a_start(|bench: &mut Bench| {
+    bench.unmark('S', 6, 1);
+    bench.unmark('E', 6, 1);
+})]
+fn what_started_though_it_did_not(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::NeverStarted);
+}
+
+#[rstest]
+#[case::before_its_claim(|bench: &mut Bench| {
+    bench.unmark('S', 7, 0);
+    bench.mark('S', 7, 0, BEGIN + 40);
+})]
+#[case::before_its_time(|bench: &mut Bench| {
+    let spec = signalbox_schemas::command::CommandSpec { not_before: Some(BEGIN + 500), ..Bench::spec(12, &Work::Die, &[0]) };
+    bench.command_of(&spec, &Work::Die, &[0]);
+    bench.claim(12, 0, BEGIN + 100);
+})]
+#[case::after_it_expired(|bench: &mut Bench| {
+    bench.unmark('S', 9, 1);
+    bench.mark('S', 9, 1, BEGIN + 17_100);
+})]
+#[case::expired_early(|bench: &mut Bench| {
+    bench.command(12, &Work::Die, &[0]);
+    bench.withdraw(12, 0, WithdrawReason::Expired, BEGIN + 9_000);
+})]
+#[case::withdrawn_by_nobody(|bench: &mut Bench| {
+    bench.command(12, &Work::Die, &[0]);
+    bench.withdraw(12, 0, WithdrawReason::Cancelled, BEGIN + 9_000);
+})]
+#[case::cancelled_by_nobody(|bench: &mut Bench| {
+    let ended = Exit { state: ExitState::Cancelled, exit_code: None, signal: Some("SIGTERM".to_owned()), ..blank_exit(12, 0, &Work::Wait(9)) };
+    bench.run_to(12, &Work::Wait(9), 0, &ended, "S");
+})]
+#[case::timed_out_early(|bench: &mut Bench| {
+    let ended = Exit { state: ExitState::Timeout, exit_code: None, duration_ms: 9_999, ..blank_exit(12, 0, &Work::Wait(9)) };
+    bench.run_to(12, &Work::Wait(9), 0, &ended, "S");
+})]
+fn what_happens_at_the_wrong_time(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::InItsTime);
+}
+
+#[rstest]
+#[case(LostReason::KeeperGone)]
+#[case(LostReason::Deadline)]
+fn what_is_lost_where_no_keeper_was_hurt(#[case] reason: LostReason) {
+    let mut bench = Bench::good();
+    bench.command(12, &Work::Wait(50), &[1]);
+    bench.claim(12, 1, BEGIN + 100);
+    bench.lost(12, 1, reason, BEGIN + 2_000);
+    only(&bench.seen(), Promise::LostForAReason);
+}
+
+#[rstest]
+#[case::an_accepted_command(|bench: &mut Bench| bench.forget("07.spec"))]
+#[case::an_accepted_cancel(|bench: &mut Bench| bench.told_mut(1).cancel = Some(Word::Accepted(2)))]
+#[case::another_text(|bench: &mut Bench| bench.told_mut(1).text = "true".to_owned())]
+#[case::another_number_of_machines(|bench: &mut Bench| bench.told_mut(1).submit = Word::Accepted(1))]
+#[case::a_refused_one_is_there(|bench: &mut Bench| {
+    bench.told_mut(1).submit = Word::Refused(signalbox_schemas::error::ErrorCode::Invalid, String::new());
+})]
+fn what_was_acknowledged_and_is_missing(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::NothingMissing);
+}
+
+#[test]
+fn what_no_bridge_shows_is_missing() {
+    let mut seen = Bench::good().seen();
+    let name = cid(7).to_string();
+    for answers in &mut seen.answers {
+        answers.listed.retain(|item| item["id"] != *name);
+    }
+    only(&seen, Promise::NothingMissing);
+}
+
+#[test]
+fn what_nobody_asked_for_is_seen() {
+    let mut bench = Bench::good();
+    bench.forget("04.claim");
+    let seen = bench.seen();
+    bench.told.retain(|told| told.command != cid(4));
+    let seen = Observed { said: crate::told::Said { told: bench.told, slow: vec![] }, ..seen };
+    only(&seen, Promise::NothingMissing);
+}
+
+#[rstest]
+#[case::a_chunk_is_missing(|bench: &mut Bench| bench.chunks.retain(|chunk| chunk.piece.offset != 4_096))]
+#[case::a_chunk_has_other_bytes(|bench: &mut Bench| {
+    bench.chunks[0].piece = Piece::of(OutputStream::Stdout, 0, &[b'x'; 4_096]);
+})]
+#[case::a_chunk_is_elsewhere(|bench: &mut Bench| bench.chunks[1].piece.offset += 16)]
+#[case::a_chunk_has_another_hash(|bench: &mut Bench| {
+    let head = bench.chunks[0].head.clone();
+    bench.chunks[1].head = head;
+})]
+#[case::an_exit_has_other_bytes(|bench: &mut Bench| {
+    let short = Exit { stdout: blank_exit(12, 0, &Work::Lines(2, 0)).stdout, ..blank_exit(12, 0, &Work::Lines(3, 0)) };
+    bench.chunk(12, 0, &Work::Lines(3, 0), 0, 48);
+    bench.run_to(12, &Work::Lines(3, 0), 0, &short, "SE");
+})]
+#[case::an_exit_has_another_hash(|bench: &mut Bench| {
+    let mut exit = blank_exit(12, 0, &Work::Lines(3, 0));
+    exit.stdout.sha256 = signalbox_schemas::id::Sha256::of(b"x");
+    bench.chunk(12, 0, &Work::Lines(3, 0), 0, 48);
+    bench.run_to(12, &Work::Lines(3, 0), 0, &exit, "SE");
+})]
+#[case::a_feed_goes_back(|bench: &mut Bench| {
+    let piece = |offset, len| Piece::of(OutputStream::Stdout, offset, &crate::script::output(&Work::Lines(600, 0), offset, len));
+    bench.slow.push(SlowRead { command: cid(3), machine: "m0".to_owned(), pieces: vec![piece(0, 64), piece(48, 64)] });
+})]
+#[case::a_feed_has_other_bytes(|bench: &mut Bench| {
+    let pieces = vec![Piece::of(OutputStream::Stdout, 16, b"000000000000001\n")];
+    bench.slow.push(SlowRead { command: cid(3), machine: "m0".to_owned(), pieces });
+})]
+fn output_that_is_not_whole(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::OutputIsWhole);
+}
+
+#[rstest]
+#[case::bytes_are_missing(|pieces: &mut Vec<Piece>| { pieces.pop(); })]
+#[case::bytes_are_given_twice(|pieces: &mut Vec<Piece>| pieces.push(pieces[0].clone()))]
+#[case::bytes_are_others(|pieces: &mut Vec<Piece>| pieces[0].sha256 = signalbox_schemas::id::Sha256::of(b"x"))]
+fn answered_output_that_is_not_whole(#[case] spoil: fn(&mut Vec<Piece>)) {
+    let mut seen = Bench::good().seen();
+    for answers in &mut seen.answers {
+        let output = answers.outputs.iter_mut().find(|output| output.command == cid(3)).unwrap();
+        spoil(&mut output.pieces);
+    }
+    only(&seen, Promise::OutputIsWhole);
+}
+
+#[rstest]
+#[case::a_total(|seen: &mut Observed, id| output(seen, id).total += 1)]
+#[case::a_cut_that_is_none(|seen: &mut Observed, id| output(seen, id).truncated = true)]
+fn an_output_that_says_otherwise_than_its_exit(#[case] spoil: fn(&mut Observed, usize)) {
+    let mut seen = Bench::good().seen();
+    spoil(&mut seen, 0);
+    spoil(&mut seen, 1);
+    only(&seen, Promise::OutputIsWhole);
+}
+
+fn output(seen: &mut Observed, bridge: usize) -> &mut crate::observed::Output {
+    seen.answers[bridge].outputs.iter_mut().find(|output| output.command == cid(3)).unwrap()
+}
+
+#[rstest]
+#[case::another_state(|seen: &mut Observed| seen.answers[0].commands.get_mut(&cid(3)).unwrap()["runs"][0]["state"] = json!("lost"))]
+#[case::another_code(|seen: &mut Observed| seen.answers[1].commands.get_mut(&cid(6)).unwrap()["runs"][0]["exit_code"] = json!(4))]
+#[case::no_view(|seen: &mut Observed| seen.answers[1].commands.get_mut(&cid(6)).unwrap()["runs"] = json!(7))]
+#[case::another_order(|seen: &mut Observed| seen.answers[1].listed.swap(1, 2))]
+#[case::another_line(|seen: &mut Observed| seen.answers[1].listed[2]["settled"] = json!(false))]
+#[case::other_pieces(|seen: &mut Observed| output(seen, 1).pieces[0].begins.push('x'))]
+fn answers_that_do_not_agree(#[case] spoil: fn(&mut Observed)) {
+    let mut seen = Bench::good().seen();
+    spoil(&mut seen);
+    only(&seen, Promise::AnswersAgree);
+}
+
+#[rstest]
+#[case(9, "state", json!("failed"))]
+#[case(6, "exit_code", json!(4))]
+#[case(7, "signal", json!("SIGTERM"))]
+#[case(8, "error", json!(null))]
+fn answers_that_agree_with_each_other_and_not_with_the_facts(
+    #[case] n: u8,
+    #[case] member: &str,
+    #[case] value: serde_json::Value,
+) {
+    let mut seen = Bench::good().seen();
+    for answers in &mut seen.answers {
+        answers.commands.get_mut(&cid(n)).unwrap()["runs"][0][member] = value.clone();
+    }
+    only(&seen, Promise::AnswersAgree);
+}
+
+#[rstest]
+#[case::of_another_machine(|bench: &mut Bench| start(bench, Key::Machine(1)))]
+#[case::of_a_bridge(|bench: &mut Bench| start(bench, Key::Bridge))]
+#[case::of_another_run(|bench: &mut Bench| {
+    let start = Start { ws: ws(), mid: mid(0), cid: cid(2), nonce: nonce(0), started_at: BEGIN, via: None };
+    bench.fact(1, 0, FactKind::Start, BEGIN, &start, Key::Machine(0));
+})]
+#[case::changed_later(|bench: &mut Bench| {
+    start(bench, Key::Machine(0));
+    let body = &mut bench.stored.last_mut().unwrap().body.0;
+    let at = body.windows(8).position(|window| window == b"\"sig\":\"A" || window.starts_with(b"\"sig\":\"")).unwrap() + 7;
+    body[at] = if body[at] == b'A' { b'B' } else { b'A' };
+})]
+#[case::no_subject_of_ours(|bench: &mut Bench| bench.stored.last_mut().unwrap().subject = "run.main.m0.x".to_owned())]
+fn what_does_not_verify(#[case] spoil: fn(&mut Bench)) {
+    let mut bench = Bench::good();
+    start(&mut bench, Key::Machine(0));
+    spoil(&mut bench);
+    only(&bench.seen(), Promise::Verifies);
+}
+
+fn start(bench: &mut Bench, key: Key) {
+    let start = Start { ws: ws(), mid: mid(0), cid: cid(1), nonce: nonce(0), started_at: BEGIN, via: None };
+    bench.fact(1, 0, FactKind::Start, BEGIN + 150, &start, key);
+}
+
+#[test]
+fn a_chunk_without_a_head_does_not_verify() {
+    let mut bench = Bench::good();
+    bench.chunk(3, 0, &Work::Lines(600, 0), 0, 16);
+    bench.chunks.last_mut().unwrap().head = Err("chunk header Sb-Offset is missing or malformed".to_owned());
+    only(&bench.seen(), Promise::Verifies);
+}

@@ -1,0 +1,109 @@
+//! What is seen of a bench, with answers as its facts say.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use signalbox_schemas::{
+    api::{CommandSummary, CommandView, OutputView, RunView},
+    id::{CommandId, MachineId, MachineToken},
+    output::OutputStream,
+    run::RunState,
+    subject::Subject,
+};
+
+use super::bench::{BOOTED, Bench, HEALED, mid, ws};
+use crate::{
+    check::Ledger,
+    observed::{Answers, MachineSeen, Observed, Output},
+    script,
+    told::{Piece, Said},
+};
+
+impl Bench {
+    /// What is seen, with answers as the facts say.
+    pub(super) fn seen(&self) -> Observed {
+        let fleet_key = self.keys.fleet.public().clone();
+        let ledger = Ledger::read(&fleet_key, &self.stored);
+        let answers = |name: &str| self.answers(name, &ledger);
+        Observed {
+            plan: self.plan.clone(),
+            skipped: vec![],
+            ends: vec![],
+            booted_at: BOOTED,
+            said: Said { told: self.told.clone(), slow: self.slow.clone() },
+            healed_at: HEALED,
+            seen_at: HEALED + 1_000,
+            fleet_key,
+            machines: (0..2).map(|n| MachineSeen { token: mid(n), marks: self.marks[n].clone() }).collect(),
+            stored: self.stored.clone(),
+            chunks: self.chunks.clone(),
+            answers: vec![answers("bridge 0"), answers("a bridge from nothing")],
+        }
+    }
+
+    fn answers(&self, name: &str, ledger: &Ledger) -> Answers {
+        let mut answers =
+            Answers { bridge: name.to_owned(), listed: vec![], commands: BTreeMap::new(), outputs: vec![] };
+        for (id, command) in &ledger.commands {
+            let runs: Vec<RunView> = command.machines.iter().map(|m| run_view(ledger, *id, m)).collect();
+            let mut counts = BTreeMap::new();
+            for run in &runs {
+                *counts.entry(run.state).or_default() += 1;
+            }
+            let summary = CommandSummary {
+                id: *id,
+                command: command.spec.command.clone(),
+                on: command.spec.on.clone(),
+                by: command.spec.by.clone(),
+                created_at: command.spec.created_at,
+                expires_at: command.spec.expires_at,
+                timeout_ms: command.spec.timeout_ms,
+                settled: runs.iter().all(|run| RunState::is_settled(run.state)),
+                counts,
+                created_by: None,
+                target: None,
+            };
+            answers.listed.insert(0, serde_json::to_value(&summary).unwrap());
+            let view: Value = serde_json::to_value(CommandView { summary, runs }).unwrap();
+            answers.commands.insert(*id, view);
+            for machine in &command.machines {
+                answers
+                    .outputs
+                    .extend(OutputStream::ALL.map(|stream| self.output(ledger, *id, machine, stream)));
+            }
+        }
+        answers
+    }
+
+    fn output(&self, ledger: &Ledger, id: CommandId, machine: &MachineToken, stream: OutputStream) -> Output {
+        let work = &self.told.iter().find(|told| told.command == id).unwrap().work;
+        let exit = ledger.run(id, machine).and_then(|run| run.facts.exit());
+        let subject = Subject::Output(ws(), machine.clone(), id).to_string();
+        let received =
+            self.chunks.iter().filter(|chunk| chunk.subject == subject).map(|chunk| chunk.piece.end()).max();
+        let (total, truncated) = match (stream, exit) {
+            (OutputStream::Stderr, _) => (0, false),
+            (OutputStream::Stdout, Some(exit)) => (exit.stdout.bytes, exit.stdout.truncated),
+            (OutputStream::Stdout, None) => (received.unwrap_or(0), false),
+        };
+        let bytes = script::output(work, 0, total);
+        let pieces = if bytes.is_empty() { vec![] } else { vec![Piece::of(stream, 0, &bytes)] };
+        Output { command: id, machine: machine.clone(), stream, total, truncated, pieces }
+    }
+}
+
+fn run_view(ledger: &Ledger, id: CommandId, machine: &MachineToken) -> RunView {
+    let run = ledger.run(id, machine);
+    let exit = run.and_then(|run| run.facts.exit());
+    RunView {
+        machine: MachineId::new(machine.as_str()).unwrap(),
+        state: ledger.state(id, machine),
+        exit_code: exit.and_then(|exit| exit.exit_code),
+        signal: exit.and_then(|exit| exit.signal.clone()),
+        error: run.and_then(|run| run.facts.error()),
+        duration_ms: exit.map(|exit| exit.duration_ms),
+        group_dead: exit.map(|exit| exit.group_dead),
+        stdout: exit.map(|exit| OutputView::from(&exit.stdout)).unwrap_or_default(),
+        stderr: exit.map(|exit| OutputView::from(&exit.stderr)).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,122 @@
+//! When things happened, and when they must have.
+
+use signalbox_schemas::{
+    limit::{EXPIRY_GRACE_MS, LOST_GRACE_MS},
+    run::{ExitState, Register, RunState, WithdrawReason},
+};
+
+use super::{
+    Case, Promise, RunId, Violation,
+    ledger::{Command, Ledger},
+};
+use crate::fault::{Fault, Part};
+
+/// What is granted to busy machines beyond a bound, ms: several worlds share two cores.
+pub(crate) const SLACK_MS: u64 = 20_000;
+/// Marks are exact to 10 ms, and the clock may be slewed, ms.
+const INEXACT_MS: u64 = 50;
+/// How late a start may be that was decided in time, ms: a loaded machine takes a while from the keeper's word to the shell's
+/// first deed.
+const START_MS: u64 = 5_000;
+
+/// Until when a run must be settled, Unix ms, where everything was healthy from `healed_at` on; nothing where it is.
+///
+/// An offer ends 2 s after `expires_at`, a claim `timeout_ms` + 90 s after it was stored; what fell due in the dark is done
+/// in the light.
+pub(crate) fn bound(ledger: &Ledger, command: &Command, run: RunId<'_>, healed_at: u64) -> Option<u64> {
+    if ledger.state(run.0, run.1).is_settled() {
+        return None;
+    }
+    let claim = ledger.run(run.0, run.1).and_then(|run| run.facts.claim());
+    let due = match claim {
+        Some((_, stored_at)) => stored_at + command.spec.timeout_ms + LOST_GRACE_MS,
+        None => command.spec.expires_at.saturating_add(EXPIRY_GRACE_MS),
+    };
+    Some(due.max(healed_at).saturating_add(SLACK_MS))
+}
+
+pub(super) fn settles(case: &Case<'_>) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for (id, command, machine) in case.ledger.accepted() {
+        let run = (id, machine);
+        let Some(bound) = bound(&case.ledger, command, run, case.observed.healed_at) else { continue };
+        if case.observed.seen_at >= bound {
+            let state = case.ledger.state(id, machine);
+            let what = format!("it is {state} at {}, its bound was {bound}", case.observed.seen_at);
+            broken.push(case.broken_run(Promise::Settles, run, what));
+        }
+    }
+    broken
+}
+
+pub(super) fn in_its_time(case: &Case<'_>) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for (id, command, machine) in case.ledger.accepted() {
+        let run = (id, machine);
+        let why = start(case, command, run)
+            .or_else(|| withdrawal(case, command, run))
+            .or_else(|| exit(case, command, run));
+        broken.extend(why.map(|why| case.broken_run(Promise::InItsTime, run, why)));
+    }
+    broken
+}
+
+fn start(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option<String> {
+    let claim = case.ledger.run(id, machine).and_then(|run| run.facts.claim());
+    if let Some((_, stored_at)) = claim
+        && let Some(not_before) = command.spec.not_before
+        && stored_at + INEXACT_MS < not_before
+        && !case.observed.plan.bridge_clocks_jump()
+    {
+        return Some(format!("it was claimed at {stored_at}, not to be before {not_before}"));
+    }
+    let started = *case.marks.of(id, machine).starts.first()?;
+    if let Some((_, stored_at)) = claim
+        && started + INEXACT_MS < stored_at
+    {
+        return Some(format!("it started {} ms before its claim was stored", stored_at - started));
+    }
+    // A relay goes by its own clock, and who is halted between looking at it and acting acts late.
+    let may_be_late = |fault: &Fault, n: u8| match fault {
+        Fault::Jump(Part::Relay(m), _) | Fault::Halt(Part::Relay(m) | Part::Keeper(m)) => *m == n,
+        _ => false,
+    };
+    let latest = command.spec.expires_at.saturating_add(EXPIRY_GRACE_MS + START_MS);
+    if started > latest && !case.harmed(machine, may_be_late) {
+        return Some(format!("it started {} ms after it had expired", started - command.spec.expires_at));
+    }
+    None
+}
+
+fn withdrawal(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option<String> {
+    let run = case.ledger.run(id, machine)?;
+    let stored_at = run.register_at?;
+    match run.facts.register()? {
+        Register::Withdrawn(WithdrawReason::Expired)
+            if stored_at + INEXACT_MS < command.spec.expires_at
+                && !case.observed.plan.bridge_clocks_jump() =>
+        {
+            Some(format!("it expired {} ms too early", command.spec.expires_at - stored_at))
+        }
+        Register::Withdrawn(WithdrawReason::Cancelled) if command.was_never_cancelled() => {
+            Some("it is cancelled, and no wish to cancel it is stored".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn exit(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option<String> {
+    let run = case.ledger.run(id, machine)?;
+    let exit = run.facts.exit()?;
+    match exit.state {
+        ExitState::Timeout if exit.duration_ms < command.spec.timeout_ms => {
+            let (ran, may) = (exit.duration_ms, command.spec.timeout_ms);
+            Some(format!("it timed out after {ran} ms and may run for {may} ms"))
+        }
+        ExitState::Cancelled if command.was_never_cancelled() => {
+            Some("it was cancelled, and no wish to cancel it is stored".to_owned())
+        }
+        _ if run.state() == RunState::Lost => Some("it is lost, and has an exit that counts".to_owned()),
+        _ => None,
+    }
+}
