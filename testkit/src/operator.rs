@@ -29,7 +29,7 @@ use uuid::Uuid;
 /// How long one answer may take where nothing is broken.
 const ANSWER: Duration = Duration::from_mins(1);
 
-/// The operator `local` of a state directory. Cheap to clone: one connection, and each request hears its own answers.
+/// An operator of a state directory. Cheap to clone: one connection, and each request hears its own answers.
 #[derive(Debug, Clone)]
 pub struct Operator {
     link: Link,
@@ -94,18 +94,26 @@ impl Order {
 }
 
 impl Operator {
-    /// Connects. `nats` is one URL, or several with commas between.
+    /// Connects as the operator `local`. `nats` is one URL, or several with commas between.
     ///
     /// # Errors
     /// When a file is missing or malformed, or there is no broker.
     pub async fn connect(nats: &str, state_dir: &Path) -> Result<Self> {
-        let layout = Layout::new(state_dir);
-        let login = Login::from_creds_file(&layout.creds("operator-local"))?;
+        Self::connect_as(nats, state_dir, "local").await
+    }
+
+    /// The same as another operator, which was set up.
+    ///
+    /// # Errors
+    /// As [`Operator::connect`].
+    pub async fn connect_as(nats: &str, state_dir: &Path, id: &str) -> Result<Self> {
+        let (layout, name) = (Layout::new(state_dir), format!("operator-{id}"));
+        let login = Login::from_creds_file(&layout.creds(&name))?;
         let link = Link::connect(Options::operator(nats, login)).await?;
-        let path = layout.seed("operator-local");
+        let path = layout.seed(&name);
         let seed = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let key = SigningKey::from_seed(&seed).context("reading a seed")?;
-        Ok(Self { link, key: key.into(), id: OperatorId::new("local")? })
+        Ok(Self { link, key: key.into(), id: OperatorId::new(id)? })
     }
 
     /// Previews, signs and submits a command, and waits until its exits are visible.

@@ -100,6 +100,11 @@ impl Pty {
         lock(&self.terminal).bytes.clone()
     }
 
+    /// How many bytes the program has written so far.
+    pub fn written(&self) -> u64 {
+        *self.written.borrow()
+    }
+
     /// The program's process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
@@ -244,6 +249,7 @@ mod tests {
         let status = pty.wait(BOUND).await.unwrap();
         assert_eq!(status.exit_code(), 3);
         assert_eq!(pty.screen(), "got <hello>");
+        assert_eq!(pty.written(), pty.bytes().len() as u64);
         assert!(pty.bytes().starts_with(b"hello"), "the terminal echoes");
     }
 

@@ -1,44 +1,13 @@
-//! Samples, and what the kernel knows of a process.
+//! What the kernel knows of a process.
 
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-/// Durations of one kind.
-pub(super) struct Samples {
-    what: &'static str,
-    all: Vec<Duration>,
-}
+use crate::machine::find;
 
-impl Samples {
-    pub(super) fn new(what: &'static str) -> Self {
-        Self { what, all: Vec::new() }
-    }
-
-    pub(super) fn add(&mut self, sample: Duration) {
-        self.all.push(sample);
-    }
-
-    /// One line of the table.
-    pub(super) fn print(mut self) {
-        self.all.sort();
-        let at = |permille: usize| {
-            let index = (self.all.len() * permille / 1000).min(self.all.len().saturating_sub(1));
-            self.all.get(index).map_or(f64::NAN, |sample| sample.as_secs_f64() * 1e3)
-        };
-        println!(
-            "| {} | {} | {:.2} ms | {:.2} ms | {:.2} ms |",
-            self.what,
-            self.all.len(),
-            at(500),
-            at(900),
-            at(990)
-        );
-    }
-}
-
-/// CPU time a process has used, ms, in steps of 10.
-pub(super) fn cpu_ms(pid: u32) -> Result<u64> {
+/// CPU time that a process has used, ms, in steps of 10.
+pub(crate) fn cpu_ms(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(") ").context("odd stat")?;
     let fields: Vec<&str> = rest.split(' ').collect();
@@ -49,17 +18,56 @@ pub(super) fn cpu_ms(pid: u32) -> Result<u64> {
 }
 
 /// Resident and proportional memory, KiB.
-pub(super) fn memory_kib(pid: u32) -> Result<(u64, u64)> {
+pub(crate) fn memory_kib(pid: u32) -> Result<(u64, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     Ok((kib(&text, "Rss:")?, kib(&text, "Pss:")?))
 }
 
 /// Highest resident memory so far, KiB.
-pub(super) fn peak_kib(pid: u32) -> Result<u64> {
+pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
     kib(&std::fs::read_to_string(format!("/proc/{pid}/status"))?, "VmHWM:")
 }
 
 fn kib(text: &str, name: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
     line.trim().trim_end_matches("kB").trim().parse().context("odd number")
+}
+
+/// Bytes that the present TCP connections of a process have carried, both ways; none where `ss` is not installed.
+pub(crate) fn tcp_bytes(pid: u32) -> Result<Option<u64>> {
+    let Some(ss) = find("ss") else { return Ok(None) };
+    let output = Command::new(ss).args(["-tinpHO"]).output().context("starting ss")?;
+    ensure!(output.status.success(), "ss ended with {}", output.status);
+    Ok(Some(carried(&String::from_utf8_lossy(&output.stdout), pid)))
+}
+
+/// Sums `bytes_sent` and `bytes_received` over the lines that belong to a process.
+fn carried(text: &str, pid: u32) -> u64 {
+    let owner = format!("pid={pid},");
+    let words = text.lines().filter(|line| line.contains(&owner)).flat_map(str::split_whitespace);
+    words
+        .filter_map(|word| word.strip_prefix("bytes_sent:").or_else(|| word.strip_prefix("bytes_received:")))
+        .filter_map(|number| number.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_one_process_are_summed() {
+        let text = "ESTAB 0 0 127.0.0.1:1 127.0.0.1:2 users:((\"a\",pid=12,fd=3)) cubic bytes_sent:10 bytes_acked:10 bytes_received:5\n\
+                    ESTAB 0 0 127.0.0.1:2 127.0.0.1:1 users:((\"b\",pid=2,fd=3)) cubic bytes_sent:5 bytes_received:10\n\
+                    ESTAB 0 0 127.0.0.1:3 127.0.0.1:2 users:((\"a\",pid=12,fd=4)) cubic bytes_received:1\n";
+        assert_eq!((carried(text, 12), carried(text, 2), carried(text, 1)), (16, 15, 0));
+    }
+
+    #[test]
+    fn this_process_is_known() {
+        let pid = std::process::id();
+        let (rss, pss) = memory_kib(pid).unwrap();
+        assert!(rss > 0 && pss > 0 && peak_kib(pid).unwrap() >= rss / 2, "{rss} {pss}");
+        cpu_ms(pid).unwrap();
+    }
 }

@@ -1,19 +1,10 @@
 //! Thousands of relays of the old contract against a real stack on the same machine: what they wait, and what they cost.
-//! Reports, and says what is not within its budget; ends with an error only when a relay met one.
-//!
-//! `cargo bench -p signalbox-testkit --bench old_relays -- --relays 2000` after `cargo build --release`. One table on stdout,
-//! and the same as JSON in `old_relays.json` of the build folder, or where `--json` says.
-#![expect(clippy::print_stdout, reason = "its output is the report")]
+//! Ends with an error when a relay met one.
 
 mod board;
 mod fleet;
-#[path = "../figures/probe.rs"]
-#[expect(dead_code, reason = "the other bench needs more of it")]
-mod probe;
-mod table;
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,11 +18,19 @@ use signalbox_testkit::{
     stack::{Options, Stack},
 };
 
+use super::{Scope, float, float64};
+use crate::{
+    machine::raise_descriptors,
+    probe::{cpu_ms, memory_kib},
+    report::{Budget, Report, Row, Samples, Unit},
+};
 use board::Board;
 use fleet::Fleet;
-use probe::{cpu_ms, memory_kib};
-use table::Table;
 
+/// Relays, and commands in a second for so long.
+const RELAYS: usize = 2_000;
+const RATE: u64 = 100;
+const LOAD: Duration = Duration::from_mins(1);
 /// Assignments that are made at once.
 const ASSIGNED_AT_ONCE: usize = 16;
 /// Submitters, each on a connection of its own.
@@ -43,79 +42,77 @@ const QUIET: Duration = Duration::from_secs(30);
 const FEW: usize = 20;
 const SINGLE: usize = 40;
 
-/// What is asked for on the command line.
-struct Wanted {
-    relays: usize,
-    /// Commands in a second.
-    rate: u64,
-    load: Duration,
-    json: PathBuf,
-}
-
-impl Wanted {
-    fn parse() -> Result<Self> {
-        let mut arguments = std::env::args().skip(1);
-        let json = std::env::current_exe()?.with_file_name("old_relays.json");
-        let mut wanted = Self { relays: 2_000, rate: 100, load: Duration::from_mins(1), json };
-        while let Some(name) = arguments.next() {
-            if name == "--bench" {
-                continue;
-            }
-            let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
-            match name.as_str() {
-                "--relays" => wanted.relays = value.parse()?,
-                "--rate" => wanted.rate = value.parse()?,
-                "--seconds" => wanted.load = Duration::from_secs(value.parse()?),
-                "--json" => wanted.json = value.into(),
-                _ => anyhow::bail!("{name} is none of --relays, --rate, --seconds, --json"),
-            }
-        }
-        ensure!(wanted.relays >= FEW, "--relays must be at least {FEW}");
-        Ok(wanted)
-    }
-}
-
-fn main() -> Result<()> {
-    // `cargo bench` passes `--bench`; `cargo test` would run this as a test without it.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return Ok(());
-    }
-    allow_descriptors()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(report(Wanted::parse()?))
-}
-
-/// As many connections as this process may have, which the stack inherits.
-fn allow_descriptors() -> Result<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).context("raising the limit of open files")
-}
-
-async fn report(wanted: Wanted) -> Result<()> {
+pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
+    raise_descriptors()?;
+    let (relays, load_for) = (scope.of(RELAYS), scope.time(LOAD));
+    report.set("relays", relays.to_string());
+    report.set("commands", format!("{RATE} a second for {} s", load_for.as_secs()));
     let stack = Stack::start(Options::relays(0)).await?;
-    let mut table = Table::new(&wanted);
     let few = assign(&stack, "few", FEW).await?;
-    single(&stack, few, &mut table).await?;
-    let many = assign(&stack, "old", wanted.relays).await?;
+    single(scope, &stack, few, report).await?;
+    let many = assign(&stack, "old", relays).await?;
     let before = Cost::now(&stack)?;
     let board = Arc::new(Board::default());
     let mut fleet = Fleet::start(&stack.ready().http, many, &board);
     fleet.until_all_are_held().await?;
     let held = Cost::now(&stack)?;
-    tokio::time::sleep(QUIET).await;
+    let quiet_for = scope.time(QUIET);
+    tokio::time::sleep(quiet_for).await;
     let quiet = Cost::now(&stack)?;
-    load(&stack, &wanted, &board, &fleet).await?;
+    load(&stack, load_for, &board, &fleet).await?;
     let loaded = Cost::now(&stack)?;
     let connections = fleet.connections();
     fleet.stop().await;
-    table.memory("all polls held", &before, &held, connections);
-    table.memory("after the load", &before, &loaded, connections);
-    table.cpu("nothing to do", &held, &quiet, QUIET);
-    table.cpu("under load", &quiet, &loaded, wanted.load);
-    table.board("", &board);
-    table.finish(&wanted, &board)
+    held.tell_memory("all polls held", &before, connections, report);
+    loaded.tell_memory("after the load", &before, connections, report);
+    quiet.tell_cpu("nothing to do", &held, quiet_for, report);
+    loaded.tell_cpu("under load", &quiet, load_for, report);
+    tell("", &board, report);
+    let (errors, quoted) = board.errors();
+    report.add(Row::one("errors", Unit::Count, float64(errors)).within(Budget::most(0.0, "0")));
+    board.is_complete()?;
+    ensure!(errors == 0, "{errors} errors, the first: {quoted:#?}");
+    Ok(())
+}
+
+/// What became of the commands, and how long everything took.
+fn tell(part: &str, board: &Board, report: &mut Report) {
+    let mut answers: Vec<_> = board.answers().into_iter().collect();
+    answers.sort_unstable_by_key(|(what, _)| *what);
+    let mut add = |what: &str, all: Vec<Duration>, budget: Option<Budget>| {
+        let mut samples = Samples::ms();
+        samples.append(all);
+        if samples.len() == 0 {
+            return;
+        }
+        let row = Row::new(&format!("{part}{what}"), &samples);
+        report.add(budget.into_iter().fold(row, Row::within));
+    };
+    let fast = || Some(Budget::most(50.0, "50 ms").p99());
+    let mut together = Vec::new();
+    for (what, all) in answers {
+        together.extend_from_slice(&all);
+        add(what, all, None);
+    }
+    add("all that is not held", together, fast());
+    let held = board.of_commands(|command| {
+        let ((_, acknowledged), (sent, received)) = (command.submitted?, command.listed?);
+        (sent < acknowledged).then(|| received.saturating_duration_since(acknowledged))
+    });
+    add("held poll, from acknowledged to listed", held, fast());
+    let at_once = board.of_commands(|command| {
+        let ((_, acknowledged), (sent, received)) = (command.submitted?, command.listed?);
+        (sent >= acknowledged).then(|| received - sent)
+    });
+    add("poll that finds work", at_once, fast());
+    add("submit", board.of_commands(|command| command.submitted.map(|(sent, at)| at - sent)), None);
+    let pickup =
+        board.of_commands(|command| Some(command.claimed?.saturating_duration_since(command.submitted?.0)));
+    let budget = (!part.is_empty()).then(|| Budget::most(100.0, "100 ms"));
+    add("from submit to claimed", pickup, budget);
+    let whole =
+        board.of_commands(|command| Some(command.ended?.saturating_duration_since(command.submitted?.0)));
+    add("from submit to its end", whole, None);
 }
 
 /// Machines `<name>-1` to `<name>-<count>` with an assignment each: ids and keys.
@@ -139,8 +136,10 @@ async fn assign(stack: &Stack, name: &str, count: usize) -> Result<Vec<fleet::As
 /// What the processes of the stack have used.
 struct Cost {
     /// Of the bridge and the broker: resident and proportional memory in KiB, CPU time in ms.
-    of: [(u64, u64, u64); 2],
+    of: [Used; 2],
 }
+
+type Used = (u64, u64, u64);
 
 impl Cost {
     fn now(stack: &Stack) -> Result<Self> {
@@ -151,34 +150,63 @@ impl Cost {
         };
         Ok(Self { of: [read("bridge")?, read("broker")?] })
     }
+
+    fn since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'static str, &'a Used, &'a Used)> {
+        let parts = ["bridge", "broker"].into_iter().zip(self.of.iter().zip(&before.of));
+        parts.map(|(name, (now, before))| (name, now, before))
+    }
+
+    /// What a held connection takes.
+    fn tell_memory(&self, when: &str, before: &Self, connections: usize, report: &mut Report) {
+        for (name, now, before) in self.since(before) {
+            report.add(Row::one(&format!("{name}, {when}: RSS"), Unit::Kib, float64(now.0)));
+            let each = float64(now.0.saturating_sub(before.0)) / float(connections);
+            report.add(Row::one("— more RSS for each relay", Unit::Kib, each));
+            let each = float64(now.1.saturating_sub(before.1)) / float(connections);
+            report.add(Row::one("— more PSS for each relay", Unit::Kib, each));
+        }
+    }
+
+    /// What the time was used for.
+    fn tell_cpu(&self, when: &str, before: &Self, time: Duration, report: &mut Report) {
+        for (name, now, before) in self.since(before) {
+            let used = float64(now.2.saturating_sub(before.2)) / time.as_secs_f64() / 10.0;
+            report.add(Row::one(&format!("{name}, {when}: CPU"), Unit::Percent, used));
+        }
+    }
 }
 
 /// Single commands to few relays that have nothing else to do: what somebody waits who has not waited before.
-async fn single(stack: &Stack, relays: Vec<fleet::Assigned>, table: &mut Table) -> Result<()> {
+async fn single(
+    scope: Scope,
+    stack: &Stack,
+    relays: Vec<fleet::Assigned>,
+    report: &mut Report,
+) -> Result<()> {
     let board = Arc::new(Board::default());
     let mut fleet = Fleet::start(&stack.ready().http, relays, &board);
     fleet.until_all_are_held().await?;
     let mut connection = Connection::open(&stack.ready().http).await?;
-    for n in 0..SINGLE {
+    for n in 0..scope.of(SINGLE) {
         // At odd times of the polls' round.
         tokio::time::sleep(Duration::from_millis(613)).await;
         submit(stack, &mut connection, fleet.machine(n), &board).await?;
     }
     settle(&board).await?;
     fleet.stop().await;
-    table.board("few relays, single commands: ", &board);
+    tell("few relays, single commands: ", &board, report);
     board.is_complete()
 }
 
 /// Commands at a fixed rate, one machine after another, until the time is over and all have ended.
-async fn load(stack: &Stack, wanted: &Wanted, board: &Arc<Board>, fleet: &Fleet) -> Result<()> {
+async fn load(stack: &Stack, time: Duration, board: &Arc<Board>, fleet: &Fleet) -> Result<()> {
     let begin = Instant::now();
-    let total = wanted.rate * wanted.load.as_secs();
+    let total = RATE * time.as_secs();
     let submitter = |first: u64| async move {
         let mut connection = Connection::open(&stack.ready().http).await?;
         let mut n = first;
         while n < total {
-            let at = begin + Duration::from_micros(n * 1_000_000 / wanted.rate);
+            let at = begin + Duration::from_micros(n * 1_000_000 / RATE);
             tokio::time::sleep_until(at.into()).await;
             // A stride that is prime to all usual numbers spreads neighbours over the round of the polls.
             let machine = fleet.machine(usize::try_from(n)?.wrapping_mul(7_919));
