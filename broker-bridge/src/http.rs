@@ -10,6 +10,8 @@ mod connection;
 mod enroll;
 mod health;
 mod legacy;
+#[cfg(fuzzing)]
+pub(crate) use self::legacy::fuzzing;
 mod problem;
 mod v1;
 

@@ -24,6 +24,8 @@ mod descriptors;
 mod dispatcher;
 mod done;
 mod feed;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gauge;
 mod held;
 pub mod http;

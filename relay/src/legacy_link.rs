@@ -33,7 +33,7 @@ mod signs;
 mod startup;
 mod status;
 mod text;
-mod wire;
+pub(crate) mod wire;
 mod worker;
 
 use std::{

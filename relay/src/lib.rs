@@ -26,6 +26,8 @@ mod clock;
 pub mod config;
 mod counters;
 pub mod enroll;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod heartbeat;
 pub mod identity;

@@ -5,8 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+
+/// The programs that are shipped; packages and programs have one name each.
+pub(crate) const SHIPPED: [&str; 3] = ["signalbox", "signalbox-bridge", "signalbox-relay"];
 
 /// Where the workspace and its build results lie, and what its packages depend on.
 #[derive(Debug)]
@@ -56,29 +59,23 @@ impl Workspace {
         command
     }
 
-    /// Builds the three shipped programs in release; cargo shows its own progress.
+    /// Builds the three shipped programs in release, and others of the workspace's packages; cargo shows its own progress.
+    /// Answers the folder they lie in.
     ///
     /// # Errors
     /// When the build fails; cargo has said why by then.
-    pub(crate) fn build_release(&self) -> Result<PathBuf> {
-        let args = [
-            "build",
-            "--release",
-            "--locked",
-            "-p",
-            "signalbox",
-            "-p",
-            "signalbox-bridge",
-            "-p",
-            "signalbox-relay",
-        ];
-        let status = self.cargo(&args).status().context("starting cargo")?;
-        ensure!(status.success(), "the build failed");
-        let program = self.target.join("release/signalbox");
-        if !program.is_file() {
-            bail!("the build left no {}", program.display());
+    pub(crate) fn build_release(&self, others: &[&str]) -> Result<PathBuf> {
+        let mut command = self.cargo(&["build", "--release", "--locked"]);
+        for package in SHIPPED.iter().chain(others) {
+            command.args(["-p", package]);
         }
-        Ok(program)
+        let status = command.status().context("starting cargo")?;
+        ensure!(status.success(), "the build failed");
+        let folder = self.target.join("release");
+        for program in SHIPPED.iter().chain(others) {
+            ensure!(folder.join(program).is_file(), "the build left no {program} in {}", folder.display());
+        }
+        Ok(folder)
     }
 }
 

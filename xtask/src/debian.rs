@@ -1,4 +1,4 @@
-//! Debian packages that the tests need.
+//! Debian packages that tests and tasks need.
 //!
 //! Installed when this is root on Debian, Ubuntu or a child of theirs; named in one error otherwise.
 
@@ -16,12 +16,23 @@ const NEEDED: [(&str, &str); 3] = [("tmux", "tmux"), ("ip", "iproute2"), ("faket
 /// Another package tool may hold apt's lock; wait that long for it and not for ever.
 const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=120";
 
-/// Sees to it that every needed package is there.
+/// Sees to it that every package is there that the tests cannot do without.
 ///
 /// # Errors
 /// When something is missing and cannot be installed from here; the error names all of it.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing: Vec<&str> = NEEDED
+    install(&NEEDED)
+}
+
+/// Installs of these what can be installed, and says what is missing then: whoever needs them does less without.
+pub(crate) fn install_what_can_be(wanted: &[(&str, &str)]) {
+    if let Err(error) = install(wanted) {
+        eprintln!("      going on without: {error:#}");
+    }
+}
+
+fn install(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| find_in_path(program).is_none())
         .map(|(_, package)| *package)
@@ -31,10 +42,7 @@ pub(crate) fn install_missing() -> Result<()> {
     }
     let install = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
     if !(is_root() && is_debian(&fs::read_to_string("/etc/os-release").unwrap_or_default())) {
-        bail!(
-            "the tests need {}: install what is missing (Debian, Ubuntu: as root, {install})",
-            missing.join(", ")
-        );
+        bail!("{} is missing: install it (Debian, Ubuntu: as root, {install})", missing.join(", "));
     }
     eprintln!("      {install}");
     // A fresh image has no package lists: the first try fails at once, and costs nothing where they are there.
@@ -45,7 +53,7 @@ pub(crate) fn install_missing() -> Result<()> {
     if apt_get_install(&missing)? {
         return Ok(());
     }
-    bail!("{install} failed; the tests need {}", missing.join(", "))
+    bail!("{install} failed, and {} is missing", missing.join(", "))
 }
 
 fn apt_get_install(packages: &[&str]) -> Result<bool> {

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask up` and `cargo xtask test`.
+//! The project's own tasks: from a fresh clone to the console, all checks, figures, and harm on purpose.
 //!
 //! Needs nothing but Rust, and Python's pip where no `nats-server` is installed. Everything here is plain,
 //! synchronous code: start a program, watch it end, say what happened on stderr. Stdout belongs to the
@@ -9,6 +9,10 @@
 mod broker;
 mod build;
 mod debian;
+mod fuzz;
+mod mutations;
+mod profile;
+mod program;
 mod progress;
 mod rules;
 mod test;
@@ -34,6 +38,18 @@ enum Task {
     Up(up::UpArgs),
     /// Get what the tests need and run all of them
     Test(test::TestArgs),
+    /// Measure: all figures or the named ones, as a table and as JSON in target/bench
+    Bench(program::Handed),
+    /// Keep a fleet of simulated relays alive beside a real system, for looking at
+    Fleet(program::Handed),
+    /// Hurt a whole system by a seed, and check what must be true afterwards
+    Torture(program::Handed),
+    /// Draw where the time of a figure goes: a flame graph in target/profile
+    Profile(profile::ProfileArgs),
+    /// Break one rule after the other in a copy, and see that the torture notices
+    Mutations(mutations::MutationsArgs),
+    /// Feed the parsers of foreign bytes with what a fuzzer makes
+    Fuzz(fuzz::FuzzArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +57,12 @@ fn main() -> ExitCode {
     let outcome = Workspace::locate().and_then(|workspace| match args.task {
         Task::Up(up_args) => up::run(&workspace, &up_args),
         Task::Test(test_args) => test::run(&workspace, &test_args),
+        Task::Bench(handed) => program::METER.run(&workspace, &["bench"], &handed),
+        Task::Fleet(handed) => program::METER.run(&workspace, &["fleet"], &handed),
+        Task::Torture(handed) => program::TORTURE.run(&workspace, &["run"], &handed),
+        Task::Profile(profile_args) => profile::run(&workspace, &profile_args),
+        Task::Mutations(mutations_args) => mutations::run(&workspace, &mutations_args),
+        Task::Fuzz(fuzz_args) => fuzz::run(&workspace, &fuzz_args),
     });
     match outcome {
         Ok(code) => code,

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything a change must pass, and last of all the runner's own summary.
 
+use std::ffi::OsStr;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
@@ -8,6 +9,7 @@ use clap::Args;
 use crate::broker;
 use crate::build::Workspace;
 use crate::debian;
+use crate::program::TORTURE;
 use crate::progress::Stages;
 use crate::rules;
 
@@ -17,7 +19,10 @@ const CRASH_POINTS: &str = "signalbox-relay/crash-points,signalbox-bridge/crash-
 /// Stages with nothing but the fast checks, and those before the tests, with filters and without.
 const FAST_STAGES: usize = 4;
 const FILTERED_STAGES: usize = 3;
-const ALL_STAGES: usize = 8;
+const ALL_STAGES: usize = 9;
+
+/// How long whole systems are tortured. A seed takes about one; what they find takes hours, elsewhere.
+const TORTURE_MINUTES: &str = "4";
 
 /// Tests that start whole systems, and measurements, by parts of their names: one at a time, as in
 /// `.config/nextest.toml`.
@@ -75,6 +80,9 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
             workspace.cargo(&["test", "--doc", "--locked", "--workspace", "--features", CRASH_POINTS]);
         doctests.env(broker::PATH_VARIABLE, &nats_server);
         run.check("doctests", "running the documentation's examples", doctests)?;
+        // Before the tests, whose runner has the last word.
+        let what = format!("torturing whole systems with fixed seeds, {TORTURE_MINUTES} min");
+        run.check("torture", &what, torture(workspace, &nats_server))?;
     }
     run.report();
     for (name, what, arguments) in runners {
@@ -139,6 +147,14 @@ impl Run<'_> {
     fn exit_code(&self) -> ExitCode {
         self.failures.first().map_or(ExitCode::SUCCESS, |(_, code)| ExitCode::from(*code))
     }
+}
+
+/// Seed after seed from the first, and the plans that failed once, on the programs that were built for the tests.
+fn torture(workspace: &Workspace, nats_server: &OsStr) -> Command {
+    let mut torture = Command::new(workspace.target.join("debug").join(TORTURE.name));
+    torture.args(["run", "--seed", "1", "--minutes", TORTURE_MINUTES, "--parallel", "2", "--regressions"]);
+    torture.env(broker::PATH_VARIABLE, nats_server).current_dir(&workspace.root).stdin(Stdio::null());
+    torture
 }
 
 fn has_nextest(workspace: &Workspace) -> bool {

@@ -27,11 +27,12 @@ pub(crate) fn run(workspace: &Workspace, args: &UpArgs) -> Result<ExitCode> {
     let mut stages = Stages::new(3);
     let nats_server =
         stages.run("broker", "looking for nats-server", || broker::obtain(&workspace.tools()))?;
-    let program = stages.run(
+    let programs = stages.run(
         "build",
         "building signalbox, signalbox-bridge and signalbox-relay in release (minutes, the first time)",
-        || workspace.build_release(),
+        || workspace.build_release(&[]),
     )?;
+    let program = programs.join("signalbox");
     stages.announce("starting signalbox up");
     let error =
         Command::new(&program).arg("up").args(&args.args).env(broker::PATH_VARIABLE, nats_server).exec();

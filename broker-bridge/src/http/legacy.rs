@@ -16,6 +16,8 @@
 mod answer;
 mod body;
 mod config;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod key;
 mod pace;
 mod relay;

@@ -15,7 +15,7 @@ impl Wanted {
     ///
     /// # Errors
     /// When it is none.
-    pub(super) fn read(self, reader: impl Read) -> serde_json::Result<Value> {
+    pub(crate) fn read(self, reader: impl Read) -> serde_json::Result<Value> {
         let mut reading = serde_json::Deserializer::from_reader(reader);
         let value = self.deserialize(&mut reading)?;
         reading.end()?;

@@ -105,5 +105,8 @@ fn run_view(ledger: &Ledger, id: CommandId, machine: &MachineToken) -> RunView {
         group_dead: exit.map(|exit| exit.group_dead),
         stdout: exit.map(|exit| OutputView::from(&exit.stdout)).unwrap_or_default(),
         stderr: exit.map(|exit| OutputView::from(&exit.stderr)).unwrap_or_default(),
+        claimed_by: None,
+        claimed_at: None,
+        ended_at: None,
     }
 }
