@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_patch_that_says_too_little_is_refused() {
         for text in
-            [PATCH.replace("Seed: 7\n", ""), PATCH.replace("Breaks", "Broke"), PATCH.replace("7", "x")]
+            [PATCH.replace("Seed: 7\n", ""), PATCH.replace("Breaks", "Broke"), PATCH.replace('7', "x")]
         {
             assert!(read(Path::new("/m/twice.patch"), &text).is_err(), "{text}");
         }

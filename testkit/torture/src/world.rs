@@ -1,6 +1,6 @@
 //! The world: real processes on hosts, disks and clocks of their own, and harm that is done to them and healed.
 //!
-//! Harms are kept as a list of what is in force; what should be true of each part follows from it ([`wanted`]), and the part
+//! Harms are kept as a list of what is in force; what should be true of each part follows from it ([`mod@wanted`]), and the part
 //! is made so. So harms may overlap, and healing one leaves the others in force.
 
 mod broker;
