@@ -3,8 +3,6 @@
 #[expect(dead_code, reason = "written for the other tests of a relay")]
 #[path = "relay/harness.rs"]
 mod harness;
-#[path = "relay/small_disk.rs"]
-mod small_disk;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,8 +22,10 @@ use signalbox_schemas::{
     run::{Claim, Exit, ExitState},
     subject::FactKind,
 };
-use signalbox_testkit::{eventually, process::is_alive};
-use small_disk::SmallDisk;
+use signalbox_testkit::{eventually, process::is_alive, small_disk::SmallDisk};
+
+/// Files of a relay that are written on in their last block while there is none left.
+const APPENDED: [&str; 2] = ["keeper.log", "journal"];
 
 fn full() -> Result<File> {
     Ok(OpenOptions::new().write(true).open("/dev/full")?)
@@ -73,7 +73,7 @@ async fn a_relay_whose_log_takes_nothing_runs_commands() -> Result<()> {
 async fn on_a_full_disk_what_prints_is_cut_and_the_others_live_on() -> Result<()> {
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;
-    let Some(disk) = SmallDisk::over(&machine.store())? else {
+    let Some(disk) = SmallDisk::over(&machine.store(), 1)? else {
         println!("no file system can be mounted here; what a full log does is tested with /dev/full");
         return Ok(());
     };
@@ -92,7 +92,7 @@ async fn on_a_full_disk_what_prints_is_cut_and_the_others_live_on() -> Result<()
         .await?;
     }
     relay.stop().await?;
-    disk.fill()?;
+    disk.fill(&APPENDED)?;
     let keeper_pid = relay.keeper_pid;
     let relay = machine.start(&fleet).await?;
     assert_eq!(relay.keeper_pid, keeper_pid);
@@ -124,7 +124,7 @@ async fn on_a_full_disk_what_prints_is_cut_and_the_others_live_on() -> Result<()
 async fn what_never_started_is_said_when_it_is_written_and_not_before() -> Result<()> {
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;
-    let Some(disk) = SmallDisk::over(&machine.store())? else {
+    let Some(disk) = SmallDisk::over(&machine.store(), 1)? else {
         println!("no file system can be mounted here");
         return Ok(());
     };
@@ -147,7 +147,7 @@ async fn what_never_started_is_said_when_it_is_written_and_not_before() -> Resul
     })
     .await?;
     relay.stop().await?;
-    disk.fill()?;
+    disk.fill(&APPENDED)?;
     let next = machine.spawn(&fleet.broker.url(), &machine.store(), &[])?;
     eventually("it is too late", || async {
         ensure!(now_ms() > begin + 1_500 + EXPIRY_GRACE_MS);

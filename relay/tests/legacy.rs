@@ -19,8 +19,5 @@ mod harness;
 mod protocol;
 #[path = "legacy/results.rs"]
 mod results;
-#[expect(dead_code, reason = "written for the other tests of a relay")]
-#[path = "relay/small_disk.rs"]
-mod small_disk;
 #[path = "legacy/tls.rs"]
 mod tls;

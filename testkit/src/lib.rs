@@ -1,6 +1,7 @@
 //! What tests need to run against the real things: a nats-server of their own, and patience with a bound.
 
 pub mod broker;
+pub mod clock;
 pub mod eventually;
 pub mod http;
 pub mod old_relay;
@@ -9,6 +10,7 @@ pub mod operator;
 pub mod process;
 pub mod pty;
 pub mod slow_link;
+pub mod small_disk;
 pub mod stack;
 pub mod tmux;
 

@@ -9,12 +9,12 @@ use serde_json::json;
 use signalbox_testkit::{
     eventually_within,
     process::{Daemon, Signal, signal},
+    small_disk::SmallDisk,
 };
 
 use crate::{
     center::{Center, KEY, Reply},
     harness::{Machine, PATIENCE, QUICK},
-    small_disk::SmallDisk,
 };
 
 const RESULT: &str = "POST /relay/commands/result";
@@ -116,11 +116,11 @@ async fn an_end_that_cannot_be_written_down_is_not_followed_by_another_one(
 async fn what_cannot_be_written_down_is_not_claimed() -> Result<()> {
     let center = Center::start().await?;
     let machine = Machine::new()?;
-    let Some(disk) = SmallDisk::over(&machine.store().join("http"))? else {
+    let Some(disk) = SmallDisk::over(&machine.store().join("http"), 1)? else {
         println!("no file system can be mounted here");
         return Ok(());
     };
-    disk.fill_blocks()?;
+    disk.fill(&[])?;
     let relay = machine.relay(&center)?;
     for number in 0..3 {
         center.queue(&format!("c{number}"), "echo done");

@@ -5,7 +5,6 @@
 
 mod broker;
 mod build;
-mod clock;
 mod disk;
 mod host;
 mod machine;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use signalbox_testkit::broker::free_port;
+use signalbox_testkit::clock::Clock;
 
 use super::World;
 use super::broker::{self, Listens};
-use super::clock::Clock;
 use super::disk::Disk;
 use super::host::Host;
 use super::machine::{Launch, Machine};
@@ -184,7 +184,7 @@ fn bridge(world: &mut World, part: Part, number: u8, name: &str) -> Result<(Memb
             command.arg(flag).arg(value);
         }
         if let Some(time) = &time {
-            time.give(&mut command);
+            command.envs(time.environment());
         }
         Ok(command)
     };

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use signalbox_testkit::clock::Clock;
 use signalbox_testkit::process::{Signal, is_alive, signal};
 use signalbox_testkit::{eventually, eventually_within};
 
-use super::clock::Clock;
 use super::host::Host;
 use super::process::{Process, find};
 use crate::script::MARKS_VARIABLE;
@@ -46,7 +46,7 @@ impl Launch {
             .arg(&self.nats)
             .env(MARKS_VARIABLE, &self.marks);
         if let Some(clock) = &self.clock {
-            clock.give(&mut command);
+            command.envs(clock.environment());
         }
         command
     }

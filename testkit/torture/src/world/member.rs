@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use signalbox_testkit::clock::Clock;
 
-use super::clock::Clock;
 use super::disk::Disk;
 use super::host::Host;
 use super::machine::Machine;

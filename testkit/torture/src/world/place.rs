@@ -13,6 +13,7 @@ use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{WaitOptions, WaitStatus, geteuid, waitpid};
+use signalbox_testkit::clock::faketime;
 
 /// Says how far a process has come on the way in.
 const VARIABLE: &str = "SIGNALBOX_TORTURE_PLACE";
@@ -21,14 +22,6 @@ const INSIDE: &str = "inside";
 
 /// Where network namespaces have their names.
 pub(crate) const NETNS: &str = "/run/netns";
-
-/// Where Debian and its kin keep libfaketime, and where others do.
-const FAKETIME: [&str; 4] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib64/faketime/libfaketime.so.1",
-    "/usr/lib/faketime/libfaketime.so.1",
-];
 
 /// What can be done here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +35,7 @@ pub(crate) struct Abilities {
 impl Abilities {
     /// What this process can do. It is inside already, or stays out.
     pub(crate) fn here() -> Self {
-        let faketime = FAKETIME.map(PathBuf::from).into_iter().find(|file| file.is_file());
-        Self { namespaces: stage().as_deref() == Some(INSIDE), faketime }
+        Self { namespaces: stage().as_deref() == Some(INSIDE), faketime: faketime() }
     }
 
     /// What cannot be done here and why, for people; nothing where everything can.

@@ -4,18 +4,31 @@
 //! What a program starts inherits it. libfaketime 0.9.10 refuses absolute sleeps on the monotonic clock (`clock_nanosleep`
 //! with `TIMER_ABSTIME`, which Python's `time.sleep` uses); shells, coreutils and our programs do not use them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+/// Where Debian and its kin keep libfaketime, and where others do.
+const LIBRARIES: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+];
+
+/// The library that shifts a program's clock, where it is installed.
+pub fn faketime() -> Option<PathBuf> {
+    LIBRARIES.map(PathBuf::from).into_iter().find(|file| file.is_file())
+}
+
 /// How long a jump may take to be noticed, seconds: reading the file at each look at the clock costs 20 µs.
-pub(crate) const NOTICED_WITHIN_S: u32 = 1;
+pub const NOTICED_WITHIN_S: u32 = 1;
 
 /// The clock of one host's programs.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     file: PathBuf,
     library: PathBuf,
 }
@@ -25,7 +38,7 @@ impl Clock {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn new(file: &Path, library: &Path) -> Result<Self> {
+    pub fn new(file: &Path, library: &Path) -> Result<Self> {
         let clock = Self { file: file.to_owned(), library: library.to_owned() };
         clock.set(0)?;
         Ok(clock)
@@ -35,7 +48,7 @@ impl Clock {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn set(&self, offset_s: i32) -> Result<()> {
+    pub fn set(&self, offset_s: i32) -> Result<()> {
         let doing = || format!("setting the clock {}", self.file.display());
         // Whoever reads an empty file takes it for a mistake.
         let next = self.file.with_extension("next");
@@ -43,27 +56,29 @@ impl Clock {
         fs::rename(&next, &self.file).with_context(doing)
     }
 
-    /// Gives a program this clock.
-    pub(crate) fn give(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", &self.library);
-        command.env("FAKETIME_TIMESTAMP_FILE", &self.file);
-        command.env("FAKETIME_CACHE_DURATION", NOTICED_WITHIN_S.to_string());
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        // Files have the times that they got.
-        command.env("NO_FAKE_STAT", "1");
+    /// The environment of programs that go by this clock.
+    pub fn environment(&self) -> [(&'static str, OsString); 5] {
+        [
+            ("LD_PRELOAD", self.library.clone().into()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file.clone().into()),
+            ("FAKETIME_CACHE_DURATION", NOTICED_WITHIN_S.to_string().into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            // Files have the times that they got.
+            ("NO_FAKE_STAT", "1".into()),
+        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::place::Abilities;
+    use std::process::Command;
     use std::time::{Duration, Instant, SystemTime};
 
     fn seconds(clock: &Clock, command: &str) -> (i64, Duration) {
         let mut shell = Command::new("sh");
         shell.args(["-c", command]);
-        clock.give(&mut shell);
+        shell.envs(clock.environment());
         let began = Instant::now();
         let said = shell.output().unwrap();
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -72,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_clock_jumps_and_waits_stay_as_long() {
-        let Some(library) = Abilities::here().faketime else {
+        let Some(library) = faketime() else {
             eprintln!("SKIPPED: no libfaketime");
             return;
         };
