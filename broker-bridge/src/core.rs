@@ -141,6 +141,7 @@ impl Core {
         let mut tasks = JoinSet::new();
         ingest::spawn(&shared, &broker, &stop, &mut tasks);
         tasks.spawn(lease::run(lease, stop.clone()));
+        tasks.spawn(until_broken(shared.store.clone(), stop.clone()));
         let context = Context { shared: shared.clone(), broker: broker.clone(), lease: held.clone(), stop };
         tasks.spawn(held::run(context.clone()));
         tasks.spawn(gauge::run(context.clone()));
@@ -166,11 +167,19 @@ impl Core {
             }
         }
         let store = self.view.shared().store.clone();
-        if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || store.flush()).await {
+        if let Ok(Err(cause)) = tokio::task::spawn_blocking(move || store.close()).await {
             result = result.and(Err(cause.into()));
         }
         info!("core stopped");
         result
+    }
+}
+
+/// Ends the core with the first read or write of the store that fails, whoever asked for it: a front only asks again.
+async fn until_broken(store: Store, stop: CancellationToken) -> Result<(), CoreError> {
+    match stop.run_until_cancelled(store.broken()).await {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
     }
 }
 
@@ -364,7 +373,31 @@ pub(crate) mod still {
 
 #[cfg(test)]
 mod tests {
+    use signalbox_link::Options;
+    use signalbox_testkit::Broker;
+
     use super::*;
+
+    /// No front ends the bridge, and none has to: whoever reads tells the store.
+    #[tokio::test]
+    async fn a_read_that_fails_ends_the_core_and_says_why() {
+        let broker = Broker::start().await.unwrap();
+        let link = Link::connect(Options::plain(&broker.url(), "core", None)).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (key, fleet_key) = (Arc::new(still::key(2)), still::key(1).public().clone());
+        let bridge = BridgeId::new("b1").unwrap();
+        let config = CoreConfig::new(Workspace::main(), bridge, key, fleet_key, dir.path().to_owned());
+        let stop = CancellationToken::new();
+        let core = Core::start(link, config, stop.clone()).await.unwrap();
+        let view = core.view.clone();
+        view.caught_up().await;
+        assert!(view.is_sound());
+        view.shared().store.break_down();
+        assert!(!view.is_sound());
+        let ended = tokio::time::timeout(Duration::from_secs(10), core.join(&stop)).await.unwrap();
+        let why = ended.unwrap_err();
+        assert!(matches!(why, CoreError::Store(StoreError::Io { action: "read", .. })), "{why:?}");
+    }
 
     #[test]
     fn the_cache_forgets_the_oldest_first() {

@@ -11,10 +11,14 @@ pub(crate) mod key;
 pub(crate) mod retention;
 mod txn;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::de::DeserializeOwned;
 use signalbox_schemas::{error::report, mailbox::Position};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub(crate) use txn::Txn;
@@ -45,7 +49,8 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Reading or writing failed: the disk is full or broken. The bridge stops.
+    /// Reading or writing failed: the disk is full or broken. sled takes nothing on after that, however much room there is
+    /// again, so the bridge ends; one that is started anew opens the store again.
     #[error("cannot {action} the store")]
     Io {
         /// What was being done.
@@ -63,6 +68,23 @@ pub enum StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     db: sled::Db,
+    fault: Fault,
+}
+
+/// The first failure of a store: what was being done, and why. Clones share it.
+#[derive(Debug, Clone, Default)]
+struct Fault(Arc<watch::Sender<Option<(&'static str, sled::Error)>>>);
+
+impl Fault {
+    /// Makes an error of what sled answered, and remembers it if it is the first.
+    fn of(&self, action: &'static str, source: sled::Error) -> StoreError {
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert_with(|| (action, source.clone()));
+            is_first
+        });
+        StoreError::Io { action, source }
+    }
 }
 
 impl Store {
@@ -96,11 +118,11 @@ impl Store {
 
     fn try_open(path: &Path) -> Result<Self, sled::Error> {
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
-        config.flush_every_ms(Some(FLUSH_EVERY_MS)).open().map(|db| Self { db })
+        config.flush_every_ms(Some(FLUSH_EVERY_MS)).open().map(|db| Self { db, fault: Fault::default() })
     }
 
     fn stamped(self, stamp: &str) -> Result<Self, StoreError> {
-        self.db.insert(key::STAMP, stamp).map_err(|source| StoreError::Io { action: "write", source })?;
+        self.db.insert(key::STAMP, stamp).map_err(|source| self.fault.of("write", source))?;
         Ok(self)
     }
 
@@ -109,7 +131,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub(crate) fn discard(&self) -> Result<(), StoreError> {
-        self.db.remove(key::STAMP).map_err(|source| StoreError::Io { action: "discard", source })?;
+        self.db.remove(key::STAMP).map_err(|source| self.fault.of("discard", source))?;
         self.flush()
     }
 
@@ -118,16 +140,49 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map(|_| ()).map_err(|source| StoreError::Io { action: "flush", source })
+        self.db.flush().map(|_| ()).map_err(|source| self.fault.of("flush", source))
+    }
+
+    /// Writes out what is there before the bridge ends. What was found damaged is built anew by the next
+    /// [`Store::open`]: a bridge that met it again at each start would never come up. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let is_damaged = matches!(&*self.fault.0.borrow(), Some((_, sled::Error::Corruption { .. })));
+        if is_damaged { self.discard() } else { self.flush() }
+    }
+
+    /// Whether a read or write has failed. None succeeds for certain from then on.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.fault.0.borrow().is_some()
+    }
+
+    /// Waits for the first read or write that fails, whoever asked for it; answers why.
+    pub(crate) async fn broken(&self) -> StoreError {
+        let mut fault = self.fault.0.subscribe();
+        loop {
+            if let Some((action, source)) = fault.borrow_and_update().clone() {
+                return StoreError::Io { action, source };
+            }
+            // The sender is in this store, so there is always another one to come.
+            let _ = fault.changed().await;
+        }
+    }
+
+    /// As if the disk had been full at a read.
+    #[cfg(test)]
+    pub(crate) fn break_down(&self) -> StoreError {
+        self.fault.of("read", sled::Error::Io(std::io::ErrorKind::StorageFull.into()))
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = self.db.get(key).map_err(|source| StoreError::Io { action: "read", source })?;
+        let row = self.db.get(key).map_err(|source| self.fault.of("read", source))?;
         Ok(row.map(|bytes| bytes.to_vec()))
     }
 
     pub(crate) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
-        self.db.contains_key(key).map_err(|source| StoreError::Io { action: "read", source })
+        self.db.contains_key(key).map_err(|source| self.fault.of("read", source))
     }
 
     /// A row as JSON.
@@ -144,7 +199,7 @@ impl Store {
         &self,
         prefix: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
-        self.db.scan_prefix(prefix).map(row)
+        self.rows(self.db.scan_prefix(prefix))
     }
 
     /// Rows with `from <= key < to`, in order.
@@ -153,7 +208,15 @@ impl Store {
         from: Vec<u8>,
         to: Vec<u8>,
     ) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
-        self.db.range(from..to).map(row)
+        self.rows(self.db.range(from..to))
+    }
+
+    fn rows(&self, found: sled::Iter) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
+        let fault = self.fault.clone();
+        found.map(move |row| {
+            let (key, value) = row.map_err(|source| fault.of("read", source))?;
+            Ok((key.to_vec(), value.to_vec()))
+        })
     }
 
     pub(crate) fn cursor(&self, stream: &str) -> Result<Position, StoreError> {
@@ -168,7 +231,7 @@ impl Store {
     }
 
     pub(crate) fn write(&self, batch: sled::Batch) -> Result<(), StoreError> {
-        self.db.apply_batch(batch).map_err(|source| StoreError::Io { action: "write", source })
+        self.db.apply_batch(batch).map_err(|source| self.fault.of("write", source))
     }
 }
 
@@ -200,11 +263,6 @@ fn is_locked(error: &std::io::Error) -> bool {
 
 /// A key and its value.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
-
-fn row(found: Result<(sled::IVec, sled::IVec), sled::Error>) -> Result<Row, StoreError> {
-    let (key, value) = found.map_err(|source| StoreError::Io { action: "read", source })?;
-    Ok((key.to_vec(), value.to_vec()))
-}
 
 /// Reads a row's JSON.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], kind: &'static str) -> Result<T, StoreError> {
@@ -264,6 +322,43 @@ mod tests {
         }
         for name in ["letter", "conf", "db"] {
             assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"dear", "{name}");
+        }
+    }
+
+    fn io(kind: std::io::ErrorKind) -> sled::Error {
+        sled::Error::Io(std::io::Error::from(kind))
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_is_told_to_whoever_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "main").unwrap();
+        let (told, ()) = tokio::join!(store.broken(), async {
+            assert!(!store.is_broken());
+            let clone = store.clone();
+            clone.fault.of("read", io(std::io::ErrorKind::StorageFull));
+            clone.fault.of("write", io(std::io::ErrorKind::Other));
+        });
+        assert!(matches!(told, StoreError::Io { action: "read", .. }), "{told:?}");
+        assert!(store.is_broken() && store.clone().is_broken());
+        assert!(matches!(store.broken().await, StoreError::Io { action: "read", .. }), "it stays");
+    }
+
+    #[test]
+    fn what_was_found_damaged_is_built_anew_and_a_full_disk_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        for (error, is_kept) in [
+            (io(std::io::ErrorKind::StorageFull), true),
+            (sled::Error::Corruption { at: None, bt: () }, false),
+        ] {
+            let store = Store::open(dir.path(), "main").unwrap();
+            let mut txn = Txn::new(&store);
+            txn.put(b"x".to_vec(), b"1".to_vec());
+            txn.commit().unwrap();
+            store.fault.of("read", error);
+            store.close().unwrap();
+            drop(store);
+            assert_eq!(Store::open(dir.path(), "main").unwrap().has(b"x").unwrap(), is_kept);
         }
     }
 

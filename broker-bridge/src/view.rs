@@ -472,6 +472,11 @@ impl View {
         self.shared.gauge.warnings(self.authors().map(|doc| doc.not_after), now_ms)
     }
 
+    /// Whether the store can still be asked; if not, this bridge is about to end.
+    pub fn is_sound(&self) -> bool {
+        !self.shared.store.is_broken()
+    }
+
     /// Whether every stream was read up to the end it had when this bridge started.
     pub fn is_caught_up(&self) -> bool {
         *self.shared.caught_up.borrow()

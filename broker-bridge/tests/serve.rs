@@ -10,14 +10,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use signalbox_schemas::layout::Layout;
 use signalbox_testkit::{
     Broker,
     broker::nats_server,
     eventually,
-    http::Http,
+    http::{Answer, Http},
     process::{Daemon, Signal, is_alive, signal},
+    small_disk::SmallDisk,
 };
 use tempfile::TempDir;
 
@@ -252,6 +253,44 @@ async fn a_broker_that_hangs_does_not_hold_the_end() -> Result<()> {
     end(&daemon).await?;
     assert!(!is_alive(broker));
     Ok(())
+}
+
+/// The room is there again when it is asked, and its store takes nothing on all the same.
+#[tokio::test]
+async fn a_bridge_whose_disk_was_full_says_so_and_ends_and_the_next_one_serves() -> Result<()> {
+    let state = State::new()?;
+    let data = state.dir.path().join("data");
+    let Some(disk) = SmallDisk::over(&data, 16)? else {
+        eprintln!("SKIPPED: no file system can be mounted here");
+        return Ok(());
+    };
+    let arguments = ["--embedded-broker", "--data", &data.to_string_lossy()];
+    let daemon = state.serve(&arguments)?;
+    let http = state.http(&ready(&daemon).await?)?;
+    disk.fill(&[])?;
+    let command = json!({"on": "demo-1", "command": format!("true {}", "x".repeat(30_000))});
+    let failed = eventually("a read or write of the store that fails", || async {
+        let submitted = http.post("/api/v1/commands", &command).await;
+        let listed = http.get("/api/v1/commands").await;
+        let is_refused = |answer: &Result<Answer>| answer.as_ref().is_ok_and(|it| it.status == 503);
+        ensure!(is_refused(&submitted) || is_refused(&listed) || daemon.exit_status().is_some(), "not yet");
+        Ok(())
+    });
+    failed.await?;
+    disk.make_room()?;
+    let told_well = http.get("/health").await.is_ok_and(|health| health.status == 200);
+    assert!(!told_well, "it says that all is well: {}", daemon.stderr()?);
+    let status = daemon.wait(END).await?;
+    assert_eq!(status.code(), Some(1), "{}", daemon.stderr()?);
+    let stderr = daemon.stderr()?;
+    let last = stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("signalbox-bridge: the store of the view failed: cannot "), "{stderr}");
+
+    let daemon = state.serve(&arguments)?;
+    let http = state.http(&ready(&daemon).await?)?;
+    assert_eq!(http.get("/health").await?.status, 200);
+    assert_eq!(http.get("/api/v1/commands").await?.status, 200);
+    end(&daemon).await
 }
 
 #[tokio::test]

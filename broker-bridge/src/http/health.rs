@@ -23,12 +23,14 @@ struct Health {
     counters: BTreeMap<String, u64>,
 }
 
-/// What the whole amounts to: `degraded` without a broker, `starting` while streams are read, else `ok`.
-fn status(connected: bool, caught_up: bool) -> &'static str {
-    match (connected, caught_up) {
-        (false, _) => "degraded",
-        (true, false) => "starting",
-        (true, true) => "ok",
+/// What the whole amounts to: `ending` once the store has failed, `degraded` without a broker, `starting` while streams
+/// are read, else `ok`.
+fn status(sound: bool, connected: bool, caught_up: bool) -> &'static str {
+    match (sound, connected, caught_up) {
+        (false, _, _) => "ending",
+        (true, false, _) => "degraded",
+        (true, true, false) => "starting",
+        (true, true, true) => "ok",
     }
 }
 
@@ -37,7 +39,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let api = &shared.front.api;
     let connected = api.link().state().borrow().is_connected;
     let caught_up = api.view().is_caught_up();
-    let status = status(connected, caught_up);
+    let status = status(api.view().is_sound(), connected, caught_up);
     let health = Health {
         status,
         bridge: api.bridge().to_string(),
@@ -57,15 +59,18 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case(true, true, "ok")]
-    #[case(true, false, "starting")]
-    #[case(false, true, "degraded")]
-    #[case(false, false, "degraded")]
-    fn a_bridge_without_broker_is_degraded(
+    #[case(true, true, true, "ok")]
+    #[case(true, true, false, "starting")]
+    #[case(true, false, true, "degraded")]
+    #[case(true, false, false, "degraded")]
+    #[case(false, true, true, "ending")]
+    #[case(false, false, false, "ending")]
+    fn a_bridge_that_cannot_be_relied_on_is_not_ok(
+        #[case] sound: bool,
         #[case] connected: bool,
         #[case] caught_up: bool,
         #[case] word: &str,
     ) {
-        assert_eq!(status(connected, caught_up), word);
+        assert_eq!(status(sound, connected, caught_up), word);
     }
 }
