@@ -44,7 +44,7 @@ use crate::{
     authors::Shelf,
     backoff::Backoff,
     claim::Answer,
-    clock::unix_ms,
+    clock::{self, unix_ms},
     counters::Counters,
     identity::Identity,
     journal::{Journal, Report, Rewritten},
@@ -175,17 +175,18 @@ struct Timers {
     reconcile: Option<Instant>,
     sync: Option<Instant>,
     rewrite: Option<Instant>,
+    clock: Instant,
     prune: Instant,
 }
 
 impl Timers {
     fn next(&self) -> Instant {
-        let Self { heartbeat, read, authors, reconcile, sync, rewrite, prune } = self;
+        let Self { heartbeat, read, authors, reconcile, sync, rewrite, clock, prune } = self;
         [heartbeat, read, authors, reconcile, sync, rewrite]
             .into_iter()
             .flatten()
             .copied()
-            .fold(*prune, Instant::min)
+            .fold(*prune.min(clock), Instant::min)
     }
 
     /// Takes a timer that is due.
@@ -218,6 +219,7 @@ pub(crate) struct Agent {
     jobs: JoinSet<Done>,
     syncing: bool,
     timers: Timers,
+    clock: clock::Watch,
     beat: beat::Beat,
     connects: u64,
     is_announced: bool,
@@ -266,8 +268,10 @@ impl Agent {
                 reconcile: None,
                 sync: None,
                 rewrite: None,
+                clock: Instant::now() + clock::LOOK_EVERY,
                 prune: Instant::now() + Duration::from_millis(HOUR_MS),
             },
+            clock: clock::Watch::new(unix_ms(), Instant::now()),
             beat: beat::Beat::new(),
             connects: 0,
             is_announced: false,
@@ -378,6 +382,12 @@ impl Agent {
         }
         // The loop goes on to try again.
         Timers::take(&mut self.timers.rewrite, now);
+        if self.timers.clock <= now {
+            self.timers.clock = now + clock::LOOK_EVERY;
+            if self.clock.was_set(unix_ms(), now) {
+                self.on_clock_set();
+            }
+        }
         if self.timers.prune <= now {
             self.timers.prune = now + Duration::from_millis(HOUR_MS);
             self.journal.borrow_mut().prune(unix_ms());

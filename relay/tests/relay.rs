@@ -1,5 +1,7 @@
 //! The relay as a process, against a real nats-server and a small bridge made of keys.
 
+#[path = "relay/clock.rs"]
+mod clock;
 #[cfg(feature = "crash-points")]
 #[path = "relay/crash.rs"]
 mod crash;

@@ -50,6 +50,10 @@ impl Agent {
         }
         self.check_keeper_room();
         let now_ms = unix_ms();
+        // What is passed over by a time is noticed as soon as that time is taken back, also between two looks at the clock.
+        if self.clock.was_set(now_ms, Instant::now()) {
+            self.on_clock_set();
+        }
         let plan = {
             let journal = self.journal.borrow();
             let standing = |cid| {

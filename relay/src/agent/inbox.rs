@@ -337,8 +337,24 @@ impl Agent {
         if !self.inbox.was_read && self.inbox.reading == Reading::No {
             self.read_mailbox();
         }
+        self.consider_kept();
+    }
+
+    fn consider_kept(&mut self) {
         if let Some((body, reason)) = self.inbox.kept.take() {
             self.consider(body, Source::Kept(reason));
+        }
+    }
+
+    /// The machine's clock was set: what was passed over by the former time (as expired, too early, too far ahead or under
+    /// authors that had ended) is looked at by the new one. Nobody would say it again.
+    pub(super) fn on_clock_set(&mut self) {
+        tracing::info!("the clock was set, the mailbox is looked at again");
+        self.counters.count("clock_set");
+        self.look = true;
+        self.consider_kept();
+        if self.inbox.was_read {
+            self.read_mailbox();
         }
     }
 }
