@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check::Promise;
+
 /// Tortures a whole Signalbox by a seed, and says which promise was broken.
 ///
 /// Ends with 0 when every promise was kept, with 1 when one was broken, and with 2 when the chamber itself failed.
@@ -64,6 +66,10 @@ pub(crate) struct Run {
     /// First the plans that failed once.
     #[arg(long)]
     pub(crate) regressions: bool,
+    /// Goes on until a seed breaks this promise and ends with 1 then, and with 0 when the time is over first; other
+    /// promises may break meanwhile. No shortest prefix is looked for.
+    #[arg(long, value_name = "PROMISE", conflicts_with = "regressions")]
+    pub(crate) until_broken: Option<Promise>,
     /// The summary as JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,

@@ -63,7 +63,8 @@ pub(crate) async fn run(run: &Run) -> Result<Summary> {
         fs::canonicalize(&programs).with_context(|| format!("looking for {}", programs.display()))?;
     fs::create_dir_all(&run.out).with_context(|| format!("making {}", run.out.display()))?;
     let out = fs::canonicalize(&run.out)?;
-    let chamber = Arc::new(Chamber { programs, out, shrink: run.shrink });
+    let shrink = if run.until_broken.is_some() { 0 } else { run.shrink };
+    let chamber = Arc::new(Chamber { programs, out, shrink });
     let regressions = if run.regressions { regressions()? } else { vec![] };
     let length_ms = run.seed.length * 1_000;
     let seeds = (run.seed.seed..).take(usize::try_from(run.seeds.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
@@ -87,7 +88,12 @@ pub(crate) async fn run(run: &Run) -> Result<Summary> {
         match outcome {
             Ok(outcome) => {
                 eprintln!("{} ({} s)", outcome.line(), took.as_secs());
+                let is_found = run.until_broken.is_some_and(|promise| outcome.breaks(promise));
                 summary.outcomes.push(outcome);
+                if is_found {
+                    // The other worlds end with their tasks.
+                    return Ok(summary);
+                }
             }
             Err(error) => {
                 eprintln!("seed {seed}: the chamber failed: {error:#}");

@@ -13,6 +13,7 @@ mod time;
 
 use std::{collections::BTreeMap, fmt};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::id::{CommandId, MachineToken};
 
@@ -27,8 +28,9 @@ use crate::{
 use marks::Marks;
 
 /// What the system promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub(crate) enum Promise {
     /// A command starts at most once on a machine, and only on machines that it is for.
     StartsOnce,
@@ -38,8 +40,8 @@ pub(crate) enum Promise {
     RanToItsEnd,
     /// `expired`, `rejected`, and `cancelled` before the start, if and only if it never started.
     NeverStarted,
-    /// Nothing starts before its claim is stored, before its time, or after it; nothing expires early, is cancelled by
-    /// nobody, or times out too soon.
+    /// Nothing starts before its claim is stored, before its time, or after it; nothing expires early, or while its machine
+    /// could have started it; nothing is rejected, or cancelled by nobody; nothing times out too soon, or not at all.
     InItsTime,
     /// A run is `lost` only where its keeper was hurt.
     LostForAReason,

@@ -54,7 +54,10 @@ fn run(asked: &Run) -> Result<u8> {
     if asked.json {
         println!("{}", serde_json::to_string(&summary)?);
     }
-    Ok(summary.exit_code())
+    Ok(match asked.until_broken {
+        Some(promise) => summary.exit_code_until(promise),
+        None => summary.exit_code(),
+    })
 }
 
 fn print(asked: &Seed) -> Result<u8> {

@@ -62,6 +62,11 @@ impl Outcome {
         }
     }
 
+    /// Whether this promise was broken, among others or alone.
+    pub(crate) fn breaks(&self, promise: Promise) -> bool {
+        self.violations.iter().any(|violation| violation.promise == promise)
+    }
+
     /// One line.
     pub(crate) fn line(&self) -> String {
         let Self { seed, harms, commands, accepted, refused, unknown, started, .. } = self;
@@ -104,6 +109,14 @@ impl Summary {
             return 1;
         }
         if self.failures.is_empty() && !self.outcomes.is_empty() { 0 } else { 2 }
+    }
+
+    /// 1: this promise was broken; 0: it was kept, whatever became of the others; 2: nothing could be looked at.
+    pub(crate) fn exit_code_until(&self, promise: Promise) -> u8 {
+        if self.outcomes.is_empty() {
+            return 2;
+        }
+        u8::from(self.outcomes.iter().any(|outcome| outcome.breaks(promise)))
     }
 
     /// For people.
@@ -175,5 +188,16 @@ mod tests {
         assert_eq!(summary.exit_code(), code);
         assert_eq!(summary.text().contains("BROKEN"), code == 1);
         assert_eq!(summary.text().contains("every promise was kept"), code == 0);
+    }
+
+    #[rstest]
+    #[case(&[0, 0], 0)]
+    #[case(&[0, 2], 1)]
+    #[case(&[], 2)]
+    fn only_the_promise_that_is_looked_for_counts(#[case] broken: &[usize], #[case] code: u8) {
+        let outcomes: Vec<Outcome> = broken.iter().copied().map(outcome).collect();
+        let summary = Summary { outcomes, failures: vec![(1, "no room".to_owned())] };
+        assert_eq!(summary.exit_code_until(Promise::Settles), code);
+        assert_eq!(summary.exit_code_until(Promise::Verifies), if code == 2 { 2 } else { 0 });
     }
 }
