@@ -43,6 +43,15 @@ fn numbered(lines: u32, pause_ms: u32) -> String {
     )
 }
 
+/// How long it takes at least, ms; nothing where it takes as long as it does.
+pub(crate) fn least_ms(work: &Work) -> Option<u64> {
+    match work {
+        Work::Wait(ms) => Some(u64::from(*ms)),
+        Work::Lines(lines, pause_ms) => Some(u64::from(lines.div_ceil(LINES_AT_ONCE)) * u64::from(*pause_ms)),
+        Work::Nothing | Work::Fail(_) | Work::Die => None,
+    }
+}
+
 /// Bytes that the whole of it writes to stdout.
 pub(crate) fn output_bytes(work: &Work) -> u64 {
     match work {
@@ -104,6 +113,16 @@ mod tests {
         let both = ["S run ", "E run "];
         assert_eq!(letters, if work == Work::Die { &both[..1] } else { &both });
         assert!(marks.lines().all(|line| line.split(' ').nth(2).unwrap().parse::<f64>().unwrap() > 0.0));
+    }
+
+    #[rstest]
+    #[case(Work::Nothing, None)]
+    #[case(Work::Fail(7), None)]
+    #[case(Work::Wait(5), Some(5))]
+    #[case(Work::Lines(1_000, 0), Some(0))]
+    #[case(Work::Lines(600, 10), Some(30))]
+    fn what_waits_takes_its_time(#[case] work: Work, #[case] least: Option<u64>) {
+        assert_eq!(least_ms(&work), least);
     }
 
     #[test]

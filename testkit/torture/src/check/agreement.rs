@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use signalbox_schemas::{
-    api::{CommandView, RunView},
+    api::{CommandView, Counts, RunView},
     id::{CommandId, MachineToken},
     run::RunState,
 };
@@ -80,6 +80,12 @@ fn with_facts(case: &Case<'_>, answers: &Answers) -> Vec<Violation> {
                 format!("{} shows it on {shown:?}, and it is for {:?}", answers.bridge, command.machines);
             broken.push(case.broken(Promise::AnswersAgree, Some(*id), None, what));
         }
+        let counted = counts(view.summary.counts.clone());
+        let facts = counts(command.machines.iter().map(|machine| (case.ledger.state(*id, machine), 1)));
+        if counted != facts {
+            let what = format!("{} counts {counted:?}, and the facts {facts:?}", answers.bridge);
+            broken.push(case.broken(Promise::AnswersAgree, Some(*id), None, what));
+        }
         for (run, machine) in view.runs.iter().zip(&shown) {
             if let Some(why) = differs(case, *id, machine, run) {
                 let what = format!("{} says {why}", answers.bridge);
@@ -88,6 +94,16 @@ fn with_facts(case: &Case<'_>, answers: &Answers) -> Vec<Violation> {
         }
     }
     broken
+}
+
+/// Runs by state. Facts do not say whether what is pending is held.
+fn counts(runs: impl IntoIterator<Item = (RunState, u32)>) -> Counts {
+    let mut counts = Counts::new();
+    for (state, count) in runs {
+        let state = if state == RunState::Held { RunState::Pending } else { state };
+        *counts.entry(state).or_default() += count;
+    }
+    counts
 }
 
 fn differs(case: &Case<'_>, id: CommandId, machine: &MachineToken, view: &RunView) -> Option<String> {

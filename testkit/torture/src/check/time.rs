@@ -1,6 +1,7 @@
 //! When things happened, and when they must have.
 
 use signalbox_schemas::{
+    id::MachineToken,
     limit::{EXPIRY_GRACE_MS, LOST_GRACE_MS},
     run::{ExitState, Register, RunState, WithdrawReason},
 };
@@ -9,7 +10,10 @@ use super::{
     Case, Promise, RunId, Violation,
     ledger::{Command, Ledger},
 };
-use crate::fault::{Fault, Part};
+use crate::{
+    fault::{Fault, Part},
+    script,
+};
 
 /// What is granted to busy machines beyond a bound, ms: several worlds share two cores.
 pub(crate) const SLACK_MS: u64 = 20_000;
@@ -18,6 +22,11 @@ const INEXACT_MS: u64 = 50;
 /// How late a start may be that was decided in time, ms: a loaded machine takes a while from the keeper's word to the shell's
 /// first deed.
 const START_MS: u64 = 5_000;
+/// How long everything must have been healthy before a command may not expire any more on a machine that starts nothing, ms:
+/// longer than any work takes, so that no slot is taken all the while.
+const HEALTHY_MS: u64 = 20_000;
+/// How much longer than it may a run is let go on, ms, until it must have been seen to.
+const OVERRUN_MS: u64 = 2_000;
 
 /// Until when a run must be settled, Unix ms, where everything was healthy from `healed_at` on; nothing where it is.
 ///
@@ -76,11 +85,6 @@ fn start(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option
     {
         return Some(format!("it started {} ms before its claim was stored", stored_at - started));
     }
-    // A relay goes by its own clock, and who is halted between looking at it and acting acts late.
-    let may_be_late = |fault: &Fault, n: u8| match fault {
-        Fault::Jump(Part::Relay(m), _) | Fault::Halt(Part::Relay(m) | Part::Keeper(m)) => *m == n,
-        _ => false,
-    };
     let latest = command.spec.expires_at.saturating_add(EXPIRY_GRACE_MS + START_MS);
     if started > latest && !case.harmed(machine, may_be_late) {
         return Some(format!("it started {} ms after it had expired", started - command.spec.expires_at));
@@ -98,11 +102,27 @@ fn withdrawal(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> O
         {
             Some(format!("it expired {} ms too early", command.spec.expires_at - stored_at))
         }
+        Register::Withdrawn(WithdrawReason::Expired) if is_passed_over(case, command, machine) => {
+            Some("it expired though everything was healthy, and its machine started nothing".to_owned())
+        }
         Register::Withdrawn(WithdrawReason::Cancelled) if command.was_never_cancelled() => {
             Some("it is cancelled, and no wish to cancel it is stored".to_owned())
         }
+        Register::Rejected { reason, message } => {
+            Some(format!("it is rejected ({}: {message}), and nothing is wrong with it", reason.as_str()))
+        }
         _ => None,
     }
+}
+
+/// Whether there was all the time in the world for it. Where something else started, it may have had no slot.
+fn is_passed_over(case: &Case<'_>, command: &Command, machine: &MachineToken) -> bool {
+    let healthy = case.observed.healed_at..command.spec.expires_at;
+    let mut starts =
+        case.marks.all().filter(|(_, of, _)| *of == machine).flat_map(|(.., marks)| &marks.starts);
+    healthy.end.saturating_sub(healthy.start) >= HEALTHY_MS
+        && !case.observed.plan.bridge_clocks_jump()
+        && !starts.any(|at| healthy.contains(at))
 }
 
 fn exit(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option<String> {
@@ -116,7 +136,24 @@ fn exit(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option<
         ExitState::Cancelled if command.was_never_cancelled() => {
             Some("it was cancelled, and no wish to cancel it is stored".to_owned())
         }
+        ExitState::Completed if overran(case, command, (id, machine)) => {
+            Some(format!("it may run for {} ms, and went on to its end", command.spec.timeout_ms))
+        }
         _ if run.state() == RunState::Lost => Some("it is lost, and has an exit that counts".to_owned()),
         _ => None,
     }
+}
+
+/// A relay and its keeper go by their own clock, and who is halted between looking at it and acting acts late.
+fn may_be_late(fault: &Fault, machine: u8) -> bool {
+    match fault {
+        Fault::Jump(Part::Relay(n), _) | Fault::Halt(Part::Relay(n) | Part::Keeper(n)) => *n == machine,
+        _ => false,
+    }
+}
+
+/// Whether its work takes so long that it must have been ended.
+fn overran(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> bool {
+    let takes = case.told.get(&id).and_then(|told| script::least_ms(&told.work));
+    takes.is_some_and(|ms| ms > command.spec.timeout_ms + OVERRUN_MS) && !case.harmed(machine, may_be_late)
 }

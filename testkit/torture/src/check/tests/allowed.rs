@@ -7,7 +7,7 @@ use signalbox_schemas::{
     run::{Exit, ExitState, LostReason, RunError, WithdrawReason},
 };
 
-use super::bench::{BEGIN, Bench, blank_exit, cid};
+use super::bench::{BEGIN, Bench, HEALED, blank_exit, cid};
 use crate::{
     check::violations,
     fault::{Fault, Part},
@@ -77,6 +77,29 @@ use crate::{
     let spec = CommandSpec { not_before: Some(BEGIN + 9_000), ..Bench::spec(13, &Work::Die, &[0]) };
     bench.command_of(&spec, &Work::Die, &[0]);
     bench.claim(13, 0, BEGIN + 100);
+})]
+#[case::an_expiry_before_all_was_healthy_for_long(|bench: &mut Bench| {
+    let spec = CommandSpec { expires_at: HEALED + 19_999, ..Bench::spec(12, &Work::Die, &[0]) };
+    bench.command_of(&spec, &Work::Die, &[0]);
+    bench.withdraw(12, 0, WithdrawReason::Expired, HEALED + 22_000);
+})]
+#[case::an_expiry_on_a_machine_that_is_busy(|bench: &mut Bench| {
+    let spec = CommandSpec { expires_at: HEALED + 20_000, ..Bench::spec(12, &Work::Die, &[0]) };
+    bench.command_of(&spec, &Work::Die, &[0]);
+    bench.withdraw(12, 0, WithdrawReason::Expired, HEALED + 22_000);
+    let spec = CommandSpec { expires_at: HEALED + 20_000, ..Bench::spec(13, &Work::Nothing, &[0]) };
+    bench.command_of(&spec, &Work::Nothing, &[0]);
+    bench.claim(13, 0, HEALED + 100);
+    bench.mark('S', 13, 0, HEALED + 120);
+    bench.mark('E', 13, 0, HEALED + 130);
+    bench.exit(0, &blank_exit(13, 0, &Work::Nothing));
+})]
+#[case::a_run_that_a_halted_keeper_saw_to_too_late(|bench: &mut Bench| {
+    harm(bench, Fault::Halt(Part::Keeper(0)));
+    bench.run_to(12, &Work::Wait(12_001), 0, &blank_exit(12, 0, &Work::Wait(12_001)), "SE");
+})]
+#[case::a_run_that_took_a_little_longer(|bench: &mut Bench| {
+    bench.run_to(12, &Work::Wait(12_000), 0, &blank_exit(12, 0, &Work::Wait(12_000)), "SE");
 })]
 #[case::grants_that_another_bridge_stored_too(|bench: &mut Bench| {
     let other = CommandSpec { expires_at: BEGIN + 11_000, ..Bench::spec(12, &Work::Die, &[0]) };

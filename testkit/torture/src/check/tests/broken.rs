@@ -3,8 +3,9 @@
 use rstest::rstest;
 use serde_json::json;
 use signalbox_schemas::{
+    command::CommandSpec,
     output::OutputStream,
-    run::{Exit, ExitState, LostReason, RunError, Start, WithdrawReason},
+    run::{Exit, ExitState, LostReason, RejectReason, Rejection, RunError, Start, WithdrawReason},
     subject::FactKind,
 };
 
@@ -129,7 +130,7 @@ fn what_started_though_it_did_not(#[case] spoil: fn(&mut Bench)) {
     bench.mark('S', 7, 0, BEGIN + 40);
 })]
 #[case::before_its_time(|bench: &mut Bench| {
-    let spec = signalbox_schemas::command::CommandSpec { not_before: Some(BEGIN + 500), ..Bench::spec(12, &Work::Die, &[0]) };
+    let spec = CommandSpec { not_before: Some(BEGIN + 500), ..Bench::spec(12, &Work::Die, &[0]) };
     bench.command_of(&spec, &Work::Die, &[0]);
     bench.claim(12, 0, BEGIN + 100);
 })]
@@ -152,6 +153,20 @@ fn what_started_though_it_did_not(#[case] spoil: fn(&mut Bench)) {
 #[case::timed_out_early(|bench: &mut Bench| {
     let ended = Exit { state: ExitState::Timeout, exit_code: None, duration_ms: 9_999, ..blank_exit(12, 0, &Work::Wait(9)) };
     bench.run_to(12, &Work::Wait(9), 0, &ended, "S");
+})]
+#[case::rejected_for_nothing(|bench: &mut Bench| {
+    bench.command(12, &Work::Die, &[0]);
+    let (reason, message) = (RejectReason::Forbidden, String::new());
+    let rejection = Rejection { ws: ws(), mid: mid(0), cid: cid(12), reason, message, rejected_at: BEGIN };
+    bench.fact(12, 0, FactKind::Claim, BEGIN + 100, &rejection, Key::Machine(0));
+})]
+#[case::expired_for_nothing(|bench: &mut Bench| {
+    let spec = CommandSpec { expires_at: HEALED + 20_000, ..Bench::spec(12, &Work::Die, &[0]) };
+    bench.command_of(&spec, &Work::Die, &[0]);
+    bench.withdraw(12, 0, WithdrawReason::Expired, HEALED + 22_000);
+})]
+#[case::never_timed_out(|bench: &mut Bench| {
+    bench.run_to(12, &Work::Wait(12_001), 0, &blank_exit(12, 0, &Work::Wait(12_001)), "SE");
 })]
 fn what_happens_at_the_wrong_time(#[case] spoil: fn(&mut Bench)) {
     let mut bench = Bench::good();
@@ -328,4 +343,13 @@ fn a_chunk_without_a_head_does_not_verify() {
     bench.chunk(3, 0, &Work::Lines(600, 0), 0, 16);
     bench.chunks.last_mut().unwrap().head = Err("chunk header Sb-Offset is missing or malformed".to_owned());
     only(&bench.seen(), Promise::Verifies);
+}
+
+#[test]
+fn counts_that_are_not_those_of_the_facts() {
+    let mut seen = Bench::good().seen();
+    for answers in &mut seen.answers {
+        answers.commands.get_mut(&cid(6)).unwrap()["counts"] = json!({"executing": 1, "failed": 1});
+    }
+    only(&seen, Promise::AnswersAgree);
 }
