@@ -4,23 +4,33 @@
 //! A patch begins with lines that say what is broken and where it must show:
 //!
 //! ```text
-//! Breaks: a keeper starts what it has started before
-//! Promise: started_once
+//! Breaks: a keeper starts a command once in its life
+//! Promise: starts_once
 //! Seed: 7
 //! ```
+//!
+//! Promises are those that `signalbox-torture run --help` lists at `--until-broken`. The seed is the first one that is tried.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::broker;
-use crate::build::{SHIPPED, Workspace};
+use crate::build::Workspace;
 use crate::program::TORTURE;
 use crate::progress::Stages;
 
+/// What is built: the torture, and what it starts.
+const PROGRAMS: [&str; 3] = ["signalbox-bridge", "signalbox-relay", TORTURE.name];
+/// Worlds side by side: as many as two cores serve without falling behind, so that a seed shows the same again.
+const PARALLEL: &str = "3";
+/// What is said of a patch that was seen.
+const NOTICED: &str = "noticed";
 /// Exit code of a torture that found a broken promise.
 const BROKEN: i32 = 1;
 
@@ -43,32 +53,42 @@ struct Mutation {
     seed: u64,
 }
 
-/// Tries the unbroken copy, then each patch.
+/// Tries each patch, and says of each whether it was noticed. That the unbroken product keeps its promises is what
+/// `cargo xtask torture` shows.
 ///
 /// # Errors
-/// When a patch does not apply or does not build, or the unbroken product is found broken.
+/// When the patches cannot be read, or there is no broker.
 pub(crate) fn run(workspace: &Workspace, args: &MutationsArgs) -> Result<ExitCode> {
     let mutations = chosen(workspace, &args.names)?;
     let mut stages = Stages::new(1 + 2 * mutations.len());
     let nats_server =
         stages.run("broker", "looking for nats-server", || broker::obtain(&workspace.tools()))?;
     let scratch = Scratch::new(workspace, nats_server);
-    let mut missed = Vec::new();
+    let mut table = String::new();
+    let mut noticed = 0;
     for mutation in &mutations {
-        let what = format!("{}: building without «{}»", mutation.name, mutation.breaks);
-        stages.run("build", &what, || scratch.build_with(mutation))?;
-        let what = format!("{}: is «{}» missed?", mutation.name, mutation.promise);
-        if !stages.run("torture", &what, || scratch.notices(mutation, args.minutes))? {
-            missed.push(mutation.name.as_str());
-        }
+        let began = Instant::now();
+        let verdict = tried(&scratch, mutation, args.minutes, &mut stages);
+        noticed += usize::from(verdict == NOTICED);
+        let Mutation { name, promise, .. } = mutation;
+        let _ = writeln!(table, "      {name:36} {promise:18} {verdict} ({} s)", began.elapsed().as_secs());
     }
-    eprintln!("      {}", stages.times());
-    eprintln!("      {} of {} noticed", mutations.len() - missed.len(), mutations.len());
-    if missed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    eprintln!("{table}      {noticed} of {} noticed", mutations.len());
+    Ok(if noticed == mutations.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One patch: [`NOTICED`], or what is wrong.
+fn tried(scratch: &Scratch<'_>, mutation: &Mutation, minutes: u32, stages: &mut Stages) -> String {
+    let what = format!("{}: building it. It breaks this: {}", mutation.name, mutation.breaks);
+    if let Err(error) = stages.run("build", &what, || scratch.build_with(mutation)) {
+        return format!("FAILED: {error:#}");
     }
-    eprintln!("      NOT NOTICED: {}", missed.join(", "));
-    Ok(ExitCode::FAILURE)
+    let what = format!("{}: looking for what breaks {}", mutation.name, mutation.promise);
+    match stages.run("torture", &what, || scratch.notices(mutation, minutes)) {
+        Ok(true) => NOTICED.to_owned(),
+        Ok(false) => "NOT NOTICED".to_owned(),
+        Err(error) => format!("FAILED: {error:#}"),
+    }
 }
 
 fn chosen(workspace: &Workspace, names: &[String]) -> Result<Vec<Mutation>> {
@@ -115,13 +135,21 @@ struct Scratch<'a> {
     workspace: &'a Workspace,
     tree: PathBuf,
     target: PathBuf,
+    /// What was observed, by patch.
+    found: PathBuf,
     nats_server: PathBuf,
 }
 
 impl<'a> Scratch<'a> {
     fn new(workspace: &'a Workspace, nats_server: PathBuf) -> Self {
         let folder = workspace.target.join("mutations");
-        Self { workspace, tree: folder.join("tree"), target: folder.join("build"), nats_server }
+        Self {
+            workspace,
+            tree: folder.join("tree"),
+            target: folder.join("build"),
+            found: folder.join("found"),
+            nats_server,
+        }
     }
 
     /// Makes the copy what the working folder is, with this patch, and builds its programs.
@@ -134,7 +162,7 @@ impl<'a> Scratch<'a> {
         ensure!(status.success(), "{} does not apply any more: make it anew", mutation.path.display());
         let mut cargo = self.workspace.cargo(&["build", "--locked"]);
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target);
-        for package in SHIPPED.iter().chain([&TORTURE.name]) {
+        for package in PROGRAMS {
             cargo.args(["-p", package]);
         }
         let status = cargo.status().context("starting cargo")?;
@@ -164,7 +192,9 @@ impl<'a> Scratch<'a> {
         let program = self.target.join("debug").join(TORTURE.name);
         let mut torture = Command::new(&program);
         torture.args(["run", "--seed", &mutation.seed.to_string(), "--minutes", &minutes.to_string()]);
-        torture.args(["--until-broken", &mutation.promise]).env(broker::PATH_VARIABLE, &self.nats_server);
+        torture.args(["--until-broken", &mutation.promise, "--parallel", PARALLEL]);
+        torture.arg("--out").arg(self.found.join(&mutation.name));
+        torture.env(broker::PATH_VARIABLE, &self.nats_server);
         let status = torture
             .current_dir(&self.tree)
             .stdin(Stdio::null())
@@ -195,13 +225,13 @@ fn listed(root: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    const PATCH: &str = "Breaks: a rule\nPromise: started_once\nSeed: 7\n\n--- a/x\n+++ b/x\nSeed: 9\n";
+    const PATCH: &str = "Breaks: a rule\nPromise: starts_once\nSeed: 7\n\n--- a/x\n+++ b/x\nSeed: 9\n";
 
     #[test]
     fn a_patch_says_what_it_breaks() {
         let mutation = read(Path::new("/m/twice.patch"), PATCH).unwrap();
         assert_eq!((mutation.name.as_str(), mutation.breaks.as_str()), ("twice", "a rule"));
-        assert_eq!((mutation.promise.as_str(), mutation.seed), ("started_once", 7));
+        assert_eq!((mutation.promise.as_str(), mutation.seed), ("starts_once", 7));
     }
 
     #[test]
