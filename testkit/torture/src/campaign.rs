@@ -25,6 +25,7 @@ use crate::{
     plan::Plan,
     report::{Outcome, Summary},
     shrink::Search,
+    world::place::may_enter,
 };
 
 /// How long a world may take to be built, healed and looked at, beyond its harm and the end of its runs.
@@ -72,9 +73,10 @@ pub(crate) async fn run(run: &Run) -> Result<Summary> {
     let until = Instant::now() + Duration::from_secs(run.minutes * 60);
     let mut longest = Duration::from_millis(length_ms) + GUESSED;
     let (mut worlds, mut summary) = (JoinSet::new(), Summary::default());
-    let mut has_begun = false;
+    let (mut has_begun, mut is_over) = (false, false);
     loop {
-        while worlds.len() < usize::try_from(run.parallel)?
+        while !is_over
+            && worlds.len() < usize::try_from(run.parallel)?
             && (!has_begun || Instant::now() + longest <= until)
         {
             let Some(plan) = plans.next() else { break };
@@ -90,10 +92,11 @@ pub(crate) async fn run(run: &Run) -> Result<Summary> {
                 eprintln!("{} ({} s)", outcome.line(), took.as_secs());
                 let is_found = run.until_broken.is_some_and(|promise| outcome.breaks(promise));
                 summary.outcomes.push(outcome);
-                if is_found {
-                    // The other worlds end with their tasks.
+                if is_found && may_enter() {
+                    // The other worlds are in places of their own, and all that is in these ends with their tasks.
                     return Ok(summary);
                 }
+                is_over |= is_found;
             }
             Err(error) => {
                 eprintln!("seed {seed}: the chamber failed: {error:#}");

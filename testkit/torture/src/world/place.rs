@@ -87,7 +87,8 @@ fn stage() -> Option<String> {
     env::var(VARIABLE).ok()
 }
 
-fn may_enter() -> bool {
+/// Whether [`enter`] leads inside here.
+pub(crate) fn may_enter() -> bool {
     let tools = ["unshare", "ip", "nsenter", "mount"];
     geteuid().is_root() && Path::new("/dev/net/tun").exists() && tools.into_iter().all(is_on_path)
 }
