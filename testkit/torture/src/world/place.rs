@@ -8,8 +8,8 @@
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{WaitOptions, WaitStatus, geteuid, waitpid};
@@ -19,6 +19,9 @@ use signalbox_testkit::clock::faketime;
 const VARIABLE: &str = "SIGNALBOX_TORTURE_PLACE";
 const INIT: &str = "init";
 const INSIDE: &str = "inside";
+
+/// What is new inside; all that is started there ends with it.
+const NEW: [&str; 7] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
 
 /// Where network namespaces have their names.
 pub(crate) const NETNS: &str = "/run/netns";
@@ -78,8 +81,7 @@ pub(crate) fn enter(again: &[OsString]) -> Result<Entered> {
 /// What leads inside: all that it starts ends when it does.
 fn way_in(again: &[OsString]) -> Result<Command> {
     let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(own_path()?).args(again).env(VARIABLE, INIT);
+    command.args(NEW).arg(own_path()?).args(again).env(VARIABLE, INIT);
     Ok(command)
 }
 
@@ -87,10 +89,20 @@ fn stage() -> Option<String> {
     env::var(VARIABLE).ok()
 }
 
-/// Whether [`enter`] leads inside here.
+/// Whether [`enter`] leads inside here. Root in a container has the tools and may yet not do it, so it is tried.
 pub(crate) fn may_enter() -> bool {
     let tools = ["unshare", "ip", "nsenter", "mount"];
-    geteuid().is_root() && Path::new("/dev/net/tun").exists() && tools.into_iter().all(is_on_path)
+    geteuid().is_root() && tools.into_iter().all(is_on_path) && may_make_devices() && may_unshare()
+}
+
+fn may_make_devices() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_ok()
+}
+
+fn may_unshare() -> bool {
+    let mut tried = Command::new("unshare");
+    tried.args(NEW).args(["ip", "link", "set", "lo", "up"]).stdin(Stdio::null());
+    tried.output().is_ok_and(|ended| ended.status.success())
 }
 
 fn is_on_path(tool: &str) -> bool {
@@ -195,7 +207,7 @@ mod tests {
         let child = Command::new("sh").args(["-c", "true & echo $!"]).output().unwrap();
         let orphan: u32 = String::from_utf8(child.stdout).unwrap().trim().parse().unwrap();
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while Path::new(&format!("/proc/{orphan}")).exists() {
+        while std::path::Path::new(&format!("/proc/{orphan}")).exists() {
             assert!(std::time::Instant::now() < until, "orphan {orphan} was not reaped");
             std::thread::yield_now();
         }
