@@ -171,9 +171,9 @@ impl Machine {
 /// The keepers of a store.
 fn keepers(store: &Path) -> Vec<u32> {
     let Some(path) = store.to_str() else { return Vec::new() };
-    // The relay names the folder with a slash at its end.
+    // The relay names the folder to its keeper with a slash at its end, and nobody names it so to a relay.
     let folder = format!("{path}/");
-    find(&[b"keeper", b"--store", folder.as_bytes()])
+    find(&[b"--store", folder.as_bytes()])
 }
 
 async fn kill(store: &Path) -> Result<()> {
