@@ -36,7 +36,7 @@ pub(crate) async fn torture(plan: &Plan, programs: &Path, into: &Path) -> Result
     }
     eprintln!("{} packets found no room in the network", world.dropped_packets());
     copy(&world.logs(), &into.join("logs"))?;
-    Ok(Observed { ends, ..done? })
+    Ok(Observed { ends, missed: world.missed().to_vec(), ..done? })
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

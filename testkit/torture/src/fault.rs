@@ -16,6 +16,16 @@ pub(crate) enum Part {
     Keeper(u8),
 }
 
+impl Part {
+    /// The part whose host, disk and clock this one has: a keeper has its relay's.
+    pub(crate) fn with_relay(self) -> Self {
+        match self {
+            Self::Keeper(machine) => Self::Relay(machine),
+            part => part,
+        }
+    }
+}
+
 /// One harm. It begins, and is healed after its time: what was killed is started again, what was cut off is joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +52,24 @@ pub(crate) enum Fault {
     Upgrade(u8),
     /// An operator opens feeds with output and reads them at a few KB/s.
     SlowReader,
+}
+
+impl Fault {
+    /// The part that it is about, where it is about one.
+    pub(crate) fn part(&self) -> Option<Part> {
+        match *self {
+            Self::Kill(part)
+            | Self::Halt(part)
+            | Self::Cut(part)
+            | Self::Weather(part, _)
+            | Self::Fill(part)
+            | Self::Jump(part, _)
+            | Self::Forget(part)
+            | Self::Rollback(part) => Some(part),
+            Self::Twin(machine) | Self::Upgrade(machine) => Some(Part::Relay(machine)),
+            Self::SlowReader => None,
+        }
+    }
 }
 
 /// How a line treats packets.

@@ -94,6 +94,7 @@ impl Observer {
         Ok(Observed {
             plan: plan.clone(),
             skipped: healed.skipped,
+            missed: vec![],
             ends: vec![],
             booted_at: healed.booted_at,
             said,

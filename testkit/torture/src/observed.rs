@@ -13,6 +13,7 @@ use signalbox_schemas::{
 };
 
 use crate::{
+    fault::Fault,
     plan::{Harm, Plan},
     told::{Piece, Said},
 };
@@ -25,6 +26,9 @@ pub(crate) struct Observed {
     /// What this place could not do.
     #[serde(default)]
     pub(crate) skipped: Vec<Harm>,
+    /// What was done and met nobody.
+    #[serde(default)]
+    pub(crate) missed: Vec<Fault>,
     /// How parts ended that nobody had ended. No promise, but nothing to pass over.
     #[serde(default)]
     pub(crate) ends: Vec<String>,

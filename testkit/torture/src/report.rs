@@ -20,6 +20,8 @@ pub(crate) struct Outcome {
     pub(crate) harms: usize,
     /// Harms that could not be done here.
     pub(crate) skipped: usize,
+    /// Harms that were done and met nobody.
+    pub(crate) missed: usize,
     /// Commands that were asked for.
     pub(crate) commands: usize,
     /// Of which were accepted, refused, and of which nobody knows.
@@ -51,6 +53,7 @@ impl Outcome {
             seed: observed.plan.seed,
             harms: observed.plan.harms.len(),
             skipped: observed.skipped.len(),
+            missed: observed.missed.len(),
             commands: told.len(),
             accepted: count(|word| matches!(word, Word::Accepted(_))),
             refused: count(|word| matches!(word, Word::Refused(..))),
@@ -73,6 +76,9 @@ impl Outcome {
         let mut line = format!("seed {seed}: {harms} harms");
         if self.skipped > 0 {
             let _ = write!(line, " ({} cannot be done here)", self.skipped);
+        }
+        if self.missed > 0 {
+            let _ = write!(line, " ({} met nobody)", self.missed);
         }
         let _ = write!(
             line,

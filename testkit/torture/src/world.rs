@@ -27,7 +27,7 @@ use self::disk::Disk;
 use self::member::Member;
 use self::net::Net;
 use self::place::Abilities;
-use self::wanted::{part, wanted, with_relay};
+use self::wanted::wanted;
 use crate::fault::{Fault, Part};
 use crate::plan::Plan;
 
@@ -45,6 +45,8 @@ pub(crate) struct World {
     abilities: Abilities,
     /// What is in force, in the order in which it began.
     active: Vec<Fault>,
+    /// Harms of keepers that found none.
+    missed: Vec<Fault>,
     servers: Vec<Listens>,
     /// Base URLs of the bridges.
     bridges: Vec<String>,
@@ -78,8 +80,9 @@ impl World {
 
     /// Whether this place can do it, and this world has such a part.
     pub(crate) fn can(&self, fault: &Fault) -> bool {
-        let has_part =
-            part(fault).is_some_and(|part| self.members.iter().any(|member| member.part == with_relay(part)));
+        let has_part = fault
+            .part()
+            .is_some_and(|part| self.members.iter().any(|member| member.part == part.with_relay()));
         has_part
             && match fault {
                 Fault::Kill(_) | Fault::Halt(_) | Fault::Twin(_) | Fault::Upgrade(_) => true,
@@ -101,6 +104,11 @@ impl World {
     /// When this place cannot do it, or the system refuses.
     pub(crate) async fn harm(&mut self, fault: &Fault) -> Result<()> {
         ensure!(self.can(fault), "{fault:?} cannot be done here");
+        if let Fault::Kill(Part::Keeper(number)) | Fault::Halt(Part::Keeper(number)) = fault
+            && self.member(Part::Relay(*number))?.machine()?.keepers().is_empty()
+        {
+            self.missed.push(fault.clone());
+        }
         self.active.push(fault.clone());
         self.settle(fault).await.with_context(|| format!("doing {fault:?}"))?;
         match fault {
@@ -184,6 +192,11 @@ impl World {
         self.members.iter().chain(&self.fresh).flat_map(|member| member.process.ends()).collect()
     }
 
+    /// Harms that met nobody: a keeper is looked for by its command line, and there is none between two.
+    pub(crate) fn missed(&self) -> &[Fault] {
+        &self.missed
+    }
+
     /// Packets for which the network had no room.
     pub(crate) fn dropped_packets(&self) -> u64 {
         self.net.as_ref().map_or(0, Net::dropped)
@@ -210,10 +223,10 @@ impl World {
 
     /// Makes the part that a fault is about as it should be now.
     async fn settle(&mut self, fault: &Fault) -> Result<()> {
-        let Some(hurt) = part(fault) else { return Ok(()) };
-        let wants = wanted(&self.active, with_relay(hurt));
+        let Some(hurt) = fault.part() else { return Ok(()) };
+        let wants = wanted(&self.active, hurt.with_relay());
         let keeper = wanted(&self.active, hurt);
-        let Some(member) = self.members.iter_mut().find(|member| member.part == with_relay(hurt)) else {
+        let Some(member) = self.members.iter_mut().find(|member| member.part == hurt.with_relay()) else {
             return place::missing(&format!("{hurt:?}"));
         };
         member.become_as(wants, self.net.as_ref()).await?;

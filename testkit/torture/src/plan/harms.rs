@@ -56,30 +56,16 @@ const KINDS: [(u64, Kind); 15] = [
 /// What can only be harmed in one way at a time: a relay and its keeper share their host and their store.
 #[derive(PartialEq, Eq)]
 enum Place {
-    Broker(u8),
-    Bridge(u8),
-    Machine(u8),
+    Part(Part),
     Twin(u8),
     Reader,
 }
 
 fn place(fault: &Fault) -> Place {
-    match fault {
-        Fault::Kill(part)
-        | Fault::Halt(part)
-        | Fault::Cut(part)
-        | Fault::Weather(part, _)
-        | Fault::Fill(part)
-        | Fault::Jump(part, _)
-        | Fault::Forget(part)
-        | Fault::Rollback(part) => match part {
-            Part::Broker(n) => Place::Broker(*n),
-            Part::Bridge(n) => Place::Bridge(*n),
-            Part::Relay(n) | Part::Keeper(n) => Place::Machine(*n),
-        },
-        Fault::Twin(n) => Place::Twin(*n),
-        Fault::Upgrade(n) => Place::Machine(*n),
-        Fault::SlowReader => Place::Reader,
+    match (fault, fault.part()) {
+        (Fault::Twin(machine), _) => Place::Twin(*machine),
+        (_, Some(part)) => Place::Part(part.with_relay()),
+        (_, None) => Place::Reader,
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) async fn world(plan: &Plan, programs: &Path) -> Result<World> {
         net,
         abilities,
         active: Vec::new(),
+        missed: Vec::new(),
         servers: Vec::new(),
         bridges: Vec::new(),
         marks: machines.iter().map(|machine| root.path().join("marks").join(machine)).collect(),

@@ -140,7 +140,7 @@ async fn shows(world: &mut World, fault: &Fault) -> Result<()> {
             ensure!(is_there != matches!(fault, Fault::Forget(_)), "its store is there: {is_there}");
         }
         Fault::Halt(part) => {
-            let member = world.member(with_relay(part))?;
+            let member = world.member(part.with_relay())?;
             let pids = match part {
                 Part::Keeper(_) => member.machine()?.keepers(),
                 _ => member.process.pid().into_iter().collect(),
@@ -163,7 +163,7 @@ async fn shows(world: &mut World, fault: &Fault) -> Result<()> {
             ensure!(took >= Duration::from_millis(10), "there and back in {took:?}");
         }
         Fault::Fill(part) => {
-            let probe = world.member(with_relay(part))?.disk.store().with_file_name("probe");
+            let probe = world.member(part.with_relay())?.disk.store().with_file_name("probe");
             ensure!(std::fs::write(probe, "x").is_err(), "there is room");
         }
         Fault::Jump(part, wanted) => {
@@ -233,6 +233,7 @@ async fn every_harm_once(plan: &Plan) -> Result<()> {
         let run = signalbox_link::Link::connect(options).await?.stream_state("RUN").await?;
         ensure!(run.replicas == 3, "{run:?}");
     }
+    ensure!(world.missed().is_empty(), "these met nobody: {:?}", world.missed());
     eprintln!("lacking: {:?}; dropped packets: {}", world.abilities.lacking(), world.dropped_packets());
     for end in world.ends() {
         eprintln!("ended by itself: {end}");
@@ -243,7 +244,7 @@ async fn every_harm_once(plan: &Plan) -> Result<()> {
 impl World {
     /// Relay and keepers of the machine that a fault is about.
     fn who(&mut self, fault: &Fault) -> Result<(Option<u32>, Vec<u32>)> {
-        let Some(Part::Relay(number) | Part::Keeper(number)) = part(fault) else {
+        let Some(Part::Relay(number) | Part::Keeper(number)) = fault.part() else {
             return Ok((None, vec![]));
         };
         let member = self.member(Part::Relay(number))?;

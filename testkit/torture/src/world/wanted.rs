@@ -34,37 +34,13 @@ pub(crate) fn wanted(active: &[Fault], part: Part) -> Wanted {
             Fault::Halt(hurt) if hurt == part => wanted.is_halted = true,
             Fault::Cut(hurt) if hurt == part => wanted.is_cut = true,
             Fault::Weather(hurt, weather) if hurt == part => wanted.weather = Some(weather),
-            Fault::Fill(hurt) if with_relay(hurt) == part => wanted.is_full = true,
-            Fault::Jump(hurt, offset) if with_relay(hurt) == part => wanted.offset_s = offset,
+            Fault::Fill(hurt) if hurt.with_relay() == part => wanted.is_full = true,
+            Fault::Jump(hurt, offset) if hurt.with_relay() == part => wanted.offset_s = offset,
             Fault::Twin(machine) if Part::Relay(machine) == part => wanted.has_twin = true,
             _ => {}
         }
     }
     wanted
-}
-
-/// The part whose host, disk and clock this one has: a keeper has its relay's.
-pub(crate) fn with_relay(part: Part) -> Part {
-    match part {
-        Part::Keeper(machine) => Part::Relay(machine),
-        part => part,
-    }
-}
-
-/// The part that a fault is about, where it is about one.
-pub(crate) fn part(fault: &Fault) -> Option<Part> {
-    match *fault {
-        Fault::Kill(part)
-        | Fault::Halt(part)
-        | Fault::Cut(part)
-        | Fault::Weather(part, _)
-        | Fault::Fill(part)
-        | Fault::Jump(part, _)
-        | Fault::Forget(part)
-        | Fault::Rollback(part) => Some(part),
-        Fault::Twin(machine) | Fault::Upgrade(machine) => Some(Part::Relay(machine)),
-        Fault::SlowReader => None,
-    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ impl Bench {
         Observed {
             plan: self.plan.clone(),
             skipped: vec![],
+            missed: vec![],
             ends: vec![],
             booted_at: BOOTED,
             said: Said { told: self.told.clone(), slow: self.slow.clone() },
