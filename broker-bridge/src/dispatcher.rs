@@ -368,8 +368,7 @@ impl Write {
         if Sha256::of(&message.payload) == mine {
             return Some(Found::Mine(message.sequence));
         }
-        let raw = Raw { subject: &message.subject, payload: &message.payload, head: Err("none") };
-        let event = self.context.shared.decoder.decode(message.sequence, message.time_ms, &raw);
+        let event = self.context.shared.decoder.decode(&Raw::of(&message));
         let foreign = MailboxRow::foreign(message.sequence);
         let Ok(Event::Mailbox { row: Some((row, signer)), .. }) = event else {
             return Some(Found::Other(foreign));

@@ -26,7 +26,8 @@ pub fn stored(subject: &str, sequence: u64, body: &Bytes) {
     let Ok(fleet_key) = FLEET.parse::<PublicKey>() else { return };
     let decoder = Decoder { ws: Workspace::main(), fleet_key };
     let head = ChunkHead::from_headers(|_| std::str::from_utf8(body).ok()).map_err(|error| error.0);
-    if let Err(reason) = decoder.decode(sequence, sequence, &Raw { subject, payload: body, head }) {
+    if let Err(reason) = decoder.decode(&Raw { sequence, stored_at: sequence, subject, payload: body, head })
+    {
         assert!(reason.len() <= 64, "a reason is a name for a counter");
     }
 }

@@ -14,7 +14,6 @@ use signalbox_link::{FollowError, Message, StreamError};
 use signalbox_schemas::{
     error::report,
     mailbox::Position,
-    output::ChunkHead,
     stream::{CMD, DOC, DONE, HB, MBOX, OUT, RUN, STATE},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
@@ -317,16 +316,14 @@ enum Ended {
 }
 
 fn decode_all(shared: &Shared, messages: &[Message]) -> Vec<Decoded> {
-    let decode = |message: &Message| {
-        let head = ChunkHead::from_headers(|name| message.headers.get(name)).map_err(|error| error.0);
-        let raw = Raw { subject: &message.subject, payload: &message.payload, head };
-        let event = shared.decoder.decode(message.sequence, message.time_ms, &raw);
+    let raw: Vec<_> = messages.iter().map(Raw::of).collect();
+    let decoded = |(message, event): (&Message, Result<Event, &'static str>)| {
         if let Err(reason) = event {
             refuse(shared, &message.stream, message.sequence, reason);
         }
         Decoded { sequence: message.sequence, stored_at: message.time_ms, event }
     };
-    messages.iter().map(decode).collect()
+    messages.iter().zip(shared.decoder.decode_all(&raw)).map(decoded).collect()
 }
 
 /// Counts a refusal, and logs it when the count is a power of two: a flood must not flood the log.

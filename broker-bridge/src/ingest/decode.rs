@@ -3,10 +3,11 @@
 //! [`projection`](crate::projection).
 //!
 //! A signature is checked here against the key that the envelope names, so that this costly part needs no state
-//! and runs beside everything else.
+//! and runs beside everything else; those of many messages together, in [`Decoder::decode_all`].
 
 use bytes::Bytes;
 use serde::Deserialize;
+use signalbox_link::Message;
 use signalbox_schemas::{
     api::{Cancel, Request, op},
     authors::Authors,
@@ -24,7 +25,7 @@ use signalbox_schemas::{
     },
     relay::RelayRecord,
     run::{Claim, Exit, Lost, Rejection, RunState, Start, Withdrawal},
-    signed::{Message as Body, PublicKey, Signed},
+    signed::{Checks, Message as Body, PublicKey, Signed},
     subject::{CommandPiece, FactKind, Subject},
 };
 
@@ -40,9 +41,20 @@ pub(crate) struct Decoder {
 /// A message as the broker gave it.
 #[derive(Debug)]
 pub(crate) struct Raw<'a> {
+    pub(crate) sequence: u64,
+    /// When the broker stored it, Unix ms.
+    pub(crate) stored_at: u64,
     pub(crate) subject: &'a str,
     pub(crate) payload: &'a Bytes,
     pub(crate) head: Result<ChunkHead, &'static str>,
+}
+
+impl<'a> Raw<'a> {
+    pub(crate) fn of(message: &'a Message) -> Self {
+        let head = ChunkHead::from_headers(|name| message.headers.get(name)).map_err(|error| error.0);
+        let Message { sequence, time_ms: stored_at, subject, payload, .. } = message;
+        Self { sequence: *sequence, stored_at: *stored_at, subject, payload, head }
+    }
 }
 
 /// A signed fact whose signature fits the key that it names.
@@ -133,11 +145,31 @@ pub(crate) enum Event {
     Heartbeat(Box<Heartbeat>),
 }
 
-/// Checks signature, type and size; who the key is, is not asked.
-fn open<T: Body>(bytes: &[u8]) -> Result<(T, PublicKey), &'static str> {
-    let signed = Signed::<T>::from_json(bytes).map_err(|error| error.reason())?;
-    let payload = signed.open(|_| true).map_err(|error| error.reason())?;
-    Ok((payload, signed.key().clone()))
+/// When signatures are checked.
+pub(crate) enum Checking {
+    /// Each where it is met.
+    Now,
+    /// All of them later: until then nothing that was read is to be believed.
+    Later(Checks),
+}
+
+impl Checking {
+    /// Checks signature, type and size; who the key is, is not asked.
+    fn open<T: Body>(&mut self, bytes: &[u8]) -> Result<(T, PublicKey), &'static str> {
+        let signed = Signed::<T>::from_json(bytes).map_err(|error| error.reason())?;
+        let payload = match self {
+            Self::Now => signed.open(|_| true),
+            Self::Later(checks) => signed.open_unchecked(checks),
+        };
+        Ok((payload.map_err(|error| error.reason())?, signed.key().clone()))
+    }
+
+    fn put_off(&self) -> usize {
+        match self {
+            Self::Now => 0,
+            Self::Later(checks) => checks.len(),
+        }
+    }
 }
 
 fn agree(agrees: bool) -> Result<(), &'static str> {
@@ -149,31 +181,52 @@ impl Decoder {
     ///
     /// # Errors
     /// The reason, a short constant for counters.
-    pub(crate) fn decode(&self, sequence: u64, stored_at: u64, raw: &Raw<'_>) -> Result<Event, &'static str> {
+    pub(crate) fn decode(&self, raw: &Raw<'_>) -> Result<Event, &'static str> {
+        self.read(raw, &mut Checking::Now)
+    }
+
+    /// Reads messages, and says of each what [`decode`](Self::decode) would, in less time. Blocks.
+    pub(crate) fn decode_all(&self, messages: &[Raw<'_>]) -> Vec<Result<Event, &'static str>> {
+        let mut checking = Checking::Later(Checks::default());
+        let read = |raw| {
+            let first = checking.put_off();
+            let event = self.read(raw, &mut checking);
+            (event, first..checking.put_off())
+        };
+        let events: Vec<_> = messages.iter().map(read).collect();
+        let Checking::Later(checks) = checking else { return Vec::new() };
+        let verdicts = checks.verdicts();
+        let is_valid = |range| verdicts.get(range).is_some_and(|all: &[bool]| all.iter().all(|valid| *valid));
+        let event = |(raw, (event, range))| if is_valid(range) { event } else { self.decode(raw) };
+        messages.iter().zip(events).map(event).collect()
+    }
+
+    fn read(&self, raw: &Raw<'_>, checking: &mut Checking) -> Result<Event, &'static str> {
+        let &Raw { sequence, stored_at, .. } = raw;
         let subject = Subject::parse(raw.subject).map_err(|_| "subject")?;
         let body = raw.payload;
         match subject {
             Subject::Authors(ws) => {
                 self.own(&ws)?;
-                self.authors(body)
+                self.authors(body, checking)
             }
             Subject::State(ws, table, id) => {
                 self.own(&ws)?;
-                self.record(&table, &id, body)
+                self.record(&table, &id, body, checking)
             }
             Subject::Command(ws, cid, piece) => {
                 self.own(&ws)?;
-                self.command(cid, piece, body)
+                self.command(cid, piece, body, checking)
             }
             Subject::Mailbox(ws, mid) => {
                 self.own(&ws)?;
-                let row = self.mailbox(&mid, sequence, body).ok();
+                let row = self.mailbox(&mid, sequence, body, checking).ok();
                 Ok(Event::Mailbox { mid, row })
             }
             Subject::Run(ws, mid, cid, kind) => {
                 self.own(&ws)?;
                 let stored = FactMessage { kind, sequence, stored_at, body: body.clone() };
-                self.fact(cid, mid, stored).map(Event::Fact)
+                self.read_fact(cid, mid, stored, checking).map(Event::Fact)
             }
             Subject::Output(ws, mid, cid) => {
                 self.own(&ws)?;
@@ -185,11 +238,11 @@ impl Decoder {
             }
             Subject::DoneRuns(ws, mid) => {
                 self.own(&ws)?;
-                self.done_run(mid, body)
+                self.done_run(mid, body, checking)
             }
             Subject::DoneCommands(ws) => {
                 self.own(&ws)?;
-                self.done_command(body)
+                self.done_command(body, checking)
             }
             Subject::Heartbeat(ws, mid) => {
                 self.own(&ws)?;
@@ -203,8 +256,8 @@ impl Decoder {
         if *ws == self.ws { Ok(()) } else { Err("workspace") }
     }
 
-    fn authors(&self, body: &Bytes) -> Result<Event, &'static str> {
-        let (doc, key) = open::<Authors>(body)?;
+    fn authors(&self, body: &Bytes, checking: &mut Checking) -> Result<Event, &'static str> {
+        let (doc, key) = checking.open::<Authors>(body)?;
         if key != self.fleet_key {
             return Err("untrusted");
         }
@@ -212,41 +265,47 @@ impl Decoder {
         Ok(Event::Authors { doc, sha256: Sha256::of(body), envelope: body.clone() })
     }
 
-    fn record(&self, table: &str, id: &str, body: &[u8]) -> Result<Event, &'static str> {
+    fn record(
+        &self,
+        table: &str,
+        id: &str,
+        body: &[u8],
+        checking: &mut Checking,
+    ) -> Result<Event, &'static str> {
         let (record, key) = match table {
             table::MACHINES => {
-                let (record, key) = open::<MachineRecord>(body)?;
+                let (record, key) = checking.open::<MachineRecord>(body)?;
                 let token = record.id.token() == record.token && record.token.as_str() == id;
                 agree(record.ws == self.ws && token)?;
                 (Record::Machine(record), key)
             }
             table::OPERATORS => {
-                let (record, key) = open::<OperatorRecord>(body)?;
+                let (record, key) = checking.open::<OperatorRecord>(body)?;
                 agree(record.ws == self.ws && record.id.as_str() == id)?;
                 (Record::Operator(record), key)
             }
             table::ASSIGNMENTS => {
-                let (record, key) = open::<AssignmentRecord>(body)?;
+                let (record, key) = checking.open::<AssignmentRecord>(body)?;
                 agree(record.ws == self.ws && record.id == id)?;
                 (Record::Assignment(record), key)
             }
             table::API_KEYS => {
-                let (record, key) = open::<ApiKeyRecord>(body)?;
+                let (record, key) = checking.open::<ApiKeyRecord>(body)?;
                 agree(record.ws == self.ws)?;
                 (Record::ApiKey(id.to_owned(), record), key)
             }
             table::RELAYS => {
-                let (record, key) = open::<RelayRecord>(body)?;
+                let (record, key) = checking.open::<RelayRecord>(body)?;
                 agree(record.ws == self.ws && record.assignment == id)?;
                 (Record::Relay(record), key)
             }
             table::SHARED_CREDENTIALS => {
-                let (record, key) = open::<SharedCredentialRecord>(body)?;
+                let (record, key) = checking.open::<SharedCredentialRecord>(body)?;
                 agree(record.ws == self.ws && record.id == id)?;
                 (Record::SharedCredential(record), key)
             }
             table::CONFIG_PUSHES => {
-                let (record, key) = open::<ConfigPushRecord>(body)?;
+                let (record, key) = checking.open::<ConfigPushRecord>(body)?;
                 agree(record.ws == self.ws && record.id == id)?;
                 (Record::ConfigPush(Box::new(record)), key)
             }
@@ -255,7 +314,13 @@ impl Decoder {
         Ok(Event::Record(record, key))
     }
 
-    fn command(&self, cid: CommandId, piece: CommandPiece, body: &Bytes) -> Result<Event, &'static str> {
+    fn command(
+        &self,
+        cid: CommandId,
+        piece: CommandPiece,
+        body: &Bytes,
+        checking: &mut Checking,
+    ) -> Result<Event, &'static str> {
         match piece {
             CommandPiece::Part(1) => {
                 if body.len() > limit::BROKER_PAYLOAD_BYTES {
@@ -274,7 +339,7 @@ impl Decoder {
                 Ok(Event::Spec { cid, spec: Box::new(spec), bytes: body.clone() })
             }
             CommandPiece::Cancel => {
-                let (request, key) = open::<Request>(body)?;
+                let (request, key) = checking.open::<Request>(body)?;
                 let args: Cancel = serde_json::from_value(request.args).map_err(|_| "payload")?;
                 agree(request.ws == self.ws && request.op == op::COMMANDS_CANCEL && args.id == cid)?;
                 Ok(Event::Cancel { cid, key })
@@ -289,8 +354,9 @@ impl Decoder {
         mid: &MachineToken,
         sequence: u64,
         body: &[u8],
+        checking: &mut Checking,
     ) -> Result<(MailboxRow, PublicKey), &'static str> {
-        let (mailbox, key) = open::<Mailbox>(body)?;
+        let (mailbox, key) = checking.open::<Mailbox>(body)?;
         agree(mailbox.ws == self.ws && mailbox.mid == *mid)?;
         Ok((MailboxRow::of(&mailbox, sequence, Sha256::of(body)), key))
     }
@@ -305,12 +371,22 @@ impl Decoder {
         mid: MachineToken,
         stored: FactMessage,
     ) -> Result<FactEvent, &'static str> {
+        self.read_fact(cid, mid, stored, &mut Checking::Now)
+    }
+
+    fn read_fact(
+        &self,
+        cid: CommandId,
+        mid: MachineToken,
+        stored: FactMessage,
+        checking: &mut Checking,
+    ) -> Result<FactEvent, &'static str> {
         let FactMessage { kind, sequence, stored_at, mut body } = stored;
         if kind == FactKind::Claim {
             // What is too large for a register decides too, and is kept: as much of it as shows that it is.
             body.truncate(Claim::MAX_BYTES + 1);
         }
-        let fact = self.signed_fact(cid, &mid, kind, &body);
+        let fact = self.signed_fact(cid, &mid, kind, &body, checking);
         if let (Err(reason), true) = (&fact, kind != FactKind::Claim) {
             return Err(reason);
         }
@@ -323,11 +399,12 @@ impl Decoder {
         mid: &MachineToken,
         kind: FactKind,
         body: &[u8],
+        checking: &mut Checking,
     ) -> Result<(SignedFact, PublicKey), &'static str> {
         // (workspace, machine, command, fact, key) of whatever it is.
         macro_rules! take {
             ($kind:ty, $make:expr) => {{
-                let (fact, key) = open::<$kind>(body)?;
+                let (fact, key) = checking.open::<$kind>(body)?;
                 agree(fact.ws == self.ws && fact.mid == *mid && fact.cid == cid)?;
                 Ok(($make(fact), key))
             }};
@@ -346,18 +423,24 @@ impl Decoder {
         }
     }
 
-    fn done_run(&self, mid: MachineToken, body: &[u8]) -> Result<Event, &'static str> {
-        let (done, key) = open::<DoneRun>(body)?;
+    fn done_run(
+        &self,
+        mid: MachineToken,
+        body: &[u8],
+        checking: &mut Checking,
+    ) -> Result<Event, &'static str> {
+        let (done, key) = checking.open::<DoneRun>(body)?;
         agree(done.ws == self.ws && done.mid == mid)?;
         let state = done.state;
-        let facts = done.facts.into_iter().map(|fact| self.fact(done.cid, mid.clone(), fact.into()));
+        let facts =
+            done.facts.into_iter().map(|fact| self.read_fact(done.cid, mid.clone(), fact.into(), checking));
         // The bridge that wrote it had believed each of them.
         let facts = facts.collect::<Result<Vec<_>, _>>()?;
         Ok(Event::DoneRun { cid: done.cid, mid, state, facts, key })
     }
 
-    fn done_command(&self, body: &[u8]) -> Result<Event, &'static str> {
-        let (done, key) = open::<DoneCommand>(body)?;
+    fn done_command(&self, body: &[u8], checking: &mut Checking) -> Result<Event, &'static str> {
+        let (done, key) = checking.open::<DoneCommand>(body)?;
         let spec = CommandSpec::from_bytes(&done.spec.0).map_err(|error| error.member)?;
         agree(done.ws == self.ws && spec.ws == self.ws && spec.cid == done.cid)?;
         Ok(Event::DoneCommand { done: Box::new(done), spec: Box::new(spec), key })
@@ -436,7 +519,7 @@ mod tests {
 
     fn decode(subject: &str, payload: Vec<u8>) -> Result<Event, &'static str> {
         let payload = payload.into();
-        decoder().decode(7, 8, &Raw { subject, payload: &payload, head: Err("none") })
+        decoder().decode(&Raw { sequence: 7, stored_at: 8, subject, payload: &payload, head: Err("none") })
     }
 
     fn claim_subject() -> String {
@@ -461,6 +544,46 @@ mod tests {
             panic!("no fact")
         };
         assert_eq!(fact.fact.err(), Some("misplaced"));
+    }
+
+    /// Messages of many kinds, good and bad in every way, say the same together as one by one.
+    #[test]
+    fn together_is_as_one_by_one() {
+        let (ws, mid) = (Workspace::main(), MachineToken::new("web-1").unwrap());
+        let cid: CommandId = CID.parse().unwrap();
+        let claim = Claim { ws, mid, cid, nonce: Nonce([0; 16]), claimed_at: 1, via: None };
+        let good = Signed::sign(&claim, &key(2)).unwrap().to_json();
+        let forged = String::from_utf8(good.clone()).unwrap();
+        let by = |n| key(n).public().to_string();
+        let forged = forged.replace(&by(2), &by(3)).into_bytes();
+        let other = claim_subject().replace("web-1", "web-2");
+        let exit = claim_subject().replace("claim", "exit");
+        let kinds = [
+            (claim_subject(), good.clone()),
+            (claim_subject(), forged.clone()),
+            (other.clone(), good.clone()),
+            // Misplaced and forged: whoever reads it alone sees the signature first.
+            (other, forged.clone()),
+            (exit.clone(), good),
+            (exit, forged),
+            (claim_subject(), b"rubbish".to_vec()),
+            ("nowhere".to_owned(), Vec::new()),
+        ];
+        let kinds: Vec<_> = kinds.into_iter().map(|(subject, body)| (subject, Bytes::from(body))).collect();
+        let raw = |(subject, payload)| Raw { sequence: 7, stored_at: 8, subject, payload, head: Err("none") };
+        let alone: Vec<_> = kinds
+            .iter()
+            .map(|(subject, body)| format!("{:?}", decoder().decode(&raw((subject, body)))))
+            .collect();
+        for skip in 0..kinds.len() {
+            let some = kinds.iter().cycle().skip(skip).take(kinds.len() * 3);
+            let many: Vec<_> = some.map(|(subject, body)| raw((subject, body))).collect();
+            let together = decoder().decode_all(&many);
+            assert_eq!(together.len(), many.len());
+            for (i, event) in together.iter().enumerate() {
+                assert_eq!(format!("{event:?}"), alone[(skip + i) % kinds.len()]);
+            }
+        }
     }
 
     #[test]
