@@ -174,7 +174,12 @@ impl Keeper {
                 None => key::after(&from),
             };
             from.truncate(1);
-            store.range(from, end).take(PER_ROUND).collect()
+            let is_large = [key::PART, key::FURTHER_PART].contains(&kind);
+            // Of parts, which are large, nobody asks here what they say.
+            let row = |row: Result<Row, StoreError>| {
+                row.map(|(found, row)| (found, if is_large { Vec::new() } else { row }))
+            };
+            store.range(from, end).take(PER_ROUND).map(row).collect()
         });
         job.await.map_err(|_| StoreError::Damaged("index"))?
     }
@@ -403,8 +408,15 @@ impl Keeper {
             let mut memory = shared.memory_mut();
             let mut txn = Txn::new(&shared.store);
             for row in rows {
-                if row.first() == Some(&key::UNKNOWN) && txn.has(&row)? {
-                    memory.unknown_facts = memory.unknown_facts.saturating_sub(1);
+                let count = match row.first() {
+                    Some(&key::UNKNOWN) => Some(&mut memory.unknown_facts),
+                    Some(&(key::PART | key::FURTHER_PART)) => Some(&mut memory.waiting_parts),
+                    _ => None,
+                };
+                if let Some(count) = count
+                    && txn.has(&row)?
+                {
+                    *count = count.saturating_sub(1);
                 }
                 txn.delete(row);
             }

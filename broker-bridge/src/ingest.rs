@@ -425,7 +425,7 @@ pub(crate) async fn apply_fact(shared: &Arc<Shared>, message: Message) -> Result
 #[cfg(test)]
 mod tests {
     use signalbox_link::Headers;
-    use signalbox_schemas::id::CommandId;
+    use signalbox_schemas::id::{CommandId, MachineToken};
 
     use super::*;
     use crate::{
@@ -440,7 +440,8 @@ mod tests {
         let still = Still::start().await.unwrap();
         let cid: CommandId = CID.parse().unwrap();
         let mut txn = Txn::new(&still.context.shared.store);
-        txn.put(key::command(cid), b"rubbish".to_vec());
+        txn.put(key::command(cid), b"{}".to_vec());
+        txn.put(key::run(cid, &MachineToken::new("web-1").unwrap()), b"rubbish".to_vec());
         txn.commit().unwrap();
         let message = Message {
             stream: RUN.to_owned(),

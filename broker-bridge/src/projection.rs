@@ -9,7 +9,8 @@
 //! | room | applies |
 //! |---|---|
 //! | `entity` | authors document, records, heartbeats, mailboxes |
-//! | `command` | parts, specs, cancels |
+//! | `command` | specs, cancels |
+//! | `parts` | parts, until their spec comes |
 //! | `grant` | whether a grant is believed |
 //! | `run` | facts |
 //! | `output` | chunks |
@@ -23,6 +24,7 @@ pub(crate) mod grant;
 mod history;
 pub(crate) mod memory;
 pub(crate) mod output;
+pub(crate) mod parts;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,8 +50,6 @@ use memory::Memory;
 /// Facts of runs that are not known, kept until the lease holder has purged them. A hostile relay writes them; beyond
 /// this they are litter at once.
 pub(crate) const MAX_UNKNOWN_FACTS: u64 = 10_000;
-/// Parts that wait for one spec: a submit that is tried again writes its part again.
-const MAX_WAITING_PARTS: usize = 8;
 
 /// A command as it was accepted. Its spec and its grants are rows of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +206,7 @@ impl<'a> Projection<'a> {
         let outcome = match event {
             Event::Authors { doc, sha256, envelope } => self.authors(sequence, doc, *sha256, envelope),
             Event::Record(record, key) => self.record(stored_at, record, key),
-            Event::Part { cid, body } => self.part(sequence, stored_at, *cid, body),
+            Event::Part { cid, n, body } => self.part((sequence, stored_at), (*cid, *n), body),
             Event::Spec { cid, spec, bytes } => self.spec(sequence, stored_at, *cid, spec, bytes),
             Event::Cancel { cid, key } => self.cancel(sequence, stored_at, *cid, key),
             Event::Mailbox { mid, row } => Ok(self.mailbox(mid, sequence, row.as_ref(), last_chance)),

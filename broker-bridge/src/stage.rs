@@ -74,6 +74,7 @@ impl Stage {
         };
         let mut txn = Txn::new(&still.context.shared.store);
         txn.put_json(keys::command(id), &row);
+        txn.put_json(keys::run(id, &mid), &RunRow::default());
         txn.put(keys::spec(id), spec(id, "true").into());
         txn.put_json(keys::counts(id), &Counts::from([(RunFacts::default().state(RunKind::default()), 1)]));
         txn.commit().unwrap();

@@ -1,6 +1,6 @@
 //! Storing a command, and the wish to cancel one.
 //!
-//! The part with the grants goes first; the spec, written only as the first of its subject, is the commit. So a
+//! The parts with the grants go first; the spec, written only as the first of its subject, is the commit. So a
 //! submit can be repeated with the same bytes as often as one likes and is one command.
 
 use std::time::Duration;
@@ -12,11 +12,11 @@ use signalbox_link::{
 };
 use signalbox_schemas::{
     api::Request,
-    command::{CommandSpec, Grant, Part},
+    command::{CommandSpec, Grant, parts},
     id::{CommandId, Workspace},
     mailbox::Position,
     output::eyes,
-    signed::{Message as _, Signed},
+    signed::{Message as _, PublicKey, Signed},
     stream,
     subject::{CommandPiece, Subject},
 };
@@ -49,8 +49,8 @@ pub enum SubmitError {
 }
 
 /// Stores a command: `spec_bytes` are the exact bytes of `spec`, `grants` one per target and sorted by machine
-/// token. When this answers, the command is accepted; the answer is where to read it. Submitting the same again
-/// is the same command.
+/// token, or none when their parts are stored already. When this answers, the command is accepted; the answer is where to
+/// read it. Submitting the same again is the same command.
 ///
 /// # Errors
 /// [`SubmitError`].
@@ -59,22 +59,22 @@ pub async fn store_command(
     ws: &Workspace,
     spec_bytes: Bytes,
     spec: &CommandSpec,
+    by: &PublicKey,
     grants: Vec<Signed<Grant>>,
 ) -> Result<Cursors, SubmitError> {
     let cid = spec.cid;
-    let by = grants.first().map(|grant| grant.key().to_string()).unwrap_or_default();
-    let part = Part { cid, n: 1, of: 1, grants };
-    let part = serde_json::to_vec(&part).map_err(|_| SubmitError::TooLarge)?;
     let until = Instant::now() + TRY_FOR;
     // Asked first: nothing may fail once the spec is acknowledged.
     let created = created(link, until).await?;
-    let subject = |piece| Subject::Command(ws.clone(), cid, piece).to_string();
-    let headers = |kind: &str| Headers::new().with(eyes::TYPE, kind).with(eyes::BY, &by);
-    let message = Store::new(subject(CommandPiece::Part(1)), part).with_headers(headers("part"));
-    until_stored(link, message, until).await?;
-    let subject = subject(CommandPiece::Spec);
+    let ahead = if grants.is_empty() { Vec::new() } else { parts(cid, grants) };
+    for part in ahead {
+        let n = part.n;
+        let body = serde_json::to_vec(&part).map_err(|_| SubmitError::TooLarge)?;
+        until_stored(link, part_message(ws, cid, n, body, by), until).await?;
+    }
+    let subject = Subject::Command(ws.clone(), cid, CommandPiece::Spec).to_string();
     let message = Store::new(subject.clone(), spec_bytes.clone())
-        .with_headers(headers("spec").with(eyes::SUMMARY, &format!("{} machines", spec.targets)))
+        .with_headers(headers("spec", by).with(eyes::SUMMARY, &format!("{} machines", spec.targets)))
         .only_first();
     let sequence = match until_stored(link, message, until).await? {
         Some(sequence) => sequence,
@@ -82,6 +82,34 @@ pub async fn store_command(
     };
     crash::hit(crash::Part::Bridge, Point::SubmitAcked);
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
+}
+
+/// Stores a part of the grants of a command whose spec is yet to come; the answer is where to read it.
+///
+/// # Errors
+/// [`SubmitError`].
+pub async fn store_part(
+    link: &Link,
+    ws: &Workspace,
+    cid: CommandId,
+    n: u32,
+    body: Vec<u8>,
+    by: &PublicKey,
+) -> Result<Cursors, SubmitError> {
+    let until = Instant::now() + TRY_FOR;
+    let created = created(link, until).await?;
+    let stored = until_stored(link, part_message(ws, cid, n, body, by), until).await?;
+    let sequence = stored.unwrap_or_default();
+    Ok(Cursors::of(stream::CMD, Position { created, sequence }))
+}
+
+fn headers(kind: &str, by: &PublicKey) -> Headers {
+    Headers::new().with(eyes::TYPE, kind).with(eyes::BY, by.as_str())
+}
+
+fn part_message(ws: &Workspace, cid: CommandId, n: u32, body: Vec<u8>, by: &PublicKey) -> Store {
+    let subject = Subject::Command(ws.clone(), cid, CommandPiece::Part(n)).to_string();
+    Store::new(subject, body).with_headers(headers("part", by))
 }
 
 /// Stores the wish to cancel a command, unless one that `stands` for everybody who reads it is there: then the answer

@@ -19,7 +19,7 @@ use signalbox_schemas::{
     api::{CommandSummary, CommandView, Listed, Liveness, MachineView, OutputView, Page, RunView, Target},
     authors::Authors,
     command::CommandSpec,
-    id::{CommandId, MachineId, MachineToken, OperatorId},
+    id::{CommandId, MachineId, MachineToken, OperatorId, Sha256},
     limit::BROKER_PAYLOAD_BYTES,
     output::OutputStream,
     record::{MachineRecord, OperatorRecord},
@@ -38,6 +38,7 @@ use crate::{
         memory::Machine,
         output::{ChunkRow, Received, place_end},
         parse_fact_row,
+        parts::{Gathered, gather, parse_row},
     },
     store::{StoreError, key},
 };
@@ -195,17 +196,76 @@ impl View {
         self.shared.memory().authors.as_ref().map(|known| known.doc.clone())
     }
 
-    /// A command with its runs, sorted by machine id.
+    /// A command with its runs, sorted by machine id: all of them, or with a `limit` so many behind the machine `after`, as
+    /// far as they fit a message.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn command(&self, id: CommandId) -> Result<Option<CommandView>, StoreError> {
+    pub fn command(
+        &self,
+        id: CommandId,
+        limit: Option<usize>,
+        after: Option<&MachineId>,
+    ) -> Result<Option<CommandView>, StoreError> {
         let Some(row) = self.command_row(id)? else { return Ok(None) };
         let Some(summary) = self.summary(id)? else { return Ok(None) };
-        let runs = row.machines.iter().map(|mid| self.run_view(id, mid)).collect::<Result<Vec<_>, _>>();
-        let mut runs = runs?;
-        runs.sort_by(|a, b| a.machine.cmp(&b.machine));
-        Ok(Some(CommandView { summary, runs }))
+        let mut machines: Vec<_> = row.machines.iter().map(|mid| (self.machine_id(mid), mid)).collect();
+        machines.sort();
+        let behind = machines.partition_point(|(machine, _)| after.is_some_and(|after| machine <= after));
+        let mut runs: Vec<RunView> = Vec::new();
+        let mut bytes = serde_json::to_vec(&summary).map_or(0, |json| json.len());
+        for (_, mid) in machines.iter().skip(behind) {
+            let run = self.run_view(id, mid)?;
+            if let Some(limit) = limit {
+                // With its comma.
+                bytes += serde_json::to_vec(&run).map_or(0, |json| json.len() + 1);
+                if runs.len() == limit || (bytes > PAGE_BYTES && !runs.is_empty()) {
+                    let next = runs.last().map(|last| last.machine.to_string());
+                    return Ok(Some(CommandView { summary, runs, next }));
+                }
+            }
+            runs.push(run);
+        }
+        Ok(Some(CommandView { summary, runs, next: None }))
+    }
+
+    /// What shall run. Cheap: nothing is read of its machines.
+    pub(crate) fn command_text(&self, id: CommandId) -> Result<Option<Arc<CommandSpec>>, StoreError> {
+        if let Some(open) = self.shared.memory().open.get(&id) {
+            return Ok(Some(Arc::clone(&open.spec)));
+        }
+        if !self.shared.store.has(&key::command(id))? {
+            return Ok(None);
+        }
+        self.spec(id).map(|(spec, _)| Some(Arc::new(spec)))
+    }
+
+    /// The grants that were sent ahead of a spec, if they fit it; else why not, for counters. Blocks for some tens of
+    /// milliseconds.
+    pub(crate) fn gather(
+        &self,
+        spec: &CommandSpec,
+        sha256: Sha256,
+    ) -> Result<Result<Gathered, &'static str>, StoreError> {
+        gather(spec, sha256, |prefix| self.shared.store.scan(prefix).collect())
+    }
+
+    /// Parts that wait for a command, and in all.
+    pub(crate) fn waiting_parts(&self, id: CommandId) -> (usize, u64) {
+        let of_one = key::all_parts(id).iter().map(|prefix| self.shared.store.scan(prefix).count()).sum();
+        (of_one, self.shared.memory().waiting_parts)
+    }
+
+    /// When the newest copy of a part that waits was stored, Unix ms; `None`: this very part does not wait.
+    pub(crate) fn waits_since(&self, id: CommandId, n: u32, body: &[u8]) -> Result<Option<u64>, StoreError> {
+        for row in self.shared.store.scan(&key::parts(id, n)).rev() {
+            let (_, row) = row?;
+            let (stored_at, waiting) = parse_row(&row).ok_or(StoreError::Damaged("part"))?;
+            if waiting == body {
+                return Ok(Some(stored_at));
+            }
+        }
+        Ok(None)
     }
 
     /// A command as it was accepted.
@@ -296,11 +356,18 @@ impl View {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn run(&self, id: CommandId, mid: &MachineToken) -> Result<Option<RunView>, StoreError> {
-        let row = self.command_row(id)?;
-        if row.is_none_or(|row| row.machines.binary_search(mid).is_err()) {
+        if !self.is_run(id, mid)? {
             return Ok(None);
         }
         self.run_view(id, mid).map(Some)
+    }
+
+    /// Whether the command is known and meant for the machine. Of one that has settled every run has a row.
+    fn is_run(&self, id: CommandId, mid: &MachineToken) -> Result<bool, StoreError> {
+        if let Some(open) = self.shared.memory().open.get(&id) {
+            return Ok(open.machines.binary_search(mid).is_ok());
+        }
+        Ok(self.shared.store.has(&key::command(id))? && self.shared.store.has(&key::run(id, mid))?)
     }
 
     /// Chunks of a command after a position, in the order in which they were stored: `max`, and those that share the

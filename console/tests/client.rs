@@ -200,7 +200,7 @@ async fn an_unanswered_submit_is_repeated_under_the_same_id() {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.run(&draft()).await });
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")] }).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], next: None }).await;
 
     let (_, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
     let (first, submit, spec) = open(&signed);
@@ -247,7 +247,7 @@ async fn a_refusal_after_an_unacknowledged_submit_is_no_promise_that_nothing_run
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.run(&draft()).await });
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-    fake.ok(&rid, Previewed { targets: vec![target("demo-1")] }).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1")], next: None }).await;
     let mut ids = Vec::new();
     for code in [ErrorCode::NotAccepted, ErrorCode::Forbidden, ErrorCode::NotAccepted] {
         let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
@@ -297,7 +297,7 @@ async fn a_bridge_that_accepts_something_else_is_not_believed() {
         let asking = client.clone();
         tasks.spawn(async move { asking.run(&draft()).await });
         let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-        fake.ok(&rid, Previewed { targets: vec![target("demo-1")] }).await;
+        fake.ok(&rid, Previewed { targets: vec![target("demo-1")], next: None }).await;
         let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
         let id = if other_id { command() } else { open(&signed).2.cid };
         let name = if other_id { "demo-1" } else { "demo-2" };
@@ -326,7 +326,7 @@ async fn the_session_runs_on_what_was_shown_only() {
     .await
     .unwrap();
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")] }).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], next: None }).await;
     loop {
         match timeout(SOON, told.recv()).await.unwrap().unwrap() {
             Told::Refused { tag, problem } => {
@@ -425,7 +425,7 @@ async fn the_session_tells_what_is_and_what_comes() {
             let (op, rid, body) = fake.request().await;
             match op.as_str() {
                 op::MACHINES_LIST => fake.ok(&rid, serde_json::json!({ "items": [], "next": null })).await,
-                op::COMMANDS_PREVIEW => fake.ok(&rid, Previewed { targets: vec![] }).await,
+                op::COMMANDS_PREVIEW => fake.ok(&rid, Previewed { targets: vec![], next: None }).await,
                 op::FEED_OPEN => {
                     let opened: OpenFeed = serde_json::from_slice(&body).unwrap();
                     if opened.watch == watch() {

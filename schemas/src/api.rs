@@ -53,7 +53,8 @@ pub mod op {
     pub const COMMANDS_PREVIEW: &str = "commands.preview";
     /// Submits a command (signed): [`Submit`](super::Submit) → [`Accepted`](super::Accepted).
     pub const COMMANDS_SUBMIT: &str = "commands.submit";
-    /// Grants ahead of a submit above 1,000 targets (signed). Not served yet.
+    /// Grants ahead of a submit above 1,000 targets (signed): each part of them as a [`Part`](crate::command::Part) →
+    /// [`PartTaken`](super::PartTaken).
     pub const COMMANDS_PART: &str = "commands.part";
     /// Cancels a command (signed): [`Cancel`](super::Cancel) → [`Cancelling`](super::Cancelling).
     pub const COMMANDS_CANCEL: &str = "commands.cancel";
@@ -256,10 +257,16 @@ pub struct MachineView {
 }
 
 /// Which machines would it be?
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
     /// Selector.
     pub on: String,
+    /// Most machines of one answer, 1 to 1,000. Absent: all of them, in one answer that may be too large for a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// `next` of the answer before; with `limit` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// A machine that a selector means.
@@ -273,11 +280,14 @@ pub struct Target {
     pub state: Liveness,
 }
 
-/// The frozen list, sorted by token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The frozen list, or a page of it, sorted by token.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previewed {
     /// Sorted by token.
     pub targets: Vec<Target>,
+    /// Give it as `after` for those behind; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A command with its grants.
@@ -285,11 +295,25 @@ pub struct Previewed {
 pub struct Submit {
     /// Exact bytes of the spec.
     pub spec: Base64Url,
-    /// One per target, sorted by token, up to 1,000.
+    /// One per target, sorted by token, up to 1,000. None at all: they were sent ahead in parts, each taken with
+    /// [`op::COMMANDS_PART`] not longer ago than 5 min, by this author and about these very bytes.
     pub grants: Vec<Signed<Grant>>,
     /// What the command's id was made of, if it was: nobody can take the place of another one's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+}
+
+/// The broker has a part of a command. Nothing is accepted yet, and it is forgotten when its submit does not come within
+/// 10 min.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartTaken {
+    /// The command.
+    pub id: CommandId,
+    /// Which part.
+    pub n: u32,
+    /// Give it back to read what you wrote.
+    #[serde(default)]
+    pub cursor: String,
 }
 
 /// The broker has it; it will reach a terminal state on every target.
@@ -297,7 +321,7 @@ pub struct Submit {
 pub struct Accepted {
     /// The command.
     pub id: CommandId,
-    /// The machines, sorted.
+    /// The machines, sorted. None are named to whoever sent their grants ahead in parts: a message has no room for them.
     pub targets: Vec<MachineId>,
     /// Give it back to read what you wrote.
     #[serde(default)]
@@ -319,10 +343,23 @@ pub struct Cancelling {
 }
 
 /// One command, please.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Get {
     /// The command.
     pub id: CommandId,
+    /// Most runs of one answer, 1 to 1,000. Absent: all of them, in one answer that may be too large for a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// `next` of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+impl Get {
+    /// A command with all of its runs.
+    pub fn whole(id: CommandId) -> Self {
+        Self { id, limit: None, after: None }
+    }
 }
 
 /// A range of output, please.
@@ -379,8 +416,11 @@ pub struct CommandView {
     /// The line about it.
     #[serde(flatten)]
     pub summary: CommandSummary,
-    /// Its runs, sorted by machine.
+    /// Its runs, or a page of them, sorted by machine.
     pub runs: Vec<RunView>,
+    /// Give it as `after` for those behind; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One run as it is shown.

@@ -139,7 +139,7 @@ impl CommandSpec {
         )?;
         rule(self.max_output <= limit::MAX_MAX_OUTPUT, "max_output", "0 to 4294967296")?;
         rule(self.on.len() <= limit::SELECTOR_BYTES, "on", "at most 4 KiB")?;
-        rule(self.targets >= 1 && self.targets as usize <= limit::TARGETS, "targets", "1 to 1000 machines")?;
+        rule(self.targets >= 1 && self.targets as usize <= limit::TARGETS, "targets", "1 to 10000 machines")?;
         rule(self.by.len() <= limit::PRINCIPAL_BYTES, "by", "at most 128 bytes")?;
         rule(
             self.created_by.as_ref().is_none_or(|name| name.len() <= limit::PRINCIPAL_BYTES),
@@ -197,7 +197,8 @@ impl Message for Grant {
     const MAX_BYTES: usize = 2048;
 }
 
-/// Grants of one command, up to 1,000 and 512 KiB; `cmd.<ws>.<cid>.p<n>`.
+/// Grants of one command, 1 to 1,000; `cmd.<ws>.<cid>.p<n>`. They are sorted by machine over all parts. One of several is at
+/// most 512 KiB, encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// The command.
@@ -209,6 +210,77 @@ pub struct Part {
     /// One per target, sorted by machine token.
     pub grants: Vec<Signed<Grant>>,
 }
+
+/// A part is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PartError {
+    /// It is not one of 1 to [`limit::PARTS`].
+    #[error("it is not one of 1 to {} parts", limit::PARTS)]
+    Number,
+    /// It has no grants, or more than [`limit::PART_GRANTS`].
+    #[error("it has {0} grants; a part has 1 to {most}", most = limit::PART_GRANTS)]
+    Count(usize),
+    /// It is one of several, and more than [`limit::PART_BYTES`].
+    #[error("it is {0} bytes; one of several parts is at most {most}", most = limit::PART_BYTES)]
+    TooLarge(usize),
+}
+
+impl Part {
+    /// Checks its numbers and its size, encoded `bytes`. What its grants speak of is [`granted`]'s business.
+    ///
+    /// # Errors
+    /// [`PartError`] naming the first thing that is out of range.
+    pub fn check(&self, bytes: usize) -> Result<(), PartError> {
+        if !(1..=limit::PARTS).contains(&self.of) || !(1..=self.of).contains(&self.n) {
+            return Err(PartError::Number);
+        }
+        if !(1..=limit::PART_GRANTS).contains(&self.grants.len()) {
+            return Err(PartError::Count(self.grants.len()));
+        }
+        if self.of > 1 && bytes > limit::PART_BYTES {
+            return Err(PartError::TooLarge(bytes));
+        }
+        Ok(())
+    }
+
+    /// The spec that its first grant speaks of. Parts of two tries of a submit have the same numbers: this tells them apart.
+    pub fn spec_sha256(&self) -> Option<Sha256> {
+        Some(self.grants.first()?.peek().ok()?.spec_sha256)
+    }
+}
+
+/// Cuts the grants of a command, sorted by machine, into its parts: one as long as it can be one, else as few as there can
+/// be.
+pub fn parts(cid: CommandId, grants: Vec<Signed<Grant>>) -> Vec<Part> {
+    if grants.len() <= limit::PART_GRANTS {
+        return vec![Part { cid, n: 1, of: 1, grants }];
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    let mut bytes = usize::MAX;
+    for grant in grants {
+        // With its comma. An envelope of texts always has a JSON form.
+        let size = serde_json::to_vec(&grant).map_or(0, |json| json.len() + 1);
+        match parts.last_mut() {
+            Some(part) if part.grants.len() < limit::PART_GRANTS && bytes + size <= limit::PART_BYTES => {
+                bytes += size;
+                part.grants.push(grant);
+            }
+            _ => {
+                bytes = PART_FRAME_BYTES + size;
+                let n = u32::try_from(parts.len() + 1).unwrap_or(u32::MAX);
+                parts.push(Part { cid, n, of: 0, grants: vec![grant] });
+            }
+        }
+    }
+    let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    for part in &mut parts {
+        part.of = of;
+    }
+    parts
+}
+
+/// What a part takes beside its grants: its id and two numbers are below this, encoded.
+const PART_FRAME_BYTES: usize = 128;
 
 /// What the grants of a command say, when they fit it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -349,6 +421,92 @@ mod tests {
         let spec = spec();
         let refused = granted(&spec, Sha256::of(b"other"), &[grant(&spec, "a", 1)]).unwrap_err();
         assert_eq!(refused.reason(), "grants_misplaced");
+    }
+
+    /// A grant for each of so many machines, whose names are as long as `width`.
+    fn grants_for(count: usize, width: usize) -> Vec<Signed<Grant>> {
+        grants_of(&spec(), count, width)
+    }
+
+    fn grants_of(spec: &CommandSpec, count: usize, width: usize) -> Vec<Signed<Grant>> {
+        // One signature is as long as another.
+        let one = serde_json::to_value(grant(spec, "x", 1)).unwrap();
+        let named = |n: usize| {
+            let mut json = one.clone();
+            let payload = grant_payload(spec, &format!("{n:0width$}"));
+            json["payload"] = serde_json::to_value(crate::Base64Url(payload)).unwrap();
+            serde_json::from_value(json).unwrap()
+        };
+        (0..count).map(named).collect()
+    }
+
+    fn grant_payload(spec: &CommandSpec, mid: &str) -> Vec<u8> {
+        let (ws, cid, mid) = (spec.ws.clone(), spec.cid, MachineToken::new(mid).unwrap());
+        let grant = Grant { ws, cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at: u64::MAX };
+        serde_json::to_vec(&grant).unwrap()
+    }
+
+    #[rstest]
+    #[case(1, 8, &[1])]
+    #[case(1_000, 63, &[1_000])]
+    #[case(1_001, 8, &[1_000, 1])]
+    #[case(2_500, 8, &[1_000, 1_000, 500])]
+    fn grants_are_cut_into_as_few_parts_as_there_can_be(
+        #[case] count: usize,
+        #[case] width: usize,
+        #[case] sizes: &[usize],
+    ) {
+        let grants = grants_for(count, width);
+        let parts = parts(spec().cid, grants.clone());
+        assert_eq!(parts.iter().map(|part| part.grants.len()).collect::<Vec<_>>(), sizes);
+        for (n, part) in (1..).zip(&parts) {
+            assert_eq!((part.n, part.of as usize), (n, sizes.len()));
+            part.check(serde_json::to_vec(part).unwrap().len()).unwrap();
+            assert_eq!(part.spec_sha256(), Some(Sha256::of(b"spec")));
+        }
+        assert_eq!(parts.into_iter().flat_map(|part| part.grants).collect::<Vec<_>>(), grants);
+    }
+
+    #[test]
+    fn the_most_machines_with_the_longest_names_have_parts_enough() {
+        let spec = CommandSpec { ws: Workspace::new("w".repeat(32)).unwrap(), ..spec() };
+        let parts = parts(spec.cid, grants_of(&spec, limit::TARGETS, 63));
+        assert!(parts.len() > 10, "bytes decide nothing here");
+        for part in &parts {
+            part.check(serde_json::to_vec(part).unwrap().len()).unwrap();
+        }
+        assert_eq!(parts.iter().map(|part| part.grants.len()).sum::<usize>(), limit::TARGETS);
+    }
+
+    #[rstest]
+    #[case(|part: &mut Part| part.n = 0, PartError::Number)]
+    #[case(|part: &mut Part| part.n = 3, PartError::Number)]
+    #[case(|part: &mut Part| part.of = 17, PartError::Number)]
+    #[case(|part: &mut Part| part.grants.clear(), PartError::Count(0))]
+    #[case(|part: &mut Part| part.grants = grants_for(1_001, 8), PartError::Count(1_001))]
+    fn parts_out_of_range_are_refused(#[case] spoil: fn(&mut Part), #[case] refused: PartError) {
+        let mut part = Part { cid: spec().cid, n: 1, of: 2, grants: grants_for(1, 8) };
+        spoil(&mut part);
+        assert_eq!(part.check(1), Err(refused));
+    }
+
+    #[test]
+    fn only_one_of_several_parts_is_bounded_by_itself() {
+        let size = limit::PART_BYTES + 1;
+        let part = |of| Part { cid: spec().cid, n: 1, of, grants: grants_for(1, 8) };
+        assert_eq!(part(2).check(size), Err(PartError::TooLarge(size)));
+        assert_eq!((part(2).check(size - 1), part(1).check(size)), (Ok(()), Ok(())));
+    }
+
+    #[rstest]
+    #[case(1_000, true)]
+    #[case(1_001, true)]
+    #[case(10_000, true)]
+    #[case(10_001, false)]
+    #[case(0, false)]
+    fn a_command_has_1_to_10_000_targets(#[case] targets: u32, #[case] is_good: bool) {
+        let checked = CommandSpec { targets, ..spec() }.validate();
+        assert_eq!(checked.err().map(|error| error.member), (!is_good).then_some("targets"));
     }
 
     fn spec() -> CommandSpec {

@@ -16,8 +16,14 @@ pub const PURPOSE_BYTES: usize = 1024;
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Longest selector text.
 pub const SELECTOR_BYTES: usize = 4096;
-/// Most targets of one command without parts.
-pub const TARGETS: usize = 1000;
+/// Most targets of one command.
+pub const TARGETS: usize = 10_000;
+/// Most grants of one part; a command with no more of them has one part.
+pub const PART_GRANTS: usize = 1000;
+/// Largest encoded part of a command that has several.
+pub const PART_BYTES: usize = 512 * 1024;
+/// Most parts of one command: 10 hold [`TARGETS`] grants, and some more do where grants are so long that bytes decide.
+pub const PARTS: u32 = 16;
 /// Most offers in one mailbox.
 pub const OFFERS: usize = 64;
 /// Largest sum of encoded offers in one mailbox.

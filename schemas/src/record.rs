@@ -285,7 +285,9 @@ pub struct DoneCommand {
     pub accepted_at: u64,
     /// Who granted it.
     pub author: PublicKey,
-    /// The machines it was for.
+    /// The machines it was for. Above [`limit::PART_GRANTS`] of them one text with commas between, so that the longest
+    /// names of the most machines fit a message.
+    #[serde(with = "machines")]
     pub machines: Vec<MachineToken>,
     /// Runs by state.
     pub counts: std::collections::BTreeMap<RunState, u32>,
@@ -293,5 +295,105 @@ pub struct DoneCommand {
 
 impl Message for DoneCommand {
     const TYPE: &'static str = "done_command";
-    const MAX_BYTES: usize = limit::RECORD_BYTES;
+    // Headers have a little room beside it.
+    const MAX_BYTES: usize = limit::BROKER_PAYLOAD_BYTES - 8 * 1024;
+}
+
+/// The largest one fits: its spec as base64, a token of 63 bytes and its comma for each machine, and below 2 KiB of the rest,
+/// all of it once more as base64 in the envelope.
+const _: () = {
+    let payload = limit::SPEC_BYTES / 3 * 4 + limit::TARGETS * 64 + 2 * 1024;
+    assert!(payload / 3 * 4 + 1024 <= <DoneCommand as Message>::MAX_BYTES);
+};
+
+mod machines {
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    use crate::{id::MachineToken, limit};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Listed {
+        Array(Vec<MachineToken>),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        machines: &[MachineToken],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if machines.len() <= limit::PART_GRANTS {
+            return machines.serialize(serializer);
+        }
+        let tokens: Vec<&str> = machines.iter().map(MachineToken::as_str).collect();
+        serializer.serialize_str(&tokens.join(","))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<MachineToken>, D::Error> {
+        match Listed::deserialize(deserializer)? {
+            Listed::Array(machines) => Ok(machines),
+            Listed::Text(text) => {
+                text.split(',').map(|token| MachineToken::new(token).map_err(D::Error::custom)).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::signed::{Signed, SigningKey};
+
+    /// A record for so many machines with names as long as can be, with the largest spec.
+    fn largest(machines: usize) -> DoneCommand {
+        let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [1; 32]).unwrap();
+        let states = [RunState::Completed, RunState::Failed, RunState::Timeout, RunState::Cancelled];
+        DoneCommand {
+            ws: Workspace::main(),
+            cid: "0193a2b4-0000-7000-8000-000000000000".parse().unwrap(),
+            spec: Base64Url(vec![b'x'; limit::SPEC_BYTES]),
+            sequence: u64::MAX,
+            accepted_at: u64::MAX,
+            author: pair.public_key().parse().unwrap(),
+            machines: (0..machines).map(|n| MachineToken::new(format!("{n:063}")).unwrap()).collect(),
+            counts: states.map(|state| (state, u32::MAX)).into(),
+        }
+    }
+
+    #[rstest]
+    #[case(0, true)]
+    #[case(1_000, true)]
+    #[case(1_001, false)]
+    #[case(limit::TARGETS, false)]
+    fn a_settled_command_fits_a_message_whatever_its_machines_are_called(
+        #[case] machines: usize,
+        #[case] is_array: bool,
+    ) {
+        let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [1; 32]).unwrap();
+        let key = SigningKey::from_seed(&pair.seed().unwrap()).unwrap();
+        let done = largest(machines);
+        assert_eq!(serde_json::to_value(&done).unwrap()["machines"].is_array(), is_array);
+        let signed = Signed::sign(&done, &key).unwrap().to_json();
+        assert_eq!(Signed::<DoneCommand>::from_json(&signed).unwrap().open(|_| true).unwrap(), done);
+    }
+
+    #[rstest]
+    #[case(json!("a,b"), true)]
+    #[case(json!(["a", "b"]), true)]
+    #[case(json!("a,,b"), false)]
+    #[case(json!(""), false)]
+    #[case(json!(["A"]), false)]
+    #[case(json!(7), false)]
+    fn machines_are_read_strictly(#[case] machines: Value, #[case] is_read: bool) {
+        let mut json = serde_json::to_value(largest(0)).unwrap();
+        json["machines"] = machines;
+        let read = serde_json::from_value::<DoneCommand>(json).ok().map(|done| done.machines);
+        let both = ["a", "b"].map(|token| MachineToken::new(token).unwrap());
+        assert_eq!(read, is_read.then(|| both.to_vec()));
+    }
 }

@@ -20,8 +20,8 @@ use signalbox_schemas::{
     Base64Url,
     api::{
         Accepted, Answer, AnswerBody, Cancel, Cancelling, CommandSummary, CommandView, Credit, FeedEvent,
-        Get, Listed, Liveness, MachineView, OpenFeed, OutputView, Page, Preview, Previewed, ReadOutput,
-        Request, RunView, Submit, Target, Watch, op,
+        Get, Listed, Liveness, MachineView, OpenFeed, OutputView, Page, PartTaken, Preview, Previewed,
+        ReadOutput, Request, RunView, Submit, Target, Watch, op,
     },
     authors::{Author, Authors, Right, Role},
     command::{self, CommandSpec, Grant, Part, SshTarget},
@@ -506,9 +506,11 @@ fn what_is_stored_or_sent_unsigned() {
 #[test]
 fn what_operators_ask() {
     plain("page", &Page { limit: Some(10), after: Some("x".into()) });
-    plain("preview", &Preview { on: "web-*".into() });
+    plain("preview", &Preview { on: "web-*".into(), ..Preview::default() });
+    plain("preview_page", &Preview { on: "web-*".into(), limit: Some(10), after: Some("web-1".into()) });
     plain("submit", &Submit { spec: spec_bytes(), grants: vec![signed_grant()], idempotency_key: None });
-    plain("get", &Get { id: cid() });
+    plain("get", &Get::whole(cid()));
+    plain("get_page", &Get { id: cid(), limit: Some(10), after: Some("web-1".into()) });
     plain("cancel", &Cancel { id: cid() });
     plain(
         "read_output",
@@ -531,7 +533,9 @@ fn what_operators_ask() {
 #[test]
 fn what_bridges_answer() {
     let target = Target { id: machine(), token: mid(), state: Liveness::Online };
-    plain("previewed", &Previewed { targets: vec![target] });
+    plain("previewed", &Previewed { targets: vec![target.clone()], next: None });
+    plain("previewed_page", &Previewed { targets: vec![target], next: Some("web-1".into()) });
+    plain("part_taken", &PartTaken { id: cid(), n: 2, cursor: "CMD:1".into() });
     plain("accepted", &Accepted { id: cid(), targets: vec![machine()], cursor: "CMD:1".into() });
     plain("cancelling", &Cancelling { cancelling: 1 });
     let enrolled = Enrolled {
@@ -557,7 +561,7 @@ fn what_bridges_answer() {
         metrics: Some(metrics()),
     };
     plain("machines", &Listed { items: vec![view], next: None });
-    plain("command", &CommandView { summary: summary(), runs: vec![run_view()] });
+    plain("command", &CommandView { summary: summary(), runs: vec![run_view()], next: None });
     let answer = |body| Answer { seq: 1, bridge: "b-1".into(), body };
     plain("answer_ok", &answer(AnswerBody::Ok(json!({"x": 1}))));
     plain(
@@ -612,7 +616,7 @@ macro_rules! limits {
 #[test]
 fn what_everybody_agrees_on() {
     let limits = limits! {
-        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES PURPOSE_BYTES IDEMPOTENCY_KEY_BYTES SELECTOR_BYTES TARGETS OFFERS OFFERS_BYTES MAILBOX_BYTES
+        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES PURPOSE_BYTES IDEMPOTENCY_KEY_BYTES SELECTOR_BYTES TARGETS PART_GRANTS PART_BYTES PARTS OFFERS OFFERS_BYTES MAILBOX_BYTES
         CANCELS RELAY_PAYLOAD_BYTES BROKER_PAYLOAD_BYTES FACT_BYTES FACT_TEXT_BYTES SIGNAL_BYTES
         HEARTBEAT_BYTES AUTHORS_BYTES RECORD_BYTES INLINE_OUTPUT_BYTES CHUNK_BYTES CHUNKS_IN_FLIGHT TAIL_BYTES TIMEOUT_MS DEFAULT_TIMEOUT_MS
         DEFAULT_EXPIRES_IN_MS MAX_EXPIRES_IN_MS DEFAULT_MAX_OUTPUT MAX_MAX_OUTPUT EXPIRY_GRACE_MS LOST_GRACE_MS

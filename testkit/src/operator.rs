@@ -15,7 +15,7 @@ use signalbox_schemas::{
         Answer, AnswerBody, Cancel, Credit, FeedEvent, OpenFeed, Preview, Previewed, Request, Submit, Watch,
         chunk, op,
     },
-    command::{CommandSpec, Grant},
+    command::{CommandSpec, Grant, Part, parts},
     error::Problem,
     id::{CommandId, MachineToken, Nonce, OperatorId, RequestId, Sha256, Workspace},
     layout::Layout,
@@ -28,6 +28,9 @@ use uuid::Uuid;
 
 /// How long one answer may take where nothing is broken.
 const ANSWER: Duration = Duration::from_mins(1);
+
+/// Machines of one page of a preview.
+const PAGE: u32 = 1_000;
 
 /// An operator of a state directory. Cheap to clone: one connection, and each request hears its own answers.
 #[derive(Debug, Clone)]
@@ -122,11 +125,10 @@ impl Operator {
     /// When it is not accepted, or an answer does not come within a minute.
     pub async fn run(&self, on: &str, command: &str) -> Result<Took> {
         let preview_since = Instant::now();
-        let asked = serde_json::to_vec(&Preview { on: on.to_owned() })?;
-        let previewed: Previewed =
-            serde_json::from_value(done(self.ask(op::COMMANDS_PREVIEW, asked, ANSWER).await?)?)?;
-        let machines = previewed.targets.into_iter().map(|target| target.token).collect();
-        let (spec, submit) = self.sign(&Order::new(on, machines, command))?;
+        let machines = self.preview(on).await?;
+        let order = Order::new(on, machines, command);
+        let operator = self.clone();
+        let (spec, submit) = tokio::task::spawn_blocking(move || operator.sign(&order)).await??;
         let submit_since = Instant::now();
         done(self.submit(&submit, ANSWER).await?)?;
         let mut feed = self.open(spec.cid, limit::FEED_CREDIT_BYTES).await?;
@@ -135,6 +137,24 @@ impl Operator {
             Took { from_preview: preview_since.elapsed(), from_submit: submit_since.elapsed(), output_bytes };
         feed.close().await?;
         Ok(took)
+    }
+
+    /// The machines that a selector means, page by page.
+    ///
+    /// # Errors
+    /// When it means none or too many, or an answer does not come within a minute.
+    pub async fn preview(&self, on: &str) -> Result<Vec<MachineToken>> {
+        let (mut machines, mut after) = (Vec::new(), None);
+        loop {
+            let asked = Preview { on: on.to_owned(), limit: Some(PAGE), after };
+            let asked = self.ask(op::COMMANDS_PREVIEW, serde_json::to_vec(&asked)?, ANSWER).await?;
+            let previewed: Previewed = serde_json::from_value(done(asked)?)?;
+            machines.extend(previewed.targets.into_iter().map(|target| target.token));
+            after = previewed.next;
+            if after.is_none() {
+                return Ok(machines);
+            }
+        }
     }
 
     /// Makes a command and grants it.
@@ -179,12 +199,40 @@ impl Operator {
         Ok((spec, Submit { grants, spec: Base64Url(bytes), idempotency_key: None }))
     }
 
-    /// Submits a signed command once.
+    /// Submits a signed command once, and ahead of it what of its grants has no room in one request. `patience` is for each
+    /// answer.
     ///
     /// # Errors
     /// When it cannot be signed, or its answer cannot be read.
     pub async fn submit(&self, submit: &Submit, patience: Duration) -> Result<Heard> {
-        self.change(op::COMMANDS_SUBMIT, submit, patience).await
+        if submit.grants.len() <= limit::PART_GRANTS {
+            return self.change(op::COMMANDS_SUBMIT, submit, patience).await;
+        }
+        let cid = CommandSpec::from_bytes(&submit.spec.0)?.cid;
+        for part in parts(cid, submit.grants.clone()) {
+            let heard = self.part(&part, patience).await?;
+            if !matches!(heard, Heard::Ok(_)) {
+                return Ok(heard);
+            }
+        }
+        self.commit(submit, patience).await
+    }
+
+    /// Sends one part of the grants of a command ahead of its submit, once.
+    ///
+    /// # Errors
+    /// When it cannot be signed, or its answer cannot be read.
+    pub async fn part(&self, part: &Part, patience: Duration) -> Result<Heard> {
+        self.change(op::COMMANDS_PART, part, patience).await
+    }
+
+    /// Submits a command whose parts were sent ahead, once.
+    ///
+    /// # Errors
+    /// When it cannot be signed, or its answer cannot be read.
+    pub async fn commit(&self, submit: &Submit, patience: Duration) -> Result<Heard> {
+        let submit = Submit { grants: Vec::new(), ..submit.clone() };
+        self.change(op::COMMANDS_SUBMIT, &submit, patience).await
     }
 
     /// Asks once that a command be cancelled.

@@ -1,5 +1,6 @@
 //! `commands.*`: previewing, submitting, cancelling and reading commands.
 
+mod part;
 mod submit;
 mod wait;
 mod wish;
@@ -7,12 +8,12 @@ mod wish;
 use orion::util::secure_rand_bytes;
 use signalbox_schemas::{
     api::{
-        Cancel, Cancelling, CommandSummary, CommandView, Listed, Page, Preview, Previewed, Request, Target,
-        op,
+        Cancel, Cancelling, CommandSummary, CommandView, Get, Listed, Page, Preview, Previewed, Request,
+        Target, op,
     },
     authors::Role,
     error::{ErrorCode, Problem, report},
-    id::{CommandId, Nonce},
+    id::{CommandId, MachineId, MachineToken, Nonce},
     limit::TARGETS,
     run::RunState,
     selector::Selector,
@@ -22,6 +23,7 @@ use signalbox_schemas::{
 use tracing::warn;
 
 pub use self::{
+    part::part,
     submit::{run, submit},
     wait::until_settled,
     wish::NewCommand,
@@ -29,22 +31,27 @@ pub use self::{
 use super::{Api, Caller, now_ms, page, store_problem};
 use crate::{
     submit as storing,
-    view::{self, Cursors},
+    view::{self, Cursors, View},
 };
 
-/// Which machines a selector means now: the frozen list that grants are made out for.
+/// Which machines a selector means now, or a page of them: the frozen list that grants are made out for.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `invalid` for a malformed selector or one that means more than 1,000
-/// machines, `no_targets` when it means none.
+/// `forbidden`, `not_caught_up`, `invalid` for a malformed selector, one that means more than 10,000 machines, a limit out of
+/// range or a place that is none, `no_targets` when it means none.
 pub fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, Problem> {
     caller.require(Role::Viewer, "preview a command")?;
     api.ready()?;
     let selector = Selector::parse(&args.on)
         .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot resolve `on`: {error}")))?;
+    page::check_after(args.after.as_deref(), |after| MachineToken::new(after).is_ok())?;
+    let limit = args.limit.map(|limit| page::limit(Some(limit))).transpose()?;
     let targets = api.view().select(&selector, now_ms());
     check_targets(&targets, &args.on)?;
-    Ok(Previewed { targets })
+    let Some(limit) = limit else { return Ok(Previewed { targets, next: None }) };
+    let behind = |target: &Target| args.after.as_deref().is_none_or(|after| target.token.as_str() > after);
+    let page = page::cut(targets.into_iter().filter(behind), limit, |target| target.token.to_string());
+    Ok(Previewed { targets: page.items, next: page.next })
 }
 
 fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {
@@ -55,7 +62,7 @@ fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {
     }
     if targets.len() > TARGETS {
         let message = format!(
-            "`{on}` means {} machines, and commands on more than {TARGETS} are not supported yet; narrow it",
+            "`{on}` means {} machines, more than the {TARGETS} of one command; use narrower selectors",
             targets.len()
         );
         return Err(Problem::new(ErrorCode::Invalid, message));
@@ -76,14 +83,19 @@ pub async fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<Comm
     api.read(move |view| view.commands(&asked)).await
 }
 
-/// One command with its runs.
+/// One command with its runs, or a page of them.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `not_found`.
-pub async fn get(api: &Api, caller: &Caller, id: CommandId) -> Result<CommandView, Problem> {
+/// `forbidden`, `not_caught_up`, `not_found`, `invalid` for a limit out of range or a place that is none.
+pub async fn get(api: &Api, caller: &Caller, args: Get) -> Result<CommandView, Problem> {
     caller.require(Role::Viewer, "show a command")?;
+    let Get { id, limit, after } = args;
+    let limit = limit.map(|limit| page::limit(Some(limit))).transpose()?;
+    page::check_after(after.as_deref(), |after| MachineId::new(after).is_ok())?;
+    let after = after.and_then(|after| MachineId::new(after).ok());
     known(api, id).await?;
-    api.read(move |view| view.command(id)).await?.ok_or_else(|| not_found(id))
+    let read = move |view: &View| view.command(id, limit, after.as_ref());
+    api.read(read).await?.ok_or_else(|| not_found(id))
 }
 
 /// Waits until a command is known here, or surely nowhere.

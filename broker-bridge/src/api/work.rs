@@ -70,7 +70,7 @@ pub(crate) async fn claim(
     cid: CommandId,
 ) -> Result<Claimed, Problem> {
     let mut standing = api.view().standing(cid, mid, now_ms());
-    if standing.is_none() && api.view().command_spec(cid).map_err(|error| store_problem(&error))?.is_none() {
+    if standing.is_none() && api.view().command_text(cid).map_err(|error| store_problem(&error))?.is_none() {
         // Listed by a bridge that has read further.
         api.read_through(CMD).await?;
         standing = api.view().standing(cid, mid, now_ms());
@@ -175,12 +175,12 @@ pub(crate) async fn complete(
     if facts.exit().is_some() {
         return Ok(true);
     }
-    let stored = api.view().command_spec(cid).map_err(|error| store_problem(&error))?;
-    let Some(stored) = stored else { return Ok(false) };
+    let spec = api.view().command_text(cid).map_err(|error| store_problem(&error))?;
+    let Some(spec) = spec else { return Ok(false) };
     let deadline = Instant::now() + RESULT_FOR;
     let place = output::Place { mid, cid };
     let texts = [ended.output.as_bytes(), ended.stderr.as_bytes()];
-    let written = output::write(api, place, texts, stored.spec.max_output, deadline).await;
+    let written = output::write(api, place, texts, spec.max_output, deadline).await;
     let written = written.map_err(|error| unsaid(cid, &error))?;
     let (state, exit_code, error) = outcome(&ended);
     let [stdout, stderr] = written.summaries;

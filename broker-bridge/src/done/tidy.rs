@@ -53,14 +53,16 @@ impl Keeper {
     pub(super) async fn tidy(&mut self) -> Result<(), RoundError> {
         self.delete_litter().await?;
         self.delete_unknown().await?;
-        self.delete_orphans().await
+        self.delete_orphans(key::PART).await?;
+        self.delete_orphans(key::FURTHER_PART).await
     }
 
     /// On a bridge that does not dispatch: forgets what the one that does has removed by now.
     pub(super) async fn forget(&mut self) -> Result<(), RoundError> {
         // Here a day of grace: whoever becomes the holder goes on with what is left.
         let purged = now_ms().saturating_sub(self.after_ms).saturating_sub(DAY_MS);
-        let kinds = [key::UNKNOWN, key::PART, key::LITTER, key::RELEASE].map(|kind| (kind, None));
+        let kinds = [key::UNKNOWN, key::PART, key::FURTHER_PART, key::LITTER, key::RELEASE];
+        let kinds = kinds.map(|kind| (kind, None));
         for (kind, until) in kinds.into_iter().chain([(key::PURGE, Some(purged))]) {
             let rows = self.rows(kind, until).await?;
             let old = self.aged.old(kind, &rows, Instant::now());
@@ -126,20 +128,20 @@ impl Keeper {
     }
 
     /// Removes parts whose spec never came from CMD.
-    async fn delete_orphans(&mut self) -> Result<(), RoundError> {
-        let rows = self.rows(key::PART, None).await?;
-        let old = self.aged.old(key::PART, &rows, Instant::now());
+    async fn delete_orphans(&mut self, kind: u8) -> Result<(), RoundError> {
+        let rows = self.rows(kind, None).await?;
+        let old = self.aged.old(kind, &rows, Instant::now());
         if old.is_empty() {
             return Ok(());
         }
         read_to_end(&self.context.shared, &[DOC, STATE, CMD]).await;
-        let (mut gone, mut sequences) = (Vec::new(), Vec::new());
+        let (mut gone, mut sequences, mut accepted) = (Vec::new(), Vec::new(), HashMap::new());
         for (found, _) in old {
-            let mut reader = key::Reader(found.get(1..).unwrap_or_default());
-            let (Some(cid), Some(sequence)) = (reader.cid(), reader.u64()) else {
-                return Err(StoreError::Damaged("part").into());
-            };
-            if self.context.shared.store.has(&found)? && !self.is_accepted(cid).await? {
+            let (cid, sequence) = key::parse_part(&found).ok_or(StoreError::Damaged("part"))?;
+            if let std::collections::hash_map::Entry::Vacant(free) = accepted.entry(cid) {
+                free.insert(self.is_accepted(cid).await?);
+            }
+            if self.context.shared.store.has(&found)? && accepted.get(&cid) == Some(&false) {
                 sequences.push(sequence);
             }
             gone.push(found);

@@ -298,7 +298,8 @@ impl CommandFeed<'_> {
 
     async fn read_all(&mut self) -> Result<(), End> {
         let id = self.id;
-        let command = self.api.read(move |view| view.command(id)).await.map_err(|_| End::Unreadable)?;
+        let command =
+            self.api.read(move |view| view.command(id, None, None)).await.map_err(|_| End::Unreadable)?;
         // A command that was forgotten meanwhile has nothing more to tell.
         let Some(command) = command else { return Err(End::Unreadable) };
         for run in command.runs {

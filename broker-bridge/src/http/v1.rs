@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
-    api::{Accepted, MachineView, Page, ReadOutput},
+    api::{Accepted, Get, MachineView, Page, ReadOutput},
     error::{ErrorCode, Problem},
     id::{CommandId, MachineId},
     limit::IDEMPOTENCY_KEY_BYTES,
@@ -135,8 +135,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 
 /// `GET /commands/{id}`
 pub(super) async fn show(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
-    query::<Nothing>(&uri)?;
-    let command = commands::get(&shared.front.api, &caller, id).await?;
+    let Paging { limit, after } = query(&uri)?;
+    let command = commands::get(&shared.front.api, &caller, Get { id, limit, after }).await?;
     Ok(json(StatusCode::OK, &command, None))
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn wait(State(shared): At, axum::Extension(caller): Who, Id(id)
         }
     };
     let settled = commands::until_settled(api, id, over).await?;
-    let command = commands::get(api, &caller, id).await?;
+    let command = commands::get(api, &caller, Get::whole(id)).await?;
     let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(json(status, &command, None))
 }

@@ -107,6 +107,7 @@ pub(crate) enum Event {
     Record(Record, PublicKey),
     Part {
         cid: CommandId,
+        n: u32,
         body: Bytes,
     },
     Spec {
@@ -322,16 +323,14 @@ impl Decoder {
         checking: &mut Checking,
     ) -> Result<Event, &'static str> {
         match piece {
-            CommandPiece::Part(1) => {
+            CommandPiece::Part(n) => {
                 if body.len() > limit::BROKER_PAYLOAD_BYTES {
                     return Err("too_large");
                 }
                 let part: Part = serde_json::from_slice(body).map_err(|_| "payload")?;
-                agree(part.cid == cid && part.n == 1)?;
-                if part.of != 1 || part.grants.len() > limit::TARGETS {
-                    return Err("parts");
-                }
-                Ok(Event::Part { cid, body: body.clone() })
+                agree(part.cid == cid && part.n == n)?;
+                part.check(body.len()).map_err(|_| "parts")?;
+                Ok(Event::Part { cid, n, body: body.clone() })
             }
             CommandPiece::Spec => {
                 let spec = CommandSpec::from_bytes(body).map_err(|error| error.member)?;
@@ -344,8 +343,8 @@ impl Decoder {
                 agree(request.ws == self.ws && request.op == op::COMMANDS_CANCEL && args.id == cid)?;
                 Ok(Event::Cancel { cid, key })
             }
-            // Above 1,000 targets, and waves: not understood by this version.
-            CommandPiece::Part(_) | CommandPiece::Wave(_) => Err("parts"),
+            // Not understood by this version.
+            CommandPiece::Wave(_) => Err("waves"),
         }
     }
 

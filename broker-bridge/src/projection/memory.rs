@@ -155,6 +155,8 @@ pub(crate) struct Memory {
     pub(crate) woken: BTreeSet<MachineToken>,
     /// Facts put aside because their run is not known.
     pub(crate) unknown_facts: u64,
+    /// Rows of parts that wait for their spec.
+    pub(crate) waiting_parts: u64,
     /// A claimed run without an exit is lost this long after claim time and `timeout_ms`, ms.
     lost_grace_ms: u64,
 }
@@ -202,6 +204,8 @@ impl Memory {
         }
         memory.assignments = Assignments::load(store)?;
         memory.unknown_facts = store.scan(&[key::UNKNOWN]).count() as u64;
+        memory.waiting_parts =
+            [key::PART, key::FURTHER_PART].iter().map(|kind| store.scan(&[*kind]).count() as u64).sum();
         Ok(memory)
     }
 
@@ -211,8 +215,10 @@ impl Memory {
             return Err(StoreError::Damaged("open command"));
         };
         let spec = CommandSpec::from_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
-        let part: Option<Part> = store.json(&key::grants(cid), "grants")?;
-        let grants = part.map(|part| part.grants).unwrap_or_default();
+        let mut grants = Vec::new();
+        for part in store.scan(&key::grants(cid)) {
+            grants.extend(parse::<Part>(&part?.1, "grants")?.grants);
+        }
         let cancelled = store.has(&key::cancel(cid))?;
         let mut runs = Vec::new();
         for mid in &row.machines {

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::{
         ingest::decode::Decoder,
-        projection::{CommandRow, memory::Memory},
+        projection::{CommandRow, RunRow, memory::Memory},
         store::Store,
     };
 
@@ -204,6 +204,7 @@ mod tests {
         let row =
             CommandRow { sequence: 1, accepted_at: 1, author: key, machines, expires_at: 1, done: false };
         projection.txn.put_json(key::command(cid), &row);
+        projection.txn.put_json(key::run(cid, &mid), &RunRow::default());
         test(&mut projection, cid, &mid)
     }
 

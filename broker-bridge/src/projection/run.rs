@@ -1,6 +1,7 @@
 //! Facts about runs.
 
 use signalbox_schemas::{
+    command::CommandSpec,
     id::{CommandId, MachineToken, Nonce},
     run::{Claim, Exit, Fact, Register, RunState},
     signed::PublicKey,
@@ -88,8 +89,8 @@ impl Projection<'_> {
         if let Some(command) = self.memory.open.get(&cid) {
             return Ok(command.machines.binary_search(mid).is_ok());
         }
-        let row = self.command_row(cid)?;
-        Ok(row.is_some_and(|row| row.machines.binary_search(mid).is_ok()))
+        // Of one that has settled every run has a row, and its own would have to be parsed whole: it names 10,000 machines.
+        Ok(self.txn.has(&key::command(cid))? && self.txn.has(&key::run(cid, mid))?)
     }
 
     /// Folds a fact into its run. The fold decides what it changes; everything else follows from that.
@@ -118,7 +119,9 @@ impl Projection<'_> {
             if row.done.is_some() {
                 // It stands in DONE as it was, and what came now stands in RUN: to be purged again, and not before the
                 // last offer of it is void.
-                let expires_at = self.command_row(cid)?.map_or(0, |row| row.expires_at);
+                let spec = self.txn.get(&key::spec(cid))?.map(|bytes| CommandSpec::from_bytes(&bytes));
+                let spec = spec.transpose().map_err(|_| StoreError::Damaged("spec"))?;
+                let expires_at = spec.map_or(0, |spec| spec.expires_at);
                 self.txn.put(key::purge(event.stored_at.max(expires_at), cid), Vec::new());
             }
         }

@@ -3,6 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
     api::{AckConfigPush, ById, Cancel, Get, Page, Preview, Request, Submit, op},
+    command::Part,
     error::{ErrorCode, Problem},
     signed::Signed,
 };
@@ -30,7 +31,7 @@ async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Proble
         op::MACHINES_LIST => json(&machines::list(api, caller, &arguments(asked)?)?),
         op::COMMANDS_PREVIEW => json(&commands::preview(api, caller, &arguments::<Preview>(asked)?)?),
         op::COMMANDS_LIST => json(&commands::list(api, caller, &arguments::<Page>(asked)?).await?),
-        op::COMMANDS_GET => json(&commands::get(api, caller, arguments::<Get>(asked)?.id).await?),
+        op::COMMANDS_GET => json(&commands::get(api, caller, arguments::<Get>(asked)?).await?),
         op::COMMANDS_OUTPUT => Ok(Reply::Output(Box::new(output(api, caller, arguments(asked)?).await?))),
         op::COMMANDS_SUBMIT => {
             let args: Submit = signed(api, caller, asked)?;
@@ -41,8 +42,8 @@ async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Proble
             json(&commands::cancel_signed(api, caller, args, &signed).await?.0)
         }
         op::COMMANDS_PART => {
-            let message = "cannot take grants ahead of a submit: commands on more than 1,000 machines are not supported yet";
-            Err(Problem::new(ErrorCode::Invalid, message))
+            let args: Part = signed(api, caller, asked)?;
+            json(&commands::part(api, caller, args).await?)
         }
         op::RUNS_LIST => json(&runs::list(api, caller, &arguments(asked)?).await?),
         op::RUNS_CLAIM => json(&runs::claim(api, caller, signed(api, caller, asked)?).await?.0),

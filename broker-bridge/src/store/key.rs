@@ -9,10 +9,12 @@
 //! | `e` | up to which key of the order output rows were deleted |
 //! | `s` table 0 id | a record of the `state` bucket, JSON |
 //! | `k` mid 0 key | a signing key that the machine has or had |
-//! | `p` cid sequence | a part that waits for its spec: `stored_at` (u64), its body |
+//! | `p` cid sequence | a first part that waits for its spec: `stored_at` (u64), its body, empty if there was no room |
+//! | `P` cid n sequence | the same of a further part, the n-th (u32) |
 //! | `C` cid | [`CommandRow`](crate::projection::CommandRow), JSON |
 //! | `S` cid | exact bytes of the spec |
-//! | `g` cid | the part that the spec committed: its body |
+//! | `g` cid | the first part that the spec committed: its body |
+//! | `g` cid n | the same of a further one (u32) |
 //! | `K` cid | somebody asked to cancel: sequence (u64) |
 //! | `n` cid | runs by state, JSON |
 //! | `o` cid | the command has runs that did not settle |
@@ -45,6 +47,7 @@ pub(crate) const OUTPUT_TRIMMED: &[u8] = b"e";
 pub(crate) const RECORD: u8 = b's';
 pub(crate) const MACHINE_KEY: u8 = b'k';
 pub(crate) const PART: u8 = b'p';
+pub(crate) const FURTHER_PART: u8 = b'P';
 pub(crate) const OPEN: u8 = b'o';
 pub(crate) const ORDER: u8 = b'q';
 pub(crate) const MAILBOX: u8 = b'b';
@@ -84,12 +87,31 @@ pub(crate) fn machine_key(mid: &MachineToken, key: &str) -> Vec<u8> {
     join(MACHINE_KEY, &[mid.as_str().as_bytes(), &[0], key.as_bytes()])
 }
 
-pub(crate) fn parts(cid: CommandId) -> Vec<u8> {
-    of(b'p', cid)
+/// Prefix of the n-th parts of a command.
+pub(crate) fn parts(cid: CommandId, n: u32) -> Vec<u8> {
+    if n == 1 { of(PART, cid) } else { join(FURTHER_PART, &[cid.uuid().as_bytes(), &n.to_be_bytes()]) }
 }
 
-pub(crate) fn part(cid: CommandId, sequence: u64) -> Vec<u8> {
-    join(b'p', &[cid.uuid().as_bytes(), &sequence.to_be_bytes()])
+/// Prefixes of all parts of a command.
+pub(crate) fn all_parts(cid: CommandId) -> [Vec<u8>; 2] {
+    [of(PART, cid), of(FURTHER_PART, cid)]
+}
+
+pub(crate) fn part(cid: CommandId, n: u32, sequence: u64) -> Vec<u8> {
+    let mut key = parts(cid, n);
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// Command and sequence of a key made by [`part`].
+pub(crate) fn parse_part(found: &[u8]) -> Option<(CommandId, u64)> {
+    let mut reader = Reader(found);
+    let is_further = reader.u8()? == FURTHER_PART;
+    let cid = reader.cid()?;
+    if is_further {
+        reader.u32()?;
+    }
+    Some((cid, reader.u64()?))
 }
 
 pub(crate) fn command(cid: CommandId) -> Vec<u8> {
@@ -100,8 +122,17 @@ pub(crate) fn spec(cid: CommandId) -> Vec<u8> {
     of(b'S', cid)
 }
 
+/// Prefix of the parts that the spec committed, in their order.
 pub(crate) fn grants(cid: CommandId) -> Vec<u8> {
     of(b'g', cid)
+}
+
+pub(crate) fn grants_part(cid: CommandId, n: u32) -> Vec<u8> {
+    let mut key = grants(cid);
+    if n > 1 {
+        key.extend_from_slice(&n.to_be_bytes());
+    }
+    key
 }
 
 pub(crate) fn cancel(cid: CommandId) -> Vec<u8> {
@@ -286,6 +317,9 @@ mod tests {
         let key = settled_run(7, cid, &mid);
         let mut reader = Reader(&key[1..]);
         assert_eq!((reader.u64(), reader.cid(), reader.mid()), (Some(7), Some(cid), Some(mid.clone())));
+        for n in [1, 2, 10] {
+            assert_eq!(parse_part(&part(cid, n, 7)), Some((cid, 7)));
+        }
         let key = unknown(cid, &mid, FactKind::Exit);
         let mut reader = Reader(&key[1..]);
         assert_eq!((reader.cid(), reader.mid_and_zero()), (Some(cid), Some(mid)));

@@ -103,14 +103,15 @@ impl View {
         asked: &RunsAsked,
         page: &mut Page,
     ) -> Result<bool, StoreError> {
-        let Some(row) = self.command_row(cid)? else { return Ok(false) };
-        let before = asked.after.as_ref().filter(|after| after.order == order).and_then(|it| it.mid.as_ref());
-        let is_meant = |mid: &&MachineToken| {
-            asked.mid.as_ref().is_none_or(|wanted| *mid == wanted)
-                && before.is_none_or(|before| *mid > before)
+        let machines = match &asked.mid {
+            // Without a look at the others.
+            Some(mid) if self.is_run(cid, mid)? => vec![mid.clone()],
+            Some(_) => return Ok(false),
+            None => self.command_row(cid)?.map(|row| row.machines).unwrap_or_default(),
         };
+        let before = asked.after.as_ref().filter(|after| after.order == order).and_then(|it| it.mid.as_ref());
         let mut summary = None;
-        for mid in row.machines.iter().filter(is_meant) {
+        for mid in machines.iter().filter(|mid| before.is_none_or(|before| *mid > before)) {
             if page.looked_at >= LOOKED_AT {
                 return Ok(true);
             }

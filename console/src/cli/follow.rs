@@ -57,6 +57,8 @@ pub(super) struct Follow {
     dot: char,
     lines: Lines,
     runs: BTreeMap<MachineId, Option<RunView>>,
+    /// The same by state: counting 10,000 of them at each word about one takes too long.
+    counts: Counts,
     began: Instant,
     is_bridge_missed: bool,
     troubles: usize,
@@ -77,6 +79,10 @@ impl Follow {
             dot: if config.environment.is_ascii() { '-' } else { '·' },
             lines: Lines::new(&accepted.targets, sinks),
             runs: accepted.targets.iter().map(|machine| (machine.clone(), None)).collect(),
+            counts: Counts::from([(
+                RunState::Pending,
+                u32::try_from(accepted.targets.len()).unwrap_or(u32::MAX),
+            )]),
             began: Instant::now(),
             is_bridge_missed: false,
             troubles: 0,
@@ -178,7 +184,14 @@ impl Follow {
                 }
             }
         }
-        self.runs.insert(run.machine.clone(), Some(run));
+        let state = run.state;
+        let known = self.runs.insert(run.machine.clone(), Some(run)).flatten();
+        let before = known.map_or(RunState::Pending, |known| known.state);
+        if let Some(count) = self.counts.get_mut(&before) {
+            *count = count.saturating_sub(1);
+        }
+        *self.counts.entry(state).or_default() += 1;
+        self.counts.retain(|_, count| *count > 0);
         self.progress(printer).await
     }
 
@@ -207,10 +220,7 @@ impl Follow {
         if self.json || !self.has_progress || self.began.elapsed() < QUIET {
             return Ok(());
         }
-        let mut counts = Counts::new();
-        for run in self.runs.values() {
-            *counts.entry(run.as_ref().map_or(RunState::Pending, |run| run.state)).or_default() += 1;
-        }
+        let counts = &self.counts;
         // Output of a single machine speaks for itself; that it is waited for does not.
         let waits = counts.keys().any(|state| matches!(state, RunState::Held | RunState::Pending));
         if self.runs.len() == 1 && !waits {
@@ -221,7 +231,7 @@ impl Follow {
         let line = format!(
             "{settled}/{} {dot} {} {dot} {took}",
             self.runs.len(),
-            show_counts(&counts),
+            show_counts(counts),
             dot = self.dot
         );
         Ok(printer.print(Piece::Progress(line)).await?)

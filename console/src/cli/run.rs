@@ -30,7 +30,7 @@ use crate::{
     client::{
         Access, Client, ClientError,
         repeat::Repeated,
-        sign::{Draft, Prepared, prepare},
+        sign::{Draft, Prepared, prepare_aside},
     },
     config::Config,
 };
@@ -193,7 +193,7 @@ async fn begin(access: Access, plan: &Plan) -> Result<(Client, Begun), ClientErr
         Begun::Known(known.into())
     } else {
         let targets = client.preview(&draft.on).await?;
-        Begun::New(prepare(draft, client.access(), &targets)?)
+        Begun::New(prepare_aside(draft, client.access(), targets).await?)
     };
     let machines = match &begun {
         Begun::New(prepared) => prepared.targets.len(),

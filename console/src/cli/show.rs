@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use signalbox_schemas::{
-    api::{CommandView, Get, ReadOutput, RunView, op},
+    api::{CommandView, ReadOutput, RunView},
     command::Target,
     id::CommandId,
     output::OutputStream,
@@ -42,8 +42,7 @@ pub async fn show(config: &Config, args: &args::Show) -> Result<u8, Failure> {
     let id = args.one.id;
     let what = format!("show {id}");
     let client = call::connect(config, &what).await?;
-    let view: CommandView =
-        client.ask(op::COMMANDS_GET, &Get { id }).await.map_err(|error| Failure::client(&what, &error))?;
+    let view = client.command(id).await.map_err(|error| Failure::client(&what, &error))?;
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
     let colours = config.environment.has_colours();
     let sink = |is_terminal| Sink { is_terminal, colours };

@@ -1,14 +1,21 @@
 //! Lists, read page by page.
 
 use serde::{Serialize, de::DeserializeOwned};
-use signalbox_schemas::api::{
-    ListAssignments, ListConfigPushes, ListCredentials, ListRelays, ListRuns, Listed, MachineView, Page, op,
+use signalbox_schemas::{
+    api::{
+        CommandView, Get, ListAssignments, ListConfigPushes, ListCredentials, ListRelays, ListRuns, Listed,
+        MachineView, Page, op,
+    },
+    id::CommandId,
+    limit,
 };
 
 use super::{Client, ClientError};
 
 /// Items per page, the most that a bridge gives.
 const PAGE: usize = 1_000;
+/// Runs per page, the most that a bridge gives.
+const PAGE_OF_RUNS: u32 = 1_000;
 /// Most items that are taken from a bridge: ten times what a fleet may have.
 const MOST: usize = 100_000;
 /// Pages without items in a row: where few things are meant, a bridge looks at some thousands for one page and gives those
@@ -83,6 +90,32 @@ impl Client {
             return Err(ClientError::NotAsMeant(format!("its list has more than {MOST} items")));
         }
         Ok(items)
+    }
+
+    /// A command with all of its runs, read page by page.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::NotAsMeant`] for more runs than a command can have, or pages out of order.
+    pub async fn command(&self, id: CommandId) -> Result<CommandView, ClientError> {
+        let page = |after| Get { id, limit: Some(PAGE_OF_RUNS), after };
+        let mut whole: CommandView = self.ask(op::COMMANDS_GET, &page(None)).await?;
+        while let Some(after) = whole.next.take() {
+            let more: CommandView = self.ask(op::COMMANDS_GET, &page(Some(after))).await?;
+            let goes_on = match (whole.runs.last(), more.runs.first()) {
+                (Some(last), Some(first)) => last.machine < first.machine,
+                (_, first) => first.is_some() || more.next.is_none(),
+            };
+            if !goes_on || whole.runs.len() + more.runs.len() > limit::TARGETS {
+                return Err(ClientError::NotAsMeant(
+                    "its list of runs is not in order, or too long".to_owned(),
+                ));
+            }
+            // What is said last of all of them counts.
+            whole.summary = more.summary;
+            whole.next = more.next;
+            whole.runs.extend(more.runs);
+        }
+        Ok(whole)
     }
 
     /// All machines, sorted by token.

@@ -1,7 +1,7 @@
 //! Commands under an idempotency key: asked for twice, they run once.
 
 use signalbox_schemas::{
-    api::{CommandSummary, CommandView, Get, op},
+    api::CommandSummary,
     error::{ErrorCode, Problem},
     id::{CommandId, MachineId},
 };
@@ -29,7 +29,7 @@ impl Client {
     /// [`ClientError::Refused`] with `id_conflict` when the key was used for something else.
     pub async fn repeated(&self, draft: &Draft) -> Result<Option<Repeated>, ClientError> {
         let Some(id) = draft.id_of_key(self.access()) else { return Ok(None) };
-        let view = match self.ask::<_, CommandView>(op::COMMANDS_GET, &Get { id }).await {
+        let view = match self.command(id).await {
             Ok(view) => view,
             Err(ClientError::Refused(problem)) if problem.code == ErrorCode::NotFound => return Ok(None),
             Err(error) => return Err(error),

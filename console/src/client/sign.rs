@@ -1,10 +1,10 @@
 //! A command as its author makes it: the spec's exact bytes, and one signed grant per machine.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use signalbox_schemas::{
-    api::{Accepted, Preview, Previewed, Submit, Target, op},
-    command::{CommandSpec, Grant, InvalidSpec, SshTarget, Target as Where},
+    api::{Accepted, PartTaken, Preview, Previewed, Submit, Target, op},
+    command::{CommandSpec, Grant, InvalidSpec, Part, SshTarget, Target as Where, parts},
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineId, MachineToken, Sha256, Workspace},
     limit,
@@ -20,6 +20,9 @@ use super::{Access, Client, ClientError, access, clock::now_ms};
 const SUBMIT_TRIES: u32 = 3;
 /// Wait between two tries.
 const SUBMIT_STEP: Duration = Duration::from_millis(500);
+
+/// Machines of one page of a preview, the most that a bridge gives.
+const PREVIEWED: u32 = 1_000;
 
 /// What the author wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +132,10 @@ pub struct Prepared {
     pub expires_at: u64,
     /// The machines that it is signed for, sorted.
     pub targets: Vec<MachineId>,
+    /// Without grants when those go ahead.
     submit: Submit,
+    /// What goes ahead of it, of a command on more than 1,000 machines.
+    ahead: Vec<Part>,
 }
 
 /// Nobody trusts the bridge that made the list: what the author did not mean, or did not see, is not signed for.
@@ -151,7 +157,8 @@ fn check_targets(draft: &Draft, targets: &[Target]) -> Result<(), ClientError> {
     if !targets.is_sorted_by(|a, b| a.token < b.token) {
         return Err(ClientError::NotAsMeant("its list of machines is not in order".to_owned()));
     }
-    let unseen = |target: &&Target| !draft.shown.is_empty() && !draft.shown.contains(&target.token);
+    let shown: HashSet<&MachineToken> = draft.shown.iter().collect();
+    let unseen = |target: &&Target| !shown.is_empty() && !shown.contains(&target.token);
     let unseen: Vec<&str> = targets.iter().filter(unseen).map(|target| target.id.as_str()).collect();
     match unseen.as_slice() {
         [] => Ok(()),
@@ -206,6 +213,10 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
         Signed::sign(&grant, &access.key).map_err(ClientError::Sign)
     };
     let grants = targets.iter().map(grant).collect::<Result<_, _>>()?;
+    let mut ahead = parts(id, grants);
+    // The grants of one part go with the submit itself.
+    let grants = if ahead.len() == 1 { ahead.pop().map(|part| part.grants) } else { None };
+    let grants = grants.unwrap_or_default();
     let submit = Submit {
         spec: signalbox_schemas::Base64Url(bytes),
         grants,
@@ -213,17 +224,55 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
     };
     let mut targets: Vec<MachineId> = targets.iter().map(|target| target.id.clone()).collect();
     targets.sort();
-    Ok(Prepared { id, expires_at: spec.expires_at, targets, submit })
+    Ok(Prepared { id, expires_at: spec.expires_at, targets, submit, ahead })
+}
+
+/// The same on a thread that may be busy: for 10,000 machines it is, for half a second.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn prepare_aside(
+    draft: &Draft,
+    access: &Access,
+    targets: Vec<Target>,
+) -> Result<Prepared, ClientError> {
+    let (draft, access) = (draft.clone(), access.clone());
+    let job = tokio::task::spawn_blocking(move || prepare(&draft, &access, &targets));
+    // It does not panic; if it did, nothing was sent.
+    job.await.map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?
 }
 
 impl Client {
-    /// Which machines a selector means now, sorted by token.
+    /// Which machines a selector means now, sorted by token, read page by page.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// [`ClientError`]; [`ClientError::NotAsMeant`] for a list that is longer than any that a bridge may answer.
     pub async fn preview(&self, on: &str) -> Result<Vec<Target>, ClientError> {
-        let asked = Preview { on: on.to_owned() };
-        Ok(self.ask::<_, Previewed>(op::COMMANDS_PREVIEW, &asked).await?.targets)
+        let mut targets: Vec<Target> = Vec::new();
+        let mut after = None;
+        loop {
+            let asked = Preview { on: on.to_owned(), limit: Some(PREVIEWED), after };
+            let page: Previewed = self.ask(op::COMMANDS_PREVIEW, &asked).await?;
+            targets.extend(page.targets);
+            let Some(next) = page.next else { return Ok(targets) };
+            // The machines come sorted; one that repeats itself is refused before anything is signed.
+            if targets.len() > limit::TARGETS {
+                return Err(ClientError::NotAsMeant("its list of machines does not end".to_owned()));
+            }
+            after = Some(next);
+        }
+    }
+
+    /// Sends what goes ahead of a submit and was not `sent` yet, then the submit.
+    async fn send_all(&self, prepared: &Prepared, sent: &mut usize) -> Result<Accepted, ClientError> {
+        for part in prepared.ahead.iter().skip(*sent) {
+            let taken: PartTaken = self.change(op::COMMANDS_PART, part).await?;
+            if taken.id != prepared.id || taken.n != part.n {
+                return Err(ClientError::NotAsMeant("it has taken another part than was sent".to_owned()));
+            }
+            *sent += 1;
+        }
+        self.change(op::COMMANDS_SUBMIT, &prepared.submit).await
     }
 
     /// Submits a prepared command. It is tried again under the same id, which makes repeats harmless.
@@ -232,9 +281,9 @@ impl Client {
     /// [`ClientError::Refused`]: it is not accepted. [`ClientError::Unsure`]: it may be, as it may after
     /// [`ClientError::NotAsMeant`].
     pub async fn submit(&self, prepared: &Prepared) -> Result<Accepted, ClientError> {
-        let mut is_unsure = false;
+        let (mut is_unsure, mut sent) = (false, 0);
         for attempt in 1..=SUBMIT_TRIES {
-            match self.change(op::COMMANDS_SUBMIT, &prepared.submit).await {
+            match self.send_all(prepared, &mut sent).await {
                 Ok(accepted) => return as_meant(prepared, accepted),
                 Err(ClientError::NoBridge(_)) => is_unsure = true,
                 // The broker did not acknowledge: it may be stored all the same.
@@ -261,12 +310,16 @@ impl Client {
         let invalid = |error: DraftError| Problem::new(ErrorCode::Invalid, error.to_string());
         draft.check().map_err(|error| ClientError::Refused(invalid(error)))?;
         let targets = self.preview(&draft.on).await?;
-        self.submit(&prepare(draft, self.access(), &targets)?).await
+        self.submit(&prepare_aside(draft, self.access(), targets).await?).await
     }
 }
 
 /// Whether what was accepted is what was sent.
 fn as_meant(prepared: &Prepared, mut accepted: Accepted) -> Result<Accepted, ClientError> {
+    if !prepared.ahead.is_empty() && accepted.targets.is_empty() {
+        // A message has no room for them.
+        accepted.targets.clone_from(&prepared.targets);
+    }
     accepted.targets.sort();
     if accepted.id == prepared.id && accepted.targets == prepared.targets {
         return Ok(accepted);

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     super::{Api, Author, Caller, now_ms, store_problem},
     check_targets,
+    part::FRESH_MS,
     wish::{Meant, NewCommand, Wish},
 };
 use crate::{
@@ -48,24 +49,52 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
         if stored.spec_bytes[..] != args.spec.0[..] {
             return Err(storing_problem("submit", spec.cid, &SubmitError::IdConflict));
         }
-        let targets = known_machines(api, &stored.machines)?;
+        let is_ahead = args.grants.is_empty();
+        let targets = if is_ahead { Vec::new() } else { known_machines(api, &stored.machines)? };
         let cursors = api.view().cursors();
         return Ok((accepted(spec.cid, targets, &cursors), cursors));
     }
     check_spec(&spec, api, caller, now_ms())?;
     check_key(&spec, caller, args.idempotency_key.as_deref())?;
-    let machines = granted_machines(&spec, Sha256::of(&args.spec.0), key, &args.grants)?;
+    let (id, sha256, is_ahead) = (spec.cid, Sha256::of(&args.spec.0), args.grants.is_empty());
+    let machines = if is_ahead {
+        sent_ahead(api, &spec, sha256, key).await?
+    } else {
+        granted_machines(&spec, sha256, key, &args.grants)?
+    };
     let targets = known_machines(api, &machines)?;
     check_room(api, &machines)?;
-    let id = spec.cid;
-    let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, args.grants)
+    let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, key, args.grants)
         .await
         .map_err(|error| storing_problem("submit", id, &error))?;
     api.settle_write(&cursors).await;
-    Ok((accepted(id, targets, &cursors), cursors))
+    Ok((accepted(id, if is_ahead { Vec::new() } else { targets }, &cursors), cursors))
 }
 
-fn refuse(code: ErrorCode, why: impl std::fmt::Display) -> Problem {
+/// The machines that the parts sent ahead are for, when they fit the spec as every reader will find them, and are by `key`.
+async fn sent_ahead(
+    api: &Api,
+    spec: &CommandSpec,
+    sha256: Sha256,
+    key: &PublicKey,
+) -> Result<Vec<MachineToken>, Problem> {
+    // Another bridge may have taken them.
+    api.read_through(stream::CMD).await?;
+    let meant = spec.clone();
+    let gathered = api.read(move |view| view.gather(&meant, sha256)).await?;
+    let now = now_ms();
+    let gathered = gathered.ok().filter(|it| now.saturating_sub(it.stored_at) < FRESH_MS);
+    let Some(gathered) = gathered else {
+        let why = "it has no grants, and those that were sent ahead are not all there, or do not fit it; send its parts again";
+        return Err(refuse(ErrorCode::Invalid, why));
+    };
+    if gathered.granted.author != *key {
+        return Err(refuse(ErrorCode::Invalid, "its grants are not signed with your key"));
+    }
+    Ok(gathered.granted.machines)
+}
+
+pub(super) fn refuse(code: ErrorCode, why: impl std::fmt::Display) -> Problem {
     Problem::new(code, format!("cannot submit the command: {why}"))
 }
 
@@ -77,7 +106,7 @@ fn read_spec(bytes: &[u8]) -> Result<CommandSpec, Problem> {
     CommandSpec::from_bytes(bytes).map_err(|error| refuse(ErrorCode::Invalid, error))
 }
 
-fn check_author(api: &Api, key: &PublicKey) -> Result<(), Problem> {
+pub(super) fn check_author(api: &Api, key: &PublicKey) -> Result<(), Problem> {
     let authors = api.view().authors().filter(|authors| authors.is_valid_at(now_ms()));
     let why = match authors {
         Some(authors) if authors.may_author(key, Right::Command) => return Ok(()),
@@ -262,7 +291,7 @@ async fn store_wish(
         return Err(refuse(ErrorCode::TooLarge, why));
     }
     let grants = sign_grants(api, &spec, Sha256::of(&bytes), machines).await?;
-    match store_command(api.link(), api.ws(), bytes.into(), &spec, grants).await {
+    match store_command(api.link(), api.ws(), bytes.into(), &spec, api.settings.key.public(), grants).await {
         Ok(cursors) => {
             api.settle_write(&cursors).await;
             Ok(Some((accepted(id, targets, &cursors), cursors)))

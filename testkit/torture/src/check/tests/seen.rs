@@ -65,7 +65,7 @@ impl Bench {
                 target: None,
             };
             answers.listed.insert(0, serde_json::to_value(&summary).unwrap());
-            let view: Value = serde_json::to_value(CommandView { summary, runs }).unwrap();
+            let view: Value = serde_json::to_value(CommandView { summary, runs, next: None }).unwrap();
             answers.commands.insert(*id, view);
             for machine in &command.machines {
                 answers
