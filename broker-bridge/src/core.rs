@@ -38,9 +38,10 @@ use crate::{
     waiters::Waiters,
 };
 
-/// Changes that a slow reader may fall behind before it is told to read everything again. A command to 1,000
-/// machines makes 2,000.
-const CHANGES: usize = 4_096;
+/// Tellings that a slow reader may fall behind before it is told to read everything again, and changes of one telling. A
+/// command to 10,000 machines makes 30,000 changes with its output, read in large batches: some 2,000 tellings.
+const TELLINGS: usize = 4_096;
+const CHANGES_AT_ONCE: usize = 16;
 /// Memory for young output chunks, bytes: live output is read from here and not from the broker.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// What an entry takes beside its body, about: a chunk may be a single byte.
@@ -208,7 +209,7 @@ pub(crate) struct Shared {
     memory: RwLock<Memory>,
     pub(crate) cursors: watch::Sender<Cursors>,
     pub(crate) caught_up: watch::Sender<bool>,
-    pub(crate) changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<Arc<[Change]>>,
     pub(crate) cache: Mutex<ChunkCache>,
     pub(crate) counters: Counters,
     pub(crate) gauge: Gauge,
@@ -235,7 +236,7 @@ impl Shared {
             memory: RwLock::new(memory),
             cursors: watch::Sender::new(cursors),
             caught_up: watch::Sender::new(false),
-            changes: broadcast::Sender::new(CHANGES),
+            changes: broadcast::Sender::new(TELLINGS),
             cache: Mutex::default(),
             counters: Counters::default(),
             gauge: Gauge::default(),
@@ -244,6 +245,20 @@ impl Shared {
             held: Notify::new(),
             waiters: Waiters::default(),
         })
+    }
+
+    /// Tells readers what has changed.
+    pub(crate) fn tell(&self, changes: impl IntoIterator<Item = Change>) {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        for some in changes.chunks(CHANGES_AT_ONCE) {
+            // Nobody listening is no error.
+            let _ = self.changes.send(some.into());
+        }
+    }
+
+    /// What changes from now on.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Arc<[Change]>> {
+        self.changes.subscribe()
     }
 
     /// Memory for reading. Held for microseconds; never across an await.

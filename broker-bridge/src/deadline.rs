@@ -28,7 +28,7 @@ use crate::{
     store::key,
 };
 
-/// Decisions under way at once: a command to 1,000 machines that expires takes some tens of milliseconds.
+/// Decisions under way at once: a command to 10,000 machines that expires takes some hundreds of milliseconds.
 const IN_FLIGHT: usize = 64;
 /// When a decision is tried again, if nothing has come of it, ms.
 const AGAIN_MS: u64 = 5_000;

@@ -279,12 +279,7 @@ impl Keeper {
             self.delete(vec![key::settled_command(at, cid)]).await?;
             return Ok(None);
         };
-        for mid in &row.machines {
-            let run: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
-            if run.done != Some(run.state()) {
-                return Ok(None);
-            }
-        }
+        let Some(machines) = self.all_done(cid, row.machines).await? else { return Ok(None) };
         let counts: Counts = store.json(&key::counts(cid), "counts")?.unwrap_or_default();
         let ws = self.context.broker.ws().clone();
         let subject = Subject::DoneCommands(ws.clone());
@@ -295,7 +290,7 @@ impl Keeper {
             sequence: row.sequence,
             accepted_at: row.accepted_at,
             author: row.author,
-            machines: row.machines,
+            machines,
             counts,
         };
         let written = self.store(&subject, &record, &cid.to_string()).await?;
@@ -346,7 +341,7 @@ impl Keeper {
             if at > long_ago {
                 let row: Option<CommandRow> =
                     self.context.shared.store.json(&key::command(cid), "command")?;
-                if !self.may_purge(cid, row.as_ref(), due)? {
+                if !self.may_purge(cid, row, due).await? {
                     continue;
                 }
                 let ws = self.context.broker.ws();
@@ -361,14 +356,12 @@ impl Keeper {
     }
 
     /// Whether every offer of it is void, every run stands in DONE as it is, and nobody is offered it any more.
-    fn may_purge(&self, cid: CommandId, row: Option<&CommandRow>, due: u64) -> Result<bool, StoreError> {
-        let Some(row) = row.filter(|row| row.expires_at <= due) else { return Ok(row.is_none()) };
-        for mid in &row.machines {
-            let row: RunRow = self.context.shared.store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
-            if row.done != Some(row.state()) || !row.state().is_settled() {
-                return Ok(false);
-            }
+    async fn may_purge(&self, cid: CommandId, row: Option<CommandRow>, due: u64) -> Result<bool, StoreError> {
+        let Some(row) = row else { return Ok(true) };
+        if row.expires_at > due {
+            return Ok(false);
         }
+        let Some(machines) = self.all_done(cid, row.machines).await? else { return Ok(false) };
         let memory = self.context.shared.memory();
         let offered = |mid: &MachineToken| {
             memory
@@ -376,7 +369,27 @@ impl Keeper {
                 .get(mid)
                 .is_some_and(|row| row.offers.contains(&cid) || row.cancels.contains(&cid))
         };
-        Ok(!row.machines.iter().any(offered))
+        Ok(!machines.iter().any(offered))
+    }
+
+    /// The machines again, if the runs of all of them have settled and stand in DONE as they are. Reads a row for each, on a
+    /// thread that may block.
+    async fn all_done(
+        &self,
+        cid: CommandId,
+        machines: Vec<MachineToken>,
+    ) -> Result<Option<Vec<MachineToken>>, StoreError> {
+        let store = self.context.shared.store.clone();
+        let job = tokio::task::spawn_blocking(move || {
+            for mid in &machines {
+                let row: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+                if row.done != Some(row.state()) || !row.state().is_settled() {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(machines))
+        });
+        job.await.map_err(|_| StoreError::Damaged("run"))?
     }
 
     /// Deletes what is older than the streams it came from.

@@ -324,10 +324,10 @@ struct Batch {
 }
 
 /// Waits for a change and takes those that are there already; `None` when the view is gone. Cancel safe.
-async fn changed(changes: &mut Receiver<Change>) -> Option<Batch> {
+async fn changed(changes: &mut Receiver<Arc<[Change]>>) -> Option<Batch> {
     let mut batch = Batch::default();
     match changes.recv().await {
-        Ok(change) => batch.changes.push(change),
+        Ok(some) => batch.changes.extend(some.iter().cloned()),
         Err(RecvError::Lagged(_)) => batch.lagged = true,
         Err(RecvError::Closed) => return None,
     }
@@ -336,10 +336,10 @@ async fn changed(changes: &mut Receiver<Change>) -> Option<Batch> {
 }
 
 /// Takes changes that are there already.
-fn take_ready(changes: &mut Receiver<Change>, batch: &mut Batch) {
+fn take_ready(changes: &mut Receiver<Arc<[Change]>>, batch: &mut Batch) {
     while batch.changes.len() < BATCH {
         match changes.try_recv() {
-            Ok(change) => batch.changes.push(change),
+            Ok(some) => batch.changes.extend(some.iter().cloned()),
             Err(TryRecvError::Lagged(_)) => batch.lagged = true,
             Err(TryRecvError::Empty | TryRecvError::Closed) => return,
         }

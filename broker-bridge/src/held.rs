@@ -51,10 +51,7 @@ fn release(context: &Context) {
     };
     for (cid, machines) in released {
         let runs = machines.iter().map(|mid| Change::Run { cid, mid: mid.clone() });
-        for change in runs.chain([Change::Command { cid }]) {
-            // Nobody listening is no error.
-            let _ = context.shared.changes.send(change);
-        }
+        context.shared.tell(runs.chain([Change::Command { cid }]));
     }
     context.shared.dispatch.notify_one();
     context.shared.deadline.notify_one();

@@ -389,10 +389,7 @@ fn apply_some(
             }
         });
     }
-    for change in effects.changes {
-        // Nobody listening is no error.
-        let _ = shared.changes.send(change);
-    }
+    shared.tell(effects.changes);
     if ![OUT, HB].contains(&stream) {
         shared.dispatch.notify_one();
         shared.deadline.notify_one();

@@ -103,7 +103,7 @@ impl Stage {
         if young {
             shared.cache.lock().unwrap().put(sequence, &body);
         }
-        let _ = shared.changes.send(Change::Output { cid: self.id });
+        shared.tell([Change::Output { cid: self.id, mid: self.mid.clone() }]);
     }
 
     /// Stores a chunk of one byte in OUT and indexes it, so many times; offsets are from 0.
@@ -143,6 +143,6 @@ impl Stage {
         let mut txn = Txn::new(&shared.store);
         txn.put_json(keys::run(self.id, &self.mid), &RunRow { facts, ..RunRow::default() });
         txn.commit().unwrap();
-        let _ = shared.changes.send(Change::Run { cid: self.id, mid: self.mid.clone() });
+        shared.tell([Change::Run { cid: self.id, mid: self.mid.clone() }]);
     }
 }

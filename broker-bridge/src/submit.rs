@@ -59,10 +59,10 @@ pub async fn store_command(
     ws: &Workspace,
     spec_bytes: Bytes,
     spec: &CommandSpec,
-    by: &PublicKey,
     grants: Vec<Signed<Grant>>,
 ) -> Result<Cursors, SubmitError> {
     let cid = spec.cid;
+    let by = grants.first().map_or_else(|| spec.by.clone(), |grant| grant.key().to_string());
     let until = Instant::now() + TRY_FOR;
     // Asked first: nothing may fail once the spec is acknowledged.
     let created = created(link, until).await?;
@@ -70,11 +70,11 @@ pub async fn store_command(
     for part in ahead {
         let n = part.n;
         let body = serde_json::to_vec(&part).map_err(|_| SubmitError::TooLarge)?;
-        until_stored(link, part_message(ws, cid, n, body, by), until).await?;
+        until_stored(link, part_message(ws, cid, n, body, &by), until).await?;
     }
     let subject = Subject::Command(ws.clone(), cid, CommandPiece::Spec).to_string();
     let message = Store::new(subject.clone(), spec_bytes.clone())
-        .with_headers(headers("spec", by).with(eyes::SUMMARY, &format!("{} machines", spec.targets)))
+        .with_headers(headers("spec", &by).with(eyes::SUMMARY, &format!("{} machines", spec.targets)))
         .only_first();
     let sequence = match until_stored(link, message, until).await? {
         Some(sequence) => sequence,
@@ -98,16 +98,16 @@ pub async fn store_part(
 ) -> Result<Cursors, SubmitError> {
     let until = Instant::now() + TRY_FOR;
     let created = created(link, until).await?;
-    let stored = until_stored(link, part_message(ws, cid, n, body, by), until).await?;
+    let stored = until_stored(link, part_message(ws, cid, n, body, by.as_str()), until).await?;
     let sequence = stored.unwrap_or_default();
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
 
-fn headers(kind: &str, by: &PublicKey) -> Headers {
-    Headers::new().with(eyes::TYPE, kind).with(eyes::BY, by.as_str())
+fn headers(kind: &str, by: &str) -> Headers {
+    Headers::new().with(eyes::TYPE, kind).with(eyes::BY, by)
 }
 
-fn part_message(ws: &Workspace, cid: CommandId, n: u32, body: Vec<u8>, by: &PublicKey) -> Store {
+fn part_message(ws: &Workspace, cid: CommandId, n: u32, body: Vec<u8>, by: &str) -> Store {
     let subject = Subject::Command(ws.clone(), cid, CommandPiece::Part(n)).to_string();
     Store::new(subject, body).with_headers(headers("part", by))
 }

@@ -77,10 +77,12 @@ pub enum Change {
         /// The machine.
         mid: MachineToken,
     },
-    /// Output of a command arrived.
+    /// Output of a run arrived.
     Output {
         /// The command.
         cid: CommandId,
+        /// The machine.
+        mid: MachineToken,
     },
     /// A command is new, or was asked to be cancelled.
     Command {
@@ -196,12 +198,19 @@ impl View {
         self.shared.memory().authors.as_ref().map(|known| known.doc.clone())
     }
 
-    /// A command with its runs, sorted by machine id: all of them, or with a `limit` so many behind the machine `after`, as
-    /// far as they fit a message.
+    /// A command with its runs, sorted by machine id.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn command(
+    pub fn command(&self, id: CommandId) -> Result<Option<CommandView>, StoreError> {
+        self.command_page(id, None, None)
+    }
+
+    /// The same, or with a `limit` so many of its runs behind the machine `after`, as far as they fit a message.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn command_page(
         &self,
         id: CommandId,
         limit: Option<usize>,
@@ -556,8 +565,8 @@ impl View {
     }
 
     /// What changes from now on. A reader that lags reads everything it cares about again.
-    pub fn changes(&self) -> broadcast::Receiver<Change> {
-        self.shared.changes.subscribe()
+    pub fn changes(&self) -> broadcast::Receiver<Arc<[Change]>> {
+        self.shared.changes()
     }
 
     /// Everything refused, dropped or doubled, by reason.

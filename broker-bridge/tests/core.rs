@@ -746,7 +746,8 @@ async fn what_is_not_to_run_before_a_time_is_held_and_blocks_nothing() -> Result
     world.offered(&web1, &[soon, plain]).await?;
     bridge.state(soon, &web1, RunState::Pending).await?;
     second.state(soon, &web1, RunState::Pending).await?;
-    let told = std::iter::from_fn(|| changes.try_recv().ok()).collect::<Vec<_>>();
+    let told = std::iter::from_fn(|| changes.try_recv().ok());
+    let told: Vec<Change> = told.flat_map(|some| some.to_vec()).collect();
     assert!(told.contains(&Change::Run { cid: soon, mid: web1.clone() }), "{told:?}");
     // One that is held back can be taken back.
     world.cancel(waiting[0], OPERATOR).await?;

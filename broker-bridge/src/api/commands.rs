@@ -94,7 +94,7 @@ pub async fn get(api: &Api, caller: &Caller, args: Get) -> Result<CommandView, P
     page::check_after(after.as_deref(), |after| MachineId::new(after).is_ok())?;
     let after = after.and_then(|after| MachineId::new(after).ok());
     known(api, id).await?;
-    let read = move |view: &View| view.command(id, limit, after.as_ref());
+    let read = move |view: &View| view.command_page(id, limit, after.as_ref());
     api.read(read).await?.ok_or_else(|| not_found(id))
 }
 

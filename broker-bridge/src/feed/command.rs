@@ -13,7 +13,12 @@ mod pump;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use signalbox_schemas::{
     api::{Counts, FeedEvent, RunView},
@@ -64,6 +69,8 @@ pub(super) async fn run(
         pump: output.map(Pump::after),
         told: BTreeMap::new(),
         settling: BTreeMap::new(),
+        stirred: BTreeSet::new(),
+        open: 0,
         settled: None,
         read_through: None,
         blocked_since: None,
@@ -89,6 +96,10 @@ struct CommandFeed<'a> {
     told: BTreeMap<MachineToken, RunView>,
     /// Settled runs that wait for their output.
     settling: BTreeMap<MachineToken, (RunView, Barrier)>,
+    /// Those of them of which another look may tell more: of 10,000 that wait, few.
+    stirred: BTreeSet<MachineToken>,
+    /// How many of those told have not settled.
+    open: usize,
     /// The counts that were last told as settled.
     settled: Option<Counts>,
     read_through: Option<ReadThrough>,
@@ -97,7 +108,7 @@ struct CommandFeed<'a> {
 }
 
 impl CommandFeed<'_> {
-    async fn go_on(&mut self, mut changes: Receiver<Change>) -> Result<(), End> {
+    async fn go_on(&mut self, mut changes: Receiver<Arc<[Change]>>) -> Result<(), End> {
         self.read_all().await?;
         loop {
             if let Some(end) = self.end() {
@@ -149,9 +160,14 @@ impl CommandFeed<'_> {
 
     /// Looks once more at what the settled runs wait for.
     async fn look(&mut self) -> Result<(), End> {
-        let open = self.settling.iter().filter(|(_, (_, barrier))| barrier.is_open());
-        let open: Vec<_> =
-            open.map(|(token, (run, barrier))| (token.clone(), run.clone(), barrier.clone())).collect();
+        let mut open = Vec::new();
+        for token in std::mem::take(&mut self.stirred) {
+            if let Some((run, barrier)) = self.settling.get(&token)
+                && barrier.is_open()
+            {
+                open.push((token, run.clone(), barrier.clone()));
+            }
+        }
         if open.is_empty() || self.pump.is_none() {
             return Ok(());
         }
@@ -173,10 +189,10 @@ impl CommandFeed<'_> {
 
     /// Tells the settled runs whose output was sent. Answers whether one waits for credit.
     async fn settle(&mut self, drained: bool, credited: u64) -> Result<bool, End> {
-        let Some(pump) = &mut self.pump else { return Ok(false) };
         let mut blocked = false;
         let waiting: Vec<MachineToken> = self.settling.keys().cloned().collect();
         for token in waiting {
+            let Some(pump) = &mut self.pump else { return Ok(false) };
             let Some((run, barrier)) = self.settling.get(&token) else { continue };
             let passes = match barrier {
                 // Rows that were too old may have gone: drained is drained.
@@ -192,8 +208,7 @@ impl CommandFeed<'_> {
                 Barrier::Unknown | Barrier::Asked | Barrier::Read => false,
             };
             if passes && let Some((run, _)) = self.settling.remove(&token) {
-                self.answers.event(&FeedEvent::Run(run.clone())).await?;
-                self.told.insert(token, run);
+                self.tell(token, run).await?;
             }
         }
         self.ask();
@@ -224,17 +239,17 @@ impl CommandFeed<'_> {
     /// The output stream was read up to the end it had when it was asked for.
     fn was_read_through(&mut self) {
         self.read_through = None;
-        for (_, barrier) in self.settling.values_mut() {
+        for (token, (_, barrier)) in &mut self.settling {
             if *barrier == Barrier::Asked {
                 *barrier = Barrier::Read;
+                self.stirred.insert(token.clone());
             }
         }
     }
 
     /// Tells that everything has settled, once per set of counts.
     async fn tell_end(&mut self) -> Result<(), End> {
-        let all_settled = self.told.values().all(|run| run.state.is_settled());
-        if !self.settling.is_empty() || self.told.is_empty() || !all_settled {
+        if !self.settling.is_empty() || self.told.is_empty() || self.open > 0 {
             return Ok(());
         }
         let mut counts = Counts::new();
@@ -255,7 +270,7 @@ impl CommandFeed<'_> {
     }
 
     /// Waits until there may be something to do.
-    async fn wait(&mut self, changes: &mut Receiver<Change>, flow: Flow) -> Result<Batch, End> {
+    async fn wait(&mut self, changes: &mut Receiver<Arc<[Change]>>, flow: Flow) -> Result<Batch, End> {
         let alive = self.answers.spoke_at() + ALIVE;
         let unattended = self.listener.signed_at() + UNATTENDED;
         let stalled = self.blocked_since.map(|since| since + STALL);
@@ -290,6 +305,10 @@ impl CommandFeed<'_> {
                         self.observe(mid, run).await?;
                     }
                 }
+                // What a settled run waits for may be there now.
+                Change::Output { cid, mid } if cid == self.id && self.settling.contains_key(&mid) => {
+                    self.stirred.insert(mid);
+                }
                 _ => {}
             }
         }
@@ -298,8 +317,9 @@ impl CommandFeed<'_> {
 
     async fn read_all(&mut self) -> Result<(), End> {
         let id = self.id;
-        let command =
-            self.api.read(move |view| view.command(id, None, None)).await.map_err(|_| End::Unreadable)?;
+        let command = self.api.read(move |view| view.command(id)).await.map_err(|_| End::Unreadable)?;
+        // Output that was missed may be what they wait for.
+        self.stirred.extend(self.settling.keys().cloned());
         // A command that was forgotten meanwhile has nothing more to tell.
         let Some(command) = command else { return Err(End::Unreadable) };
         for run in command.runs {
@@ -316,12 +336,20 @@ impl CommandFeed<'_> {
         }
         if self.pump.is_some() && run.state.is_settled() {
             if self.settling.get(&token).is_none_or(|(waiting, _)| *waiting != run) {
+                self.stirred.insert(token.clone());
                 self.settling.insert(token, (run, Barrier::Unknown));
             }
             return Ok(());
         }
+        self.tell(token, run).await
+    }
+
+    async fn tell(&mut self, token: MachineToken, run: RunView) -> Result<(), End> {
         self.answers.event(&FeedEvent::Run(run.clone())).await?;
-        self.told.insert(token, run);
+        self.open += usize::from(!run.state.is_settled());
+        if let Some(before) = self.told.insert(token, run) {
+            self.open = self.open.saturating_sub(usize::from(!before.state.is_settled()));
+        }
         Ok(())
     }
 }

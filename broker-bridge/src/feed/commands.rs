@@ -200,7 +200,7 @@ mod tests {
             put(&stage, n, RunState::Completed);
         }
         for _ in 0..10_000 {
-            stage.still.context.shared.changes.send(Change::Output { cid: stage.id }).unwrap();
+            stage.still.context.shared.tell([Change::Output { cid: stage.id, mid: stage.mid.clone() }]);
         }
         assert_eq!(next(&mut feed).await, (command(0), true));
         for n in 1..=snapshot {

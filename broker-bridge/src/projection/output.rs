@@ -102,7 +102,7 @@ impl Projection<'_> {
         if head.cut {
             *at(&mut received.cut, head.stream) = true;
             self.txn.put(key::received(cid, mid), received.to_bytes());
-            self.changes.insert(Change::Output { cid });
+            self.changes.insert(Change::Output { cid, mid: mid.clone() });
             return Ok(Applied::Yes);
         }
         if received.chunks >= CHUNKS_PER_RUN {
@@ -123,7 +123,7 @@ impl Projection<'_> {
             self.txn.put(key::place(cid, mid, row.stream, row.offset), place.concat());
         }
         self.txn.put(key::received(cid, mid), received.to_bytes());
-        self.changes.insert(Change::Output { cid });
+        self.changes.insert(Change::Output { cid, mid: mid.clone() });
         self.bodies.push((sequence, body.clone()));
         Ok(Applied::Yes)
     }

@@ -392,7 +392,7 @@ impl Console {
         let subscription = self.link.subscribe(&feed.to_string()).await?;
         self.link.flush().await;
         self.send(op, &rid, body).await?;
-        Ok(Answers { subscription, rid, seq: 0 })
+        Ok(Answers { subscription, rid, seq: 0, bridge: None })
     }
 
     /// Publishes a request.
@@ -481,6 +481,8 @@ pub(crate) struct Answers {
     subscription: Subscription,
     pub(crate) rid: RequestId,
     seq: u64,
+    /// Who has answered first: nobody else may go on.
+    bridge: Option<String>,
 }
 
 impl Answers {
@@ -491,7 +493,8 @@ impl Answers {
         let header = |name: &str| delivery.headers.get(name);
         let number = |name: &str| header(name).and_then(|text| text.parse::<u64>().ok());
         let (seq, item) = if let Some(seq) = number(chunk::SEQ) {
-            ensure!(header(chunk::BRIDGE) == Some("b1"), "no bridge");
+            let bridge = header(chunk::BRIDGE).context("no bridge")?;
+            ensure!(self.bridge.get_or_insert_with(|| bridge.to_owned()) == bridge, "another bridge");
             let machine = header(chunk::MACHINE).context("no machine")?.to_owned();
             ensure!(header(chunk::STREAM) == Some("stdout"), "another stream");
             let offset = number(chunk::OFFSET).context("no offset")?;
@@ -499,7 +502,10 @@ impl Answers {
             (seq, Item::Chunk { machine, offset, position, total, bytes: delivery.payload })
         } else {
             let answer: Answer = serde_json::from_slice(&delivery.payload)?;
-            ensure!(answer.bridge == "b1", "another bridge");
+            ensure!(
+                *self.bridge.get_or_insert_with(|| answer.bridge.clone()) == answer.bridge,
+                "another bridge"
+            );
             let item = match answer.body {
                 AnswerBody::Ok(value) => Item::Ok(value),
                 AnswerBody::Error(problem) => Item::Refused(problem),

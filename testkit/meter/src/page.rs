@@ -81,8 +81,8 @@ fn words(figure: Figure) -> (&'static str, &'static str) {
         ),
         Figure::Fanout => (
             "`fanout`: one command on many machines",
-            "A hundred relay processes with their keepers, then simulated relays. A command has at most 1,000 targets today, so \
-             10,000 machines are ten commands in flight at once.",
+            "A hundred relay processes with their keepers, then simulated relays. A command on 10,000 machines is granted in ten \
+             parts; its author signs each machine's grant, which is part of the time from the preview on.",
         ),
         Figure::Submit => (
             "`submit`: how fast work is accepted",

@@ -64,7 +64,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
     };
     let targets = known_machines(api, &machines)?;
     check_room(api, &machines)?;
-    let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, key, args.grants)
+    let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, args.grants)
         .await
         .map_err(|error| storing_problem("submit", id, &error))?;
     api.settle_write(&cursors).await;
@@ -291,7 +291,7 @@ async fn store_wish(
         return Err(refuse(ErrorCode::TooLarge, why));
     }
     let grants = sign_grants(api, &spec, Sha256::of(&bytes), machines).await?;
-    match store_command(api.link(), api.ws(), bytes.into(), &spec, api.settings.key.public(), grants).await {
+    match store_command(api.link(), api.ws(), bytes.into(), &spec, grants).await {
         Ok(cursors) => {
             api.settle_write(&cursors).await;
             Ok(Some((accepted(id, targets, &cursors), cursors)))

@@ -1,5 +1,7 @@
 //! Waiting for a command.
 
+use std::sync::Arc;
+
 use signalbox_schemas::{error::Problem, id::CommandId};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
@@ -29,11 +31,15 @@ pub async fn until_settled(
     }
 }
 
+fn concerns(change: &Change, id: CommandId) -> bool {
+    matches!(change, Change::Run { cid, .. } | Change::Command { cid } if *cid == id)
+}
+
 /// Returns when something about a command may have changed.
-async fn changed(changes: &mut Receiver<Change>, id: CommandId) {
+async fn changed(changes: &mut Receiver<Arc<[Change]>>, id: CommandId) {
     loop {
         match changes.recv().await {
-            Ok(Change::Run { cid, .. } | Change::Command { cid }) if cid == id => return,
+            Ok(some) if some.iter().any(|change| concerns(change, id)) => return,
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => return,
             // The view is gone, and so is the bridge: the wait ends with it.
