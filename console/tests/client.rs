@@ -9,6 +9,8 @@ mod exec;
 mod fake;
 #[path = "client/operations.rs"]
 mod operations;
+#[path = "client/parts.rs"]
+mod parts;
 
 use std::time::Duration;
 

@@ -344,7 +344,7 @@ impl Decoder {
                 Ok(Event::Cancel { cid, key })
             }
             // Not understood by this version.
-            CommandPiece::Wave(_) => Err("waves"),
+            CommandPiece::Wave(_) => Err("parts"),
         }
     }
 

@@ -161,8 +161,8 @@ fn runs_that_a_command_cannot_have_are_not_shown() {
         "{screen}"
     );
     // Of a command that was not sent from here only the number is known.
-    (1..=5_000).for_each(|n| stage.run(2, n, RunState::Executing));
-    assert_eq!(stage.state.commands.get(command_id(2)).unwrap().run_at(1_000).map(|run| &run.machine), None);
+    (1..=10_100).for_each(|n| stage.run(2, n, RunState::Executing));
+    assert_eq!(stage.state.commands.get(command_id(2)).unwrap().run_at(10_000).map(|run| &run.machine), None);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn targets(names: &[&str]) -> Value {
 /// Answers everything up to the accepted command; the spec as it was signed.
 async fn accept(desk: &mut Desk) -> CommandSpec {
     let preview = asked(desk, "commands.preview").await;
-    assert_eq!(preview.args, json!({ "on": "demo-1" }));
+    assert_eq!(preview.args, json!({ "on": "demo-1", "limit": 1_000 }));
     desk.fake.ok(&preview.rid, targets(&["demo-1"])).await;
     let submit = asked(desk, "commands.submit").await;
     let spec = spec(&submit.args);
@@ -162,7 +162,7 @@ async fn the_same_key_comes_back_to_the_same_command() {
     let program = desk.signalbox(&args, b"");
     let id = CommandId::from_idempotency_key("operator:local", "monday");
     let get = asked(&mut desk, "commands.get").await;
-    assert_eq!(get.args, json!({ "id": id }));
+    assert_eq!(get.args, json!({ "id": id, "limit": 1_000 }));
     desk.fake.refuse(&get.rid, Problem::new(ErrorCode::NotFound, "no such command")).await;
     let spec = accept(&mut desk).await;
     assert_eq!(spec.cid, id);
@@ -238,7 +238,7 @@ async fn it_runs_on_one_machine_or_on_none() {
     // A name that reads like a glob is a name.
     let program = desk.signalbox(&["exec", "*", "--", "uptime"], b"");
     let preview = asked(&mut desk, "commands.preview").await;
-    assert_eq!(preview.args, json!({ "on": "\\*" }));
+    assert_eq!(preview.args, json!({ "on": "\\*", "limit": 1_000 }));
     desk.fake.ok(&preview.rid, targets(&[])).await;
     assert_eq!(ended(program).await.code, Some(3));
 }
