@@ -25,7 +25,7 @@ use signalbox_schemas::{
     },
     relay::RelayRecord,
     run::{Claim, Exit, Lost, Rejection, RunState, Start, Withdrawal},
-    signed::{Checks, Message as Body, PublicKey, Signed},
+    signed::{Checks, Message as Body, PublicKey, Signed, SignedError},
     subject::{CommandPiece, FactKind, Subject},
 };
 
@@ -157,7 +157,11 @@ pub(crate) enum Checking {
 impl Checking {
     /// Checks signature, type and size; who the key is, is not asked.
     fn open<T: Body>(&mut self, bytes: &[u8]) -> Result<(T, PublicKey), &'static str> {
-        let signed = Signed::<T>::from_json(bytes).map_err(|error| error.reason())?;
+        let signed = Signed::from_json(bytes).map_err(|error| error.reason())?;
+        self.open_signed(&signed)
+    }
+
+    fn open_signed<T: Body>(&mut self, signed: &Signed<T>) -> Result<(T, PublicKey), &'static str> {
         let payload = match self {
             Self::Now => signed.open(|_| true),
             Self::Later(checks) => signed.open_unchecked(checks),
@@ -402,8 +406,9 @@ impl Decoder {
     ) -> Result<(SignedFact, PublicKey), &'static str> {
         // (workspace, machine, command, fact, key) of whatever it is.
         macro_rules! take {
-            ($kind:ty, $make:expr) => {{
-                let (fact, key) = checking.open::<$kind>(body)?;
+            ($kind:ty, $signed:expr, $make:expr) => {{
+                let signed: Signed<$kind> = $signed.map_err(|error| error.reason())?;
+                let (fact, key) = checking.open_signed(&signed)?;
                 agree(fact.ws == self.ws && fact.mid == *mid && fact.cid == cid)?;
                 Ok(($make(fact), key))
             }};
@@ -411,14 +416,21 @@ impl Decoder {
         match kind {
             // The envelope does not name its type; the members of the payload tell which of the three it can
             // be, and the signature, which covers the type, then decides.
-            FactKind::Claim => match member(body) {
-                Some("rejected_at") => take!(Rejection, SignedFact::Rejection),
-                Some("withdrawn_at") => take!(Withdrawal, SignedFact::Withdrawal),
-                _ => take!(Claim, SignedFact::Claim),
-            },
-            FactKind::Start => take!(Start, SignedFact::Start),
-            FactKind::Exit => take!(Exit, |exit| SignedFact::Exit(Box::new(exit))),
-            FactKind::Lost => take!(Lost, SignedFact::Lost),
+            FactKind::Claim => {
+                let signed = Signed::<Claim>::from_json(body).map_err(|error| error.reason())?;
+                match time_of(signed.payload()) {
+                    Some("rejected_at") => {
+                        take!(Rejection, signed.taken_for(body.len()), SignedFact::Rejection)
+                    }
+                    Some("withdrawn_at") => {
+                        take!(Withdrawal, signed.taken_for(body.len()), SignedFact::Withdrawal)
+                    }
+                    _ => take!(Claim, Ok::<_, SignedError>(signed), SignedFact::Claim),
+                }
+            }
+            FactKind::Start => take!(Start, Signed::from_json(body), SignedFact::Start),
+            FactKind::Exit => take!(Exit, Signed::from_json(body), |exit| SignedFact::Exit(Box::new(exit))),
+            FactKind::Lost => take!(Lost, Signed::from_json(body), SignedFact::Lost),
         }
     }
 
@@ -481,14 +493,13 @@ impl From<StoredFact> for FactMessage {
 }
 
 /// Which time a register's message speaks of; unchecked.
-fn member(body: &[u8]) -> Option<&'static str> {
+fn time_of(payload: &[u8]) -> Option<&'static str> {
     #[derive(Deserialize)]
     struct Times {
         rejected_at: Option<u64>,
         withdrawn_at: Option<u64>,
     }
-    let signed = Signed::<Claim>::from_json(body).ok()?;
-    let times: Times = serde_json::from_slice(signed.payload()).ok()?;
+    let times: Times = serde_json::from_slice(payload).ok()?;
     let rejected = times.rejected_at.map(|_| "rejected_at");
     rejected.or(times.withdrawn_at.map(|_| "withdrawn_at"))
 }
