@@ -42,8 +42,9 @@ pub use session::session;
 
 /// Most asks that wait for the session. A person types slower than this; a full channel is shown.
 pub const ASKS: usize = 64;
-/// Most tellings that wait for the terminal. Output has its own credit, so this bounds everything else.
-pub const TOLD: usize = 256;
+/// Most tellings that wait for the terminal. Output has its own credit, so this bounds everything else: the largest, a
+/// page of machines, has about a megabyte.
+pub const TOLD: usize = 64;
 
 /// What the terminal wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,22 +96,51 @@ pub struct LinkView {
     pub rtt_ms: Option<f64>,
 }
 
+/// A stretch of the list of machines, which is sorted by token. It replaces what was known of that stretch: a machine
+/// of it that is not named here is no more.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stretch {
+    /// The last token before it; `None`: it begins the list.
+    pub after: Option<MachineToken>,
+    /// The machines, sorted by token.
+    pub machines: Vec<MachineView>,
+    /// The last token of it; `None`: it ends the list.
+    pub until: Option<MachineToken>,
+}
+
+impl Stretch {
+    /// The whole list.
+    pub fn whole(machines: Vec<MachineView>) -> Self {
+        Self { after: None, machines, until: None }
+    }
+
+    /// Whether a token lies in it.
+    pub fn has(&self, token: &MachineToken) -> bool {
+        self.after.as_ref().is_none_or(|after| token > after)
+            && self.until.as_ref().is_none_or(|until| token <= until)
+    }
+}
+
+/// A sign of life as it was received.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// The machine.
+    pub token: MachineToken,
+    /// When it was received, ms by [`clock::steady_ms`].
+    pub at_ms: u64,
+    /// What it said. Foreign text: cleaned before it is shown.
+    pub heartbeat: Heartbeat,
+}
+
 /// What the terminal is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     /// The connection changed, or its round trip was measured anew.
     Link(LinkView),
-    /// All machines there are, sorted by token: replaces what was known.
-    Machines(Vec<MachineView>),
-    /// A machine gave a sign of life.
-    Heartbeat {
-        /// The machine.
-        token: MachineToken,
-        /// When it was received, ms by [`clock::steady_ms`].
-        at_ms: u64,
-        /// What it said. Foreign text: cleaned before it is shown.
-        heartbeat: Box<Heartbeat>,
-    },
+    /// The machines there are, or some of them that follow each other.
+    Machines(Stretch),
+    /// Machines gave signs of life, in the order in which they came.
+    Heartbeats(Vec<Heard>),
     /// A command is new or changed.
     Command(CommandSummary),
     /// The command of [`Ask::Run`] was accepted.

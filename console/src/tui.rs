@@ -2,7 +2,8 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`event`] | what can happen; all of it comes through one channel |
+//! | [`event`] | what can happen |
+//! | [`urgency`] | how soon what happened is to be seen (pure) |
 //! | [`keymap`] | what keys mean, per mode; footer and help are made from it |
 //! | [`state`] | everything the screen shows |
 //! | [`mod@update`] | what an event changes, and what it causes (pure) |
@@ -24,6 +25,7 @@ pub mod terminal;
 pub mod text;
 pub mod theme;
 pub mod update;
+pub mod urgency;
 pub mod view;
 
 #[cfg(test)]

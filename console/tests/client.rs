@@ -11,6 +11,8 @@ mod fake;
 mod operations;
 #[path = "client/parts.rs"]
 mod parts;
+#[path = "client/telling.rs"]
+mod telling;
 
 use std::time::Duration;
 
@@ -401,59 +403,4 @@ async fn nobody_there_is_said_within_five_seconds() {
     let client = Client::connect(access(&broker), false).await.unwrap();
     let asked = timeout(Duration::from_secs(8), client.machines()).await.unwrap();
     assert!(matches!(asked, Err(ClientError::NoBridge(_))), "{asked:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_session_tells_what_is_and_what_comes() {
-    let broker = broker().await;
-    let mut fake = Fake::start(&broker).await;
-    let (asks, asked) = mpsc::channel(64);
-    let (tell, mut told) = mpsc::channel(256);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(session(access(&broker), asked, tell));
-    asks.send(Ask::Run {
-        tag: 7,
-        on: "nobody".to_owned(),
-        targets: vec![],
-        command: "true".to_owned(),
-        timeout_ms: 1,
-        expires_in_ms: 1,
-    })
-    .await
-    .unwrap();
-    asks.send(Ask::Watch { id: command() }).await.unwrap();
-    tasks.spawn(async move {
-        loop {
-            let (op, rid, body) = fake.request().await;
-            match op.as_str() {
-                op::MACHINES_LIST => fake.ok(&rid, serde_json::json!({ "items": [], "next": null })).await,
-                op::COMMANDS_PREVIEW => fake.ok(&rid, Previewed { targets: vec![], next: None }).await,
-                op::FEED_OPEN => {
-                    let opened: OpenFeed = serde_json::from_slice(&body).unwrap();
-                    if opened.watch == watch() {
-                        fake.chunk(&rid, 0, 0, b"hello").await;
-                        fake.event(&rid, 1, FeedEvent::Settled { counts: [].into() }).await;
-                    }
-                }
-                op::FEED_CLOSE => return Ok(()),
-                _ => {}
-            }
-        }
-    });
-    let (mut linked, mut machines, mut refused, mut output, mut settled) = Default::default();
-    while !(linked && machines && refused && output && settled) {
-        match timeout(SOON, told.recv()).await.unwrap().unwrap() {
-            Told::Link(view) => linked |= view.connected && view.bridge.as_deref() == Some("b1"),
-            Told::Machines(list) => machines = list.is_empty(),
-            Told::Refused { tag, problem } => refused = (tag, problem.code) == (7, ErrorCode::NoTargets),
-            Told::Output { data, .. } => output = &data[..] == b"hello",
-            Told::Settled { id, .. } => settled = output && id == command(),
-            _ => {}
-        }
-    }
-    // What is no longer watched is closed; a terminal that is gone ends the session.
-    asks.send(Ask::Unwatch { id: command() }).await.unwrap();
-    timeout(SOON, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
-    drop(asks);
-    timeout(SOON, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
 }

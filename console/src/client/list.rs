@@ -13,11 +13,11 @@ use signalbox_schemas::{
 use super::{Client, ClientError};
 
 /// Items per page, the most that a bridge gives.
-const PAGE: usize = 1_000;
+pub(super) const PAGE: usize = 1_000;
 /// Runs per page, the most that a bridge gives.
 const PAGE_OF_RUNS: u32 = 1_000;
 /// Most items that are taken from a bridge: ten times what a fleet may have.
-const MOST: usize = 100_000;
+pub const MOST: usize = 100_000;
 /// Pages without items in a row: where few things are meant, a bridge looks at some thousands for one page and gives those
 /// it has found.
 const EMPTY_PAGES: u32 = 1_000;
@@ -40,36 +40,74 @@ macro_rules! paged {
 
 paged!(Page, ListAssignments, ListRelays, ListCredentials, ListConfigPushes, ListRuns);
 
+/// A list that is being read page by page.
+#[derive(Debug)]
+pub struct Pages<A> {
+    op: &'static str,
+    args: A,
+    /// `next` of the page before.
+    after: Option<String>,
+    /// Pages without items, in a row.
+    empty: u32,
+    is_over: bool,
+}
+
+impl<A: Paged> Pages<A> {
+    /// A list from its beginning.
+    pub fn new(op: &'static str, args: A) -> Self {
+        Self { op, args, after: None, empty: 0, is_over: false }
+    }
+
+    /// Whether nothing follows.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The next page, of at most `limit` items; a bridge gives no more than 1,000.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::NotAsMeant`] for a list that repeats itself, or goes on with nothing in it.
+    pub async fn next<R: DeserializeOwned>(
+        &mut self,
+        client: &Client,
+        limit: usize,
+    ) -> Result<Vec<R>, ClientError> {
+        let limit = u32::try_from(limit.min(PAGE)).unwrap_or(u32::MAX);
+        self.args.set_page(limit, self.after.clone());
+        let listed: Listed<R> = client.ask(self.op, &self.args).await?;
+        self.empty = if listed.items.is_empty() { self.empty + 1 } else { 0 };
+        if listed.next.is_some() && listed.next == self.after {
+            return Err(ClientError::NotAsMeant("its list repeats itself".to_owned()));
+        }
+        if self.empty > EMPTY_PAGES {
+            return Err(ClientError::NotAsMeant("its list goes on without items".to_owned()));
+        }
+        self.is_over = listed.next.is_none();
+        self.after = listed.next;
+        Ok(listed.items)
+    }
+}
+
+/// A list that is longer than any fleet.
+pub(super) fn too_long() -> ClientError {
+    ClientError::NotAsMeant(format!("its list has more than {MOST} items"))
+}
+
 impl Client {
     /// The first `most` items of a list.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::NotAsMeant`] for a list that repeats itself, or goes on with nothing in it.
+    /// As [`Pages::next`].
     pub async fn list<A: Paged, R: DeserializeOwned>(
         &self,
         op: &'static str,
-        mut args: A,
+        args: A,
         most: usize,
     ) -> Result<Vec<R>, ClientError> {
+        let mut pages = Pages::new(op, args);
         let mut items: Vec<R> = Vec::new();
-        let mut after = None;
-        let mut empty = 0;
-        while items.len() < most {
-            let left = u32::try_from((most - items.len()).min(PAGE)).unwrap_or(u32::MAX);
-            args.set_page(left, after.clone());
-            let listed: Listed<R> = self.ask(op, &args).await?;
-            empty = if listed.items.is_empty() { empty + 1 } else { 0 };
-            items.extend(listed.items);
-            if listed.next.is_some() && listed.next == after {
-                return Err(ClientError::NotAsMeant("its list repeats itself".to_owned()));
-            }
-            if empty > EMPTY_PAGES {
-                return Err(ClientError::NotAsMeant("its list goes on without items".to_owned()));
-            }
-            after = listed.next;
-            if after.is_none() {
-                break;
-            }
+        while items.len() < most && !pages.is_over() {
+            items.extend(pages.next(self, most - items.len()).await?);
         }
         items.truncate(most);
         Ok(items)
@@ -87,7 +125,7 @@ impl Client {
     ) -> Result<Vec<R>, ClientError> {
         let items = self.list(op, args, MOST + 1).await?;
         if items.len() > MOST {
-            return Err(ClientError::NotAsMeant(format!("its list has more than {MOST} items")));
+            return Err(too_long());
         }
         Ok(items)
     }

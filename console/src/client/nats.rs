@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use signalbox_link::{Delivery, Link, Options, Subscription};
 use signalbox_schemas::{
     api::{Answer, AnswerBody, ReadOutput, Request, chunk, op},
@@ -40,6 +40,15 @@ pub struct OutputRange {
     pub is_truncated: bool,
     /// The bytes; empty at the end.
     pub data: Bytes,
+}
+
+/// An [`Answer`] to a request, its result read in one go: a page of a list has half a megabyte, which would be read
+/// three times on the way through a [`serde_json::Value`].
+#[derive(Deserialize)]
+struct Reply<R> {
+    bridge: String,
+    ok: Option<R>,
+    error: Option<Problem>,
 }
 
 /// An operator's connection. Cheap to clone.
@@ -186,17 +195,19 @@ impl Client {
         let give_up = Instant::now() + CATCH_UP;
         loop {
             let answer = self.exchange(op, body()?.into()).await?;
-            match self.parse(op, &answer)? {
-                AnswerBody::Ok(value) => {
-                    return serde_json::from_value(value).map_err(|_| ClientError::Malformed(op));
-                }
-                AnswerBody::Error(Problem { code: ErrorCode::NotCaughtUp, .. })
-                    if Instant::now() < give_up =>
-                {
+            let Ok(reply) = serde_json::from_slice::<Reply<R>>(&answer.payload) else {
+                // Whoever answers something else answers all the same.
+                self.parse(op, &answer)?;
+                return Err(ClientError::Malformed(op));
+            };
+            self.heard(&reply.bridge);
+            match (reply.ok, reply.error) {
+                (Some(result), None) => return Ok(result),
+                (None, Some(Problem { code: ErrorCode::NotCaughtUp, .. })) if Instant::now() < give_up => {
                     sleep(CATCH_UP_STEP).await;
                 }
-                AnswerBody::Error(problem) => return Err(ClientError::Refused(problem)),
-                AnswerBody::Event(_) => return Err(ClientError::Malformed(op)),
+                (None, Some(problem)) => return Err(ClientError::Refused(problem)),
+                _ => return Err(ClientError::Malformed(op)),
             }
         }
     }

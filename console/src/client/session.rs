@@ -3,14 +3,14 @@
 //! One parent task owns all others and ends them with itself. Each of them waits only for the broker and for
 //! the terminal's channel, so that a slow terminal slows nobody but itself.
 
+mod machines;
+
 use std::{collections::HashMap, time::Duration};
 
 use signalbox_schemas::{
     api::{Cancel, Cancelling, Listed, MachineView, Page, Watch, op},
-    heartbeat::Heartbeat,
     id::CommandId,
     limit,
-    subject::{self, Subject},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -21,13 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Access, Ask, Client, ClientError, LinkView, Told,
-    clock::steady_ms,
     feed::{Feed, FeedItem},
     sign::Draft,
 };
 
-/// The snapshot is taken anew this often: it carries what heartbeats do not, such as runs that wait.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// The bridge's round trip is measured this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// Wait before something that failed is tried again.
@@ -55,8 +52,8 @@ pub async fn session(
     let refresh = watch::Sender::new(());
     let mut tasks = JoinSet::new();
     tasks.spawn(tell_link(client.clone(), told.clone()));
-    tasks.spawn(tell_machines(client.clone(), told.clone(), refresh.subscribe()));
-    tasks.spawn(tell_heartbeats(heard.clone(), told.clone()));
+    tasks.spawn(machines::tell_list(client.clone(), told.clone(), refresh.subscribe()));
+    tasks.spawn(machines::tell_heard(heard.clone(), told.clone()));
     tasks.spawn(tell_commands(client.clone(), told.clone()));
     let standing = tasks.len();
     let mut watches = Watches::default();
@@ -174,55 +171,6 @@ async fn measure(client: &Client) -> Option<f64> {
     let page = Page { limit: Some(1), after: None };
     let answer = client.ask::<_, Listed<MachineView>>(op::MACHINES_LIST, &page).await;
     answer.ok().map(|_| asked.elapsed().as_secs_f64() * 1000.0)
-}
-
-async fn tell_machines(
-    client: Client,
-    told: mpsc::Sender<Told>,
-    mut refresh: watch::Receiver<()>,
-) -> Result<(), Gone> {
-    let mut state = client.link().state();
-    loop {
-        let next = match client.machines().await {
-            Ok(machines) => {
-                told.send(Told::Machines(machines)).await?;
-                SNAPSHOT_EVERY
-            }
-            Err(error) => {
-                tracing::debug!(error = signalbox_schemas::error::report(&error), "no snapshot");
-                RETRY
-            }
-        };
-        tokio::select! {
-            () = sleep(next) => {}
-            Ok(()) = refresh.changed() => {}
-            Ok(()) = state.changed() => {}
-        }
-    }
-}
-
-async fn tell_heartbeats(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {
-    let ws = client.access().ws.clone();
-    loop {
-        let Ok(mut heard) = client.link().subscribe(&subject::all_live_heartbeats(&ws)).await else {
-            sleep(RETRY).await;
-            continue;
-        };
-        while let Some(delivery) = heard.next().await {
-            let Ok(Subject::LiveHeartbeat(_, token)) = Subject::parse(&delivery.subject) else { continue };
-            if delivery.payload.len() > limit::HEARTBEAT_BYTES {
-                continue;
-            }
-            match serde_json::from_slice::<Heartbeat>(&delivery.payload) {
-                Ok(heartbeat) if heartbeat.mid == token => {
-                    let heartbeat = Box::new(heartbeat);
-                    told.send(Told::Heartbeat { token, at_ms: steady_ms(), heartbeat }).await?;
-                }
-                Ok(_) | Err(_) => tracing::debug!(%token, "heartbeat cannot be read"),
-            }
-        }
-        return Ok(());
-    }
 }
 
 async fn tell_commands(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {

@@ -1,8 +1,11 @@
-//! What can happen. Everything comes through one channel, in one order.
+//! What can happen.
+//!
+//! What the operator does, signals and ticks come through one channel, in one order. What the session tells comes
+//! through another, so that no key waits behind it.
 
 use crate::{client::Told, tui::keymap::Key};
 
-/// Most events that wait. Keys wait behind at most this many, which are applied in a few milliseconds.
+/// Most events that wait, what the session tells aside.
 pub const EVENTS: usize = 256;
 
 /// One thing that happened.

@@ -1,10 +1,13 @@
 //! The event loop: the only part of the console that waits, draws or sends.
 //!
-//! Keys, sizes, ticks, signals and what the session tells come through one bounded channel. A batch is applied,
-//! then one frame is drawn, at most one each [`FRAME`]. Nothing here waits for the network: asks go to the
-//! session with `try_send`, and what it tells is read by a task of its own.
+//! Keys, sizes, ticks and signals come through one bounded channel, what the session tells through another; the first
+//! goes before the second, and of the second no more is applied at a time than takes [`PATIENCE`]. A frame is drawn
+//! when something that is seen changed, as soon as its [`Urgency`] says. Nothing here waits for the network: asks go
+//! to the session with `try_send`.
 
 mod input;
+#[cfg(test)]
+mod tests;
 
 use std::{io, time::Duration};
 
@@ -27,16 +30,17 @@ use crate::{
         effect::Effect,
         event::{EVENTS, Event},
         state::{Now, Severity, State},
-        terminal::{self, Guard},
+        terminal::{self, Guard, Sparing},
         update::update,
+        urgency::{Urgency, urgency},
         view::view,
     },
 };
 
-/// Shortest time between two frames.
-pub const FRAME: Duration = Duration::from_millis(16);
 /// Most events applied between two frames, so that a flood cannot starve the screen.
 const BATCH: usize = 256;
+/// What the session tells is applied for so long, then keys are looked at.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// Ages and the clock move this often.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -49,7 +53,7 @@ pub async fn run(
     asks: mpsc::Sender<Ask>,
     options: TuiOptions,
 ) -> Result<(), TuiError> {
-    let (sender, mut events) = mpsc::channel(EVENTS);
+    let (sender, events) = mpsc::channel(EVENTS);
     let mut tasks = JoinSet::new();
     let signals = [
         (SignalKind::terminate(), Event::Terminate),
@@ -65,16 +69,59 @@ pub async fn run(
     let mut guard = Guard::take().map_err(TuiError::Prepare)?;
     let mut screen = terminal::screen().map_err(TuiError::Prepare)?;
     tasks.spawn(input::read(sender.clone()));
-    tasks.spawn(listen(told, sender.clone()));
     tasks.spawn(tick(sender));
     let size = screen.size().map_err(TuiError::Prepare)?;
     let mut state = State::new(options, (size.width, size.height), now());
+    let mut sources = Sources { events, told, is_session_over: false };
     let shown = tokio::select! {
-        shown = drive(&mut screen, &mut state, &mut events, &asks, Some(&mut guard)) => shown.map(|_| ()),
+        shown = drive(&mut screen, &mut state, &mut sources, &asks, Some(&mut guard)) => shown.map(|_| ()),
         error = panic_of(&mut tasks) => Err(error),
     };
     tasks.shutdown().await;
     shown
+}
+
+/// Where events come from.
+#[derive(Debug)]
+pub struct Sources {
+    /// What the operator does, signals and ticks.
+    events: mpsc::Receiver<Event>,
+    /// What the session tells.
+    told: mpsc::Receiver<Told>,
+    is_session_over: bool,
+}
+
+impl Sources {
+    /// What was told, or that nothing more will be.
+    fn heard(&mut self, told: Option<Told>) -> Event {
+        self.is_session_over |= told.is_none();
+        told.map_or(Event::SessionEnded, |told| Event::Told(Box::new(told)))
+    }
+}
+
+/// When the next frame is due.
+#[derive(Debug)]
+struct Pace {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Pace {
+    /// Something is to be seen.
+    fn want(&mut self, urgency: Urgency) {
+        let now = Instant::now();
+        let at = self.last.map_or(now, |last| now.max(last + urgency.gap()));
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// A frame was drawn: it shows all that happened.
+    fn drawn(&mut self) {
+        (self.last, self.due) = (Some(Instant::now()), None);
+    }
 }
 
 /// Applies events and draws until the state says quit or all sources are gone. Answers the frames drawn.
@@ -82,9 +129,9 @@ pub async fn run(
 /// # Errors
 /// [`TuiError::Draw`], [`TuiError::Prepare`] after a suspend, [`TuiError::Panicked`].
 pub async fn drive<B>(
-    screen: &mut Terminal<B>,
+    screen: &mut Terminal<Sparing<B>>,
     state: &mut State,
-    events: &mut mpsc::Receiver<Event>,
+    sources: &mut Sources,
     asks: &mpsc::Sender<Ask>,
     mut guard: Option<&mut Guard>,
 ) -> Result<u64, TuiError>
@@ -93,42 +140,51 @@ where
     B::Error: Send + Sync + 'static,
 {
     let mut frames = 0;
-    let mut is_dirty = true;
-    let mut next_frame = Instant::now();
+    let mut pace = Pace { last: None, due: Some(Instant::now()) };
     let mut batch = Vec::with_capacity(BATCH);
     loop {
+        if pace.is_due() {
+            draw(screen, state)?;
+            frames += 1;
+            pace.drawn();
+        }
+        let next_frame = pace.due.unwrap_or_else(Instant::now);
         tokio::select! {
             biased;
-            () = sleep_until(next_frame), if is_dirty => {
-                draw(screen, state)?;
-                frames += 1;
-                is_dirty = false;
-                next_frame = Instant::now() + FRAME;
+            count = sources.events.recv_many(&mut batch, BATCH) => if count == 0 {
+                return Ok(frames);
+            },
+            () = sleep_until(next_frame), if pace.due.is_some() => continue,
+            told = sources.told.recv(), if !sources.is_session_over => batch.push(sources.heard(told)),
+        }
+        let until = Instant::now() + PATIENCE;
+        let mut waiting = batch.drain(..);
+        while let Some(event) = waiting.next().or_else(|| more(sources, &pace, until)) {
+            if let Some(urgency) = urgency(state, now(), &event) {
+                pace.want(urgency);
             }
-            count = events.recv_many(&mut batch, BATCH) => {
-                if count == 0 {
-                    return Ok(frames);
-                }
-                is_dirty = true;
-                let now = now();
-                for event in batch.drain(..) {
-                    for effect in update(state, now, event) {
-                        carry_out(effect, screen, state, asks, guard.as_deref_mut()).await?;
-                    }
-                }
-                if state.quit {
-                    return Ok(frames);
-                }
+            for effect in update(state, now(), event) {
+                carry_out(effect, screen, state, asks, guard.as_deref_mut()).await?;
+            }
+            if state.quit {
+                return Ok(frames);
             }
         }
     }
+}
+
+/// Something else that was told, while nothing else waits.
+fn more(sources: &mut Sources, pace: &Pace, until: Instant) -> Option<Event> {
+    let has_time = sources.events.is_empty() && !pace.is_due() && Instant::now() < until;
+    let told = has_time.then(|| sources.told.try_recv().ok()).flatten()?;
+    Some(sources.heard(Some(told)))
 }
 
 fn now() -> Now {
     Now { ms: steady_ms(), wall_ms: now_ms() }
 }
 
-fn draw<B>(screen: &mut Terminal<B>, state: &mut State) -> Result<(), TuiError>
+fn draw<B>(screen: &mut Terminal<Sparing<B>>, state: &mut State) -> Result<(), TuiError>
 where
     B: Backend,
     B::Error: Send + Sync + 'static,
@@ -145,7 +201,7 @@ where
 
 async fn carry_out<B>(
     effect: Effect,
-    screen: &mut Terminal<B>,
+    screen: &mut Terminal<Sparing<B>>,
     state: &mut State,
     asks: &mpsc::Sender<Ask>,
     guard: Option<&mut Guard>,
@@ -181,7 +237,8 @@ where
 
 /// Empties the screen, so that the next frame draws all of it. `Terminal::clear` would ask the terminal where its
 /// cursor is, and never hear the answer: the reader of the keys has it.
-fn clear<B: Backend>(screen: &mut Terminal<B>) -> Result<(), B::Error> {
+fn clear<B: Backend>(screen: &mut Terminal<Sparing<B>>) -> Result<(), B::Error> {
+    screen.backend_mut().forget();
     let size = screen.size()?;
     screen.resize(Rect::new(0, 0, size.width, size.height))
 }
@@ -195,15 +252,6 @@ fn unsent(state: &mut State, error: mpsc::error::TrySendError<Ask>) {
     };
     state.unsent(&ask, text);
     state.say(Severity::Bad, text);
-}
-
-async fn listen(mut told: mpsc::Receiver<Told>, events: mpsc::Sender<Event>) {
-    while let Some(told) = told.recv().await {
-        if events.send(Event::Told(Box::new(told))).await.is_err() {
-            return;
-        }
-    }
-    let _ = events.send(Event::SessionEnded).await;
 }
 
 async fn tick(events: mpsc::Sender<Event>) {
@@ -235,74 +283,4 @@ async fn panic_of(tasks: &mut JoinSet<()>) -> TuiError {
         }
     }
     std::future::pending().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tui::{
-        keymap::key,
-        stage::{NOW, options},
-    };
-    use ratatui::backend::TestBackend;
-
-    struct Console {
-        screen: Terminal<TestBackend>,
-        state: State,
-        events: mpsc::Receiver<Event>,
-    }
-
-    fn console() -> (mpsc::Sender<Event>, Console) {
-        let (sender, events) = mpsc::channel(EVENTS);
-        let screen = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        (sender, Console { screen, state: State::new(options(), (80, 24), NOW), events })
-    }
-
-    fn press(keys: &str) -> impl Iterator<Item = Event> {
-        key::parse(keys).unwrap().into_iter().map(Event::Key)
-    }
-
-    #[tokio::test]
-    async fn a_burst_is_drawn_as_few_frames() {
-        let (sender, mut console) = console();
-        let (asks, _asked) = mpsc::channel(1);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            for _ in 0..20_000 {
-                sender.send(Event::Tick).await.unwrap();
-            }
-            sender.send(Event::Terminate).await.unwrap();
-        });
-        let begun = Instant::now();
-        let frames = drive(&mut console.screen, &mut console.state, &mut console.events, &asks, None).await;
-        let most = begun.elapsed().as_millis() / FRAME.as_millis() + 2;
-        assert!(u128::from(frames.unwrap()) <= most);
-    }
-
-    #[tokio::test]
-    async fn a_session_that_does_not_answer_freezes_nothing() {
-        let (sender, mut console) = console();
-        let (asks, _asked) = mpsc::channel(1);
-        for event in press("<c-r><c-r><c-r>").chain([Event::Terminate]) {
-            sender.send(event).await.unwrap();
-        }
-        let shown = drive(&mut console.screen, &mut console.state, &mut console.events, &asks, None).await;
-        assert!(shown.is_ok());
-        let status = console.state.status.unwrap();
-        assert!(status.text.contains("nothing was sent"), "{}", status.text);
-    }
-
-    #[tokio::test]
-    async fn the_end_of_the_session_is_told_and_the_console_stays() {
-        let (sender, mut console) = console();
-        let (tell, told) = mpsc::channel(1);
-        let (asks, asked) = mpsc::channel(1);
-        drop((tell, asked));
-        listen(told, sender.clone()).await;
-        for event in press("<c-r>").chain([Event::Terminate]) {
-            sender.send(event).await.unwrap();
-        }
-        drive(&mut console.screen, &mut console.state, &mut console.events, &asks, None).await.unwrap();
-        assert!(console.state.is_session_over);
-    }
 }

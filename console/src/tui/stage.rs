@@ -19,7 +19,7 @@ use super::{
     update::update,
     view::view,
 };
-use crate::client::{Ask, LinkView, Told};
+use crate::client::{Ask, Heard, LinkView, Stretch, Told};
 
 /// 2026-11-22 14:02:07 UTC.
 pub(super) const NOW_MS: u64 = 1_795_356_127_000;
@@ -49,14 +49,14 @@ impl Stage {
         stage.connect();
         // Known by name first, so that heartbeats make the history.
         let unheard = |view| MachineView { metrics: None, last_seen_at: None, ..view };
-        stage.tell(Told::Machines((1..=3).map(demo_machine).map(unheard).collect()));
+        stage.tell(Told::Machines(Stretch::whole((1..=3).map(demo_machine).map(unheard).collect())));
         for n in 1..=2 {
             for back in (0..60).rev() {
                 let at_ms = NOW_MS - 1_000 - back * 10_000;
                 stage.tell(heartbeat(n, at_ms, wave(n, back)));
             }
         }
-        stage.tell(Told::Machines((1..=3).map(demo_machine).collect()));
+        stage.tell(Told::Machines(Stretch::whole((1..=3).map(demo_machine).collect())));
         stage.tell(Told::Command(summary(1, "uname -a", &[(RunState::Completed, 3)])));
         stage.tell(Told::Command(summary(
             2,
@@ -238,7 +238,7 @@ pub(super) fn heartbeat(n: u32, at_ms: u64, cpu_percent: f32) -> Told {
         metrics: Some(metrics(n, cpu_percent)),
         legacy: None,
     };
-    Told::Heartbeat { token, at_ms, heartbeat: Box::new(heartbeat) }
+    Told::Heartbeats(vec![Heard { token, at_ms, heartbeat }])
 }
 
 pub(super) fn summary(n: u8, command: &str, counts: &[(RunState, u32)]) -> CommandSummary {

@@ -4,6 +4,7 @@
 //! hook that is in place before anything is changed, so that a panic's message is read on the normal screen.
 
 mod job;
+mod sparing;
 
 use std::{
     io::{self, BufWriter, Stdout},
@@ -28,6 +29,8 @@ use tokio::{
     time::timeout,
 };
 
+pub use sparing::Sparing;
+
 /// A frame is one write: larger than any frame of a large screen.
 const FRAME_BYTES: usize = 256 * 1024;
 /// Longest wait for being continued after stopping. It passes while stopped, and it bounds the wait for a
@@ -41,7 +44,7 @@ static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
 /// The terminal as it is drawn on.
-pub type Screen = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
+pub type Screen = Terminal<Sparing<CrosstermBackend<BufWriter<Stdout>>>>;
 
 /// While it lives, the terminal is ours.
 #[derive(Debug)]
@@ -113,7 +116,7 @@ impl Drop for Guard {
 /// When its size cannot be read.
 pub fn screen() -> io::Result<Screen> {
     let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
-    Terminal::new(CrosstermBackend::new(out))
+    Terminal::new(Sparing::new(CrosstermBackend::new(out)))
 }
 
 /// Whether a panic gave the terminal back while the console was shown.

@@ -19,7 +19,7 @@ use super::{
     state::{Modal, Screen, State, fleet::Column},
     view::view,
 };
-use crate::client::{Ask, LinkView, Told};
+use crate::client::{Ask, LinkView, Stretch, Told};
 
 fn token(n: u32) -> MachineToken {
     machine_id(n).token()
@@ -80,7 +80,7 @@ fn clocks_that_are_apart_change_nothing_about_who_is_alive(#[case] ahead_ms: i64
             let at = view.last_seen_at.map(|at| (at + later_ms).saturating_add_signed(ahead_ms));
             MachineView { last_seen_at: at, ..view }
         };
-        Told::Machines((1..=3).map(demo_machine).map(by_the_broker).collect())
+        Told::Machines(Stretch::whole((1..=3).map(demo_machine).map(by_the_broker).collect()))
     };
     let states = |stage: &Stage| {
         [1, 2, 3].map(|n| stage.state.fleet.get(&token(n)).unwrap().state(stage.state.now_ms))
@@ -171,7 +171,7 @@ fn where_only_ascii_is_shown_all_of_it_is() {
     stage.state.options.ascii = true;
     let id = signalbox_schemas::id::MachineId::new("b\u{fc}ro-\u{65e5}\u{672c}").unwrap();
     let named = |view: MachineView| MachineView { token: id.token(), id: id.clone(), ..view };
-    stage.tell(Told::Machines(vec![demo_machine(1), named(demo_machine(2))]));
+    stage.tell(Told::Machines(Stretch::whole(vec![demo_machine(1), named(demo_machine(2))])));
     assert!(stage.screen().is_ascii(), "{}", stage.screen());
     assert!(stage.screen().contains("b?ro-? ?"), "{}", stage.screen());
     stage.keys("axuptime<enter>");
@@ -190,7 +190,7 @@ fn many_marks_are_sent_by_what_they_have_in_common() {
             let id = signalbox_schemas::id::MachineId::new(name).unwrap();
             MachineView { token: id.token(), id, ..demo_machine(1) }
         };
-        stage.tell(Told::Machines((0..900).map(view).collect()));
+        stage.tell(Told::Machines(Stretch::whole((0..900).map(view).collect())));
     };
     for (keys, on) in [
         ("axid<enter>", Some("all")),
@@ -214,8 +214,10 @@ fn many_marks_are_sent_by_what_they_have_in_common() {
 fn a_machine_under_the_name_of_another_is_not_shown() {
     let mut stage = Stage::demo(80, 24);
     let token = machine_id(9).token();
-    stage
-        .tell(Told::Machines(vec![demo_machine(1), MachineView { token: token.clone(), ..demo_machine(2) }]));
+    stage.tell(Told::Machines(Stretch::whole(vec![
+        demo_machine(1),
+        MachineView { token: token.clone(), ..demo_machine(2) },
+    ])));
     assert!(stage.state.fleet.get(&token).is_none(), "its token would be signed for, and its name be shown");
     assert_eq!(stage.state.fleet.len(), 1);
 }
@@ -269,7 +271,7 @@ fn what_is_not_known_is_sorted_last_either_way() {
     let mut stage = Stage::demo(80, 24);
     let mut silent = demo_machine(4);
     silent.metrics = None;
-    stage.tell(Told::Machines((1..=3).map(demo_machine).chain([silent]).collect()));
+    stage.tell(Told::Machines(Stretch::whole((1..=3).map(demo_machine).chain([silent]).collect())));
     stage.keys("C");
     assert_eq!(stage.state.fleet.order().last(), Some(&token(4)));
     stage.keys("C");
@@ -280,9 +282,68 @@ fn what_is_not_known_is_sorted_last_either_way() {
 fn a_machine_that_is_gone_takes_its_mark_along() {
     let mut stage = Stage::demo(80, 24);
     stage.keys("aG");
-    stage.tell(Told::Machines((1..=2).map(demo_machine).collect()));
+    stage.tell(Told::Machines(Stretch::whole((1..=2).map(demo_machine).collect())));
     assert_eq!(stage.state.fleet.marked(), 2);
     assert_eq!(stage.state.fleet.cursor.key(), Some(&token(2)));
+}
+
+/// A stretch of the list, by numbers of machines; none: from its beginning, to its end.
+fn stretch(after: Option<u32>, machines: std::ops::RangeInclusive<u32>, until: Option<u32>) -> Told {
+    let machines = machines.map(demo_machine).collect();
+    Told::Machines(Stretch { after: after.map(token), machines, until: until.map(token) })
+}
+
+#[test]
+fn the_first_machines_are_seen_before_the_last_are_told() {
+    let mut stage = Stage::new(80, 24);
+    stage.connect();
+    stage.tell(stretch(None, 2..=4, Some(4)));
+    assert!(stage.screen().contains("demo-2"), "{}", stage.screen());
+    assert_eq!(stage.state.snapshot_ms, None, "it is not all of them");
+    // Tokens are in another order than names: this one comes above.
+    stage.tell(stretch(Some(4), 1..=1, Some(5)));
+    assert_eq!(stage.state.fleet.order(), [2, 3, 4].map(token), "it does not lie in that stretch");
+    stage.tell(Told::Machines(Stretch {
+        after: Some(token(4)),
+        machines: vec![named("z"), named("Demo-1")],
+        until: None,
+    }));
+    assert_eq!(stage.state.fleet.order().len(), 5);
+    assert_eq!(stage.state.fleet.order()[0], named("Demo-1").token);
+    assert_eq!(stage.state.fleet.cursor.at(), 0, "nobody moved it, and it is not at the top");
+    assert!(stage.state.snapshot_ms.is_some());
+    // From now on it stays on its machine.
+    stage.keys("j");
+    stage.tell(Told::Machines(Stretch { after: Some(token(4)), machines: vec![named("z")], until: None }));
+    assert_eq!((stage.state.fleet.cursor.key(), stage.state.fleet.cursor.at()), (Some(&token(2)), 0));
+}
+
+fn named(name: &str) -> MachineView {
+    let id = signalbox_schemas::id::MachineId::new(name).unwrap();
+    MachineView { token: id.token(), id, ..demo_machine(1) }
+}
+
+#[test]
+fn a_stretch_takes_away_what_is_missing_in_it_and_nothing_else() {
+    let mut stage = Stage::new(80, 24);
+    stage.connect();
+    stage.tell(stretch(None, 1..=9, None));
+    stage.keys("a");
+    stage.tell(stretch(Some(2), 4..=5, Some(6)));
+    assert_eq!(stage.state.fleet.order(), [1, 2, 4, 5, 7, 8, 9].map(token));
+    assert_eq!(stage.state.fleet.marked(), 7, "a machine that is gone takes its mark along");
+}
+
+#[test]
+fn a_machine_that_gets_the_name_that_is_looked_for_appears_within_a_second() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("/renamed<enter>");
+    assert!(stage.state.fleet.order().is_empty());
+    let Told::Heartbeats(mut heard) = heartbeat(2, stage.now.ms, 10.0) else { panic!("no sign of life") };
+    heard[0].heartbeat.facts.hostname = "renamed".to_owned();
+    stage.tell(Told::Heartbeats(heard));
+    stage.wait(1_000);
+    assert_eq!(stage.state.fleet.order(), [token(2)]);
 }
 
 #[test]
@@ -538,11 +599,11 @@ fn ten_thousand_machines_can_be_worked_with() {
         Stage { state: State::new(options(), (120, 40), NOW), asks: vec![], effects: vec![], now: NOW };
     stage.connect();
     let begun = Instant::now();
-    stage.tell(Told::Machines((1..=10_000).map(demo_machine).collect()));
+    stage.tell(Told::Machines(Stretch::whole((1..=10_000).map(demo_machine).collect())));
     let snapshot = begun.elapsed();
     stage.screen();
     let begun = Instant::now();
-    stage.tell(Told::Machines((1..=10_000).map(demo_machine).collect()));
+    stage.tell(Told::Machines(Stretch::whole((1..=10_000).map(demo_machine).collect())));
     let again = begun.elapsed();
     let begun = Instant::now();
     (1..=1_000).for_each(|n| stage.tell(heartbeat(n, NOW_MS, 50.0)));

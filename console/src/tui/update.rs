@@ -63,7 +63,7 @@ fn tick(state: &mut State) {
     }
     // Rows that jump are hard to read: with less motion they move every fifth second only.
     if !state.options.reduced_motion || (state.now_ms / 1000).is_multiple_of(5) {
-        state.fleet.arrange(state.now_ms);
+        state.fleet.rearrange(state.now_ms);
     }
 }
 

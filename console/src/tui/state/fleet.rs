@@ -6,15 +6,17 @@ use std::{
 };
 
 use signalbox_schemas::{
-    api::{Liveness, MachineView},
-    heartbeat::Heartbeat,
+    api::Liveness,
     id::{MachineId, MachineToken},
     limit,
     selector::Selector,
 };
 
 use super::{Now, cursor::Cursor, machine::Machine};
-use crate::tui::text;
+use crate::{
+    client::{Heard, Stretch, list::MOST},
+    tui::text,
+};
 
 /// By what machines are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +93,8 @@ pub struct Fleet {
     filter: String,
     sort: Column,
     is_reversed: bool,
+    /// Since rows were put in order, a machine was found to have other names, which a filter looks into.
+    is_disturbed: bool,
     /// The row the operator is on.
     pub cursor: Cursor<MachineToken>,
 }
@@ -105,39 +109,59 @@ impl Default for Fleet {
             filter: String::new(),
             sort: Column::Name,
             is_reversed: false,
+            is_disturbed: false,
             cursor: Cursor::default(),
         }
     }
 }
 
 impl Fleet {
-    /// Takes a snapshot: it replaces what was known, but for the history of machines that stay.
+    /// Takes a stretch of the list: it replaces what was known of that stretch, but for the history of machines that
+    /// stay. While the list `is_growing`, a cursor on the first row stays there, whatever comes above it.
     ///
     /// A machine whose token is not that of its id is left out: commands are signed for tokens, and people read ids.
-    pub fn replace(&mut self, mut views: Vec<MachineView>, now: Now) {
-        views.retain(|view| view.id.token() == view.token);
-        let mut before = std::mem::take(&mut self.machines);
-        let is_same =
-            views.len() == before.len() && views.iter().all(|view| before.contains_key(&view.token));
+    pub fn replace(&mut self, mut stretch: Stretch, is_growing: bool, now: Now) {
+        let mut views = std::mem::take(&mut stretch.machines);
+        views.retain(|view| view.id.token() == view.token && stretch.has(&view.token));
+        let known = self.machines.len();
+        let named: HashSet<&MachineToken> = views.iter().map(|view| &view.token).collect();
+        self.machines.retain(|token, _| named.contains(token) || !stretch.has(token));
+        let mut is_other = self.machines.len() != known;
         for view in views {
-            let mut machine = before.remove(&view.token).unwrap_or_else(|| Machine::new(&view));
-            machine.refresh(view, now);
-            self.machines.insert(machine.token.clone(), machine);
+            if let Some(machine) = self.machines.get_mut(&view.token) {
+                self.is_disturbed |= machine.refresh(view, now);
+            } else if self.machines.len() < MOST {
+                let mut machine = Machine::new(&view);
+                machine.refresh(view, now);
+                self.by_name.push(machine.token.clone());
+                self.machines.insert(machine.token.clone(), machine);
+                is_other = true;
+            }
         }
-        self.marks.retain(|token| self.machines.contains_key(token));
-        // Sorting names is what a snapshot costs most; they seldom change.
-        if !is_same {
-            let mut named: Vec<&Machine> = self.machines.values().collect();
-            named.sort_by(|a, b| natural(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
-            self.by_name = named.into_iter().map(|machine| machine.token.clone()).collect();
+        if is_other {
+            self.marks.retain(|token| self.machines.contains_key(token));
+            self.name();
+            let is_at_top = is_growing && self.cursor.at() == 0;
+            self.arrange(now.ms);
+            if is_at_top {
+                self.cursor.go(&self.order, 0);
+            }
         }
-        self.arrange(now.ms);
+    }
+
+    /// Puts names in order, and leaves out those that are no more. What is in order already costs a look at each.
+    fn name(&mut self) {
+        let tokens = std::mem::take(&mut self.by_name);
+        let named = tokens.into_iter().filter_map(|token| Some((self.machines.get(&token)?, token)));
+        let mut named: Vec<(&Machine, MachineToken)> = named.collect();
+        named.sort_by(|(a, _), (b, _)| natural(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
+        self.by_name = named.into_iter().map(|(_, token)| token).collect();
     }
 
     /// Takes a heartbeat. `false`: the machine is not known yet.
-    pub fn hear(&mut self, token: &MachineToken, at_ms: u64, heartbeat: Heartbeat) -> bool {
-        let Some(machine) = self.machines.get_mut(token) else { return false };
-        machine.hear(at_ms, heartbeat);
+    pub fn hear(&mut self, heard: Heard) -> bool {
+        let Some(machine) = self.machines.get_mut(&heard.token) else { return false };
+        self.is_disturbed |= machine.hear(heard.at_ms, heard.heartbeat);
         true
     }
 
@@ -196,8 +220,16 @@ impl Fleet {
         self.arrange(now_ms);
     }
 
-    /// Filters and sorts anew. Cost: n log n; called for what the operator does and once a second.
-    pub fn arrange(&mut self, now_ms: u64) {
+    /// Filters and sorts anew, if figures that moved may have changed what comes of it.
+    pub fn rearrange(&mut self, now_ms: u64) {
+        if self.sort != Column::Name || (self.is_disturbed && !self.filter.is_empty()) {
+            self.arrange(now_ms);
+        }
+    }
+
+    /// Filters and sorts anew. Cost: n log n; called for what the operator does, and where machines come or go.
+    fn arrange(&mut self, now_ms: u64) {
+        self.is_disturbed = false;
         let glob = is_glob(&self.filter).then(|| Selector::parse(&self.filter).ok()).flatten();
         let needle = self.filter.trim().to_lowercase();
         let seen = |machine: &Machine| match &glob {

@@ -54,7 +54,7 @@ pub struct Machine {
 impl Machine {
     /// A machine of which only its names are known.
     pub fn new(view: &MachineView) -> Self {
-        Self {
+        let mut machine = Self {
             id: view.id.clone(),
             token: view.token.clone(),
             name: text::line(view.id.as_str()),
@@ -69,23 +69,25 @@ impl Machine {
             metrics: None,
             history: History::default(),
             searched: String::new(),
-        }
+        };
+        machine.index();
+        machine
     }
 
-    /// Takes what a snapshot says.
-    pub fn refresh(&mut self, view: MachineView, now: Now) {
+    /// Takes what a snapshot says. Answers whether a filter finds other names in it now.
+    pub fn refresh(&mut self, view: MachineView, now: Now) -> bool {
         self.believe(&view, now);
         self.running = view.running;
         self.pending = view.pending;
         self.relay = view.relay.as_deref().map(text::line).or(self.relay.take());
-        self.facts = view.facts.as_ref().map(clean_facts).or(self.facts.take());
+        let is_renamed = view.facts.as_ref().is_some_and(|facts| self.learn(facts));
         // Heartbeats are newer than snapshots.
         if self.metrics.is_none()
             && let (Some(metrics), Some(at_ms)) = (view.metrics, self.heard_ms)
         {
             self.measure(metrics, at_ms);
         }
-        self.index();
+        is_renamed
     }
 
     /// Takes over when the bridge heard it, if that says more than what is known.
@@ -112,21 +114,29 @@ impl Machine {
         });
     }
 
-    /// Takes a sign of life, received at `at_ms`.
-    pub fn hear(&mut self, at_ms: u64, heartbeat: Heartbeat) {
+    /// Takes a sign of life, received at `at_ms`. Answers whether a filter finds other names in it now.
+    pub fn hear(&mut self, at_ms: u64, heartbeat: Heartbeat) -> bool {
         self.heard_ms = if self.is_heard_here { self.heard_ms.max(Some(at_ms)) } else { Some(at_ms) };
         self.is_heard_here = true;
         self.running = heartbeat.running;
         self.outbox = heartbeat.outbox;
         self.relay = Some(text::line(&heartbeat.relay));
-        let facts = clean_facts(&heartbeat.facts);
-        if self.facts.as_ref() != Some(&facts) {
-            self.facts = Some(facts);
-            self.index();
-        }
+        let is_renamed = self.learn(&heartbeat.facts);
         if let Some(metrics) = heartbeat.metrics {
             self.measure(metrics, at_ms);
         }
+        is_renamed
+    }
+
+    /// Takes over what the machine is. Answers whether that was not known.
+    fn learn(&mut self, facts: &Facts) -> bool {
+        let facts = clean_facts(facts);
+        let is_new = self.facts.as_ref() != Some(&facts);
+        if is_new {
+            self.facts = Some(facts);
+            self.index();
+        }
+        is_new
     }
 
     fn measure(&mut self, mut metrics: Metrics, at_ms: u64) {

@@ -9,7 +9,7 @@ use signalbox_schemas::{
 
 use super::{go, watch};
 use crate::{
-    client::{Ask, LinkView, Told},
+    client::{Ask, Heard, LinkView, Told},
     tui::{
         effect::Effect,
         state::{Modal, Screen, Severity, State},
@@ -24,17 +24,14 @@ const REFRESH_MS: u64 = 2_000;
 pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
     match told {
         Told::Link(link) => return hear_link(state, link),
-        Told::Machines(machines) => {
-            state.fleet.replace(machines, state.now());
-            state.snapshot_ms = Some(state.now_ms);
-        }
-        Told::Heartbeat { token, at_ms, heartbeat } => {
-            let is_due = state.now_ms.saturating_sub(state.refreshed_ms) >= REFRESH_MS;
-            if !state.fleet.hear(&token, at_ms, *heartbeat) && is_due {
-                state.refreshed_ms = state.now_ms;
-                return vec![Effect::Ask(Ask::Refresh)];
+        Told::Machines(stretch) => {
+            let is_end = stretch.until.is_none();
+            state.fleet.replace(stretch, state.snapshot_ms.is_none(), state.now());
+            if is_end {
+                state.snapshot_ms = Some(state.now_ms);
             }
         }
+        Told::Heartbeats(heard) => return hear_machines(state, heard),
         Told::Command(summary) => state.commands.tell(summary),
         Told::Stale { id, problem } => {
             state.commands.tell_stale(id);
@@ -59,6 +56,19 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         }
     }
     vec![]
+}
+
+fn hear_machines(state: &mut State, heard: Vec<Heard>) -> Vec<Effect> {
+    let mut is_known = true;
+    for heard in heard {
+        is_known &= state.fleet.hear(heard);
+    }
+    let is_due = state.now_ms.saturating_sub(state.refreshed_ms) >= REFRESH_MS;
+    if is_known || !is_due {
+        return vec![];
+    }
+    state.refreshed_ms = state.now_ms;
+    vec![Effect::Ask(Ask::Refresh)]
 }
 
 fn hear_link(state: &mut State, link: LinkView) -> Vec<Effect> {
