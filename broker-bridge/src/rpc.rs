@@ -12,6 +12,7 @@ mod table;
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use serde_json::value::RawValue;
 use signalbox_link::{Delivery, SubscribeError};
 use signalbox_schemas::{
     api::{Credit, OpenFeed, ReadOutput, op},
@@ -143,7 +144,7 @@ impl Front {
                     .await;
             };
             match perform(&api, &asked).await {
-                Ok(Reply::Json(value)) => answers.ok(value).await,
+                Ok(Reply::Json(result)) => answers.ok(&result).await,
                 Ok(Reply::Output(range)) => answers.range(&range).await,
                 Err(problem) => refuse(&api, &mut answers, &asked, problem).await,
             }
@@ -195,7 +196,7 @@ async fn refuse(api: &Api, answers: &mut Answers, asked: &Asked, problem: Proble
 
 /// The answer to a request.
 enum Reply {
-    Json(serde_json::Value),
+    Json(Box<RawValue>),
     Output(Box<OutputAnswer>),
 }
 

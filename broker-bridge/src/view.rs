@@ -9,6 +9,7 @@ mod runs;
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -166,6 +167,20 @@ impl View {
     /// All machines, sorted by token.
     pub fn machines(&self, now_ms: u64) -> Vec<MachineView> {
         self.shared.memory().machines.values().map(|machine| machine_view(machine, now_ms)).collect()
+    }
+
+    /// At most `most` machines, sorted by token, whose tokens come behind `after`, or from the first one on. Others are
+    /// not touched: a page of ten thousand machines costs what a page costs.
+    pub(crate) fn machines_behind(&self, after: Option<&str>, most: usize, now_ms: u64) -> Vec<MachineView> {
+        let memory = self.shared.memory();
+        let from = match after.map(MachineToken::new) {
+            Some(Ok(after)) => Bound::Excluded(after),
+            // No machine has such a token, and no page ended with one.
+            Some(Err(_)) => return Vec::new(),
+            None => Bound::Unbounded,
+        };
+        let behind = memory.machines.range((from, Bound::Unbounded));
+        behind.take(most).map(|(_, machine)| machine_view(machine, now_ms)).collect()
     }
 
     /// A machine by id or token.

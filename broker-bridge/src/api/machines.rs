@@ -18,10 +18,7 @@ pub fn list(api: &Api, caller: &Caller, args: &Page) -> Result<Listed<MachineVie
     api.ready()?;
     let limit = page::limit(args.limit)?;
     page::check_after(args.after.as_deref(), |after| MachineToken::new(after).is_ok())?;
-    let machines = api.view().machines(now_ms());
-    let from = match &args.after {
-        Some(after) => machines.partition_point(|machine| machine.token.as_str() <= after.as_str()),
-        None => 0,
-    };
-    Ok(page::cut(machines.into_iter().skip(from), limit, |machine| machine.token.to_string()))
+    // One more tells whether anything follows.
+    let machines = api.view().machines_behind(args.after.as_deref(), limit + 1, now_ms());
+    Ok(page::cut(machines.into_iter(), limit, |machine| machine.token.to_string()))
 }

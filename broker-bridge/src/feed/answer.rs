@@ -1,6 +1,8 @@
 //! Answers to one request, numbered from 0.
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use signalbox_link::{Headers, Link, PublishError};
 use signalbox_schemas::{
     api::{Answer, AnswerBody, FeedEvent, chunk},
@@ -22,6 +24,15 @@ pub(crate) struct Answers {
     bridge: String,
     seq: u64,
     spoke_at: Instant,
+}
+
+/// An [`Answer`] with a result, as [`AnswerBody::Ok`] is written. The result is put in as it was written: a page of a list
+/// has half a megabyte, and would become a tree of values and text once more.
+#[derive(Serialize)]
+struct Done<'a> {
+    seq: u64,
+    bridge: &'a str,
+    ok: &'a RawValue,
 }
 
 /// What a chunk message says of its bytes.
@@ -49,8 +60,11 @@ impl Answers {
     }
 
     /// The only answer: a result. One that is too large for a message is refused instead.
-    pub(crate) async fn ok(&mut self, value: serde_json::Value) {
-        match self.send(AnswerBody::Ok(value)).await {
+    pub(crate) async fn ok(&mut self, result: &RawValue) {
+        let done = Done { seq: self.seq, bridge: &self.bridge, ok: result };
+        // It is JSON already.
+        let json = serde_json::to_vec(&done).unwrap_or_default();
+        match self.publish(None, json.into()).await {
             Err(PublishError::TooLarge { size, limit }) => {
                 let message =
                     format!("the answer is {size} bytes, above {limit}; ask for less, or open a feed");

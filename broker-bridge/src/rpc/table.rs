@@ -115,9 +115,9 @@ fn no_such_operation() -> Problem {
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Reply, Problem> {
-    let value = serde_json::to_value(value);
+    let result = serde_json::value::to_raw_value(value);
     let message = "the answer has no JSON form; ask for less";
-    value.map(Reply::Json).map_err(|_| Problem::new(ErrorCode::Invalid, message))
+    result.map(Reply::Json).map_err(|_| Problem::new(ErrorCode::Invalid, message))
 }
 
 /// The bare arguments of a request that only reads; nothing at all stands for none.
