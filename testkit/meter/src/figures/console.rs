@@ -24,6 +24,12 @@ const SETTLE: Duration = Duration::from_secs(25);
 const WATCH: Duration = Duration::from_secs(30);
 /// Between two keys, so that a key meets a frame at any time.
 const PAUSE: Duration = Duration::from_millis(37);
+/// How often a filter is written, and what: the slash opens it, the rest means a tenth of the machines.
+const FILTERS: usize = 20;
+const FILTER: &str = "/sim-7-";
+/// Commands on a tenth of the machines, and how long each is looked at from its start.
+const FANOUTS: usize = 5;
+const BESIDE: Duration = Duration::from_secs(3);
 /// What stands before the chosen line.
 const CHOSEN: char = '▌';
 
@@ -48,6 +54,7 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     watched(scope, &console, "10,000 machines that are heard".replace("10,000", &relays.to_string()), report)
         .await?;
     keys(scope, &mut console, report).await?;
+    worked_with(scope, &mut console, report).await?;
     let (rss, pss) = memory_kib(console.pid())?;
     report.add(Row::one("the console's RSS after that", Unit::Kib, float64(rss)));
     report.add(Row::one("— PSS", Unit::Kib, float64(pss)));
@@ -109,18 +116,100 @@ async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()
     let mut took = Samples::ms();
     for n in 0..scope.of(KEYS) {
         tokio::time::sleep(PAUSE).await;
-        let before = chosen(&console.screen()).context("nothing is chosen")?;
-        let since = Instant::now();
-        console.type_keys(if n % 20 < 10 { "j" } else { "k" })?;
-        console
-            .wait_until("another machine", BOUND, |screen| chosen(screen).is_some_and(|now| now != before))
-            .await?;
-        took.took(since.elapsed());
+        took.took(step(console, n).await?);
     }
     ensure!(took.len() > 0, "no key was typed");
-    let row = Row::new("console: from a key to the frame that shows it", &took);
-    report.add(row.within(Budget::most(16.0, "16 ms").p99()));
+    report.add(in_time("console: from a key to the frame that shows it", &took));
     Ok(())
+}
+
+/// The same while much else happens: rows sort themselves, a filter is written, a command comes to an end on a thousand machines.
+async fn worked_with(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()> {
+    console.type_keys("C")?;
+    console.wait_for("sort: cpu", BOUND).await?;
+    let mut sorted = Samples::ms();
+    for n in 0..scope.of(KEYS) {
+        tokio::time::sleep(PAUSE).await;
+        sorted.took(step(console, n).await?);
+    }
+    report.add(in_time("— while machines sort themselves by CPU", &sorted));
+    let mut letters = Samples::ms();
+    for _ in 0..scope.of(FILTERS) {
+        filter(console, &mut letters).await?;
+        console.type_keys("\x1b")?;
+        console.wait_until("no filter", BOUND, |screen| !screen.contains(FILTER)).await?;
+    }
+    report.add(in_time("— a letter of a filter", &letters));
+    let mut beside = Samples::ms();
+    for n in 0..scope.of(FANOUTS) {
+        fanout(console, n, &mut beside).await?;
+    }
+    report.add(in_time("— while runs on a tenth of the machines come in", &beside));
+    Ok(())
+}
+
+/// Down or up.
+async fn step(console: &mut Pty, n: usize) -> Result<Duration> {
+    let before = chosen(&console.screen()).context("nothing is chosen")?;
+    let since = Instant::now();
+    console.type_keys(if n % 20 < 10 { "j" } else { "k" })?;
+    console
+        .wait_until("another line", BOUND, |screen| chosen(screen).is_some_and(|now| now != before))
+        .await?;
+    Ok(since.elapsed())
+}
+
+/// Writes a filter, letter by letter.
+async fn filter(console: &mut Pty, letters: &mut Samples) -> Result<()> {
+    console.type_keys("/")?;
+    console.wait_until("a line to write on", BOUND, |screen| last_line(screen).starts_with(" /")).await?;
+    for (at, letter) in FILTER.char_indices().skip(1) {
+        tokio::time::sleep(PAUSE).await;
+        let written = FILTER.get(..at + letter.len_utf8()).unwrap_or_default();
+        let since = Instant::now();
+        console.type_keys(letter.to_string())?;
+        let is_shown = |screen: &str| last_line(screen).trim_start().split(' ').next() == Some(written);
+        console.wait_until("the letter", BOUND, is_shown).await?;
+        letters.took(since.elapsed());
+    }
+    Ok(())
+}
+
+/// Runs something on a tenth of the machines, and goes up and down among the runs while they end.
+async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()> {
+    let mut unmeasured = Samples::ms();
+    filter(console, &mut unmeasured).await?;
+    console.type_keys("\ra")?;
+    console.wait_for("marked", BOUND).await?;
+    console.type_keys(format!("xtrue {n}\r"))?;
+    console
+        .wait_until("the command", BOUND, |screen| screen.contains("› true ") && chosen(screen).is_some())
+        .await?;
+    let since = Instant::now();
+    for n in 0.. {
+        if since.elapsed() > BESIDE {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        beside.took(step(console, n).await?);
+    }
+    // Out of the command, of the filter, of the marks.
+    console.type_keys("\x1b")?;
+    console.wait_until("the machines", BOUND, |screen| screen.contains("sort: cpu")).await?;
+    console.type_keys("\x1b")?;
+    console.wait_until("no filter", BOUND, |screen| !screen.contains(FILTER)).await?;
+    console.type_keys("\x1b")?;
+    console.wait_until("no marks", BOUND, |screen| !screen.contains("marked")).await?;
+    Ok(())
+}
+
+/// A row that is to be met within the time of a frame.
+fn in_time(what: &str, took: &Samples) -> Row {
+    Row::new(what, took).within(Budget::most(16.0, "16 ms").p99())
+}
+
+fn last_line(screen: &str) -> &str {
+    screen.lines().last().unwrap_or_default()
 }
 
 /// The line that is chosen, from the top.
