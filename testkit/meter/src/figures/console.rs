@@ -1,6 +1,9 @@
 //! The console in a real terminal, with a large fleet that gives its signs of life: what somebody waits who looks at it.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use signalbox_testkit::pty::Pty;
@@ -30,6 +33,7 @@ const FILTER: &str = "/sim-7-";
 /// Commands on a tenth of the machines, and how long each is looked at from its start.
 const FANOUTS: usize = 5;
 const BESIDE: Duration = Duration::from_secs(3);
+const FLOOR: &str = "floor: from a key to what `cat` gives back";
 /// What stands before the chosen line.
 const CHOSEN: char = '▌';
 
@@ -111,15 +115,27 @@ async fn starts(scope: Scope, place: &Place, report: &mut Report) -> Result<()> 
     Ok(())
 }
 
-/// Down and up, until the mark has moved.
+/// Down and up, until the mark has moved; between two of these a program that only gives back what it reads, in a terminal
+/// beside it.
 async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()> {
-    let mut took = Samples::ms();
+    let mut echo = Command::new("sh");
+    echo.args(["-c", "stty raw -echo && printf ready && exec cat"]);
+    let mut echo = Pty::spawn(&echo, 120, 40)?;
+    echo.wait_for("ready", BOUND).await?;
+    let (mut floor, mut took) = (Samples::ms(), Samples::ms());
     for n in 0..scope.of(KEYS) {
         tokio::time::sleep(PAUSE).await;
         took.took(step(console, n).await?);
+        tokio::time::sleep(PAUSE).await;
+        let letter = if n % 2 == 0 { "x" } else { "y" };
+        let since = Instant::now();
+        echo.type_keys(format!("\r{letter}"))?;
+        echo.wait_until("the letter", BOUND, |screen| screen.starts_with(letter)).await?;
+        floor.took(since.elapsed());
     }
     ensure!(took.len() > 0, "no key was typed");
-    report.add(in_time("console: from a key to the frame that shows it", &took));
+    report.add(Row::new(FLOOR, &floor));
+    report.add(in_time("console: from a key to the frame that shows it", &took).over(FLOOR));
     Ok(())
 }
 
@@ -183,7 +199,7 @@ async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()>
     console.wait_for("marked", BOUND).await?;
     console.type_keys(format!("xtrue {n}\r"))?;
     console
-        .wait_until("the command", BOUND, |screen| screen.contains("› true ") && chosen(screen).is_some())
+        .wait_until("the command", BOUND, |screen| screen.contains("▸ true ") && chosen(screen).is_some())
         .await?;
     let since = Instant::now();
     for n in 0.. {
