@@ -33,6 +33,8 @@ const FILTER: &str = "/sim-7-";
 /// Commands on a tenth of the machines, and how long each is looked at from its start.
 const FANOUTS: usize = 5;
 const BESIDE: Duration = Duration::from_secs(3);
+/// What stands above the keys that are explained.
+const HELP: &str = "keys: one command";
 const FLOOR: &str = "floor: from a key to what `cat` gives back";
 /// What stands before the chosen line.
 const CHOSEN: char = '▌';
@@ -175,6 +177,14 @@ async fn step(console: &mut Pty, n: usize) -> Result<Duration> {
     Ok(since.elapsed())
 }
 
+/// A key, until the screen is as it makes it.
+async fn pressed(console: &mut Pty, key: &str, is_shown: impl Fn(&str) -> bool) -> Result<Duration> {
+    let since = Instant::now();
+    console.type_keys(key)?;
+    console.wait_until("what a key shows", BOUND, is_shown).await?;
+    Ok(since.elapsed())
+}
+
 /// Writes a filter, letter by letter.
 async fn filter(console: &mut Pty, letters: &mut Samples) -> Result<()> {
     console.type_keys("/")?;
@@ -182,16 +192,14 @@ async fn filter(console: &mut Pty, letters: &mut Samples) -> Result<()> {
     for (at, letter) in FILTER.char_indices().skip(1) {
         tokio::time::sleep(PAUSE).await;
         let written = FILTER.get(..at + letter.len_utf8()).unwrap_or_default();
-        let since = Instant::now();
-        console.type_keys(letter.to_string())?;
         let is_shown = |screen: &str| last_line(screen).trim_start().split(' ').next() == Some(written);
-        console.wait_until("the letter", BOUND, is_shown).await?;
-        letters.took(since.elapsed());
+        letters.took(pressed(console, &letter.to_string(), is_shown).await?);
     }
     Ok(())
 }
 
-/// Runs something on a tenth of the machines, and goes up and down among the runs while they end.
+/// Runs something on a tenth of the machines, and looks at the keys again and again while runs end: rows move
+/// among themselves, so that where the chosen one is says nothing.
 async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()> {
     let mut unmeasured = Samples::ms();
     filter(console, &mut unmeasured).await?;
@@ -202,12 +210,11 @@ async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()>
         .wait_until("the command", BOUND, |screen| screen.contains("▸ true ") && chosen(screen).is_some())
         .await?;
     let since = Instant::now();
-    for n in 0.. {
-        if since.elapsed() > BESIDE {
-            break;
-        }
+    while since.elapsed() < BESIDE {
         tokio::time::sleep(PAUSE).await;
-        beside.took(step(console, n).await?);
+        beside.took(pressed(console, "?", |screen| screen.contains(HELP)).await?);
+        tokio::time::sleep(PAUSE).await;
+        beside.took(pressed(console, "\x1b", |screen| !screen.contains(HELP)).await?);
     }
     // Out of the command, of the filter, of the marks.
     console.type_keys("\x1b")?;
