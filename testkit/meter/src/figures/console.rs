@@ -33,8 +33,6 @@ const FILTER: &str = "/sim-7-";
 /// Commands on a tenth of the machines, and how long each is looked at from its start.
 const FANOUTS: usize = 5;
 const BESIDE: Duration = Duration::from_secs(3);
-/// What stands above the keys that are explained.
-const HELP: &str = "keys: one command";
 const FLOOR: &str = "floor: from a key to what `cat` gives back";
 /// What stands before the chosen line.
 const CHOSEN: char = '▌';
@@ -146,9 +144,8 @@ async fn worked_with(scope: Scope, console: &mut Pty, report: &mut Report) -> Re
     console.type_keys("C")?;
     console.wait_for("sort: cpu", BOUND).await?;
     let mut sorted = Samples::ms();
-    for n in 0..scope.of(KEYS) {
-        tokio::time::sleep(PAUSE).await;
-        sorted.took(step(console, n).await?);
+    for _ in 0..scope.of(KEYS) {
+        look_at_keys(console, "keys: machines", &mut sorted).await?;
     }
     report.add(in_time("— while machines sort themselves by CPU", &sorted));
     let mut letters = Samples::ms();
@@ -177,6 +174,15 @@ async fn step(console: &mut Pty, n: usize) -> Result<Duration> {
     Ok(since.elapsed())
 }
 
+/// Opens the help and leaves it. Rows move among themselves, so that where the chosen one is would say nothing.
+async fn look_at_keys(console: &mut Pty, title: &str, took: &mut Samples) -> Result<()> {
+    tokio::time::sleep(PAUSE).await;
+    took.took(pressed(console, "?", |screen| screen.contains(title)).await?);
+    tokio::time::sleep(PAUSE).await;
+    took.took(pressed(console, "\x1b", |screen| !screen.contains(title)).await?);
+    Ok(())
+}
+
 /// A key, until the screen is as it makes it.
 async fn pressed(console: &mut Pty, key: &str, is_shown: impl Fn(&str) -> bool) -> Result<Duration> {
     let since = Instant::now();
@@ -198,8 +204,7 @@ async fn filter(console: &mut Pty, letters: &mut Samples) -> Result<()> {
     Ok(())
 }
 
-/// Runs something on a tenth of the machines, and looks at the keys again and again while runs end: rows move
-/// among themselves, so that where the chosen one is says nothing.
+/// Runs something on a tenth of the machines, and looks at the keys again and again while runs end.
 async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()> {
     let mut unmeasured = Samples::ms();
     filter(console, &mut unmeasured).await?;
@@ -211,10 +216,7 @@ async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()>
         .await?;
     let since = Instant::now();
     while since.elapsed() < BESIDE {
-        tokio::time::sleep(PAUSE).await;
-        beside.took(pressed(console, "?", |screen| screen.contains(HELP)).await?);
-        tokio::time::sleep(PAUSE).await;
-        beside.took(pressed(console, "\x1b", |screen| !screen.contains(HELP)).await?);
+        look_at_keys(console, "keys: one command", beside).await?;
     }
     // Out of the command, of the filter, of the marks.
     console.type_keys("\x1b")?;
