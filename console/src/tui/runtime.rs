@@ -1,7 +1,7 @@
 //! The event loop: the only part of the console that waits, draws or sends.
 //!
 //! Keys, sizes, ticks and signals come through one bounded channel, what the session tells through another; the first
-//! goes before the second, and of the second no more is applied at a time than takes [`PATIENCE`]. A frame is drawn
+//! goes before the second, and of the second no more is applied at a time than takes `PATIENCE`. A frame is drawn
 //! when something that is seen changed, as soon as its [`Urgency`] says. Nothing here waits for the network: asks go
 //! to the session with `try_send`.
 
