@@ -30,7 +30,7 @@ use crate::{
     broker_link::BrokerError,
     core::{Context, CoreError, Epoch, now_ms},
     ingest::{FOLLOWED, read_to_end},
-    projection::{CommandRow, Counts, RunRow, parse_fact_row},
+    projection::{CommandRow, Counts, RunRow},
     store::{Row, StoreError, Txn, key, retention},
     view::View,
 };
@@ -135,8 +135,7 @@ impl Keeper {
         let due = now_ms().saturating_sub(self.after_ms);
         let (mut last, mut written) = (None, HashMap::new());
         for (at, cid, mid) in self.settled_runs(due).await? {
-            let row: RunRow =
-                self.context.shared.store.json(&key::run(cid, &mid), "run")?.unwrap_or_default();
+            let row = RunRow::of(&self.context.shared.store, cid, &mid)?;
             let state = row.state();
             if self.written.get(&(cid, mid.clone())) == Some(&state) {
                 // It was written, it was read, and it did not count: once more would not count either.
@@ -244,7 +243,6 @@ impl Keeper {
         mid: &MachineToken,
         row: RunRow,
     ) -> Result<Option<u64>, RoundError> {
-        let store = &self.context.shared.store;
         if row.done == Some(row.state()) {
             return Ok(None);
         }
@@ -252,8 +250,7 @@ impl Keeper {
         // A `lost` that is not the claimer's says nothing.
         let tells = |kind: &FactKind| *kind != FactKind::Lost || row.facts.lost().is_some();
         for kind in FactKind::ALL.into_iter().filter(tells) {
-            let fact = store.get(&key::fact(cid, mid, kind))?;
-            facts.extend(fact.and_then(|fact| parse_fact_row(kind, &fact)).map(|fact| StoredFact {
+            facts.extend(row.message(kind).map(|fact| StoredFact {
                 kind,
                 sequence: fact.sequence,
                 stored_at: fact.stored_at,
@@ -316,14 +313,14 @@ impl Keeper {
 
     async fn release_run(&self, cid: CommandId, mid: &MachineToken) -> Result<(), RoundError> {
         let store = &self.context.shared.store;
-        let row: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+        let row = RunRow::of(store, cid, mid)?;
         if row.done != Some(row.state()) {
             // More was learned since; another record follows.
             return Ok(());
         }
         // Each is write-once: as long as the one that was read stands there, nothing newer can.
         for kind in FactKind::ALL.into_iter().filter(|kind| *kind != FactKind::Claim) {
-            if store.has(&key::fact(cid, mid, kind))? {
+            if row.message(kind).is_some() {
                 let subject = Subject::Run(self.context.broker.ws().clone(), mid.clone(), cid, kind);
                 self.context.broker.link().purge_subject(RUN, &subject.to_string()).await?;
             }
@@ -382,7 +379,7 @@ impl Keeper {
         let store = self.context.shared.store.clone();
         let job = tokio::task::spawn_blocking(move || {
             for mid in &machines {
-                let row: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+                let row = RunRow::of(&store, cid, mid)?;
                 if row.done != Some(row.state()) || !row.state().is_settled() {
                     return Ok(None);
                 }

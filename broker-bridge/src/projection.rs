@@ -12,7 +12,7 @@
 //! | `command` | specs, cancels |
 //! | `parts` | parts, until their spec comes |
 //! | `grant` | whether a grant is believed |
-//! | `run` | facts |
+//! | `run`, `run_row` | facts |
 //! | `output` | chunks |
 //! | `history` | settled runs and commands of DONE |
 //! | [`memory`], [`assignments`] | what is kept in memory |
@@ -26,6 +26,7 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod parts;
 mod run;
+mod run_row;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,7 @@ use signalbox_schemas::{
     authors::Role,
     id::{CommandId, MachineToken, Sha256},
     mailbox::{AuthorsRef, Basis, Mailbox, Position},
-    run::{RunFacts, RunKind, RunState},
+    run::RunState,
     signed::PublicKey,
     subject::FactKind,
 };
@@ -46,6 +47,8 @@ use crate::{
     view::Change,
 };
 use memory::Memory;
+
+pub(crate) use run_row::RunRow;
 
 /// Facts of runs that are not known, kept until the lease holder has purged them. A hostile relay writes them; beyond
 /// this they are litter at once.
@@ -66,27 +69,6 @@ pub(crate) struct CommandRow {
     pub(crate) expires_at: u64,
     /// Whether it stands in DONE.
     pub(crate) done: bool,
-}
-
-/// One run. Absent = nothing is known, it is pending.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RunRow {
-    /// Facts, without output that an exit carries: that stays in the fact's own row.
-    pub(crate) facts: RunFacts,
-    /// When it settled as it is, Unix ms of the broker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) settled_at: Option<u64>,
-    /// The state that stands in DONE.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) done: Option<RunState>,
-}
-
-impl RunRow {
-    pub(crate) fn state(&self) -> RunState {
-        // Runs are on the relay's own machine, as long as this version knows nothing else. That a command is held back
-        // is no fact but a matter of time: the view adds it.
-        self.facts.state(RunKind::default())
-    }
 }
 
 /// The mailbox that stands in MBOX.
@@ -266,7 +248,7 @@ impl<'a> Projection<'a> {
     }
 
     fn run_row(&self, cid: CommandId, mid: &MachineToken) -> Result<RunRow, StoreError> {
-        Ok(self.txn.json(&key::run(cid, mid), "run")?.unwrap_or_default())
+        self.txn.get(&key::run(cid, mid))?.map_or(Ok(RunRow::default()), RunRow::parse)
     }
 }
 

@@ -74,7 +74,7 @@ impl Stage {
         };
         let mut txn = Txn::new(&still.context.shared.store);
         txn.put_json(keys::command(id), &row);
-        txn.put_json(keys::run(id, &mid), &RunRow::default());
+        txn.put(keys::run(id, &mid), RunRow::default().to_bytes());
         txn.put(keys::spec(id), spec(id, "true").into());
         txn.put_json(keys::counts(id), &Counts::from([(RunFacts::default().state(RunKind::default()), 1)]));
         txn.commit().unwrap();
@@ -141,7 +141,7 @@ impl Stage {
         facts.apply(2, Fact::Exit(Box::new(exit)));
         let shared = &self.still.context.shared;
         let mut txn = Txn::new(&shared.store);
-        txn.put_json(keys::run(self.id, &self.mid), &RunRow { facts, ..RunRow::default() });
+        txn.put(keys::run(self.id, &self.mid), RunRow::told(facts).to_bytes());
         txn.commit().unwrap();
         shared.tell([Change::Run { cid: self.id, mid: self.mid.clone() }]);
     }

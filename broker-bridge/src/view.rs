@@ -38,7 +38,6 @@ use crate::{
         CommandRow, Counts, RunRow,
         memory::Machine,
         output::{ChunkRow, Received, place_end},
-        parse_fact_row,
         parts::{Gathered, gather, parse_row},
     },
     store::{StoreError, key},
@@ -458,12 +457,8 @@ impl View {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn inline(&self, id: CommandId, mid: &MachineToken) -> Result<Option<InlineOutput>, StoreError> {
-        let row: Option<RunRow> = self.shared.store.json(&key::run(id, mid), "run")?;
-        if row.is_none_or(|row| row.facts.exit().is_none()) {
-            return Ok(None);
-        }
-        let row = self.shared.store.get(&key::fact(id, mid, FactKind::Exit))?;
-        let fact = row.and_then(|row| parse_fact_row(FactKind::Exit, &row));
+        let row = RunRow::of(&self.shared.store, id, mid)?;
+        let fact = row.facts.exit().and_then(|_| row.message(FactKind::Exit));
         let exit = fact.and_then(|fact| Signed::<Exit>::from_json(&fact.body).ok()?.peek().ok());
         Ok(exit.and_then(|exit| exit.inline))
     }
@@ -600,7 +595,7 @@ impl View {
     }
 
     fn run_view(&self, id: CommandId, mid: &MachineToken) -> Result<RunView, StoreError> {
-        let row: RunRow = self.shared.store.json(&key::run(id, mid), "run")?.unwrap_or_default();
+        let row = RunRow::of(&self.shared.store, id, mid)?;
         let received = self.shared.store.get(&key::received(id, mid))?;
         let received = received.and_then(|row| Received::parse(&row)).unwrap_or_default();
         let exit = row.facts.exit();

@@ -52,7 +52,7 @@ impl Projection<'_> {
             let newest = facts.iter().map(|fact| fact.stored_at).max().unwrap_or_default();
             self.txn.put(key::release(newest, cid, mid), Vec::new());
         }
-        self.txn.put_json(key::run(cid, mid), &row);
+        self.txn.put(key::run(cid, mid), row.to_bytes());
         Ok(Applied::Yes)
     }
 

@@ -222,7 +222,7 @@ impl Memory {
         let cancelled = store.has(&key::cancel(cid))?;
         let mut runs = Vec::new();
         for mid in &row.machines {
-            let run: RunRow = store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+            let run = RunRow::of(store, cid, mid)?;
             runs.push((mid.clone(), run.state(), run.facts.claim()));
         }
         let command = OpenCommand {

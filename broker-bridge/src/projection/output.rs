@@ -204,7 +204,7 @@ mod tests {
         let row =
             CommandRow { sequence: 1, accepted_at: 1, author: key, machines, expires_at: 1, done: false };
         projection.txn.put_json(key::command(cid), &row);
-        projection.txn.put_json(key::run(cid, &mid), &RunRow::default());
+        projection.txn.put(key::run(cid, &mid), RunRow::default().to_bytes());
         test(&mut projection, cid, &mid)
     }
 

@@ -108,8 +108,7 @@ impl Projection<'_> {
             return Ok(Applied::Yes);
         }
         let (after, claim) = (row.state(), row.facts.claim());
-        let kept = fact_row(event.sequence, event.stored_at, &event.body);
-        self.txn.put(key::fact(cid, mid, event.kind), kept);
+        row.keep(event.kind, (event.sequence, event.stored_at), &event.body);
         if after != before && after.is_settled() {
             if let Some(at) = row.settled_at.take() {
                 self.txn.delete(key::settled_run(at, cid, mid));
@@ -125,7 +124,7 @@ impl Projection<'_> {
                 self.txn.put(key::purge(event.stored_at.max(expires_at), cid), Vec::new());
             }
         }
-        self.txn.put_json(key::run(cid, mid), &row);
+        self.txn.put(key::run(cid, mid), row.to_bytes());
         self.changes.insert(Change::Run { cid, mid: mid.clone() });
         if after != before {
             self.moved(cid, mid, (after, claim));

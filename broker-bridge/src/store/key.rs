@@ -19,9 +19,8 @@
 //! | `n` cid | runs by state, JSON |
 //! | `o` cid | the command has runs that did not settle |
 //! | `q` accepted sequence | cid: the order of commands |
-//! | `r` cid mid | [`RunRow`](crate::projection::RunRow), JSON |
-//! | `f` cid mid 0 kind | a fact as it stood in RUN: sequence, `stored_at` (2 × u64), body |
-//! | `u` cid mid 0 kind | the same of a run that is not known |
+//! | `r` cid mid | [`RunRow`](crate::projection::RunRow), and its facts as they stood in RUN |
+//! | `u` cid mid 0 kind | a fact of a run that is not known: sequence, `stored_at` (2 × u64), body |
 //! | `w` cid mid | output received: bytes (2 × u64), cut (2 × u8), rows of chunks (u32) |
 //! | `x` cid sequence skip | chunk, or piece of one: stream (u8), offset (u64), skip, len (2 × u32), mid |
 //! | `y` cid mid 0 stream offset | the same: sequence (u64), len, skip (2 × u32) |
@@ -155,10 +154,6 @@ pub(crate) fn run(cid: CommandId, mid: &MachineToken) -> Vec<u8> {
     join(b'r', &[cid.uuid().as_bytes(), mid.as_str().as_bytes()])
 }
 
-pub(crate) fn fact(cid: CommandId, mid: &MachineToken, kind: FactKind) -> Vec<u8> {
-    join(b'f', &[cid.uuid().as_bytes(), mid.as_str().as_bytes(), &[0], kind.as_str().as_bytes()])
-}
-
 pub(crate) fn unknown_of(cid: CommandId) -> Vec<u8> {
     of(UNKNOWN, cid)
 }
@@ -282,6 +277,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything that is left.
+    pub(crate) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

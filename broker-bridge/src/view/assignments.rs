@@ -256,7 +256,7 @@ impl View {
         cid: CommandId,
         mid: &MachineToken,
     ) -> Result<(RunFacts, RunState), StoreError> {
-        let row: RunRow = self.shared.store.json(&key::run(cid, mid), "run")?.unwrap_or_default();
+        let row = RunRow::of(&self.shared.store, cid, mid)?;
         let state = row.state();
         Ok((row.facts, state))
     }

@@ -75,7 +75,7 @@ fn claim_for(stage: &Stage, assignment: &str) {
     let via = Some(Via::Legacy(assignment.to_owned()));
     facts.apply(1, Fact::Register(Register::Claimed { nonce: Nonce([1; 16]), stored_at: 1, via }));
     let mut txn = Txn::new(&stage.still.context.shared.store);
-    txn.put_json(key::run(stage.id, &stage.mid), &RunRow { facts, ..RunRow::default() });
+    txn.put(key::run(stage.id, &stage.mid), RunRow::told(facts).to_bytes());
     txn.commit().unwrap();
 }
 

@@ -32,7 +32,7 @@ use super::{Scope, float};
 use crate::{
     fleet::seed,
     place::{Place, simulated},
-    probe::peak_kib,
+    probe::{cpu_ms, peak_kib},
     report::{Budget, Report, Row, Samples, Unit},
 };
 
@@ -49,6 +49,7 @@ const NONCE: Nonce = Nonce([7; 16]);
 const SIGNATURES: usize = 20_000;
 
 const STORED: &str = "floor: messages of that size stored, pipelined";
+const CPU: &str = "— CPU of the bridge for a thousand of them";
 const READ: &str = "floor: the stream of facts read, and nothing made of it";
 
 struct Author {
@@ -62,6 +63,7 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let authors = authors(&place, &names)?;
     let (operator, link) = (place.operator().await?, place.admin().await?);
     let (mut floor, mut sustained) = (Samples::of(Unit::PerSecond), Samples::of(Unit::PerSecond));
+    let (bridge, mut cpu) = (place.stack.pid("bridge")?, Samples::ms());
     let commands = scope.of(COMMANDS);
     let mut left = commands;
     while left > 0 {
@@ -79,18 +81,20 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
         let count = float(facts.len());
         let blank = facts.iter().map(|fact| Store::new("evt.main.meter", fact.payload.clone()));
         floor.add(count / store_all(&link, blank.collect()).await?.as_secs_f64());
-        let since = Instant::now();
+        let (since, before) = (Instant::now(), cpu_ms(bridge)?);
         store_all(&link, facts).await?;
         for id in ids {
             place.stack.http().settled_within(&id.to_string(), 60).await?;
         }
         sustained.add(count / since.elapsed().as_secs_f64());
+        cpu.add(per_thousand(cpu_ms(bridge)? - before, count));
     }
     let facts = commands * MACHINES * 2;
     report.set("facts", facts.to_string());
     report.add(Row::new(STORED, &floor));
     let row = Row::new("facts stored and projected", &sustained).over(STORED);
     report.add(row.within(Budget::least(20_000.0, "20,000 events/s")));
+    report.add(Row::new(CPU, &cpu));
     verification(&authors, report)?;
     rebuild(scope, &place, &link, facts, report).await
 }
@@ -178,6 +182,10 @@ async fn store_all(link: &Link, messages: Vec<Store>) -> Result<Duration> {
     Ok(since.elapsed())
 }
 
+fn per_thousand(cpu_ms: u64, facts: f64) -> f64 {
+    super::float64(cpu_ms) * 1e3 / facts
+}
+
 /// What no reader can do without: one signature a fact.
 fn verification(authors: &[Author], report: &mut Report) -> Result<()> {
     let author = authors.first().context("no machine")?;
@@ -198,7 +206,8 @@ fn verification(authors: &[Author], report: &mut Report) -> Result<()> {
 
 /// Further bridges with nothing, on the same broker.
 async fn rebuild(scope: Scope, place: &Place, link: &Link, facts: usize, report: &mut Report) -> Result<()> {
-    let (mut floor, mut took, mut rate) = (Samples::ms(), Samples::ms(), Samples::of(Unit::PerSecond));
+    let [mut floor, mut took, mut cpu] = [Unit::Ms; 3].map(Samples::of);
+    let mut rate = Samples::of(Unit::PerSecond);
     let [mut bytes, mut peak] = [Unit::Bytes, Unit::Kib].map(Samples::of);
     for round in 0..if scope.quick { 1 } else { REBUILDS } {
         floor.took(read(link, facts).await?);
@@ -218,6 +227,7 @@ async fn rebuild(scope: Scope, place: &Place, link: &Link, facts: usize, report:
         let elapsed = since.elapsed();
         took.took(elapsed);
         rate.add(float(facts) / elapsed.as_secs_f64());
+        cpu.add(per_thousand(cpu_ms(bridge.pid())?, float(facts)));
         peak.add(super::float64(peak_kib(bridge.pid())?));
         bridge.terminate()?;
         bridge.wait(PATIENCE).await?;
@@ -229,6 +239,7 @@ async fn rebuild(scope: Scope, place: &Place, link: &Link, facts: usize, report:
     let limit = 40_000.0 * float(facts) / 1e6;
     report.add(row.within(Budget::most(limit, "40 s for a million")));
     report.add(Row::new("— facts a second", &rate));
+    report.add(Row::new(CPU, &cpu));
     report.add(Row::new("— the bridge's highest RSS", &peak));
     report.add(Row::new("— sled, a run", &bytes));
     Ok(())
