@@ -52,7 +52,8 @@ use crate::{
 
 /// Open feeds of one operator. A console needs one per window.
 const PER_OPERATOR: usize = 64;
-/// Open feeds in all: each is a task of some 10 KB, and 4 chunks of output while it reads.
+/// Open feeds in all: each is a task of some 10 KB, about 1 KB for each run that it has told of, and 4 chunks of output
+/// while it reads.
 const IN_ALL: usize = 1024;
 /// Output that waits longer than this for credit waits for nobody.
 const STALL: Duration = Duration::from_secs(30);

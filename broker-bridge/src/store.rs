@@ -271,7 +271,20 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], kind: &'static str) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    /// Opens a store again: the threads of sled hold it for a moment after the last of its users is gone.
+    fn reopen(data: &Path, identity: &str) -> Store {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match Store::open(data, identity) {
+                Err(StoreError::InUse(_)) if Instant::now() < until => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+    }
 
     #[test]
     fn another_fleet_or_format_builds_anew_and_the_same_keeps() {
@@ -285,10 +298,10 @@ mod tests {
         let store = Store::open(&path, "main U1").unwrap();
         put(&store);
         drop(store);
-        let store = Store::open(&path, "main U1").unwrap();
+        let store = reopen(&path, "main U1");
         assert_eq!(store.get(b"x").unwrap(), Some(b"1".to_vec()));
         drop(store);
-        let store = Store::open(&path, "main U2").unwrap();
+        let store = reopen(&path, "main U2");
         assert_eq!(store.get(b"x").unwrap(), None);
     }
 
@@ -307,7 +320,7 @@ mod tests {
         let path = dir.path().join("data");
         drop(Store::open(&path, "main").unwrap());
         std::fs::write(path.join(OWN).join("conf"), b"rubbish").unwrap();
-        let store = Store::open(&path, "main").unwrap();
+        let store = reopen(&path, "main");
         assert_eq!(store.get(b"x").unwrap(), None);
     }
 
@@ -318,7 +331,7 @@ mod tests {
             std::fs::write(dir.path().join(name), b"dear").unwrap();
         }
         for fleet in ["U1", "U2"] {
-            drop(Store::open(dir.path(), fleet).unwrap());
+            drop(reopen(dir.path(), fleet));
         }
         for name in ["letter", "conf", "db"] {
             assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"dear", "{name}");
@@ -351,14 +364,14 @@ mod tests {
             (io(std::io::ErrorKind::StorageFull), true),
             (sled::Error::Corruption { at: None, bt: () }, false),
         ] {
-            let store = Store::open(dir.path(), "main").unwrap();
+            let store = reopen(dir.path(), "main");
             let mut txn = Txn::new(&store);
             txn.put(b"x".to_vec(), b"1".to_vec());
             txn.commit().unwrap();
             store.fault.of("read", error);
             store.close().unwrap();
             drop(store);
-            assert_eq!(Store::open(dir.path(), "main").unwrap().has(b"x").unwrap(), is_kept);
+            assert_eq!(reopen(dir.path(), "main").has(b"x").unwrap(), is_kept);
         }
     }
 

@@ -92,6 +92,13 @@ async fn a_bridge_that_dies_between_parts_and_spec_leaves_a_command_that_another
     assert_eq!((&accepted["id"], &accepted["targets"]), (&json!(spec.cid), &json!([])));
     // Submitted again, it is the same.
     assert_eq!(console.write(op::COMMANDS_SUBMIT, &submit).await??["id"], json!(spec.cid));
+    // So is all of it from the first part on; what belongs to another try is another command.
+    for part in &ahead {
+        eventually("a part again", || async { Ok(console.write(op::COMMANDS_PART, part).await??) }).await?;
+    }
+    assert_eq!(console.write(op::COMMANDS_SUBMIT, &submit).await??["id"], json!(spec.cid));
+    let problem = console.write(op::COMMANDS_PART, &strays[0]).await?.unwrap_err();
+    assert_eq!(problem.code, ErrorCode::IdConflict);
     let expected: Vec<MachineToken> = names.iter().map(MachineToken::new).collect::<Result<_, _>>()?;
     for bridge in [&second, &third] {
         eventually("both have it", || async {

@@ -208,6 +208,10 @@ impl<T: Message> Signed<T> {
 
     fn parse(&self) -> Result<T, SignedError> {
         let payload = &self.envelope.payload.0;
+        if payload.trim_ascii_start().first() != Some(&b'{') {
+            // A list would be read as the members in their order, and a name that must be known would have no letters.
+            return Err(SignedError::Payload("not an object".to_owned()));
+        }
         if may_be_critical(payload) {
             let critical: Critical = parse_json(payload)?;
             if let Some(unknown) = critical.crit.into_iter().find(|name| !T::CRIT.contains(&name.as_str())) {
@@ -314,6 +318,14 @@ mod tests {
         escaped.envelope.payload.0 = text.replace("crit", "cr\\u0069t").into_bytes();
         escaped.envelope.sig.0 = key(1).sign_bytes(&preimage(Note::TYPE, &escaped.envelope.payload.0));
         assert_eq!(escaped.open(|_| true), Err(SignedError::Critical("future".into())));
+    }
+
+    #[test]
+    fn a_list_is_no_message() {
+        let mut list = Signed::sign(&note(&[]), &key(1)).unwrap();
+        list.envelope.payload.0 = br#" ["hello", ["future"]]"#.to_vec();
+        list.envelope.sig.0 = key(1).sign_bytes(&preimage(Note::TYPE, &list.envelope.payload.0));
+        assert!(matches!(list.open(|_| true), Err(SignedError::Payload(_))));
     }
 
     #[test]

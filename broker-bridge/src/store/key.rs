@@ -276,13 +276,14 @@ impl<'a> Reader<'a> {
         MachineToken::new(std::str::from_utf8(head).ok()?).ok()
     }
 
-    /// Everything that is left.
+    /// So many bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
 
+    /// Everything that is left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

@@ -6,7 +6,7 @@ use signalbox_schemas::{
     authors::Role,
     command::Part,
     error::{ErrorCode, Problem},
-    id::{CommandId, MachineToken},
+    id::{CommandId, MachineToken, Sha256},
     signed::PublicKey,
 };
 
@@ -30,7 +30,7 @@ const YOUNG_MS: u64 = FRESH_MS / 2;
 /// one with its number does not touch it, for the spec that comes tells which is meant.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `invalid`, `too_large`, `rate_limited`, `not_accepted`.
+/// `forbidden`, `not_caught_up`, `invalid`, `too_large`, `id_conflict`, `rate_limited`, `not_accepted`.
 pub async fn part(api: &Api, caller: &Caller, part: Part) -> Result<PartTaken, Problem> {
     caller.require(Role::Member, "submit a command")?;
     api.ready()?;
@@ -46,6 +46,10 @@ pub async fn part(api: &Api, caller: &Caller, part: Part) -> Result<PartTaken, P
     let body = serde_json::to_vec(&part).map_err(|error| refuse(ErrorCode::Invalid, error))?;
     part.check(body.len()).map_err(|error| refuse(ErrorCode::Invalid, error))?;
     check_grants(api, key, &part)?;
+    if is_of_accepted(api, key, &part)? {
+        // A whole submit that is repeated.
+        return Ok(PartTaken { id, n, cursor: api.view().cursors().to_string() });
+    }
     let young = waits_since(api, id, n, &body).await?;
     let cursors = if young.is_some_and(|at| now_ms().saturating_sub(at) < YOUNG_MS) {
         api.view().cursors()
@@ -90,11 +94,17 @@ fn check_grants(api: &Api, key: &PublicKey, part: &Part) -> Result<(), Problem> 
     Ok(())
 }
 
-fn check_room(api: &Api, id: CommandId) -> Result<(), Problem> {
-    let known = api.view().command_text(id).map_err(|error| store_problem(&error))?;
-    if known.is_some() {
-        return Err(refuse(ErrorCode::IdConflict, "there is a command with this id already"));
+/// Whether it speaks of a command that was accepted already.
+fn is_of_accepted(api: &Api, key: &PublicKey, part: &Part) -> Result<bool, Problem> {
+    let stored = api.view().command_spec(part.cid).map_err(|error| store_problem(&error))?;
+    let Some(stored) = stored else { return Ok(false) };
+    if stored.author == *key && part.spec_sha256() == Some(Sha256::of(&stored.spec_bytes)) {
+        return Ok(true);
     }
+    Err(refuse(ErrorCode::IdConflict, "there is a command with this id already"))
+}
+
+fn check_room(api: &Api, id: CommandId) -> Result<(), Problem> {
     let (of_one, in_all) = api.view().waiting_parts(id);
     let why = if of_one >= OF_ONE {
         "too many parts of this command wait already; draw a new id"

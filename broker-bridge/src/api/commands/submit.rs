@@ -33,7 +33,7 @@ const SIGNED_INLINE: usize = 16;
 /// and a wrong one harms its author only.
 ///
 /// # Errors
-/// `forbidden`, `not_caught_up`, `invalid`, `too_large`, `id_conflict`, `not_accepted`.
+/// `forbidden`, `not_caught_up`, `invalid`, `too_large`, `id_conflict`, `rate_limited`, `not_accepted`.
 pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepted, Cursors), Problem> {
     caller.require(Role::Member, "submit a command")?;
     api.ready()?;
@@ -45,20 +45,18 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
     // Two at once under one key would store two lists of grants under one id.
     let _turn = if spec.cid.is_of_key() { api.submits.of(&spec.cid).await } else { None };
     if let Some(stored) = stored(api, spec.cid)? {
-        // The answer got lost, and the console asks again; or the id is somebody else's.
-        if stored.spec_bytes[..] != args.spec.0[..] {
-            return Err(storing_problem("submit", spec.cid, &SubmitError::IdConflict));
-        }
-        let is_ahead = args.grants.is_empty();
-        let targets = if is_ahead { Vec::new() } else { known_machines(api, &stored.machines)? };
-        let cursors = api.view().cursors();
-        return Ok((accepted(spec.cid, targets, &cursors), cursors));
+        return again(api, &stored, &args);
     }
     check_spec(&spec, api, caller, now_ms())?;
     check_key(&spec, caller, args.idempotency_key.as_deref())?;
     let (id, sha256, is_ahead) = (spec.cid, Sha256::of(&args.spec.0), args.grants.is_empty());
     let machines = if is_ahead {
-        sent_ahead(api, &spec, sha256, key).await?
+        let ahead = sent_ahead(api, &spec, sha256, key).await;
+        // Another bridge may have accepted it: its parts went with that.
+        if let Some(stored) = stored(api, id)? {
+            return again(api, &stored, &args);
+        }
+        ahead?
     } else {
         granted_machines(&spec, sha256, key, &args.grants)?
     };
@@ -69,6 +67,17 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
         .map_err(|error| storing_problem("submit", id, &error))?;
     api.settle_write(&cursors).await;
     Ok((accepted(id, if is_ahead { Vec::new() } else { targets }, &cursors), cursors))
+}
+
+/// The answer got lost, and the console asks again; or the id is somebody else's.
+fn again(api: &Api, stored: &StoredCommand, args: &Submit) -> Result<(Accepted, Cursors), Problem> {
+    if stored.spec_bytes[..] != args.spec.0[..] {
+        return Err(storing_problem("submit", stored.spec.cid, &SubmitError::IdConflict));
+    }
+    let is_ahead = args.grants.is_empty();
+    let targets = if is_ahead { Vec::new() } else { known_machines(api, &stored.machines)? };
+    let cursors = api.view().cursors();
+    Ok((accepted(stored.spec.cid, targets, &cursors), cursors))
 }
 
 /// The machines that the parts sent ahead are for, when they fit the spec as every reader will find them, and are by `key`.
