@@ -21,7 +21,7 @@ use signalbox_console::client::{
     Ask, Client, ClientError, Told,
     feed::{Feed, FeedItem},
     session,
-    sign::{Draft, prepare},
+    sign::{Draft, prepare, prepare_aside},
 };
 use signalbox_schemas::{
     api::{

@@ -252,11 +252,13 @@ impl Client {
         let mut after = None;
         loop {
             let asked = Preview { on: on.to_owned(), limit: Some(PREVIEWED), after };
+            let before = asked.after.clone();
             let page: Previewed = self.ask(op::COMMANDS_PREVIEW, &asked).await?;
+            let is_empty = page.targets.is_empty();
             targets.extend(page.targets);
             let Some(next) = page.next else { return Ok(targets) };
             // The machines come sorted; one that repeats itself is refused before anything is signed.
-            if targets.len() > limit::TARGETS {
+            if targets.len() > limit::TARGETS || is_empty || before.is_some_and(|before| next <= before) {
                 return Err(ClientError::NotAsMeant("its list of machines does not end".to_owned()));
             }
             after = Some(next);
@@ -281,25 +283,32 @@ impl Client {
     /// [`ClientError::Refused`]: it is not accepted. [`ClientError::Unsure`]: it may be, as it may after
     /// [`ClientError::NotAsMeant`].
     pub async fn submit(&self, prepared: &Prepared) -> Result<Accepted, ClientError> {
-        let (mut is_unsure, mut sent) = (false, 0);
-        for attempt in 1..=SUBMIT_TRIES {
-            match self.send_all(prepared, &mut sent).await {
+        let (mut is_unsure, mut sent, mut attempt) = (false, 0, 0);
+        loop {
+            let before = sent;
+            let error = match self.send_all(prepared, &mut sent).await {
                 Ok(accepted) => return as_meant(prepared, accepted),
-                Err(ClientError::NoBridge(_)) => is_unsure = true,
+                Err(error) => error,
+            };
+            let is_unheard = match &error {
+                ClientError::NoBridge(_) => true,
                 // The broker did not acknowledge: it may be stored all the same.
-                Err(ClientError::Refused(problem)) if problem.code == ErrorCode::NotAccepted => {
-                    is_unsure = true;
-                }
-                // Says nothing about the try before it.
-                Err(error) if is_unsure => {
-                    tracing::debug!(error = report(&error), "a repeated submit failed");
-                }
-                Err(error) => return Err(error),
+                ClientError::Refused(problem) => problem.code == ErrorCode::NotAccepted,
+                _ => false,
+            };
+            // Without its parts nothing is a command; once it is on its way, what follows says nothing about the try before.
+            is_unsure |= is_unheard && sent == prepared.ahead.len();
+            if !is_unheard && !is_unsure {
+                return Err(error);
             }
-            tracing::debug!(id = %prepared.id, attempt, "submit was not acknowledged");
+            // Each part has its own tries.
+            attempt = if sent > before { 1 } else { attempt + 1 };
+            if attempt >= SUBMIT_TRIES {
+                return Err(if is_unsure { ClientError::Unsure(prepared.id) } else { error });
+            }
+            tracing::debug!(id = %prepared.id, attempt, error = report(&error), "submit was not acknowledged");
             sleep(SUBMIT_STEP).await;
         }
-        Err(ClientError::Unsure(prepared.id))
     }
 
     /// Preview, sign, submit.

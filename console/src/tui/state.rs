@@ -143,6 +143,8 @@ pub struct State {
     pub refreshed_ms: u64,
     /// Whether the session has ended.
     pub is_session_over: bool,
+    /// Whether a key was pressed since the start.
+    pub is_touched: bool,
     /// Machines.
     pub fleet: Fleet,
     /// Commands.
@@ -179,6 +181,7 @@ impl State {
             snapshot_ms: None,
             refreshed_ms: now_ms,
             is_session_over: false,
+            is_touched: false,
             fleet: Fleet::default(),
             commands: Commands::default(),
             screen: Screen::Machines,

@@ -300,6 +300,7 @@ fn the_first_machines_are_seen_before_the_last_are_told() {
     stage.tell(stretch(None, 2..=4, Some(4)));
     assert!(stage.screen().contains("demo-2"), "{}", stage.screen());
     assert_eq!(stage.state.snapshot_ms, None, "it is not all of them");
+    assert!(stage.screen().contains("3 machines so far"), "{}", stage.screen());
     // Tokens are in another order than names: this one comes above.
     stage.tell(stretch(Some(4), 1..=1, Some(5)));
     assert_eq!(stage.state.fleet.order(), [2, 3, 4].map(token), "it does not lie in that stretch");
@@ -316,6 +317,22 @@ fn the_first_machines_are_seen_before_the_last_are_told() {
     stage.keys("j");
     stage.tell(Told::Machines(Stretch { after: Some(token(4)), machines: vec![named("z")], until: None }));
     assert_eq!((stage.state.fleet.cursor.key(), stage.state.fleet.cursor.at()), (Some(&token(2)), 0));
+}
+
+/// Somebody who has pressed a key means the machine under the cursor, whatever is told before the next one.
+#[test]
+fn a_row_that_was_looked_at_is_kept_while_the_list_grows() {
+    let mut stage = Stage::new(80, 24);
+    stage.connect();
+    stage.tell(stretch(None, 2..=4, Some(4)));
+    stage.keys("jk");
+    stage.tell(Told::Machines(Stretch {
+        after: Some(token(4)),
+        machines: vec![named("Demo-1")],
+        until: Some(named("z").token),
+    }));
+    assert_eq!(stage.state.snapshot_ms, None, "it is not all of them");
+    assert_eq!((stage.state.fleet.cursor.key(), stage.state.fleet.cursor.at()), (Some(&token(2)), 1));
 }
 
 fn named(name: &str) -> MachineView {

@@ -24,10 +24,13 @@ pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
     state.now_ms = now.ms;
     state.wall_ms = now.wall_ms;
     match event {
-        Event::Key(key) => match keymap::action(state.mode(), key) {
-            Some(action) => act(state, action),
-            None => vec![],
-        },
+        Event::Key(key) => {
+            state.is_touched = true;
+            match keymap::action(state.mode(), key) {
+                Some(action) => act(state, action),
+                None => vec![],
+            }
+        }
         Event::Paste(text) => {
             paste(state, &text);
             vec![]

@@ -16,7 +16,7 @@ async fn grants_go_ahead_part_by_part_and_a_lost_one_goes_again_alone() {
     let client = Client::connect(access(&broker), false).await.unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.run(&draft()).await });
-    let names: Vec<String> = (0..2_500).map(|n| format!("demo-{n:04}")).collect();
+    let names = names();
     let mut pages = names.chunks(1_000).peekable();
     let mut after = None;
     while let Some(page) = pages.next() {
@@ -46,4 +46,73 @@ async fn grants_go_ahead_part_by_part_and_a_lost_one_goes_again_alone() {
     fake.ok(&rid, Accepted { id: spec.cid, targets: Vec::new(), cursor: String::new() }).await;
     let accepted = tasks.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(accepted.targets.iter().map(ToString::to_string).collect::<Vec<_>>(), names);
+}
+
+fn names() -> Vec<String> {
+    (0..2_500).map(|n| format!("demo-{n:04}")).collect()
+}
+
+/// What becomes of a command on many machines whose parts and submits are answered as told: `None` says that it is not
+/// accepted, a code that it is refused.
+async fn answered(parts: &[Option<ErrorCode>], submits: &[Option<ErrorCode>]) -> ClientError {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let targets = names().iter().map(|name| target(name)).collect();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let prepared = prepare_aside(&draft(), client.access(), targets).await?;
+        client.submit(&prepared).await
+    });
+    let problem = |code: Option<ErrorCode>| Problem::new(code.unwrap_or(ErrorCode::NotAccepted), "no");
+    for code in parts {
+        let (rid, _): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_PART).await;
+        fake.refuse(&rid, problem(*code)).await;
+    }
+    if !submits.is_empty() {
+        for _ in 0..3 {
+            let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_PART).await;
+            let Part { cid, n, .. } = part(&signed);
+            fake.ok(&rid, PartTaken { id: cid, n, cursor: String::new() }).await;
+        }
+    }
+    for code in submits {
+        let (rid, _): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
+        fake.refuse(&rid, problem(*code)).await;
+    }
+    tasks.join_next().await.unwrap().unwrap().unwrap_err()
+}
+
+/// Without all of its parts nothing is a command, so there is nothing to be unsure of.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_submit_that_was_sent_leaves_one_unsure() {
+    let refused =
+        |error: &ClientError, code| matches!(error, ClientError::Refused(problem) if problem.code == code);
+    let error = answered(&[None, Some(ErrorCode::RateLimited)], &[]).await;
+    assert!(refused(&error, ErrorCode::RateLimited), "{error:?}");
+    let error = answered(&[None, None, None], &[]).await;
+    assert!(refused(&error, ErrorCode::NotAccepted), "{error:?}");
+    // A lost part takes none of the submit's tries, and what is refused after a lost submit says nothing about that one.
+    let error = answered(&[None, None], &[None, Some(ErrorCode::Forbidden), None]).await;
+    assert!(matches!(error, ClientError::Unsure(_)), "{error:?}");
+}
+
+/// A bridge that goes on with its list for ever is not followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_does_not_go_on_is_refused() {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    for next in ["demo", "demo-0"] {
+        let client = Client::connect(access(&broker), false).await.unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { client.preview("all").await });
+        let mut targets = vec![target("demo-1")];
+        for next in ["demo-1", next] {
+            let (rid, _): (_, signalbox_schemas::api::Preview) = fake.wait_for(op::COMMANDS_PREVIEW).await;
+            let targets = std::mem::take(&mut targets);
+            fake.ok(&rid, Previewed { targets, next: Some(next.to_owned()) }).await;
+        }
+        let error = tasks.join_next().await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(error, ClientError::NotAsMeant(_)), "{error:?}");
+    }
 }

@@ -12,6 +12,7 @@ use signalbox_schemas::{
 };
 use tokio::{
     sync::{mpsc, watch},
+    task::coop::unconstrained,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -99,7 +100,7 @@ pub(super) async fn tell_heard(client: Client, told: mpsc::Sender<Told>) -> Resu
         while let Some(first) = heard.next().await {
             // Meanwhile more of them gather in the subscription, which wakes nobody.
             sleep_until(next).await;
-            if let Some(signs) = gathered(first, &mut heard) {
+            if let Some(signs) = gathered(&first, &mut heard) {
                 // Those that are more than one telling has room for go on at once.
                 let is_full = signs.len() >= HEARD;
                 told.send(Told::Heartbeats(signs)).await?;
@@ -111,13 +112,13 @@ pub(super) async fn tell_heard(client: Client, told: mpsc::Sender<Told>) -> Resu
 }
 
 /// What has come until now, as much as one telling has room for; `None` when nothing of it can be read.
-fn gathered(first: Delivery, heard: &mut Subscription) -> Option<Vec<Heard>> {
-    let mut signs = Vec::new();
-    let mut next = Some(first);
-    while let Some(delivery) = next {
+fn gathered(first: &Delivery, heard: &mut Subscription) -> Option<Vec<Heard>> {
+    let mut signs: Vec<Heard> = sign(first).into_iter().collect();
+    // Those that cannot be read take room too: a flood of them must end.
+    for _ in 1..HEARD {
+        // Without the budget of the runtime: it would show a full queue as empty after 128 messages.
+        let Some(delivery) = unconstrained(heard.next()).now_or_never().flatten() else { break };
         signs.extend(sign(&delivery));
-        let has_room = signs.len() < HEARD;
-        next = has_room.then(|| heard.next().now_or_never().flatten()).flatten();
     }
     (!signs.is_empty()).then_some(signs)
 }

@@ -26,7 +26,9 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         Told::Link(link) => return hear_link(state, link),
         Told::Machines(stretch) => {
             let is_end = stretch.until.is_none();
-            state.fleet.replace(stretch, state.snapshot_ms.is_none(), state.now());
+            // Once somebody has looked at a row, it is that row's machine that is meant.
+            let is_growing = state.snapshot_ms.is_none() && !state.is_touched;
+            state.fleet.replace(stretch, is_growing, state.now());
             if is_end {
                 state.snapshot_ms = Some(state.now_ms);
             }

@@ -180,6 +180,9 @@ fn empty(state: &State, theme: &Theme) -> Row {
 fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let counts = state.fleet.count(state.now_ms);
     let row = Row::margin().text(amount::machines(state.fleet.len()), theme.strong);
+    // The first page is shown before the others are here.
+    let is_growing = state.snapshot_ms.is_none() && !state.fleet.is_empty();
+    let row = if is_growing { row.text(" so far", theme.quiet) } else { row };
     let parts = [
         (Liveness::Online, counts.online),
         (Liveness::Stale, counts.stale),
