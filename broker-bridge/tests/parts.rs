@@ -111,19 +111,39 @@ async fn a_bridge_that_dies_between_parts_and_spec_leaves_a_command_that_another
         })
         .await?;
     }
-    // Everybody is offered it, takes it up and ends it.
+    everybody_ends_it(&bench, &console, spec.cid, &names).await?;
+    let view = whole(&console, spec.cid).await?;
+    assert!(view.summary.settled);
+    let machines: Vec<&str> = view.runs.iter().map(|run| run.machine.as_str()).collect();
+    assert_eq!(machines, names);
+    for bridge in [&second, &third] {
+        eventually("both have its end", || async {
+            let (counts, _) = of_bridge(bridge, spec.cid)?;
+            ensure!(counts == BTreeMap::from([(RunState::Completed, 2_500)]), "{counts:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    // A view that is built anew finds the same parts.
+    let fourth = bench.another_bridge("b4").await?;
+    assert_eq!(of_bridge(&fourth, spec.cid)?, of_bridge(&second, spec.cid)?);
+    bench.end().await
+}
+
+/// All are offered it, take it up and end it, and a console hears of all of them.
+async fn everybody_ends_it(bench: &Bench, console: &Console, id: CommandId, names: &[String]) -> Result<()> {
     eventually_within("a mailbox for everybody", PATIENCE, || async {
         let stored = bench.link.stream_state(signalbox_schemas::stream::MBOX).await?;
         ensure!(stored.messages == MANY as u64, "{} mailboxes", stored.messages);
         Ok(())
     })
     .await?;
-    let mut feed = console.watch(spec.cid, None, u64::MAX).await?;
+    let mut feed = console.watch(id, None, u64::MAX).await?;
     let work = async {
-        for name in &names {
+        for name in names {
             let relay = bench.relay(name)?;
-            relay.claim(spec.cid).await?;
-            relay.exit_inline(spec.cid, b"hello\n").await?;
+            relay.claim(id).await?;
+            relay.exit_inline(id, b"hello\n").await?;
         }
         anyhow::Ok(())
     };
@@ -142,22 +162,7 @@ async fn a_bridge_that_dies_between_parts_and_spec_leaves_a_command_that_another
     };
     let ((), outputs) = tokio::try_join!(work, listen)?;
     assert_eq!(outputs, MANY);
-    let view = whole(&console, spec.cid).await?;
-    assert!(view.summary.settled);
-    let machines: Vec<&str> = view.runs.iter().map(|run| run.machine.as_str()).collect();
-    assert_eq!(machines, names);
-    for bridge in [&second, &third] {
-        eventually("both have its end", || async {
-            let (counts, _) = of_bridge(bridge, spec.cid)?;
-            ensure!(counts == BTreeMap::from([(RunState::Completed, 2_500)]), "{counts:?}");
-            Ok(())
-        })
-        .await?;
-    }
-    // A view that is built anew finds the same parts.
-    let fourth = bench.another_bridge("b4").await?;
-    assert_eq!(of_bridge(&fourth, spec.cid)?, of_bridge(&second, spec.cid)?);
-    bench.end().await
+    Ok(())
 }
 
 /// Whether the broker may be asked for it; above a thousand, previews come page by page.
