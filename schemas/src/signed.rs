@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The type keeps a signature over one kind of message from being read as another. The signature is checked
-//! over the very bytes that were signed, *before* they are parsed. A payload may list members in `crit`; a
+//! over the very bytes that were signed, before anything of them is believed. A payload may list members in `crit`; a
 //! reader that does not know one of them refuses the whole.
 //!
 //! The key that signs never logs in to a broker: login signs a nonce that the server chooses.
