@@ -163,34 +163,34 @@ impl Keeper {
         Ok(self.delete(vec![key::settled_run(at, cid, mid)]).await?)
     }
 
-    /// Reads the first rows of a kind from a thread that may block.
-    async fn rows(&self, kind: u8, until: Option<u64>) -> Result<Vec<Row>, StoreError> {
+    /// Reads the first keys of a kind from a thread that may block.
+    async fn keys(&self, kind: u8, until: Option<u64>) -> Result<Vec<Vec<u8>>, StoreError> {
         let store = self.context.shared.store.clone();
         let job = tokio::task::spawn_blocking(move || {
-            let mut from = vec![kind];
             let end = match until {
                 Some(at) => [&[kind][..], &at.to_be_bytes()[..]].concat(),
-                None => key::after(&from),
+                None => key::after(&[kind]),
             };
-            from.truncate(1);
-            let is_large = [key::PART, key::FURTHER_PART].contains(&kind);
-            // Of parts, which are large, nobody asks here what they say.
-            let row = |row: Result<Row, StoreError>| {
-                row.map(|(found, row)| (found, if is_large { Vec::new() } else { row }))
-            };
-            store.range(from, end).take(PER_ROUND).map(row).collect()
+            store.keys(vec![kind], end).take(PER_ROUND).collect()
         });
         job.await.map_err(|_| StoreError::Damaged("index"))?
     }
 
+    /// Reads the first rows of a kind from a thread that may block.
+    async fn rows(&self, kind: u8) -> Result<Vec<Row>, StoreError> {
+        let store = self.context.shared.store.clone();
+        let job = tokio::task::spawn_blocking(move || store.scan(&[kind]).take(PER_ROUND).collect());
+        job.await.map_err(|_| StoreError::Damaged("index"))?
+    }
+
     async fn settled_runs(&self, due: u64) -> Result<Vec<(u64, CommandId, MachineToken)>, StoreError> {
-        let rows = self.rows(key::SETTLED_RUN, Some(due)).await?;
-        rows.iter().map(|(found, _)| timed_run(found).ok_or(StoreError::Damaged("settled run"))).collect()
+        let keys = self.keys(key::SETTLED_RUN, Some(due)).await?;
+        keys.iter().map(|found| timed_run(found).ok_or(StoreError::Damaged("settled run"))).collect()
     }
 
     async fn settled_commands(&self, due: u64) -> Result<Vec<(u64, CommandId)>, StoreError> {
-        let rows = self.rows(key::SETTLED_COMMAND, Some(due)).await?;
-        rows.iter().map(|(found, _)| timed(found).ok_or(StoreError::Damaged("settled command"))).collect()
+        let keys = self.keys(key::SETTLED_COMMAND, Some(due)).await?;
+        keys.iter().map(|found| timed(found).ok_or(StoreError::Damaged("settled command"))).collect()
     }
 
     /// Waits until this bridge has read its own records, so that the next round does not write them again. Answers
@@ -301,7 +301,7 @@ impl Keeper {
     async fn release(&self) -> Result<(), RoundError> {
         let long_ago = now_ms().saturating_sub(LIVE_MS);
         let mut rows = Vec::new();
-        for (found, _) in self.rows(key::RELEASE, None).await? {
+        for found in self.keys(key::RELEASE, None).await? {
             let (at, cid, mid) = timed_run(&found).ok_or(StoreError::Damaged("release"))?;
             rows.push(found);
             if at > long_ago {
@@ -332,7 +332,7 @@ impl Keeper {
     async fn purge_history(&self, due: u64) -> Result<(), RoundError> {
         let long_ago = now_ms().saturating_sub(LIVE_MS);
         let mut gone = Vec::new();
-        for (found, _) in self.rows(key::PURGE, Some(due)).await? {
+        for found in self.keys(key::PURGE, Some(due)).await? {
             let (at, cid) = timed(&found).ok_or(StoreError::Damaged("purge"))?;
             // What is older left the live streams by itself: a view that was built anew knows 400 days of it.
             if at > long_ago {

@@ -211,6 +211,19 @@ impl Store {
         self.rows(self.db.range(from..to))
     }
 
+    /// Keys with `from <= key < to`, in order. What they stand for is not copied.
+    pub(crate) fn keys(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    ) -> impl Iterator<Item = Result<Vec<u8>, StoreError>> + use<> {
+        let fault = self.fault.clone();
+        self.db
+            .range(from..to)
+            .keys()
+            .map(move |found| found.map(|found| found.to_vec()).map_err(|source| fault.of("read", source)))
+    }
+
     fn rows(&self, found: sled::Iter) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
         let fault = self.fault.clone();
         found.map(move |row| {

@@ -26,7 +26,7 @@ use crate::{
     core::now_ms,
     ingest::read_to_end,
     projection::command::parse_unknown,
-    store::{Row, StoreError, key},
+    store::{StoreError, key},
 };
 
 /// Parts whose spec did not come for this long belong to nothing.
@@ -37,14 +37,14 @@ const ORPHAN: Duration = Duration::from_mins(10);
 pub(super) struct Aged(HashMap<Vec<u8>, Instant>);
 
 impl Aged {
-    /// Of these rows of one kind those that were there for [`ORPHAN`]; forgets what is there no longer.
-    fn old(&mut self, kind: u8, rows: &[Row], now: Instant) -> Vec<Row> {
-        let there: HashSet<&Vec<u8>> = rows.iter().map(|(found, _)| found).collect();
+    /// Of these keys of one kind those that were there for [`ORPHAN`]; forgets what is there no longer.
+    fn old(&mut self, kind: u8, keys: &[Vec<u8>], now: Instant) -> Vec<Vec<u8>> {
+        let there: HashSet<&Vec<u8>> = keys.iter().collect();
         self.0.retain(|found, _| found.first() != Some(&kind) || there.contains(found));
         let is_old = |found: &Vec<u8>, seen: &mut HashMap<Vec<u8>, Instant>| {
             now.duration_since(*seen.entry(found.clone()).or_insert(now)) >= ORPHAN
         };
-        rows.iter().filter(|(found, _)| is_old(found, &mut self.0)).cloned().collect()
+        keys.iter().filter(|found| is_old(found, &mut self.0)).cloned().collect()
     }
 }
 
@@ -64,25 +64,25 @@ impl Keeper {
         let kinds = [key::UNKNOWN, key::PART, key::FURTHER_PART, key::LITTER, key::RELEASE];
         let kinds = kinds.map(|kind| (kind, None));
         for (kind, until) in kinds.into_iter().chain([(key::PURGE, Some(purged))]) {
-            let rows = self.rows(kind, until).await?;
-            let old = self.aged.old(kind, &rows, Instant::now());
+            let keys = self.keys(kind, until).await?;
+            let old = self.aged.old(kind, &keys, Instant::now());
             if !old.is_empty() {
                 read_to_end(&self.context.shared, &[DOC, STATE, CMD, DONE]).await;
-                self.delete(old.into_iter().map(|(found, _)| found).collect()).await?;
+                self.delete(old).await?;
             }
         }
         Ok(())
     }
 
     async fn delete_litter(&self) -> Result<(), RoundError> {
-        let rows = self.rows(key::LITTER, None).await?;
-        let sequence = |(found, _): &Row| key::Reader(found.get(1..)?).u64();
-        let sequences: Vec<u64> = rows.iter().filter_map(sequence).collect();
+        let keys = self.keys(key::LITTER, None).await?;
+        let sequence = |found: &Vec<u8>| key::Reader(found.get(1..)?).u64();
+        let sequences: Vec<u64> = keys.iter().filter_map(sequence).collect();
         self.delete_messages(RUN, &sequences).await?;
         if let Some(count) = self.counted("run.litter_deleted", sequences.len()) {
             warn!(count, "messages of RUN that say nothing were deleted");
         }
-        Ok(self.delete(rows.into_iter().map(|(found, _)| found).collect()).await?)
+        Ok(self.delete(keys).await?)
     }
 
     /// Removes facts about runs that are not known from RUN.
@@ -90,7 +90,7 @@ impl Keeper {
         if self.context.shared.memory().unknown_facts == 0 {
             return Ok(());
         }
-        let found = self.rows(key::UNKNOWN, None).await?;
+        let found = self.rows(key::UNKNOWN).await?;
         read_to_end(&self.context.shared, &[DOC, STATE, CMD, DONE]).await;
         let (mut rows, mut sequences, mut accepted) = (Vec::new(), Vec::new(), HashMap::new());
         for (found, row) in found {
@@ -129,14 +129,14 @@ impl Keeper {
 
     /// Removes parts whose spec never came from CMD.
     async fn delete_orphans(&mut self, kind: u8) -> Result<(), RoundError> {
-        let rows = self.rows(kind, None).await?;
-        let old = self.aged.old(kind, &rows, Instant::now());
+        let keys = self.keys(kind, None).await?;
+        let old = self.aged.old(kind, &keys, Instant::now());
         if old.is_empty() {
             return Ok(());
         }
         read_to_end(&self.context.shared, &[DOC, STATE, CMD]).await;
         let (mut gone, mut sequences, mut accepted) = (Vec::new(), Vec::new(), HashMap::new());
-        for (found, _) in old {
+        for found in old {
             let (cid, sequence) = key::parse_part(&found).ok_or(StoreError::Damaged("part"))?;
             if let std::collections::hash_map::Entry::Vacant(free) = accepted.entry(cid) {
                 free.insert(self.is_accepted(cid).await?);
@@ -192,8 +192,7 @@ mod tests {
 
     #[test]
     fn a_row_is_old_when_it_was_looked_at_for_long_enough_whatever_time_it_names() {
-        let row = |name: &[u8]| (name.to_vec(), vec![0; 8]);
-        let (first, second, other) = (row(b"p1"), row(b"p2"), row(b"U1"));
+        let (first, second, other) = (b"p1".to_vec(), b"p2".to_vec(), b"U1".to_vec());
         let (mut aged, begun) = (Aged::default(), Instant::now());
         let one = std::slice::from_ref(&first);
         assert!(aged.old(b'p', one, begun).is_empty());

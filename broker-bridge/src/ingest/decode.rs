@@ -175,6 +175,14 @@ impl Checking {
             Self::Later(checks) => checks.len(),
         }
     }
+
+    /// Whether each of those that were put off is valid.
+    fn verdicts(self) -> Vec<bool> {
+        match self {
+            Self::Now => Vec::new(),
+            Self::Later(checks) => checks.verdicts(),
+        }
+    }
 }
 
 fn agree(agrees: bool) -> Result<(), &'static str> {
@@ -199,8 +207,7 @@ impl Decoder {
             (event, first..checking.put_off())
         };
         let events: Vec<_> = messages.iter().map(read).collect();
-        let Checking::Later(checks) = checking else { return Vec::new() };
-        let verdicts = checks.verdicts();
+        let verdicts = checking.verdicts();
         let is_valid = |range| verdicts.get(range).is_some_and(|all: &[bool]| all.iter().all(|valid| *valid));
         let event = |(raw, (event, range))| if is_valid(range) { event } else { self.decode(raw) };
         messages.iter().zip(events).map(event).collect()

@@ -203,9 +203,9 @@ impl Memory {
             memory.load_open(store, cid.ok_or(StoreError::Damaged("open command"))?)?;
         }
         memory.assignments = Assignments::load(store)?;
-        memory.unknown_facts = store.scan(&[key::UNKNOWN]).count() as u64;
-        memory.waiting_parts =
-            [key::PART, key::FURTHER_PART].iter().map(|kind| store.scan(&[*kind]).count() as u64).sum();
+        let count = |kind| store.keys(vec![kind], key::after(&[kind])).count() as u64;
+        memory.unknown_facts = count(key::UNKNOWN);
+        memory.waiting_parts = count(key::PART) + count(key::FURTHER_PART);
         Ok(memory)
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn gather(
     // Of each number of parts that there may be the newest are tried, and no others: they would fit no better.
     let mut tried = BTreeSet::new();
     for first in waiting(spec.cid, 1, &scan)? {
+        let first = first?;
         let of = first.part.of;
         if of > 1 && (first.part.spec_sha256() != Some(sha256) || !tried.insert(of)) {
             continue;
@@ -67,7 +68,9 @@ pub(crate) fn gather(
         let mut parts = vec![first];
         for n in 2..=of {
             let is_meant = |it: &Waiting| it.part.of == of && it.part.spec_sha256() == Some(sha256);
-            parts.extend(waiting(spec.cid, n, &scan)?.into_iter().find(is_meant));
+            // What cannot be read ends the search too.
+            let found = waiting(spec.cid, n, &scan)?.find(|it| it.as_ref().map_or(true, is_meant));
+            parts.extend(found.transpose()?);
         }
         if parts.len() < of as usize {
             reason = "parts_missing";
@@ -85,20 +88,18 @@ pub(crate) fn gather(
     Ok(Err(reason))
 }
 
-/// The parts of a number that wait, the newest first.
+/// The parts of a number that wait, the newest first. Each is half a megabyte of grants, and read only when it is asked for.
 fn waiting(
     cid: CommandId,
     n: u32,
     scan: impl Fn(&[u8]) -> Result<Vec<Row>, StoreError>,
-) -> Result<Vec<Waiting>, StoreError> {
-    let mut found = Vec::new();
-    for (_, row) in scan(&key::parts(cid, n))?.into_iter().rev() {
+) -> Result<impl Iterator<Item = Result<Waiting, StoreError>>, StoreError> {
+    let read = |(_, row): Row| {
         let (stored_at, body) = parse_row(&row).ok_or(StoreError::Damaged("part"))?;
-        if !body.is_empty() {
-            found.push(Waiting { part: parse(body, "part")?, stored_at, body: body.to_vec() });
-        }
-    }
-    Ok(found)
+        let waiting = || Ok(Waiting { part: parse(body, "part")?, stored_at, body: body.to_vec() });
+        if body.is_empty() { Ok(None) } else { waiting().map(Some) }
+    };
+    Ok(scan(&key::parts(cid, n))?.into_iter().rev().filter_map(move |row| read(row).transpose()))
 }
 
 impl Projection<'_> {

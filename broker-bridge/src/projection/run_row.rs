@@ -65,8 +65,8 @@ impl RunRow {
         let mut reader = key::Reader(&row);
         let head = reader.u32().and_then(|length| reader.bytes(length as usize)).ok_or_else(damaged)?;
         let parsed: Self = parse(head, "run")?;
-        let messages = row.split_off(4 + head.len());
-        Ok(Self { messages, ..parsed })
+        row.drain(..4 + head.len());
+        Ok(Self { messages: row, ..parsed })
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -313,10 +313,12 @@ fn the_first_machines_are_seen_before_the_last_are_told() {
     assert_eq!(stage.state.fleet.order()[0], named("Demo-1").token);
     assert_eq!(stage.state.fleet.cursor.at(), 0, "nobody moved it, and it is not at the top");
     assert!(stage.state.snapshot_ms.is_some());
-    // From now on it stays on its machine.
-    stage.keys("j");
-    stage.tell(Told::Machines(Stretch { after: Some(token(4)), machines: vec![named("z")], until: None }));
-    assert_eq!((stage.state.fleet.cursor.key(), stage.state.fleet.cursor.at()), (Some(&token(2)), 0));
+    // From now on it stays on its machine, whatever comes above that.
+    let chosen = stage.state.fleet.cursor.key().cloned();
+    let machines = vec![named("z"), named("Demo-1"), named("A")];
+    stage.tell(Told::Machines(Stretch { after: Some(token(4)), machines, until: None }));
+    assert_eq!(stage.state.fleet.order().len(), 6);
+    assert_eq!((stage.state.fleet.cursor.key().cloned(), stage.state.fleet.cursor.at()), (chosen, 1));
 }
 
 /// Somebody who has pressed a key means the machine under the cursor, whatever is told before the next one.

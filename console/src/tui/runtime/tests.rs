@@ -94,7 +94,9 @@ async fn signs_of_life_that_are_not_on_the_screen_draw_nothing() {
     let (world, mut console) = console_with_machines();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        for _ in 0..1_000 {
+        // For as long as several frames would be due.
+        let begun = Instant::now();
+        while begun.elapsed() < 5 * Urgency::Figures.gap() {
             world.tell.send(heard(60..=99)).await.unwrap();
         }
         world.end().await;
