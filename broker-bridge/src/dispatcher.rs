@@ -113,7 +113,10 @@ struct Dispatcher {
     forced: HashSet<MachineToken>,
     /// When surplus is taken out.
     later: Later,
+    /// Those with a write under way.
     busy: HashSet<MachineToken>,
+    /// Those of them that are to be looked at once more after it.
+    held: HashSet<MachineToken>,
     nudged: HashMap<MachineToken, Instant>,
     writes: JoinSet<(MachineToken, Wrote)>,
 }
@@ -132,6 +135,7 @@ impl Dispatcher {
             forced: HashSet::new(),
             later: Later::new(LATER),
             busy: HashSet::new(),
+            held: HashSet::new(),
             nudged: HashMap::new(),
             writes: JoinSet::new(),
         }
@@ -152,8 +156,10 @@ impl Dispatcher {
                 Some(ended) = self.writes.join_next() => {
                     let (mid, wrote) = ended.map_err(|_| CoreError::Ended("mailbox write"))?;
                     self.busy.remove(&mid);
+                    let is_held = self.held.remove(&mid);
                     match wrote {
-                        Wrote::Yes => {}
+                        Wrote::Yes if !is_held => {}
+                        Wrote::Yes => _ = self.queue.insert(mid),
                         Wrote::Again => {
                             self.context.shared.counters.add("mailbox.again");
                             self.queue.insert(mid);
@@ -191,11 +197,10 @@ impl Dispatcher {
 
     /// Starts a write for each machine in the queue that needs one, as far as there is room.
     fn look(&mut self) {
-        let mut held = BTreeSet::new();
         while self.writes.len() < IN_FLIGHT {
             let Some(mid) = self.queue.pop_first() else { break };
             if self.busy.contains(&mid) {
-                held.insert(mid);
+                self.held.insert(mid);
                 continue;
             }
             let nudge = self.nudged.get(&mid).is_some_and(|at| at.elapsed() < NUDGE_CHECK);
@@ -224,7 +229,6 @@ impl Dispatcher {
                 }
             }
         }
-        self.queue.append(&mut held);
     }
 
     /// Writes anew what a machine that is there does not see.

@@ -191,6 +191,10 @@ impl<'a> Projection<'a> {
             Event::Part { cid, n, body } => self.part((sequence, stored_at), (*cid, *n), body),
             Event::Spec { cid, spec, bytes } => self.spec(sequence, stored_at, *cid, spec, bytes),
             Event::Cancel { cid, key } => self.cancel(sequence, stored_at, *cid, key),
+            Event::OwnMailbox { mid } => {
+                self.own_mailbox(mid, sequence);
+                Ok(Applied::Yes)
+            }
             Event::Mailbox { mid, row } => Ok(self.mailbox(mid, sequence, row.as_ref(), last_chance)),
             Event::Fact(fact) if last_chance => self.fact_or_aside(fact),
             Event::Fact(fact) => self.fact(fact),

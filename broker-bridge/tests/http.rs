@@ -179,6 +179,8 @@ async fn a_command_is_followed_from_its_submit_to_its_exit() -> Result<()> {
 
     let polled = bench.http.get(&format!("{path}/wait?timeout_ms=50")).await?;
     assert_eq!(polled.status, 202);
+    let short = bench.http.get(&format!("{path}/wait?timeout_ms=50&limit=1")).await?.json()?;
+    assert_eq!((short["runs"].as_array().map(Vec::len), &short["next"]), (Some(1), &json!("a-1")));
     let path = format!("{path}/wait?timeout_ms=20000");
     let running = async {
         for machine in ["a-1", "a-2"] {

@@ -355,13 +355,6 @@ pub struct Get {
     pub after: Option<String>,
 }
 
-impl Get {
-    /// A command with all of its runs.
-    pub fn whole(id: CommandId) -> Self {
-        Self { id, limit: None, after: None }
-    }
-}
-
 /// A range of output, please.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadOutput {

@@ -509,7 +509,7 @@ fn what_operators_ask() {
     plain("preview", &Preview { on: "web-*".into(), ..Preview::default() });
     plain("preview_page", &Preview { on: "web-*".into(), limit: Some(10), after: Some("web-1".into()) });
     plain("submit", &Submit { spec: spec_bytes(), grants: vec![signed_grant()], idempotency_key: None });
-    plain("get", &Get::whole(cid()));
+    plain("get", &Get { id: cid(), limit: None, after: None });
     plain("get_page", &Get { id: cid(), limit: Some(10), after: Some("web-1".into()) });
     plain("cancel", &Cancel { id: cid() });
     plain(

@@ -155,14 +155,27 @@ impl Http {
         Ok(json.get("id").and_then(Value::as_str).context("no id")?.to_owned())
     }
 
-    /// Waits until every run of a command has settled, at most `rounds` long polls of 10 s.
+    /// Waits until every run of a command has settled.
+    ///
+    /// # Errors
+    /// When it does not within a minute.
+    pub async fn settled(&self, id: &str) -> Result<Value> {
+        self.settled_within(id, 6, "").await
+    }
+
+    /// Waits until every run of a command has settled, at most `rounds` long polls of 10 s; answers with one run of
+    /// them, as all are work for the bridge.
     ///
     /// # Errors
     /// When it does not settle.
-    pub async fn settled_within(&self, id: &str, rounds: u32) -> Result<Value> {
+    pub async fn settled_in_short(&self, id: &str, rounds: u32) -> Result<Value> {
+        self.settled_within(id, rounds, "&limit=1").await
+    }
+
+    async fn settled_within(&self, id: &str, rounds: u32, page: &str) -> Result<Value> {
         let mut last = Value::Null;
         for _ in 0..rounds {
-            let answer = self.get(&format!("/api/v1/commands/{id}/wait?timeout_ms=10000")).await?;
+            let answer = self.get(&format!("/api/v1/commands/{id}/wait?timeout_ms=10000{page}")).await?;
             last = answer.json()?;
             match answer.status {
                 200 => return Ok(last),
@@ -171,14 +184,6 @@ impl Http {
             }
         }
         bail!("command {id} has not settled: {last}")
-    }
-
-    /// Waits until every run of a command has settled.
-    ///
-    /// # Errors
-    /// When it does not within a minute.
-    pub async fn settled(&self, id: &str) -> Result<Value> {
-        self.settled_within(id, 6).await
     }
 
     /// Submits and waits.

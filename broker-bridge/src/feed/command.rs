@@ -70,6 +70,7 @@ pub(super) async fn run(
         told: BTreeMap::new(),
         settling: BTreeMap::new(),
         stirred: BTreeSet::new(),
+        placed: BTreeSet::new(),
         open: 0,
         settled: None,
         read_through: None,
@@ -98,6 +99,8 @@ struct CommandFeed<'a> {
     settling: BTreeMap<MachineToken, (RunView, Barrier)>,
     /// Those of them of which another look may tell more: of 10,000 that wait, few.
     stirred: BTreeSet<MachineToken>,
+    /// Those of them that wait for output whose place is known.
+    placed: BTreeSet<MachineToken>,
     /// How many of those told have not settled.
     open: usize,
     /// The counts that were last told as settled.
@@ -182,6 +185,7 @@ impl CommandFeed<'_> {
         for (token, seen) in self.api.read(look).await.map_err(|_| End::Unreadable)? {
             if let Some((_, barrier)) = self.settling.get_mut(&token) {
                 *barrier = seen;
+                self.placed.insert(token);
             }
         }
         Ok(())
@@ -190,8 +194,7 @@ impl CommandFeed<'_> {
     /// Tells the settled runs whose output was sent. Answers whether one waits for credit.
     async fn settle(&mut self, drained: bool, credited: u64) -> Result<bool, End> {
         let mut blocked = false;
-        let waiting: Vec<MachineToken> = self.settling.keys().cloned().collect();
-        for token in waiting {
+        for token in std::mem::take(&mut self.placed) {
             let Some(pump) = &mut self.pump else { return Ok(false) };
             let Some((run, barrier)) = self.settling.get(&token) else { continue };
             let passes = match barrier {
@@ -205,9 +208,12 @@ impl CommandFeed<'_> {
                     blocked = true;
                     false
                 }
-                Barrier::Unknown | Barrier::Asked | Barrier::Read => false,
+                // It has changed since; its next look places it.
+                Barrier::Unknown | Barrier::Asked | Barrier::Read => continue,
             };
-            if passes && let Some((run, _)) = self.settling.remove(&token) {
+            if !passes {
+                self.placed.insert(token);
+            } else if let Some((run, _)) = self.settling.remove(&token) {
                 self.tell(token, run).await?;
             }
         }

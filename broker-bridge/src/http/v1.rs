@@ -144,11 +144,14 @@ pub(super) async fn show(State(shared): At, axum::Extension(caller): Who, Id(id)
 #[serde(deny_unknown_fields)]
 pub(super) struct Waiting {
     timeout_ms: Option<u64>,
+    limit: Option<u32>,
+    after: Option<String>,
 }
 
 /// `GET /commands/{id}/wait`
 pub(super) async fn wait(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri) -> Answer {
-    let wait_ms = query::<Waiting>(&uri)?.timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
+    let Waiting { timeout_ms, limit, after } = query(&uri)?;
+    let wait_ms = timeout_ms.unwrap_or(DEFAULT_WAIT_MS);
     if !WAIT_MS.contains(&wait_ms) {
         return Err(invalid(format!(
             "timeout_ms must be 0 to {}; ask again for longer waits",
@@ -163,7 +166,7 @@ pub(super) async fn wait(State(shared): At, axum::Extension(caller): Who, Id(id)
         }
     };
     let settled = commands::until_settled(api, id, over).await?;
-    let command = commands::get(api, &caller, Get::whole(id)).await?;
+    let command = commands::get(api, &caller, Get { id, limit, after }).await?;
     let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(json(status, &command, None))
 }

@@ -119,6 +119,10 @@ pub(crate) enum Event {
         cid: CommandId,
         key: PublicKey,
     },
+    /// A mailbox that this bridge wrote itself: what it says is in memory.
+    OwnMailbox {
+        mid: MachineToken,
+    },
     /// `None`: what stands there is to be replaced.
     Mailbox {
         mid: MachineToken,

@@ -106,6 +106,15 @@ impl Projection<'_> {
         if self.memory.heartbeat(stored_at, beat) { Applied::Yes } else { Applied::NotYet }
     }
 
+    /// What the dispatcher wrote and put down. It looked at what changed meanwhile itself.
+    pub(super) fn own_mailbox(&mut self, mid: &MachineToken, sequence: u64) {
+        let row = self.memory.mailboxes.get(mid);
+        // It may have written another one since.
+        if let Some(row) = row.filter(|row| row.sequence == sequence) {
+            self.txn.put_json(key::mailbox(mid), row);
+        }
+    }
+
     pub(super) fn mailbox(
         &mut self,
         mid: &MachineToken,
