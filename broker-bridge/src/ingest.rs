@@ -36,7 +36,7 @@ pub(crate) const FOLLOWED: [&str; 7] = [DOC, STATE, CMD, DONE, RUN, OUT, MBOX];
 const BATCH: usize = 512;
 /// Batches that are decoded ahead of the one being applied.
 const AHEAD: usize = 2;
-/// Batches up to this size are decoded in place; handing over costs more.
+/// Batches up to this size are decoded and applied in place; handing over costs more.
 const INLINE: usize = 8;
 /// Pause between attempts while the broker does not answer.
 const RETRY: Duration = Duration::from_millis(200);
@@ -278,15 +278,16 @@ impl Reader {
         while done < rest.len() {
             let (shared, stream) = (self.shared.clone(), self.stream);
             let cursor = self.has_cursor().then_some(created);
-            let job = tokio::task::spawn_blocking(move || {
-                let applied =
-                    apply_some(&shared, stream, cursor, rest.get(done..).unwrap_or_default(), last_chance);
-                applied.map(|count| (rest, count))
-            });
-            let (back, count) = match job.await {
-                Ok(applied) => applied.map_err(Ended::Store)?,
-                Err(_) => return Err(Ended::Panicked),
+            let apply = move |batch: Arc<[Decoded]>| {
+                let some = batch.get(done..).unwrap_or_default();
+                apply_some(&shared, stream, cursor, some, last_chance).map(|count| (batch, count))
             };
+            let applied = if rest.len() <= INLINE {
+                apply(rest)
+            } else {
+                tokio::task::spawn_blocking(move || apply(rest)).await.map_err(|_| Ended::Panicked)?
+            };
+            let (back, count) = applied.map_err(Ended::Store)?;
             rest = back;
             done += count;
             if done < rest.len() {

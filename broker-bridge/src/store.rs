@@ -4,8 +4,8 @@
 //! damage is deleted and built anew. It lives in a directory of its own within the one that was named, and nothing
 //! else is ever deleted; nor is the store when the system only refuses it (no permission, no room). Cursors are
 //! written in the same batch as the rows they stand for.
-//! Functions block for some microseconds (a read) to milliseconds (a batch): batches are written from blocking
-//! threads only. The layout of keys stands in `store/key.rs`.
+//! Functions block for some microseconds (a read, a few rows) to milliseconds (a batch): large batches are written from
+//! blocking threads only. The layout of keys stands in `store/key.rs`.
 
 pub(crate) mod key;
 pub(crate) mod retention;
