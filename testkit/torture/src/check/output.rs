@@ -29,7 +29,7 @@ pub(super) fn output_is_whole(case: &Case<'_>) -> Vec<Violation> {
             .or_else(|| answered(case, run, told));
         broken.extend(why.map(|why| case.broken_run(Promise::OutputIsWhole, run, why)));
     }
-    broken.extend(slow_reads(case));
+    broken.extend(slow_reads(case, &chunks));
     broken
 }
 
@@ -171,25 +171,52 @@ fn answered(case: &Case<'_>, (command, machine): RunId<'_>, told: &Told) -> Opti
     None
 }
 
-/// What came in feeds: in order, nothing twice, and nothing wrong.
-fn slow_reads(case: &Case<'_>) -> Vec<Violation> {
+/// What came in feeds: as it was stored, nothing twice, and nothing wrong. A relay whose line broke stores a piece again
+/// behind later ones; whoever shows a feed puts that right.
+fn slow_reads(case: &Case<'_>, chunks: &BTreeMap<(CommandId, MachineToken), Vec<&Chunk>>) -> Vec<Violation> {
     let mut broken = Vec::new();
     for read in &case.observed.said.slow {
         let Some(told) = case.told.get(&read.command) else { continue };
+        let machine = MachineToken::new(read.machine.clone()).ok();
+        let stored = machine.clone().and_then(|machine| chunks.get(&(read.command, machine)));
+        let stored = stored.map_or(&[][..], Vec::as_slice);
         let mut why = read.pieces.iter().find_map(|piece| wrong_piece(&told.work, piece));
         for stream in OutputStream::ALL {
             let pieces: Vec<&Piece> = read.pieces.iter().filter(|piece| piece.stream == stream).collect();
-            let turned = pieces.windows(2).find_map(|pair| match pair {
-                [first, second] if second.offset < first.end() => Some(second.offset),
-                _ => None,
-            });
-            why = why.or_else(|| turned.map(|at| format!("{stream} went back to {at}")));
+            why = why.or_else(|| given_twice(&pieces).map(|at| format!("{stream} comes twice at {at}")));
+            why = why.or_else(|| turned(&pieces, stored).map(|at| format!("{stream} went back to {at}")));
         }
-        let machine = MachineToken::new(read.machine.clone()).ok();
         broken.extend(why.map(|why| {
             let what = format!("in a feed, {why}");
             case.broken(Promise::OutputIsWhole, Some(read.command), machine.as_ref(), what)
         }));
     }
     broken
+}
+
+/// Where a byte came that had come before.
+fn given_twice(pieces: &[&Piece]) -> Option<u64> {
+    let mut sorted = pieces.to_vec();
+    sorted.sort_by_key(|piece| piece.offset);
+    sorted.windows(2).find_map(|pair| match pair {
+        [first, second] if second.offset < first.end() => Some(second.offset),
+        _ => None,
+    })
+}
+
+/// Which piece came behind one that was stored after it.
+fn turned(pieces: &[&Piece], stored: &[&Chunk]) -> Option<u64> {
+    pieces.windows(2).find_map(|pair| match pair {
+        [first, second] if place(second, stored) < place(first, stored) => Some(second.offset),
+        _ => None,
+    })
+}
+
+/// Where a piece was stored first; what an exit carries comes behind all that was.
+fn place(piece: &Piece, stored: &[&Chunk]) -> u64 {
+    let holds = |chunk: &&&Chunk| {
+        let known = &chunk.piece;
+        known.stream == piece.stream && known.offset <= piece.offset && piece.offset < known.end()
+    };
+    stored.iter().filter(holds).map(|chunk| chunk.sequence).min().unwrap_or(u64::MAX)
 }

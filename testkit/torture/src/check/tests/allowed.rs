@@ -65,6 +65,12 @@ use crate::{
     let pieces = vec![Piece::of(OutputStream::Stdout, 0, &bytes)];
     bench.slow.push(SlowRead { command: cid(3), machine: "m0".to_owned(), pieces });
 })]
+#[case::a_feed_of_pieces_that_were_stored_the_other_way_round(|bench: &mut Bench| {
+    let [first, second] = [0, 1].map(|n| bench.chunks[n].sequence);
+    (bench.chunks[0].sequence, bench.chunks[1].sequence) = (second, first);
+    let pieces = [1, 0].map(|n: usize| bench.chunks[n].piece.clone()).to_vec();
+    bench.slow.push(SlowRead { command: cid(3), machine: "m0".to_owned(), pieces });
+})]
 #[case::a_start_by_a_clock_that_is_off(|bench: &mut Bench| {
     harm(bench, Fault::Jump(Part::Relay(1), -600));
     bench.unmark('S', 9, 1);

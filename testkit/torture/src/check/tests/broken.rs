@@ -240,7 +240,11 @@ fn what_nobody_asked_for_is_seen() {
     bench.chunk(12, 0, &Work::Lines(3, 0), 0, 48);
     bench.run_to(12, &Work::Lines(3, 0), 0, &exit, "SE");
 })]
-#[case::a_feed_goes_back(|bench: &mut Bench| {
+#[case::a_feed_goes_against_the_stream(|bench: &mut Bench| {
+    let pieces = [1, 0].map(|n: usize| bench.chunks[n].piece.clone()).to_vec();
+    bench.slow.push(SlowRead { command: cid(3), machine: "m0".to_owned(), pieces });
+})]
+#[case::a_feed_gives_bytes_twice(|bench: &mut Bench| {
     let piece = |offset, len| Piece::of(OutputStream::Stdout, offset, &crate::script::output(&Work::Lines(600, 0), offset, len));
     bench.slow.push(SlowRead { command: cid(3), machine: "m0".to_owned(), pieces: vec![piece(0, 64), piece(48, 64)] });
 })]
