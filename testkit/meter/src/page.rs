@@ -142,8 +142,12 @@ fn misses(reports: &[(Figure, Report)]) -> String {
         lines.len(),
         if lines.is_empty() { "." } else { ":\n" }
     );
+    let is_empty = lines.is_empty();
     for (_, line) in lines {
         text += &line;
+    }
+    if !is_empty {
+        text += "\n[slow-paths.md](slow-paths.md) says where the time goes, and what would help.\n";
     }
     text
 }

@@ -19,8 +19,12 @@ mod world;
 
 use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
 
 use args::{Arguments, Run, Seed, What};
 use check::violations;
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run(asked: &Run) -> Result<u8> {
-    let summary = block_on(campaign::run(asked))?;
+    let summary = block_on(until_told(campaign::run(asked)))?;
     eprint!("{}", summary.text());
     if asked.json {
         println!("{}", serde_json::to_string(&summary)?);
@@ -86,6 +90,16 @@ fn inside(plan: &Path, into: &Path, programs: &Path) -> Result<u8> {
     let observed = block_on(driver::torture(&plan, programs, into))?;
     campaign::keep(into, &observed)?;
     Ok(0)
+}
+
+/// Does the work, unless it is told to end: then the worlds end with their tasks.
+async fn until_told<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        done = work => done,
+        _ = ctrl_c() => bail!("it was interrupted"),
+        _ = terminate.recv() => bail!("it was told to end by SIGTERM"),
+    }
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
