@@ -240,6 +240,27 @@ pub fn signal(process_id: u32, signal: Signal) -> Result<()> {
     send(pid(process_id)?, signal)
 }
 
+/// Waits until a process is gone.
+///
+/// # Errors
+/// When it is there for 20 s.
+pub async fn dead(process_id: u32) -> Result<()> {
+    eventually_within("the end of a process", Duration::from_secs(20), || async move {
+        ensure!(!is_alive(process_id), "{process_id} is alive");
+        Ok(())
+    })
+    .await
+}
+
+/// Kills a process that is no child of the test with -9, and waits until it is gone: until then it holds its locks.
+///
+/// # Errors
+/// When `process_id` can be no process, the system refuses, or it does not go.
+pub async fn kill(process_id: u32) -> Result<()> {
+    signal(process_id, Signal::KILL)?;
+    dead(process_id).await
+}
+
 /// Whether a process exists and is more than a zombie.
 pub fn is_alive(process_id: u32) -> bool {
     state(process_id).is_some_and(|state| !matches!(state, 'Z' | 'X'))

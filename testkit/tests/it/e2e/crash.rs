@@ -9,7 +9,7 @@ use signalbox_schemas::run::Exit;
 use signalbox_testkit::{
     eventually::{eventually, eventually_within},
     http::{Http, run_on},
-    process::{Signal, is_alive, signal, stands_still},
+    process::{Signal, dead, is_alive, kill, signal, stands_still},
     stack::{Options, Stack},
 };
 
@@ -38,15 +38,6 @@ fn expected_output() -> String {
 
 fn starts(file: &Path) -> usize {
     std::fs::read_to_string(file).map_or(0, |text| text.lines().count())
-}
-
-/// Waits for the part that shall die.
-async fn dead(pid: u32) -> Result<()> {
-    eventually_within("the crash", Duration::from_secs(20), || async move {
-        ensure!(!is_alive(pid), "{pid} is alive");
-        Ok(())
-    })
-    .await
 }
 
 /// The command ran once, its output came whole and as chunks, and its end is the only one.
@@ -127,7 +118,7 @@ async fn a_killed_keepers_run_is_lost_and_its_processes_are_gone(
     }
     one_end(&stack, stack.http(), &id, LOST).await?;
     // A machine without the crash point works: a new relay, a new keeper.
-    signal(stack.machine(0)?.pid, Signal::KILL)?;
+    kill(stack.machine(0)?.pid).await?;
     super::store::end_keeper(&stack.machine(0)?.store)?;
     let _relay = stack.start_relay(0, None).await?;
     let command = stack.http().run("demo-1", "echo again").await?;

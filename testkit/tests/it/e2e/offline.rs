@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use signalbox_testkit::{
     eventually::{eventually, eventually_within},
     http::run_on,
-    process::{Signal, signal},
+    process::{Signal, kill, signal},
     stack::{Options, Stack},
 };
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::{
 /// One machine whose relay was killed.
 pub(super) async fn without_relay() -> Result<Stack> {
     let stack = Stack::start(Options::relays(1).no_restart()).await?;
-    signal(stack.machine(0)?.pid, Signal::KILL)?;
+    kill(stack.machine(0)?.pid).await?;
     Ok(stack)
 }
 

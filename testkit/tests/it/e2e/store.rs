@@ -7,7 +7,7 @@ use serde_json::json;
 use signalbox_testkit::{
     eventually::eventually,
     http::run_on,
-    process::{Signal, is_alive, signal},
+    process::{Signal, is_alive, kill, signal},
     stack::{Options, Stack},
 };
 
@@ -56,7 +56,7 @@ async fn after_spoiling(spoil: impl Fn(&Path, &Path) -> Result<()>) -> Result<()
         Ok(())
     })
     .await?;
-    signal(machine.pid, Signal::KILL)?;
+    kill(machine.pid).await?;
     spoil(&machine.store, &copy)?;
     // The keeper notices that its lock is not its own and ends with its children.
     eventually("the end of the keeper", || async {
