@@ -65,13 +65,14 @@ pub async fn store_command(
     let cid = spec.cid;
     let by = grants.first().map_or_else(|| spec.by.clone(), |grant| grant.key().to_string());
     let until = Instant::now() + TRY_FOR;
+    // Asked first: nothing is stored that cannot be told, and nothing may fail once the spec is acknowledged.
+    let created = created(link, until).await?;
     let ahead = if grants.is_empty() { Vec::new() } else { parts(cid, grants) };
     let ahead = ahead.iter().map(|part| async {
         let body = serde_json::to_vec(part).map_err(|_| SubmitError::TooLarge)?;
         until_stored(link, part_message(ws, cid, part.n, body, &by), until).await
     });
-    // All of it before the spec: nothing may fail once that is acknowledged.
-    let (created, _) = tokio::try_join!(created(link, until), try_join_all(ahead))?;
+    try_join_all(ahead).await?;
     let subject = Subject::Command(ws.clone(), cid, CommandPiece::Spec).to_string();
     let message = Store::new(subject.clone(), spec_bytes.clone())
         .with_headers(headers("spec", &by).with(eyes::SUMMARY, &format!("{} machines", spec.targets)))
@@ -97,8 +98,8 @@ pub async fn store_part(
     by: &PublicKey,
 ) -> Result<Cursors, SubmitError> {
     let until = Instant::now() + TRY_FOR;
-    let message = part_message(ws, cid, n, body, by.as_str());
-    let (created, stored) = tokio::try_join!(created(link, until), until_stored(link, message, until))?;
+    let created = created(link, until).await?;
+    let stored = until_stored(link, part_message(ws, cid, n, body, by.as_str()), until).await?;
     let sequence = stored.unwrap_or_default();
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
