@@ -51,13 +51,15 @@ pub enum SubmitError {
 
 /// Stores a command: `spec_bytes` are the exact bytes of `spec`, `grants` one per target and sorted by machine
 /// token, or none when their parts are stored already. When this answers, the command is accepted; the answer is where to
-/// read it. Submitting the same again is the same command.
+/// read it. Submitting the same again is the same command. `made` is when the stream of commands was made, Unix ms, where
+/// that is known; else it is asked for.
 ///
 /// # Errors
 /// [`SubmitError`].
 pub async fn store_command(
     link: &Link,
     ws: &Workspace,
+    made: Option<u64>,
     spec_bytes: Bytes,
     spec: &CommandSpec,
     grants: Vec<Signed<Grant>>,
@@ -65,8 +67,8 @@ pub async fn store_command(
     let cid = spec.cid;
     let by = grants.first().map_or_else(|| spec.by.clone(), |grant| grant.key().to_string());
     let until = Instant::now() + TRY_FOR;
-    // Asked first: nothing is stored that cannot be told, and nothing may fail once the spec is acknowledged.
-    let created = created(link, until).await?;
+    // First: nothing is stored that cannot be told, and nothing may fail once the spec is acknowledged.
+    let created = created(link, made, until).await?;
     let ahead = if grants.is_empty() { Vec::new() } else { parts(cid, grants) };
     let ahead = ahead.iter().map(|part| async {
         let body = serde_json::to_vec(part).map_err(|_| SubmitError::TooLarge)?;
@@ -85,20 +87,22 @@ pub async fn store_command(
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
 
-/// Stores a part of the grants of a command whose spec is yet to come; the answer is where to read it.
+/// Stores a part of the grants of a command whose spec is yet to come; the answer is where to read it. `made` is as for
+/// [`store_command`].
 ///
 /// # Errors
 /// [`SubmitError`].
 pub async fn store_part(
     link: &Link,
     ws: &Workspace,
+    made: Option<u64>,
     cid: CommandId,
     n: u32,
     body: Vec<u8>,
     by: &PublicKey,
 ) -> Result<Cursors, SubmitError> {
     let until = Instant::now() + TRY_FOR;
-    let created = created(link, until).await?;
+    let created = created(link, made, until).await?;
     let stored = until_stored(link, part_message(ws, cid, n, body, by.as_str()), until).await?;
     let sequence = stored.unwrap_or_default();
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
@@ -114,13 +118,15 @@ fn part_message(ws: &Workspace, cid: CommandId, n: u32, body: Vec<u8>, by: &str)
 }
 
 /// Stores the wish to cancel a command, unless one that `stands` for everybody who reads it is there: then the answer
-/// is where that one is. The request was checked by the caller, and is checked again by everybody who reads it.
+/// is where that one is. The request was checked by the caller, and is checked again by everybody who reads it. `made` is as
+/// for [`store_command`].
 ///
 /// # Errors
 /// [`SubmitError`].
 pub async fn store_cancel(
     link: &Link,
     ws: &Workspace,
+    made: Option<u64>,
     cid: CommandId,
     request: &Signed<Request>,
     stands: impl Fn(&[u8]) -> bool,
@@ -129,7 +135,7 @@ pub async fn store_cancel(
     let headers = Headers::new().with(eyes::TYPE, Request::TYPE).with(eyes::BY, request.key().as_str());
     let message = Store::new(subject.clone(), request.to_json()).with_headers(headers);
     let until = Instant::now() + TRY_FOR;
-    let created = created(link, until).await?;
+    let created = created(link, made, until).await?;
     let sequence = match until_stored(link, message.clone().only_first(), until).await? {
         Some(sequence) => sequence,
         None => match standing(link, &subject, until).await? {
@@ -141,8 +147,11 @@ pub async fn store_cancel(
     Ok(Cursors::of(stream::CMD, Position { created, sequence }))
 }
 
-/// When the stream of commands was made, Unix ms: half of every cursor.
-async fn created(link: &Link, until: Instant) -> Result<u64, SubmitError> {
+/// When the stream of commands was made, Unix ms: half of every cursor. To ask takes longer than to store a message.
+async fn created(link: &Link, made: Option<u64>, until: Instant) -> Result<u64, SubmitError> {
+    if let Some(made) = made {
+        return Ok(made);
+    }
     let failed = |source| SubmitError::NotAccepted {
         source: BrokerError::Stream { name: stream::CMD.to_owned(), source },
     };

@@ -361,6 +361,14 @@ impl View {
         self.shared.cursors.borrow().clone()
     }
 
+    /// When a stream was made, Unix ms, as who reads it knows; `None` before it was read to its end. It cannot change: a
+    /// bridge whose stream is made anew ends.
+    pub fn made(&self, stream: &str) -> Option<u64> {
+        let is_read = *self.shared.caught_up.borrow();
+        let created = self.shared.cursor(stream).created;
+        (is_read && created > 0).then_some(created)
+    }
+
     /// Waits until everything that `cursors` names was read, at most `within`. Answers whether it was.
     pub async fn reached(&self, cursors: &Cursors, within: Duration) -> bool {
         let mut read = self.shared.cursors.subscribe();

@@ -277,16 +277,16 @@ async fn grants_that_do_not_fit_make_no_command() -> Result<()> {
     let grants = world.grants(&spec, &bytes, &world.machines)?;
     let link = &world.link;
     let store = signalbox_bridge::submit::store_command;
-    store(link, &world.ws, bytes.clone().into(), &spec, grants[..1].to_vec()).await?;
+    store(link, &world.ws, None, bytes.clone().into(), &spec, grants[..1].to_vec()).await?;
     bridge.counted("refused.CMD.grants_count", 1).await?;
     let reversed = grants.iter().rev().cloned().collect();
     let spec = world.spec("true", 2, MINUTE)?;
-    store(link, &world.ws, serde_json::to_vec(&spec)?.into(), &spec, reversed).await?;
+    store(link, &world.ws, None, serde_json::to_vec(&spec)?.into(), &spec, reversed).await?;
     bridge.counted("refused.CMD.grants_misplaced", 1).await?;
     let spec = world.spec("true", 1, MINUTE)?;
     let bytes = serde_json::to_vec(&spec)?;
     let nobody = world.grants(&spec, &bytes, &[mid("nobody")?])?;
-    store(link, &world.ws, bytes.into(), &spec, nobody).await?;
+    store(link, &world.ws, None, bytes.into(), &spec, nobody).await?;
     bridge.counted("refused.CMD.unknown", 1).await?;
     assert_eq!(bridge.view().commands(&Page::default())?.items, []);
     bridge.stop().await
@@ -300,13 +300,13 @@ async fn submitting_again_is_the_same_command_and_another_one_conflicts() -> Res
     let bytes = serde_json::to_vec(&spec)?;
     let grants = world.grants(&spec, &bytes, &world.machines)?;
     let store = signalbox_bridge::submit::store_command;
-    let first = store(&world.link, &world.ws, bytes.clone().into(), &spec, grants.clone()).await?;
-    let again = store(&world.link, &world.ws, bytes.into(), &spec, grants).await?;
+    let first = store(&world.link, &world.ws, None, bytes.clone().into(), &spec, grants.clone()).await?;
+    let again = store(&world.link, &world.ws, None, bytes.into(), &spec, grants).await?;
     assert_eq!(first, again);
     spec.command = "false".into();
     let bytes = serde_json::to_vec(&spec)?;
     let grants = world.grants(&spec, &bytes, &world.machines)?;
-    let other = store(&world.link, &world.ws, bytes.into(), &spec, grants).await;
+    let other = store(&world.link, &world.ws, None, bytes.into(), &spec, grants).await;
     assert!(matches!(other, Err(signalbox_bridge::submit::SubmitError::IdConflict)), "{other:?}");
     // The foreign part that it left behind changes nothing.
     world.read(&bridge, &[CMD]).await?;
@@ -340,6 +340,27 @@ async fn nothing_is_stored_when_its_cursor_cannot_be_told() -> Result<()> {
     assert!(put.is_err(), "{put:?}");
     assert_eq!(world.link.stream_state("OTHER").await?.messages, 0);
     Ok(())
+}
+
+/// Who reads the stream of commands need not ask when it was made, and asking takes as long as storing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_a_stream_knows_when_it_was_made() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let bridge = world.bridge("b1").await?;
+    let state = world.link.stream_state(CMD).await?;
+    world.read(&bridge, &[CMD]).await?;
+    assert_eq!(bridge.view().made(CMD), Some(state.created_ms));
+    assert_eq!(bridge.view().made("OTHER"), None);
+    let spec = world.spec("true", 1, MINUTE)?;
+    let bytes = serde_json::to_vec(&spec)?;
+    let grants = world.grants(&spec, &bytes, &world.machines)?;
+    let store = signalbox_bridge::submit::store_command;
+    let asked = store(&world.link, &world.ws, None, bytes.clone().into(), &spec, grants.clone()).await?;
+    // A time that nobody would answer, so that it is seen not to be asked for.
+    let told = store(&world.link, &world.ws, Some(7), bytes.into(), &spec, grants).await?;
+    assert_eq!(asked.get(CMD).created, state.created_ms);
+    assert_eq!((told.get(CMD).created, told.get(CMD).sequence), (7, asked.get(CMD).sequence));
+    bridge.stop().await
 }
 
 /// A client waits 5 s for its answer.
@@ -586,7 +607,8 @@ async fn a_fact_before_its_command_counts_once_the_command_comes() -> Result<()>
     world.exit(&web1, spec.cid, 0).await?;
     let bytes = serde_json::to_vec(&spec)?;
     let grants = world.grants(&spec, &bytes, &world.machines)?;
-    signalbox_bridge::submit::store_command(&world.link, &world.ws, bytes.into(), &spec, grants).await?;
+    signalbox_bridge::submit::store_command(&world.link, &world.ws, None, bytes.into(), &spec, grants)
+        .await?;
     // Whatever order a bridge reads its streams in.
     for name in ["b1", "b2", "b3"] {
         let bridge = world.bridge(name).await?;

@@ -167,9 +167,10 @@ async fn store_cancel(
         return Ok((Cancelling { cancelling }, api.view().cursors()));
     }
     let stands = |body: &[u8]| is_cancel(api, id, body);
-    let cursors = storing::store_cancel(api.link(), api.ws(), id, &signed()?, stands)
-        .await
-        .map_err(|error| submit::storing_problem("cancel", id, &error))?;
+    let cursors =
+        storing::store_cancel(api.link(), api.ws(), api.view().made(stream::CMD), id, &signed()?, stands)
+            .await
+            .map_err(|error| submit::storing_problem("cancel", id, &error))?;
     api.settle_write(&cursors).await;
     Ok((Cancelling { cancelling }, cursors))
 }

@@ -320,7 +320,7 @@ impl World {
         let spec = self.spec(command, machines.len(), expires_in)?;
         let bytes = serde_json::to_vec(&spec)?;
         let grants = self.grants(&spec, &bytes, machines)?;
-        let cursors = store_command(&self.link, &self.ws, bytes.into(), &spec, grants).await?;
+        let cursors = store_command(&self.link, &self.ws, None, bytes.into(), &spec, grants).await?;
         Ok((spec.cid, cursors))
     }
 
@@ -335,7 +335,7 @@ impl World {
         change(&mut spec);
         let bytes = serde_json::to_vec(&spec)?;
         let grants = self.grants(&spec, &bytes, machines)?;
-        store_command(&self.link, &self.ws, bytes.into(), &spec, grants).await?;
+        store_command(&self.link, &self.ws, None, bytes.into(), &spec, grants).await?;
         Ok(spec.cid)
     }
 
@@ -347,7 +347,8 @@ impl World {
             nonce: NONCE,
             issued_at: now(),
         };
-        Ok(store_cancel(&self.link, &self.ws, cid, &Signed::sign(&request, &key(by)?)?, |_| false).await?)
+        Ok(store_cancel(&self.link, &self.ws, None, cid, &Signed::sign(&request, &key(by)?)?, |_| false)
+            .await?)
     }
 
     /// Publishes something as the relay of a machine would.

@@ -19,7 +19,7 @@ const NOTHING: &str = r#"{"commands":[]}"#;
 /// Writes a command as whoever may write everything in the streams can.
 async fn put(world: &World, spec: &CommandSpec, submit: Submit) -> Result<String> {
     let (link, id) = (&world.bench.link, spec.cid.to_string());
-    store_command(link, &Workspace::main(), submit.spec.0.into(), spec, submit.grants).await?;
+    store_command(link, &Workspace::main(), None, submit.spec.0.into(), spec, submit.grants).await?;
     eventually("the command is known", || async {
         world.bench.http.json(&format!("/api/v1/commands/{id}")).await.map(drop)
     })

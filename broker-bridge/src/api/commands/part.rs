@@ -8,6 +8,7 @@ use signalbox_schemas::{
     error::{ErrorCode, Problem},
     id::{CommandId, MachineToken, Sha256},
     signed::PublicKey,
+    stream,
 };
 
 use super::{
@@ -55,7 +56,7 @@ pub async fn part(api: &Api, caller: &Caller, part: Part) -> Result<PartTaken, P
         api.view().cursors()
     } else {
         check_room(api, id)?;
-        store_part(api.link(), api.ws(), part.cid, n, body, key)
+        store_part(api.link(), api.ws(), api.view().made(stream::CMD), part.cid, n, body, key)
             .await
             .map_err(|error| storing_problem("submit", id, &error))?
     };

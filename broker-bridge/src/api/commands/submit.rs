@@ -62,9 +62,16 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
     };
     let targets = known_machines(api, &machines)?;
     check_room(api, &machines)?;
-    let cursors = store_command(api.link(), api.ws(), args.spec.0.into(), &spec, args.grants)
-        .await
-        .map_err(|error| storing_problem("submit", id, &error))?;
+    let cursors = store_command(
+        api.link(),
+        api.ws(),
+        api.view().made(stream::CMD),
+        args.spec.0.into(),
+        &spec,
+        args.grants,
+    )
+    .await
+    .map_err(|error| storing_problem("submit", id, &error))?;
     api.settle_write(&cursors).await;
     Ok((accepted(id, if is_ahead { Vec::new() } else { targets }, &cursors), cursors))
 }
@@ -300,7 +307,8 @@ async fn store_wish(
         return Err(refuse(ErrorCode::TooLarge, why));
     }
     let grants = sign_grants(api, &spec, Sha256::of(&bytes), machines).await?;
-    match store_command(api.link(), api.ws(), bytes.into(), &spec, grants).await {
+    match store_command(api.link(), api.ws(), api.view().made(stream::CMD), bytes.into(), &spec, grants).await
+    {
         Ok(cursors) => {
             api.settle_write(&cursors).await;
             Ok(Some((accepted(id, targets, &cursors), cursors)))
