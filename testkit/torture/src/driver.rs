@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use signalbox_schemas::id::MachineToken;
 use signalbox_testkit::operator::now_ms;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +20,7 @@ use crate::{
     observed::Observed,
     plan::Plan,
     workload::{Doors, Workload},
-    world::World,
+    world::{World, place::is_on_path},
 };
 
 /// Does what the plan says, and observes what is left. The logs of all parts are copied to `into`.
@@ -28,6 +28,10 @@ use crate::{
 /// # Errors
 /// When the chamber itself fails: a part cannot be started, hurt, healed or looked at.
 pub(crate) async fn torture(plan: &Plan, programs: &Path, into: &Path) -> Result<Observed> {
+    ensure!(
+        plan.chatter.is_empty() || is_on_path("perl"),
+        "there is no perl, by which runs write all the time (Debian: perl-base)"
+    );
     let mut world = World::start(plan, programs).await.context("building a world")?;
     let done = inside(&mut world, plan).await;
     let ends = world.ends();

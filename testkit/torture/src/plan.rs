@@ -1,5 +1,7 @@
 //! The schedule of a torture, from its seed alone: the same seed is the same schedule on every machine.
 
+mod chatter;
+mod distances;
 mod draw;
 mod harms;
 mod wishes;
@@ -10,7 +12,7 @@ use crate::fault::{Fault, Part};
 use draw::Draws;
 
 /// What is built, and what happens to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Where it comes from.
     pub(crate) seed: u64,
@@ -26,6 +28,12 @@ pub(crate) struct Plan {
     pub(crate) harms: Vec<Harm>,
     /// What operators ask for, by time.
     pub(crate) wishes: Vec<Wish>,
+    /// What writes output meanwhile, all the time and on each machine, by time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) chatter: Vec<Wish>,
+    /// How far each machine is from all others, ms: so much later comes each packet. None of those that are not named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) distances_ms: Vec<u16>,
 }
 
 /// One harm and its time.
@@ -75,6 +83,15 @@ pub(crate) enum Work {
     Wait(u32),
     /// Writes so many numbered lines of 16 bytes to stdout, and waits after every 256 of them, ms.
     Lines(u32, u32),
+    /// Writes numbered lines of 16 bytes to stdout, all in one process: some at once, and waits after them, ms.
+    Chatter {
+        /// All of them.
+        lines: u32,
+        /// Those between two waits.
+        at_once: u32,
+        /// How long it waits.
+        pause_ms: u32,
+    },
     /// Ends with this code, 1 to 125.
     Fail(u8),
     /// Ends itself by SIGKILL.
@@ -91,9 +108,11 @@ impl Plan {
         let brokers = if seed % 4 == 3 { 3 } else { 1 };
         let bridges = if shape.one_in(2) { 2 } else { 1 };
         let machines = u8::try_from(shape.within(2..=4)).unwrap_or(2);
-        let mut plan = Self { seed, brokers, bridges, machines, length_ms, harms: vec![], wishes: vec![] };
+        let mut plan = Self { seed, brokers, bridges, machines, length_ms, ..Self::default() };
         plan.wishes = wishes::draw(&plan);
+        plan.chatter = chatter::draw(&plan);
         plan.harms = harms::draw(&plan);
+        plan.distances_ms = distances::draw(&plan);
         plan
     }
 

@@ -20,6 +20,9 @@ pub(crate) fn text(work: &Work) -> String {
         Work::Nothing => format!("{start}; {end}"),
         Work::Wait(ms) => format!("{start}; sleep {}; {end}", seconds(*ms)),
         Work::Lines(lines, pause_ms) => format!("{start}; {}; {end}", numbered(*lines, *pause_ms)),
+        Work::Chatter { lines, at_once, pause_ms } => {
+            format!("{start}; {}; {end}", paced(*lines, *at_once, *pause_ms))
+        }
         Work::Fail(code) => format!("{start}; {end}; exit {code}"),
         Work::Die => format!("{start}; kill -9 $$; {end}"),
     }
@@ -43,11 +46,24 @@ fn numbered(lines: u32, pause_ms: u32) -> String {
     )
 }
 
+/// One process that paces itself: a shell would fork for every wait, and many of these are at work at once.
+fn paced(lines: u32, at_once: u32, pause_ms: u32) -> String {
+    let (at_once, pause) = (at_once.max(1), seconds(pause_ms));
+    format!(
+        "perl -e '$| = 1; for ($n = 1; $n <= {lines}; $n += {at_once}) {{ \
+         $m = $n + {at_once} - 1; $m = {lines} if $m > {lines}; \
+         print map {{ sprintf \"%015d\\n\", $_ }} $n..$m; select undef, undef, undef, {pause} }}'"
+    )
+}
+
 /// How long it takes at least, ms; nothing where it takes as long as it does.
 pub(crate) fn least_ms(work: &Work) -> Option<u64> {
     match work {
         Work::Wait(ms) => Some(u64::from(*ms)),
         Work::Lines(lines, pause_ms) => Some(u64::from(lines.div_ceil(LINES_AT_ONCE)) * u64::from(*pause_ms)),
+        Work::Chatter { lines, at_once, pause_ms } => {
+            Some(u64::from(lines.div_ceil((*at_once).max(1))) * u64::from(*pause_ms))
+        }
         Work::Nothing | Work::Fail(_) | Work::Die => None,
     }
 }
@@ -55,7 +71,7 @@ pub(crate) fn least_ms(work: &Work) -> Option<u64> {
 /// Bytes that the whole of it writes to stdout.
 pub(crate) fn output_bytes(work: &Work) -> u64 {
     match work {
-        Work::Lines(lines, _) => u64::from(*lines) * LINE_BYTES,
+        Work::Lines(lines, _) | Work::Chatter { lines, .. } => u64::from(*lines) * LINE_BYTES,
         Work::Nothing | Work::Wait(_) | Work::Fail(_) | Work::Die => 0,
     }
 }
@@ -76,7 +92,7 @@ pub(crate) fn output(work: &Work, offset: u64, len: u64) -> Vec<u8> {
 /// How it ends when nobody interferes: its exit code, or none where a signal ends it.
 pub(crate) fn exit_code(work: &Work) -> Option<i32> {
     match work {
-        Work::Nothing | Work::Wait(_) | Work::Lines(..) => Some(0),
+        Work::Nothing | Work::Wait(_) | Work::Lines(..) | Work::Chatter { .. } => Some(0),
         Work::Fail(code) => Some(i32::from(*code)),
         Work::Die => None,
     }
@@ -97,6 +113,9 @@ mod tests {
     #[case(Work::Lines(1, 1))]
     #[case(Work::Lines(256, 1))]
     #[case(Work::Lines(600, 1))]
+    #[case(Work::Chatter { lines: 0, at_once: 3, pause_ms: 1 })]
+    #[case(Work::Chatter { lines: 1_000, at_once: 30, pause_ms: 1 })]
+    #[case(Work::Chatter { lines: 60, at_once: 20, pause_ms: 1 })]
     #[case(Work::Fail(7))]
     #[case(Work::Die)]
     fn a_shell_does_what_is_expected_of_it(#[case] work: Work) {
@@ -121,6 +140,7 @@ mod tests {
     #[case(Work::Wait(5), Some(5))]
     #[case(Work::Lines(1_000, 0), Some(0))]
     #[case(Work::Lines(600, 10), Some(30))]
+    #[case(Work::Chatter { lines: 61, at_once: 20, pause_ms: 10 }, Some(40))]
     fn what_waits_takes_its_time(#[case] work: Work, #[case] least: Option<u64>) {
         assert_eq!(least_ms(&work), least);
     }

@@ -80,7 +80,7 @@ impl Workload {
         let desk = Arc::new(Desk { doors: doors.clone(), operator, http, latest });
         let mut wishes = JoinSet::new();
         // As many tasks as wishes: a plan is bounded.
-        for (number, wish) in plan.wishes.iter().cloned().enumerate() {
+        for (number, wish) in plan.wishes.iter().chain(&plan.chatter).cloned().enumerate() {
             let desk = Arc::clone(&desk);
             let key = format!("{}-{number}", plan.seed);
             wishes.spawn(async move {

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::script;
 use signalbox_schemas::id::Sha256;
 
 const LENGTH_MS: u64 = 30_000;
@@ -20,10 +21,16 @@ fn kind(fault: &Fault) -> String {
 
 #[test]
 fn a_seed_is_the_same_plan_for_ever() {
-    let json = serde_json::to_vec(&plan(1)).unwrap();
+    let sha256 = |plan: &Plan| Sha256::of(&serde_json::to_vec(plan).unwrap()).to_string();
+    // As it was before anything wrote all the time: what is drawn for one purpose changes nothing of the others.
     assert_eq!(
-        Sha256::of(&json).to_string(),
+        sha256(&Plan { chatter: vec![], distances_ms: vec![], ..plan(1) }),
         "29853ae4193a04697e0b49eb9357084fb5e25bf6a145cb85de322ab2f0c334f0",
+        "seeds that were run and written down mean other harms or wishes now"
+    );
+    assert_eq!(
+        sha256(&plan(1)),
+        "134884ba907ad86fa7b4b17b30ef7db131c058c3f984e234b32de8462edc4b38",
         "seeds that were run and written down mean other plans now"
     );
     assert_ne!(plan(1).harms, plan(2).harms);
@@ -119,6 +126,31 @@ fn wishes_are_of_every_kind() {
 }
 
 #[test]
+fn every_machine_writes_all_the_time() {
+    for (seed, length_ms) in [(0, 5_000), (1, 30_000), (2, 30_000), (3, 45_000), (4, 600_000)] {
+        let plan = Plan::from_seed(seed, length_ms);
+        assert!(plan.chatter.is_sorted_by_key(|wish| wish.at_ms));
+        for machine in 0..plan.machines {
+            let mut writes_until = 1_000;
+            for wish in plan.chatter.iter().filter(|wish| wish.on == [machine]) {
+                assert!(wish.at_ms <= writes_until, "machine {machine} is silent until {}", wish.at_ms);
+                let takes_ms = script::least_ms(&wish.work).unwrap();
+                assert!((500..=13_000).contains(&takes_ms), "{wish:?}");
+                assert!(wish.timeout_ms >= takes_ms + 9_800, "{wish:?}");
+                assert!((1..1 << 20).contains(&script::output_bytes(&wish.work)), "{wish:?}");
+                assert!(wish.expires_in_ms >= 30_000 && wish.cancel_after_ms.is_none());
+                writes_until = wish.at_ms + takes_ms;
+            }
+            assert!((20..=80).contains(&plan.distances_ms[usize::from(machine)]));
+            assert!(writes_until >= length_ms, "machine {machine} is silent from {writes_until} on");
+        }
+    }
+    let all: Vec<Wish> = (0..4).flat_map(|seed| plan(seed).chatter).collect();
+    let by_http = all.iter().filter(|wish| wish.by_http).count();
+    assert!((1..all.len()).contains(&by_http), "{by_http} of {} come by HTTP", all.len());
+}
+
+#[test]
 fn what_cannot_be_done_is_left_out_and_nothing_else_changes() {
     let all = plan(5);
     let is_cut = |fault: &Fault| matches!(fault, Fault::Cut(_));
@@ -126,7 +158,7 @@ fn what_cannot_be_done_is_left_out_and_nothing_else_changes() {
     assert!(!skipped.is_empty() && skipped.iter().all(|harm| is_cut(&harm.fault)));
     assert_eq!(some.harms.len() + skipped.len(), all.harms.len());
     assert!(!some.harms_any(is_cut) && some.harms.is_sorted_by_key(|harm| harm.at_ms));
-    assert_eq!(some.wishes, all.wishes);
+    assert_eq!((some.wishes, some.chatter), (all.wishes, all.chatter));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use signalbox_testkit::broker::free_port;
@@ -27,6 +28,9 @@ use crate::plan::Plan;
 const BROKER_MIB: u32 = 512;
 const PART_MIB: u32 = 64;
 const WORLD_MIB: u32 = 1_024;
+
+/// Runs at once of a machine: four, as is usual, and those that write all the time, which meet where a line was cut for long.
+const SLOTS: u8 = 7;
 
 /// Where this process is, as the operator.
 const OPERATOR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -53,6 +57,7 @@ pub(super) async fn world(plan: &Plan, programs: &Path) -> Result<World> {
     let state_dir = root.path().join("state");
     let machines: Vec<String> = (0..plan.machines).map(|number| format!("m{number}")).collect();
     init(&programs.join("signalbox-bridge"), &state_dir, &machines)?;
+    give_slots(&state_dir, &machines)?;
     let admin_token = fs::read_to_string(state_dir.join("admin.token")).context("reading the token")?;
     for folder in ["logs", "marks", "clocks", "kept", "disks", "programs", "twins", "servers"] {
         fs::create_dir(root.path().join(folder)).with_context(|| format!("making the folder {folder}"))?;
@@ -77,7 +82,7 @@ pub(super) async fn world(plan: &Plan, programs: &Path) -> Result<World> {
         root,
     };
     if let Some(net) = &mut world.net {
-        net.join(OPERATOR, None)?;
+        net.join(OPERATOR, None, Duration::ZERO)?;
     }
     add_brokers(&mut world, plan.brokers)?;
     for server in &world.servers {
@@ -90,7 +95,8 @@ pub(super) async fn world(plan: &Plan, programs: &Path) -> Result<World> {
         world.bridges.push(http);
     }
     for number in 0..plan.machines {
-        let member = machine(&mut world, number)?;
+        let distance_ms = plan.distances_ms.get(usize::from(number)).copied().unwrap_or(0);
+        let member = machine(&mut world, number, Duration::from_millis(distance_ms.into()))?;
         world.members.push(member);
     }
     Ok(world)
@@ -113,10 +119,26 @@ fn init(program: &Path, state_dir: &Path, machines: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn host(world: &mut World, number: u8, name: &str) -> Result<Arc<Host>> {
+/// Relays read it when they start: the other commands have as many slots as they would have if nothing wrote all the time.
+fn give_slots(state_dir: &Path, machines: &[String]) -> Result<()> {
+    for machine in machines {
+        let file = state_dir.join("machines").join(machine).join("relay.toml");
+        let doing = || format!("setting max_parallel in {}", file.display());
+        let text = fs::read_to_string(&file).with_context(doing)?;
+        let is_said = |line: &&str| line.starts_with("max_parallel");
+        let said = text
+            .lines()
+            .find(is_said)
+            .with_context(|| format!("{} does not say max_parallel", file.display()))?;
+        fs::write(&file, text.replacen(said, &format!("max_parallel = {SLOTS}"), 1)).with_context(doing)?;
+    }
+    Ok(())
+}
+
+fn host(world: &mut World, number: u8, name: &str, distance: Duration) -> Result<Arc<Host>> {
     let Some(net) = &mut world.net else { return Ok(Arc::new(Host::here())) };
     let host = Host::namespace(name, Ipv4Addr::new(10, 77, 0, number))?;
-    net.join(host.address(), host.name())?;
+    net.join(host.address(), host.name(), distance)?;
     Ok(Arc::new(host))
 }
 
@@ -138,7 +160,7 @@ fn clock(world: &World, name: &str) -> Result<Option<Arc<Clock>>> {
 fn add_brokers(world: &mut World, count: u8) -> Result<()> {
     let mut hosts = Vec::new();
     for number in 0..count {
-        let host = host(world, BROKERS + number, &format!("broker-{number}"))?;
+        let host = host(world, BROKERS + number, &format!("broker-{number}"), Duration::ZERO)?;
         let at = |port| SocketAddr::from((host.address(), port));
         world.servers.push(Listens {
             clients: at(port(world, CLIENTS_PORT)?),
@@ -167,7 +189,7 @@ fn add_brokers(world: &mut World, count: u8) -> Result<()> {
 }
 
 fn bridge(world: &mut World, part: Part, number: u8, name: &str) -> Result<(Member, String)> {
-    let host = host(world, number, name)?;
+    let host = host(world, number, name, Duration::ZERO)?;
     let (disk, clock) = (disk(world, name, PART_MIB)?, clock(world, name)?);
     let listen = SocketAddr::from((host.address(), port(world, HTTP_PORT)?));
     let program = world.programs.join("signalbox-bridge");
@@ -194,9 +216,9 @@ fn bridge(world: &mut World, part: Part, number: u8, name: &str) -> Result<(Memb
     Ok((member, format!("http://{listen}")))
 }
 
-fn machine(world: &mut World, number: u8) -> Result<Member> {
+fn machine(world: &mut World, number: u8, distance: Duration) -> Result<Member> {
     let name = format!("m{number}");
-    let host = host(world, MACHINES + number, &name)?;
+    let host = host(world, MACHINES + number, &name, distance)?;
     let (disk, clock) = (disk(world, &name, PART_MIB)?, clock(world, &name)?);
     let root = world.root.path();
     let folder = root.join("programs").join(&name);

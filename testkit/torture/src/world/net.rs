@@ -1,7 +1,7 @@
 //! A network in user space: one TUN device per host, moved into the host's namespace, and this process as the switch
 //! between them. The kernels of many machines have no netem, and every one has TUN.
 //!
-//! A packet goes over its sender's line and its receiver's; each can be cut, late, lossy and doubling. What is late waits in
+//! A packet goes over its sender's line and its receiver's; each has its length, and can be cut, late, lossy and doubling. What is late waits in
 //! its receiver's queue, which is bounded: what finds no room is dropped and counted.
 
 pub(crate) mod fate;
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
@@ -49,6 +50,8 @@ struct Switch {
 #[derive(Debug)]
 struct Port {
     line: Line,
+    /// How much later everything comes over this line, whatever the weather.
+    distance: Duration,
     arrivals: mpsc::Sender<(Instant, Vec<u8>)>,
 }
 
@@ -59,11 +62,17 @@ impl Net {
         Self { switch: Arc::new(Switch { ports, dice, dropped: AtomicU64::new(0) }), tasks: JoinSet::new() }
     }
 
-    /// Lays a line to `address`, in the named network namespace or, without one, in this process's own.
+    /// Lays a line to `address`, in the named network namespace or, without one, in this process's own. Over it each packet
+    /// takes `distance`.
     ///
     /// # Errors
     /// When the system refuses a device.
-    pub(crate) fn join(&mut self, address: Ipv4Addr, namespace: Option<&str>) -> Result<()> {
+    pub(crate) fn join(
+        &mut self,
+        address: Ipv4Addr,
+        namespace: Option<&str>,
+        distance: Duration,
+    ) -> Result<()> {
         let [.., number] = address.octets();
         let name = format!("sb{number}");
         let made = Tun::builder().name(&name).mtu(MTU).build();
@@ -80,7 +89,7 @@ impl Net {
         run("ip", &[inside, &["link", "set", &name, "mtu", &MTU.to_string(), "up"]].concat())?;
 
         let (arrivals, arriving) = mpsc::channel(ARRIVALS);
-        self.switch.ports().insert(address, Port { line: Line::default(), arrivals });
+        self.switch.ports().insert(address, Port { line: Line::default(), distance, arrivals });
         let tun = Arc::new(tun);
         self.tasks.spawn(send(Arc::clone(&tun), Arc::clone(&self.switch)));
         self.tasks.spawn(deliver(tun, arriving, Arc::clone(&self.switch), address));
@@ -118,9 +127,9 @@ impl Switch {
             let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
             through([&from.line, &to.line], &mut dice)
         };
-        let now = Instant::now();
+        let due = Instant::now() + from.distance + to.distance;
         for late in copies {
-            if to.arrivals.try_send((now + late, packet.to_vec())).is_err() {
+            if to.arrivals.try_send((due + late, packet.to_vec())).is_err() {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -105,7 +105,8 @@ fn may_unshare() -> bool {
     tried.output().is_ok_and(|ended| ended.status.success())
 }
 
-fn is_on_path(tool: &str) -> bool {
+/// Whether a tool is there.
+pub(crate) fn is_on_path(tool: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|dir| dir.join(tool).is_file())
 }

@@ -19,6 +19,8 @@ const PLAN: Plan = Plan {
     length_ms: 0,
     harms: Vec::new(),
     wishes: Vec::new(),
+    chatter: Vec::new(),
+    distances_ms: Vec::new(),
 };
 
 /// Runs a command and answers its output. What a bridge cannot tell yet is asked again; what it has accepted is submitted

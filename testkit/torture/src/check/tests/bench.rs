@@ -105,7 +105,7 @@ impl Bench {
             machines: 2,
             length_ms: 20_000,
             harms: vec![harm(Part::Keeper(0)), harm(Part::Relay(1))],
-            wishes: vec![],
+            ..Plan::default()
         };
         let mut bench = Self {
             keys,

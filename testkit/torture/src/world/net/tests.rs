@@ -74,10 +74,16 @@ fn heavy_tcp_arrives_whole_through_bad_weather() {
         let mut net = Net::new(1);
         let (here, there) = (Ipv4Addr::new(10, 77, 0, 1), Ipv4Addr::new(10, 77, 0, 40));
         let _host = Host::namespace("m0", there).unwrap();
-        net.join(here, None).unwrap();
-        net.join(there, Some("m0")).unwrap();
+        let distance = Duration::from_millis(20);
+        net.join(here, None, Duration::ZERO).unwrap();
+        net.join(there, Some("m0"), distance).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(echo(listen_in("m0", (there, 7))));
+
+        let began = Instant::now();
+        assert_eq!(timeout(BOUND, echoed((there, 7), b"x".to_vec())).await.unwrap().unwrap(), b"x");
+        // A connection is made, and a byte comes back.
+        assert!(began.elapsed() >= 4 * distance, "{:?} for {distance:?} each way", began.elapsed());
 
         // 3 MB each way, numbered so that a block in a wrong place shows.
         let sent: Vec<u8> = (0..750_000_u32).flat_map(u32::to_be_bytes).collect();
