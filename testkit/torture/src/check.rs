@@ -11,7 +11,7 @@ mod storing;
 mod tests;
 mod time;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub(crate) enum Promise {
     /// Nothing starts before its claim is stored, before its time, or after it; nothing expires early, or while its machine
     /// could have started it; nothing is rejected, or cancelled by nobody; nothing times out too soon, or not at all.
     InItsTime,
-    /// A run is `lost` only where its keeper was hurt.
+    /// A run is `lost` only where its keeper was hurt while it went on.
     LostForAReason,
     /// What was acknowledged is there, as it was acknowledged; what was refused is not.
     NothingMissing,
@@ -108,6 +108,11 @@ struct Case<'a> {
     marks: Marks,
 }
 
+/// How long after a harm of a keeper or its store a claim may still be its victim, ms: until its relay has seen that the keeper
+/// is gone or its clock is right, what it claims it claims for a keeper that is hurt. Relays see it at once, if the machine is
+/// not busy.
+const HURTS_ON_MS: u64 = 3_000;
+
 /// A command on a machine.
 type RunId<'a> = (CommandId, &'a MachineToken);
 
@@ -147,7 +152,24 @@ impl Case<'_> {
         let Some(number) = self.number_of(machine).and_then(|number| u8::try_from(number).ok()) else {
             return true;
         };
-        self.observed.plan.harms_any(|fault| is_one(fault, number))
+        match &self.observed.done {
+            Some(done) => done.iter().any(|done| is_one(&done.fault, number)),
+            None => self.observed.plan.harms_any(|fault| is_one(fault, number)),
+        }
+    }
+
+    /// Whether the keeper of a machine, or the store it works on, was hurt in these ms of Unix time, or so shortly before
+    /// that what began then may still have met it. Where it is not known when harms were done, any of them counts.
+    fn keeper_was_hurt(&self, machine: &MachineToken, within: &RangeInclusive<u64>) -> bool {
+        let number = self.number_of(machine).and_then(|number| u8::try_from(number).ok());
+        let Some((done, number)) = self.observed.done.as_ref().zip(number) else {
+            return self.harmed(machine, hurts_keeper);
+        };
+        done.iter().filter(|done| hurts_keeper(&done.fault, number)).any(|done| {
+            // Nobody keeps a keeper down: its relay starts the next one at once.
+            let until = if matches!(done.fault, Fault::Kill(_)) { done.from } else { done.until };
+            done.from <= *within.end() && until + HURTS_ON_MS >= *within.start()
+        })
     }
 }
 

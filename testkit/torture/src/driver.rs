@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BTreeMap, BinaryHeap},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     fault::Fault,
     observe::{Healed, Observer, Places, booted_at},
-    observed::Observed,
+    observed::{Done, Observed},
     plan::Plan,
     workload::{Doors, Workload},
     world::{World, place::is_on_path},
@@ -60,17 +60,15 @@ async fn inside(world: &mut World, plan: &Plan) -> Result<Observed> {
     let booted_at = booted_at()?;
     let since = Instant::now();
     let mut operators = Workload::start(&plan, &places.doors, since).await?;
-    inflict(world, &plan, &mut operators, since).await?;
+    let done = inflict(world, &plan, &mut operators, since).await?;
     world.heal_all().await.context("healing everything")?;
     let at = now_ms()?;
     let said = operators.finish().await.context("asking for commands")?;
     let observer = Observer::connect(places).await?;
     observer.until_settled(at).await.context("waiting until all is settled")?;
     let fresh = world.fresh_bridge().await.context("starting a bridge that has nothing")?;
-    observer
-        .look(&plan, said, Healed { booted_at, skipped, at }, &fresh)
-        .await
-        .context("looking at what is left")
+    let looked = observer.look(&plan, said, Healed { booted_at, skipped, at }, &fresh).await;
+    Ok(Observed { done: Some(done), ..looked.context("looking at what is left")? })
 }
 
 fn places(world: &World, plan: &Plan) -> Result<Places> {
@@ -86,13 +84,19 @@ fn places(world: &World, plan: &Plan) -> Result<Places> {
     Ok(Places { doors, marks: marks.collect::<Vec<PathBuf>>() })
 }
 
-/// Begins and heals each harm at its time.
-async fn inflict(world: &mut World, plan: &Plan, operators: &mut Workload, since: Instant) -> Result<()> {
+/// Begins and heals each harm at its time. Answers those that met somebody, by their beginning.
+async fn inflict(
+    world: &mut World,
+    plan: &Plan,
+    operators: &mut Workload,
+    since: Instant,
+) -> Result<Vec<Done>> {
     // By time; what is healed at one moment goes before what begins then.
     let begins = plan.harms.iter().enumerate().map(|(n, harm)| (harm.at_ms, true, n));
     let heals = plan.harms.iter().enumerate().map(|(n, harm)| (harm.at_ms + harm.for_ms, false, n));
     let mut events: BinaryHeap<Reverse<(u64, bool, usize)>> = begins.chain(heals).map(Reverse).collect();
     let mut reading: Option<CancellationToken> = None;
+    let (mut began, mut done) = (BTreeMap::new(), Vec::new());
     while let Some(Reverse((at_ms, begins, n))) = events.pop() {
         let Some(harm) = plan.harms.get(n) else { continue };
         sleep_until(since + Duration::from_millis(at_ms)).await;
@@ -104,13 +108,19 @@ async fn inflict(world: &mut World, plan: &Plan, operators: &mut Workload, since
             }
             (Fault::SlowReader, false) => drop(reading.take().map(CancellationToken::drop_guard)),
             (fault, true) => {
-                world.harm(fault).await.with_context(|| format!("beginning harm {n}, {fault:?}"))?;
+                let from = now_ms()?;
+                let met =
+                    world.harm(fault).await.with_context(|| format!("beginning harm {n}, {fault:?}"))?;
+                began.extend(met.then_some((n, from)));
             }
             (fault, false) => {
                 world.heal(fault).await.with_context(|| format!("healing harm {n}, {fault:?}"))?;
+                let (fault, until) = (fault.clone(), now_ms()?);
+                done.extend(began.remove(&n).map(|from| Done { fault, from, until }));
             }
         }
     }
     sleep_until(since + Duration::from_millis(plan.length_ms)).await;
-    Ok(())
+    done.sort_by_key(|done| done.from);
+    Ok(done)
 }

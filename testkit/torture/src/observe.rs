@@ -95,6 +95,7 @@ impl Observer {
             plan: plan.clone(),
             skipped: healed.skipped,
             missed: vec![],
+            done: None,
             ends: vec![],
             booted_at: healed.booted_at,
             said,

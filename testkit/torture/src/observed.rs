@@ -29,6 +29,9 @@ pub(crate) struct Observed {
     /// What was done and met nobody.
     #[serde(default)]
     pub(crate) missed: Vec<Fault>,
+    /// What was done and met somebody, by its beginning. Nothing in what was observed before this was written down.
+    #[serde(default)]
+    pub(crate) done: Option<Vec<Done>>,
     /// How parts ended that nobody had ended. No promise, but nothing to pass over.
     #[serde(default)]
     pub(crate) ends: Vec<String>,
@@ -50,6 +53,17 @@ pub(crate) struct Observed {
     pub(crate) chunks: Vec<Chunk>,
     /// What each bridge answers: those of the world, then one that began with nothing.
     pub(crate) answers: Vec<Answers>,
+}
+
+/// A harm as it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// What was done.
+    pub(crate) fault: Fault,
+    /// When it began, Unix ms: nothing was done before.
+    pub(crate) from: u64,
+    /// When it was healed, Unix ms.
+    pub(crate) until: u64,
 }
 
 /// A machine's side effects.

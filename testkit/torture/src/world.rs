@@ -98,22 +98,21 @@ impl World {
             }
     }
 
-    /// Begins a harm. It is done when this returns.
+    /// Begins a harm. It is done when this returns. Answers whether it met anybody: a machine is without a keeper at times.
     ///
     /// # Errors
     /// When this place cannot do it, or the system refuses.
-    pub(crate) async fn harm(&mut self, fault: &Fault) -> Result<()> {
+    pub(crate) async fn harm(&mut self, fault: &Fault) -> Result<bool> {
         ensure!(self.can(fault), "{fault:?} cannot be done here");
-        if let Fault::Kill(Part::Keeper(number)) | Fault::Halt(Part::Keeper(number)) = fault
-            && self.member(Part::Relay(*number))?.machine()?.keepers().is_empty()
-        {
-            self.missed.push(fault.clone());
-        }
         self.active.push(fault.clone());
         self.settle(fault).await.with_context(|| format!("doing {fault:?}"))?;
+        let mut has_met = true;
         match fault {
             Fault::Kill(Part::Keeper(number)) => {
-                self.member(Part::Relay(*number))?.machine()?.kill_keepers().await?;
+                has_met = self.member(Part::Relay(*number))?.machine()?.kill_keepers().await?;
+            }
+            Fault::Halt(Part::Keeper(number)) => {
+                has_met = self.member(Part::Relay(*number))?.machine()?.has_halted();
             }
             Fault::Forget(hurt) => self.member(*hurt)?.lose_store(false).await?,
             Fault::Rollback(hurt) => self.member(*hurt)?.lose_store(true).await?,
@@ -124,7 +123,10 @@ impl World {
             }
             _ => {}
         }
-        Ok(())
+        if !has_met {
+            self.missed.push(fault.clone());
+        }
+        Ok(has_met)
     }
 
     /// Ends a harm: what was killed is started, what was cut off is joined. Does not wait until the part is ready, which it

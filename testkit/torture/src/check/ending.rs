@@ -1,8 +1,11 @@
 //! How runs ended, and how they say they did.
 
-use signalbox_schemas::run::{LostReason, RunState};
+use signalbox_schemas::{
+    limit::LOST_GRACE_MS,
+    run::{LostReason, RunState},
+};
 
-use super::{Case, Promise, RunId, Violation, hurts_keeper, starting::NOT_STARTED};
+use super::{Case, Promise, RunId, Violation, starting::NOT_STARTED};
 use crate::{plan::Work, script, told::Told};
 
 pub(super) fn ran_to_its_end(case: &Case<'_>) -> Vec<Violation> {
@@ -61,18 +64,31 @@ fn exit_and_work(case: &Case<'_>, (command, machine): RunId<'_>, told: &Told) ->
     }
 }
 
-/// A relay that is back tells how its runs ended, and an exit replaces `lost`; so only a keeper that was hurt leaves one.
+/// A relay that is back tells how its runs ended, and an exit replaces `lost`; so only a keeper that was hurt leaves one, and
+/// only of what it had then: from the claim until somebody said that it is lost.
+///
+/// No harm reaches further. Whose end was not told yet when a store was lost or set back has no exit for ever, and neither has
+/// what a second relay had claimed when it was ended; but both were claimed before. A relay's wrong clock hurts what is under
+/// way, and nothing that is claimed when it is right again. A bridge whose clock is ahead says too early that no exit came:
+/// that becomes true only if none comes by its time.
 pub(super) fn lost_for_a_reason(case: &Case<'_>) -> Vec<Violation> {
     let mut broken = Vec::new();
-    for (command, _, machine) in case.ledger.accepted() {
-        let Some(lost) = case.ledger.run(command, machine).and_then(|run| run.facts.lost()) else { continue };
-        if case.harmed(machine, hurts_keeper) {
+    for (command, granted, machine) in case.ledger.accepted() {
+        let Some(run) = case.ledger.run(command, machine) else { continue };
+        let Some(lost) = run.facts.lost() else { continue };
+        let Some((from, said)) = run.claimed_at.zip(run.lost_at.get(&lost.nonce)) else { continue };
+        let until = match lost.reason {
+            LostReason::KeeperGone => *said,
+            LostReason::Deadline => (from + granted.spec.timeout_ms + LOST_GRACE_MS).max(*said),
+        };
+        if case.keeper_was_hurt(machine, &(from..=until)) {
             continue;
         }
         let why = match lost.reason {
-            LostReason::KeeperGone => "its keeper is said to be gone, and nobody hurt it",
-            LostReason::Deadline => "no exit came, and nobody hurt its keeper",
+            LostReason::KeeperGone => "its keeper is said to be gone",
+            LostReason::Deadline => "no exit came",
         };
+        let why = format!("{why}, and nobody hurt it from {from} to {until}");
         broken.push(case.broken_run(Promise::LostForAReason, (command, machine), why));
     }
     broken

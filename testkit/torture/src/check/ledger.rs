@@ -6,7 +6,7 @@ use signalbox_schemas::{
     api::{Cancel, Request, op},
     authors::{Authors, Role},
     command::{CommandSpec, Grant, Part, granted},
-    id::{CommandId, MachineToken, Sha256},
+    id::{CommandId, MachineToken, Nonce, Sha256},
     mailbox::Mailbox,
     record::{DoneCommand, DoneRun, MachineRecord, OperatorRecord, table},
     run::{Claim, Exit, Fact, Lost, Register, Rejection, RunFacts, RunKind, RunState, Start, Withdrawal},
@@ -43,6 +43,11 @@ pub(crate) struct Run {
     pub(crate) facts: RunFacts,
     /// When the register was written, Unix ms by the broker's clock.
     pub(crate) register_at: Option<u64>,
+    /// When it was claimed, Unix ms: when its machine says it asked for it, or when that was stored, whichever was first. What
+    /// is asked of a broker that stands still is stored late.
+    pub(crate) claimed_at: Option<u64>,
+    /// When it was first said to be lost, by nonce, Unix ms by the broker's clock.
+    pub(crate) lost_at: BTreeMap<Nonce, u64>,
     /// Its exit, whoever wrote it.
     pub(crate) exit: Option<Exit>,
     /// The facts for people.
@@ -250,8 +255,13 @@ impl Ledger {
         let (sequence, stored_at) = at;
         let by_machine = |key: &PublicKey| self.machines.get(mid).is_some_and(|keys| keys.contains(key));
         let by_bridge = |key: &PublicKey| self.is_bridge(key, stored_at);
+        let mut claimed_at = None;
         let (fact, line) = match kind {
-            FactKind::Claim => register(body, stored_at, (cid, mid), by_machine, by_bridge)?,
+            FactKind::Claim => {
+                let (fact, line, at) = register(body, stored_at, (cid, mid), by_machine, by_bridge)?;
+                claimed_at = at;
+                (fact, line)
+            }
             FactKind::Start => {
                 let start: Start = open(body, by_machine)?;
                 agree(start.cid == cid && start.mid == *mid)?;
@@ -283,9 +293,14 @@ impl Ledger {
         let run = self.runs.entry((cid, mid.clone())).or_default();
         if kind == FactKind::Claim {
             run.register_at = Some(stored_at);
+            run.claimed_at = claimed_at.map(|at| at.min(stored_at));
         }
         if let Fact::Exit(exit) = &fact {
             run.exit = Some((**exit).clone());
+        }
+        if let Fact::Lost(lost) = &fact {
+            let first = run.lost_at.entry(lost.nonce).or_insert(stored_at);
+            *first = stored_at.min(*first);
         }
         run.lines.push(format!("RUN {sequence} at {stored_at}: {line}"));
         run.facts.apply(sequence, fact);
@@ -302,31 +317,32 @@ impl Ledger {
     }
 }
 
-/// What stands in a register: a claim or a rejection by the machine, or a withdrawal by a bridge.
+/// What stands in a register: a claim or a rejection by the machine, or a withdrawal by a bridge. With what a claim says of its
+/// time.
 fn register(
     body: &[u8],
     stored_at: u64,
     (cid, mid): (CommandId, &MachineToken),
     by_machine: impl Fn(&PublicKey) -> bool,
     by_bridge: impl Fn(&PublicKey) -> bool,
-) -> Result<(Fact, String), String> {
+) -> Result<(Fact, String, Option<u64>), String> {
     if let Ok(claim) = open::<Claim>(body, &by_machine) {
         agree(claim.cid == cid && claim.mid == *mid && claim.via.is_none())?;
         let line = format!("claim, nonce {}", claim.nonce);
         let register = Register::Claimed { nonce: claim.nonce, stored_at, via: None };
-        return Ok((Fact::Register(register), line));
+        return Ok((Fact::Register(register), line, Some(claim.claimed_at)));
     }
     if let Ok(rejection) = open::<Rejection>(body, &by_machine) {
         agree(rejection.cid == cid && rejection.mid == *mid)?;
         let line = format!("rejection, {}: {}", rejection.reason.as_str(), rejection.message);
         let register = Register::Rejected { reason: rejection.reason, message: rejection.message };
-        return Ok((Fact::Register(register), line));
+        return Ok((Fact::Register(register), line, None));
     }
     let withdrawal: Withdrawal = open(body, by_bridge)
         .map_err(|why| format!("neither claim nor rejection nor withdrawal of who may say so ({why})"))?;
     agree(withdrawal.cid == cid && withdrawal.mid == *mid)?;
     let line = format!("withdrawal, {:?}", withdrawal.reason);
-    Ok((Fact::Register(Register::Withdrawn(withdrawal.reason)), line))
+    Ok((Fact::Register(Register::Withdrawn(withdrawal.reason)), line, None))
 }
 
 fn open<T: Message>(body: &[u8], may: impl Fn(&PublicKey) -> bool) -> Result<T, String> {

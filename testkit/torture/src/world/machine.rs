@@ -101,11 +101,11 @@ impl Machine {
         keepers(&self.store)
     }
 
-    /// Kills its keepers; they are gone when this returns.
+    /// Kills its keepers; they are gone when this returns. Answers whether there was one.
     ///
     /// # Errors
     /// When they do not go.
-    pub(crate) async fn kill_keepers(&mut self) -> Result<()> {
+    pub(crate) async fn kill_keepers(&mut self) -> Result<bool> {
         kill(&self.store).await
     }
 
@@ -126,6 +126,11 @@ impl Machine {
             self.halted.clear();
         }
         Ok(())
+    }
+
+    /// Whether a keeper stands still.
+    pub(crate) fn has_halted(&self) -> bool {
+        !self.halted.is_empty()
     }
 
     /// From now on a second relay runs, or is asked to end and ends.
@@ -176,7 +181,7 @@ fn keepers(store: &Path) -> Vec<u32> {
     find(&[b"--store", folder.as_bytes()])
 }
 
-async fn kill(store: &Path) -> Result<()> {
+async fn kill(store: &Path) -> Result<bool> {
     let killed = keepers(store);
     for keeper in &killed {
         signal(*keeper, Signal::KILL)?;
@@ -186,5 +191,6 @@ async fn kill(store: &Path) -> Result<()> {
         ensure!(!killed.iter().any(|keeper| is_alive(*keeper)), "it lives");
         Ok(())
     })
-    .await
+    .await?;
+    Ok(!killed.is_empty())
 }

@@ -12,8 +12,9 @@ use signalbox_schemas::{
 use super::bench::{BEGIN, Bench, HEALED, Key, blank_exit, cid, mid, nonce, ws};
 use crate::{
     check::{Promise, SLACK_MS, violations},
+    fault::{Fault, Part},
     observed::Observed,
-    plan::Work,
+    plan::{Harm, Work},
     told::{Piece, SlowRead, Word},
 };
 
@@ -183,6 +184,70 @@ fn what_is_lost_where_no_keeper_was_hurt(#[case] reason: LostReason) {
     bench.claim(12, 1, BEGIN + 100);
     bench.lost(12, 1, reason, BEGIN + 2_000);
     only(&bench.seen(), Promise::LostForAReason);
+}
+
+/// Its keeper was killed at 1,000 ms.
+#[rstest]
+#[case::that_was_claimed_later(4_001, 4_200, Fault::Kill(Part::Keeper(0)))]
+#[case::that_was_lost_before(100, 999, Fault::Kill(Part::Keeper(0)))]
+#[case::that_was_claimed_when_its_store_was_back(4_501, 6_000, Fault::Forget(Part::Relay(0)))]
+#[case::of_another_machine(100, 2_000, Fault::Rollback(Part::Relay(1)))]
+fn what_is_lost_and_was_not_there_when_its_keeper_was_hurt(
+    #[case] claimed: u64,
+    #[case] lost: u64,
+    #[case] fault: Fault,
+) {
+    only(&lost_run(claimed, lost, fault).seen(), Promise::LostForAReason);
+}
+
+#[rstest]
+#[case::a_keeper_that_is_killed_in_the_middle(100, 2_000, Fault::Kill(Part::Keeper(0)))]
+#[case::a_claim_of_a_keeper_that_is_just_gone(4_000, 4_200, Fault::Kill(Part::Keeper(0)))]
+#[case::a_store_that_is_lost_in_the_middle(100, 100_000, Fault::Forget(Part::Relay(0)))]
+#[case::a_claim_by_a_second_relay(1_400, 100_000, Fault::Twin(0))]
+fn what_is_lost_and_was_hurt_meanwhile(#[case] claimed: u64, #[case] lost: u64, #[case] fault: Fault) {
+    let mut seen = lost_run(claimed, lost, fault).seen();
+    assert_eq!(violations(&seen), []);
+    // What met nobody excuses nothing.
+    seen.missed = seen.done.take().into_iter().flatten().map(|done| done.fault).collect();
+    seen.done = Some(vec![]);
+    only(&seen, Promise::LostForAReason);
+}
+
+#[test]
+fn a_claim_that_was_stored_late_was_there_when_its_keeper_was_hurt() {
+    let mut bench = lost_run(100, 9_000, Fault::Kill(Part::Keeper(0)));
+    bench.stored.iter_mut().find(|stored| stored.subject.ends_with("12.claim")).unwrap().at = BEGIN + 8_000;
+    assert_eq!(violations(&bench.seen()), []);
+}
+
+#[test]
+fn where_nobody_wrote_down_when_it_was_done_any_harm_of_a_keeper_counts() {
+    let mut json = serde_json::to_value(lost_run(9_000, 9_100, Fault::Kill(Part::Keeper(0))).seen()).unwrap();
+    only(&serde_json::from_value(json.clone()).unwrap(), Promise::LostForAReason);
+    json.as_object_mut().unwrap().remove("done").unwrap();
+    assert_eq!(violations(&serde_json::from_value(json).unwrap()), []);
+}
+
+#[test]
+fn what_is_said_to_be_lost_too_early_is_lost_when_its_keeper_is() {
+    let mut bench = lost_run(100, 200, Fault::Kill(Part::Keeper(0)));
+    only(&bench.seen(), Promise::LostForAReason);
+    bench.forget("12.lost");
+    bench.lost(12, 0, LostReason::Deadline, BEGIN + 200);
+    assert_eq!(violations(&bench.seen()), []);
+}
+
+/// A run of machine 0 that was claimed and lost so many ms after the beginning, and a harm from 1,000 to 1,500.
+fn lost_run(claimed: u64, lost: u64, fault: Fault) -> Bench {
+    let mut bench = Bench::good();
+    // Which has a lost run of its own.
+    bench.forget("08.lost");
+    bench.plan.harms = vec![Harm { at_ms: 1_000, for_ms: 500, fault }];
+    bench.command(12, &Work::Wait(50), &[0]);
+    bench.claim(12, 0, BEGIN + claimed);
+    bench.lost(12, 0, LostReason::KeeperGone, BEGIN + lost);
+    bench
 }
 
 #[rstest]

@@ -11,10 +11,11 @@ use signalbox_schemas::{
     subject::Subject,
 };
 
-use super::bench::{BOOTED, Bench, HEALED, mid, ws};
+use super::bench::{BEGIN, BOOTED, Bench, HEALED, mid, ws};
 use crate::{
     check::Ledger,
-    observed::{Answers, MachineSeen, Observed, Output},
+    observed::{Answers, Done, MachineSeen, Observed, Output},
+    plan::Harm,
     script,
     told::{Piece, Said},
 };
@@ -29,6 +30,7 @@ impl Bench {
             plan: self.plan.clone(),
             skipped: vec![],
             missed: vec![],
+            done: Some(self.plan.harms.iter().map(done).collect()),
             ends: vec![],
             booted_at: BOOTED,
             said: Said { told: self.told.clone(), slow: self.slow.clone() },
@@ -91,6 +93,11 @@ impl Bench {
         let pieces = if bytes.is_empty() { vec![] } else { vec![Piece::of(stream, 0, &bytes)] };
         Output { command: id, machine: machine.clone(), stream, total, truncated, pieces }
     }
+}
+
+fn done(harm: &Harm) -> Done {
+    let from = BEGIN + harm.at_ms;
+    Done { fault: harm.fault.clone(), from, until: from + harm.for_ms }
 }
 
 fn run_view(ledger: &Ledger, id: CommandId, machine: &MachineToken) -> RunView {
