@@ -60,6 +60,11 @@ use crate::{
     bench.chunk(12, 0, &work, 8_000, 1_600);
     bench.run_to(12, &work, 0, &exit, "SE");
 })]
+#[case::a_relay_that_was_lost_when_a_later_chunk_was_stored(|bench: &mut Bench| {
+    bench.forget("08.lost");
+    bench.lost(8, 0, LostReason::Deadline, BEGIN + 101_000);
+    bench.chunk(8, 0, &Work::Lines(900, 10), 8_192, 4_096);
+})]
 #[case::a_feed_that_was_cut_off(|bench: &mut Bench| {
     let bytes = script::output(&Work::Lines(600, 0), 0, 100);
     let pieces = vec![Piece::of(OutputStream::Stdout, 0, &bytes)];

@@ -323,6 +323,26 @@ fn output_that_is_not_whole(#[case] spoil: fn(&mut Bench)) {
     only(&bench.seen(), Promise::OutputIsWhole);
 }
 
+/// A relay that says so has brought out what it had; and what is stored is given.
+#[rstest]
+#[case::of_whose_keeper_only_is_gone(LostReason::KeeperGone, 1)]
+#[case::that_is_stored(LostReason::Deadline, 2)]
+fn output_of_a_lost_run_that_is_not_whole(#[case] reason: LostReason, #[case] lacking: usize) {
+    let mut bench = Bench::good();
+    bench.forget("08.lost");
+    bench.lost(8, 0, reason, BEGIN + 101_000);
+    for offset in [8_192, 9_216] {
+        bench.chunk(8, 0, &Work::Lines(900, 10), offset, 512);
+    }
+    let mut seen = bench.seen();
+    for answers in &mut seen.answers {
+        let output = answers.outputs.iter_mut().find(|output| output.command == cid(8)).unwrap();
+        assert_eq!(output.pieces.len(), 3);
+        output.pieces.drain(1..lacking);
+    }
+    only(&seen, Promise::OutputIsWhole);
+}
+
 #[rstest]
 #[case::bytes_are_missing(|pieces: &mut Vec<Piece>| { pieces.pop(); })]
 #[case::bytes_are_given_twice(|pieces: &mut Vec<Piece>| pieces.push(pieces[0].clone()))]

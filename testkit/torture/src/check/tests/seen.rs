@@ -82,12 +82,22 @@ impl Bench {
         let work = &self.told.iter().find(|told| told.command == id).unwrap().work;
         let exit = ledger.run(id, machine).and_then(|run| run.facts.exit());
         let subject = Subject::Output(ws(), machine.clone(), id).to_string();
-        let received =
-            self.chunks.iter().filter(|chunk| chunk.subject == subject).map(|chunk| chunk.piece.end()).max();
+        let chunks = self.chunks.iter().filter(|chunk| chunk.subject == subject);
+        let received: Vec<Piece> = chunks.map(|chunk| chunk.piece.clone()).collect();
         let (total, truncated) = match (stream, exit) {
             (OutputStream::Stderr, _) => (0, false),
             (OutputStream::Stdout, Some(exit)) => (exit.stdout.bytes, exit.stdout.truncated),
-            (OutputStream::Stdout, None) => (received.unwrap_or(0), false),
+            (OutputStream::Stdout, None) => {
+                let total = received.iter().map(Piece::end).max().unwrap_or(0);
+                return Output {
+                    command: id,
+                    machine: machine.clone(),
+                    stream,
+                    total,
+                    truncated: false,
+                    pieces: received,
+                };
+            }
         };
         let bytes = script::output(work, 0, total);
         let pieces = if bytes.is_empty() { vec![] } else { vec![Piece::of(stream, 0, &bytes)] };
