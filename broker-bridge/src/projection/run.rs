@@ -109,7 +109,8 @@ impl Projection<'_> {
         }
         let (after, claim) = (row.state(), row.facts.claim());
         row.keep(event.kind, (event.sequence, event.stored_at), &event.body);
-        if after != before && after.is_settled() {
+        // One that was stored earlier may have taken the place of the one that ended it: DONE is read beside RUN.
+        if after.is_settled() && (after != before || row.ended_by() == event.kind) {
             if let Some(at) = row.settled_at.take() {
                 self.txn.delete(key::settled_run(at, cid, mid));
             }

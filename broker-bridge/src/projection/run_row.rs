@@ -50,6 +50,15 @@ impl RunRow {
         self.facts.state(RunKind::default())
     }
 
+    /// The kind of the fact that says how it ended, if it has.
+    pub(crate) fn ended_by(&self) -> FactKind {
+        match (self.facts.exit(), self.facts.lost()) {
+            (Some(_), _) => FactKind::Exit,
+            (None, Some(_)) => FactKind::Lost,
+            (None, None) => FactKind::Claim,
+        }
+    }
+
     /// The row of a run as the store has it.
     ///
     /// # Errors

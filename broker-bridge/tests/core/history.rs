@@ -238,3 +238,34 @@ async fn history_outlives_the_key_of_the_bridge_that_wrote_it() -> Result<()> {
     assert_eq!(world.answers(&rebuilt).await?, before);
     rebuilt.stop().await
 }
+
+/// A relay says an end again whose report may be lost. A bridge that begins with nothing may read that before it reads that
+/// the run has long been over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_is_said_again_is_no_later_end() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let short = |config: &mut CoreConfig| config.history_after = Duration::from_secs(1);
+    let bridge = world.bridge_with("b1", short).await?;
+    let (cid, _) = world.submit("true", &world.machines, MINUTE).await?;
+    world.claim(&web1, cid).await?;
+    world.exit(&web1, cid, 0).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    let before = world.answers(&bridge).await?;
+    world.left_in_run(cid, &["claim"]).await?;
+    bridge.stop().await?;
+    world.exit(&web1, cid, 0).await?;
+    // It reads DONE later than RUN.
+    let records = world.link.next_by_subject(DONE, 1, "done.main.*", 100).await?;
+    for record in &records {
+        world.link.delete_message(DONE, record.sequence).await?;
+    }
+    let bridge = world.bridge("b2").await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    for record in &records {
+        world.raw(&record.subject, record.payload.clone()).await?;
+    }
+    world.read(&bridge, &[DONE]).await?;
+    assert_eq!(world.answers(&bridge).await?, before);
+    bridge.stop().await
+}
