@@ -19,6 +19,8 @@ use crate::header::Headers;
 pub const MAX_BATCH: usize = 1_000;
 
 const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// Of which subjects that sequence is, when not of the message's own.
+const EXPECTED_OF: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
@@ -43,6 +45,8 @@ pub struct Store {
     pub payload: Bytes,
     /// Store it only if this is the sequence of the last message on the subject; 0 = there is none.
     pub expect_last_subject_seq: Option<u64>,
+    /// On which subjects, with wildcards, when not on its own.
+    pub expect_on: Option<String>,
 }
 
 impl Store {
@@ -53,6 +57,7 @@ impl Store {
             headers: Headers::new(),
             payload: payload.into(),
             expect_last_subject_seq: None,
+            expect_on: None,
         }
     }
 
@@ -68,6 +73,13 @@ impl Store {
         Self { expect_last_subject_seq: Some(sequence), ..self }
     }
 
+    /// Only if the last message of all subjects that match `subjects`, its own among them, has this sequence; 0 = there is
+    /// none.
+    #[must_use]
+    pub fn only_after_all(self, subjects: &str, sequence: u64) -> Self {
+        Self { expect_on: Some(subjects.to_owned()), ..self.only_after(sequence) }
+    }
+
     /// With these headers.
     #[must_use]
     pub fn with_headers(self, headers: Headers) -> Self {
@@ -78,6 +90,9 @@ impl Store {
         let mut headers = self.headers;
         if let Some(sequence) = self.expect_last_subject_seq {
             headers.set(EXPECTED_LAST_SUBJECT_SEQUENCE, &sequence.to_string());
+        }
+        if let Some(subjects) = &self.expect_on {
+            headers.set(EXPECTED_OF, subjects);
         }
         (self.subject, headers, self.payload)
     }

@@ -5,6 +5,7 @@
 //! [`Request`]s; those that only read are the bare arguments.
 
 mod assignments;
+mod audit;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub use assignments::*;
+pub use audit::AuditView;
 
 /// An operation that changes something, signed by its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,8 @@ pub mod op {
     pub const COMMANDS_LIST: &str = "commands.list";
     /// One command with its runs: [`Get`](super::Get) → [`CommandView`](super::CommandView).
     pub const COMMANDS_GET: &str = "commands.get";
+    /// The audit chain, newest first: [`Page`](super::Page) → [`Listed`](super::Listed) of [`AuditView`](super::AuditView).
+    pub const AUDIT_LIST: &str = "audit.list";
     /// A range of output: [`ReadOutput`](super::ReadOutput) → one chunk (headers of [`chunk`](super::chunk)).
     pub const COMMANDS_OUTPUT: &str = "commands.output";
     /// Runs by machine and state: [`ListRuns`](super::ListRuns) → [`Listed`](super::Listed) of
@@ -134,6 +138,47 @@ pub mod op {
     pub const FEED_CREDIT: &str = "feed.credit";
     /// Closes a feed; no arguments, not answered.
     pub const FEED_CLOSE: &str = "feed.close";
+
+    /// All of them.
+    pub const ALL: [&str; 37] = [
+        MACHINES_LIST,
+        COMMANDS_PREVIEW,
+        COMMANDS_SUBMIT,
+        COMMANDS_PART,
+        COMMANDS_CANCEL,
+        COMMANDS_LIST,
+        COMMANDS_GET,
+        AUDIT_LIST,
+        COMMANDS_OUTPUT,
+        RUNS_LIST,
+        RUNS_CLAIM,
+        RUNS_START,
+        RUNS_COMPLETE,
+        ASSIGNMENTS_CREATE,
+        ASSIGNMENTS_LIST,
+        ASSIGNMENTS_GET,
+        ASSIGNMENTS_UPDATE,
+        ASSIGNMENTS_REMOVE,
+        ASSIGNMENTS_HEARTBEAT,
+        RELAYS_LIST,
+        RELAYS_GET,
+        RELAYS_REPORT,
+        CREDENTIALS_LIST,
+        SHARED_CREATE,
+        SHARED_LIST,
+        SHARED_GET,
+        SHARED_UPDATE,
+        SHARED_REMOVE,
+        PUSHES_CREATE,
+        PUSHES_LIST,
+        PUSHES_GET,
+        PUSHES_SENT,
+        PUSHES_ACK,
+        PUSHES_RETRY,
+        FEED_OPEN,
+        FEED_CREDIT,
+        FEED_CLOSE,
+    ];
 }
 
 /// Headers of an answer whose body is raw output.

@@ -18,6 +18,7 @@
 //! | [`number`] | numbers that others have measured, brought into their ranges |
 //! | [`output`] | headers of output chunks |
 //! | [`authors`] | who may author what |
+//! | [`audit`] | who did what, in a chain |
 //! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
 //! | [`api_key`] | the key of an assignment, and the hash that speaks for it |
 //! | [`enrol`], [`relay_files`] | how a relay gets its login, and the files that it runs on |
@@ -29,6 +30,7 @@
 
 pub mod api;
 pub mod api_key;
+pub mod audit;
 pub mod authors;
 mod bytes;
 pub mod command;

@@ -26,6 +26,8 @@ pub mod eyes {
     pub const TYPE: &str = "Sb-Type";
     /// Who signed.
     pub const BY: &str = "Sb-By";
+    /// In whose name, where that is somebody other than who signed.
+    pub const FOR: &str = "Sb-For";
     /// One line of what it says.
     pub const SUMMARY: &str = "Sb-Summary";
 }

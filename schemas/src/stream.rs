@@ -4,7 +4,10 @@
 //! atomic batches or counters: a relay sets its own headers, and each of these would let a header change
 //! what is stored for somebody else.
 
-use crate::limit::{DAY_MS, RECORD_BYTES, RELAY_PAYLOAD_BYTES};
+use crate::{
+    audit::ENTRY_BYTES,
+    limit::{DAY_MS, RECORD_BYTES, RELAY_PAYLOAD_BYTES},
+};
 
 /// Where a stream keeps its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +165,7 @@ pub fn all() -> Vec<StreamDef> {
         StreamDef { max_age_ms: Some(90 * DAY_MS), ..StreamDef::file(EVT, &["evt.*.*"]) },
         StreamDef {
             max_age_ms: Some(400 * DAY_MS),
+            max_message_bytes: Some(size(ENTRY_BYTES)),
             deny_delete: true,
             deny_purge: true,
             ..StreamDef::file(AUDIT, &["audit.*.*.*.*"])

@@ -92,6 +92,17 @@ pub enum Subject {
     Feed(Workspace, OperatorId, RequestId),
 }
 
+impl fmt::Display for CommandPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Part(n) => write!(f, "p{n}"),
+            Self::Spec => f.write_str("spec"),
+            Self::Cancel => f.write_str("cancel"),
+            Self::Wave(n) => write!(f, "w{n}"),
+        }
+    }
+}
+
 /// The text is no subject of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown subject of {} bytes", .0)]
@@ -100,15 +111,7 @@ pub struct SubjectError(usize);
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command(ws, cid, piece) => {
-                write!(f, "cmd.{ws}.{cid}.")?;
-                match piece {
-                    CommandPiece::Part(n) => write!(f, "p{n}"),
-                    CommandPiece::Spec => f.write_str("spec"),
-                    CommandPiece::Cancel => f.write_str("cancel"),
-                    CommandPiece::Wave(n) => write!(f, "w{n}"),
-                }
-            }
+            Self::Command(ws, cid, piece) => write!(f, "cmd.{ws}.{cid}.{piece}"),
             Self::Mailbox(ws, mid) => write!(f, "mbox.{ws}.{mid}"),
             Self::LiveMailbox(ws, mid) => write!(f, "live.mbox.{ws}.{mid}"),
             Self::Run(ws, mid, cid, kind) => write!(f, "run.{ws}.{mid}.{cid}.{}", kind.as_str()),
@@ -214,6 +217,16 @@ pub fn all_requests(ws: &Workspace) -> String {
 /// Every `feed.credit` and `feed.close`: these go to every bridge, since only one of them serves the feed.
 pub fn all_feed_control(ws: &Workspace) -> [String; 2] {
     [format!("api.{ws}.*.feed.credit.*"), format!("api.{ws}.*.feed.close.*")]
+}
+
+/// This piece of every command of a workspace.
+pub fn of_all_commands(ws: &Workspace, piece: CommandPiece) -> String {
+    format!("cmd.{ws}.*.{piece}")
+}
+
+/// Every entry of a workspace's audit chain.
+pub fn all_audits(ws: &Workspace) -> String {
+    format!("audit.{ws}.*.*.*")
 }
 
 /// Every live heartbeat of a workspace.

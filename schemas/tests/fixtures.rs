@@ -19,10 +19,11 @@ use serde_json::{Value, json};
 use signalbox_schemas::{
     Base64Url,
     api::{
-        Accepted, Answer, AnswerBody, Cancel, Cancelling, CommandSummary, CommandView, Credit, FeedEvent,
-        Get, Listed, Liveness, MachineView, OpenFeed, OutputView, Page, PartTaken, Preview, Previewed,
-        ReadOutput, Request, RunView, Submit, Target, Watch, op,
+        Accepted, Answer, AnswerBody, AuditView, Cancel, Cancelling, CommandSummary, CommandView, Credit,
+        FeedEvent, Get, Listed, Liveness, MachineView, OpenFeed, OutputView, Page, PartTaken, Preview,
+        Previewed, ReadOutput, Request, RunView, Submit, Target, Watch, op,
     },
+    audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
     command::{self, CommandSpec, Grant, Part, SshTarget},
     config::{ConfigPushRecord, PushState, PushType},
@@ -274,6 +275,40 @@ fn what_relays_sign() {
         },
         3,
     );
+}
+
+#[test]
+fn what_was_done() {
+    let reached = Reached { created: NOW, sequence: 7, stored_at: NOW };
+    let entry = AuditEntry {
+        ws: ws(),
+        n: 2,
+        before: Sha256::of(b"the entry before"),
+        after: 8,
+        bridge: BridgeId::new("b1").unwrap(),
+        written_at: NOW,
+        actor: "operator:local".into(),
+        action: op::COMMANDS_SUBMIT.into(),
+        about: cid().to_string(),
+        outcome: Outcome::Stored {
+            stream: "CMD".into(),
+            sequence: 7,
+            stored_at: NOW,
+            sha256: Sha256::of(&spec_bytes().0),
+        },
+        entered: Entered { doc: reached, kv: reached, specs: reached, cancels: reached },
+    };
+    signed(&entry, 1);
+    plain(
+        "audit_refused",
+        &AuditEntry {
+            outcome: Outcome::Refused { code: ErrorCode::Forbidden, count: 3 },
+            about: String::new(),
+            ..entry.clone()
+        },
+    );
+    let envelope = Some(Signed::sign(&entry, &key(1)).unwrap());
+    plain("audit_view", &AuditView { sequence: 9, stored_at: NOW, entry: Some(entry), envelope });
 }
 
 #[test]
@@ -640,6 +675,7 @@ fn no_fixture_is_read_by_nobody() {
     what_bridges_answer();
     which_code_has_which_http_status();
     what_everybody_agrees_on();
+    what_was_done();
     let files = fs::read_dir(folder()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();

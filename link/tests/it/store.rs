@@ -69,6 +69,33 @@ async fn pipelined_messages_keep_their_order() -> Result<()> {
     Ok(())
 }
 
+/// What several write is one order, if each names the last one of all.
+#[tokio::test]
+async fn a_message_can_be_the_next_of_many_subjects() -> Result<()> {
+    let broker = Broker::start().await?;
+    let link = link(&broker).await?;
+    link.ensure_stream(&def("AUDIT")).await?;
+    let next = |subject: &str, after| Store::new(subject, "x").only_after_all("audit.a.>", after);
+    assert_eq!(link.store(next("audit.a.one", 0)).await?.sequence, 1);
+    assert_eq!(link.store(next("audit.a.two", 1)).await?.sequence, 2);
+    for after in [0, 1, 3] {
+        let refused = link.store(next("audit.a.two", after)).await;
+        assert!(matches!(refused, Err(StoreError::Taken { .. })), "{after}: {refused:?}");
+    }
+    // Others are not asked about.
+    link.store(Store::new("audit.b.one", "x")).await?;
+    let mut sent = Vec::new();
+    for after in [2, 4, 5, 5, 6] {
+        sent.push(link.store_pipelined(next("audit.a.one", after)).await?);
+    }
+    let mut sequences = Vec::new();
+    for pending in sent {
+        sequences.push(pending.stored().await.ok().map(|stored| stored.sequence));
+    }
+    assert_eq!(sequences, [Some(4), Some(5), Some(6), None, Some(7)]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_batch_is_stored_whole_or_not_at_all() -> Result<()> {
     let broker = Broker::start().await?;
