@@ -4,6 +4,7 @@
 //! decided here, so that no front can allow what another refuses. Every refusal is a [`Problem`].
 
 pub mod assignments;
+pub mod audit;
 pub mod commands;
 pub mod credentials;
 pub mod enrol;

@@ -123,12 +123,20 @@ pub struct BrokerLink {
     ws: Workspace,
     bridge: BridgeId,
     key: Arc<SigningKey>,
+    /// In whose name, where it is not this bridge's own business.
+    by: Option<Arc<str>>,
 }
 
 impl BrokerLink {
     /// Writes for `bridge`, signed with `key`.
     pub fn new(link: Link, ws: Workspace, bridge: BridgeId, key: Arc<SigningKey>) -> Self {
-        Self { link, ws, bridge, key }
+        Self { link, ws, bridge, key, by: None }
+    }
+
+    /// The same, in the name of somebody who asked for it: records say so to the audit.
+    #[must_use]
+    pub fn asked_by(&self, principal: &str) -> Self {
+        Self { by: Some(principal.into()), ..self.clone() }
     }
 
     /// The connection.
@@ -171,10 +179,14 @@ impl BrokerLink {
 
     /// Headers for eyes.
     pub(crate) fn headers<T: Message>(&self, summary: &str) -> Headers {
-        Headers::new()
+        let headers = Headers::new()
             .with(eyes::TYPE, T::TYPE)
             .with(eyes::BY, &format!("bridge:{}", self.bridge))
-            .with(eyes::SUMMARY, summary)
+            .with(eyes::SUMMARY, summary);
+        match &self.by {
+            Some(by) => headers.with(eyes::FOR, by),
+            None => headers,
+        }
     }
 
     /// Publishes the authors document, if none or an older one stands there. The caller has checked it.

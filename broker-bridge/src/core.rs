@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use signalbox_link::Link;
 use signalbox_schemas::{
+    audit::Reached,
     error::report,
     id::{BridgeId, Workspace},
     limit,
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
+    audit::{self, refusals::Refusals},
     broker_link::{BrokerError, BrokerLink, until_answered},
     deadline, dispatcher, done,
     gauge::{self, Gauge},
@@ -145,6 +147,7 @@ impl Core {
         tasks.spawn(until_broken(shared.store.clone(), stop.clone()));
         let context = Context { shared: shared.clone(), broker: broker.clone(), lease: held.clone(), stop };
         tasks.spawn(held::run(context.clone()));
+        tasks.spawn(audit::run(context.clone()));
         tasks.spawn(gauge::run(context.clone()));
         tasks.spawn(dispatcher::run(context.clone()));
         tasks.spawn(deadline::run(context.clone()));
@@ -221,6 +224,10 @@ pub(crate) struct Shared {
     pub(crate) held: Notify,
     /// Those who wait for a machine's work.
     pub(crate) waiters: Waiters,
+    /// What was refused and is yet to be entered into the audit chain.
+    pub(crate) refusals: Refusals,
+    /// Up to which command the audit chain goes, as far as this bridge has written it.
+    pub(crate) audited: watch::Sender<Reached>,
 }
 
 impl Shared {
@@ -244,6 +251,8 @@ impl Shared {
             deadline: Notify::new(),
             held: Notify::new(),
             waiters: Waiters::default(),
+            refusals: Refusals::default(),
+            audited: watch::Sender::default(),
         })
     }
 

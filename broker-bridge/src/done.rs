@@ -352,10 +352,18 @@ impl Keeper {
         Ok(self.delete(gone).await?)
     }
 
-    /// Whether every offer of it is void, every run stands in DONE as it is, and nobody is offered it any more.
+    /// Whether the spec at a sequence of CMD stands in the audit chain, or is there no more.
+    fn is_audited(&self, sequence: u64) -> bool {
+        let shared = &self.context.shared;
+        let read = shared.cursor(CMD);
+        let audited = *shared.audited.borrow();
+        sequence > read.sequence || (audited.created == read.created && sequence <= audited.sequence)
+    }
+
+    /// Whether every offer of it is void, its spec is audited, every run stands in DONE as it is, and nobody is offered it any more.
     async fn may_purge(&self, cid: CommandId, row: Option<CommandRow>, due: u64) -> Result<bool, StoreError> {
         let Some(row) = row else { return Ok(true) };
-        if row.expires_at > due {
+        if row.expires_at > due || !self.is_audited(row.sequence) {
             return Ok(false);
         }
         let Some(machines) = self.all_done(cid, row.machines).await? else { return Ok(false) };

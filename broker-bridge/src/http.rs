@@ -37,10 +37,15 @@ use self::{
     connection::{Bounded, Pace, Patience},
     problem::Refusal,
 };
-use crate::api::{Api, enrol::Enroller};
+use crate::{
+    api::{Api, enrol::Enroller},
+    audit::HTTP,
+};
 
 /// After a stop, connections that are not done by then are dropped.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+/// Who was refused, as the audit has it.
+const NOBODY: &str = "nobody";
 /// Longest path that is logged, characters.
 const LOGGED_PATH: usize = 128;
 
@@ -176,6 +181,8 @@ async fn surround(
 fn account(shared: &Shared, method: &Method, path: &str, response: &Response) {
     let Some(code) = response.extensions().get::<ErrorCode>() else { return };
     let status = response.status().as_u16();
+    // Who brings no key that counts is nobody.
+    shared.front.api.view().shared().refusals.add(NOBODY, HTTP, *code);
     if let Some(count) = shared.front.api.refused("http", *code) {
         info!(%method, path, status, %code, count, "request refused");
     } else {

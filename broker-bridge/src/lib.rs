@@ -15,6 +15,7 @@ compile_error!("signalbox-bridge runs on Linux on x86-64 or arm64 only");
 
 pub mod api;
 pub mod args;
+mod audit;
 pub mod broker;
 pub mod broker_link;
 pub mod config;

@@ -186,6 +186,7 @@ impl Front {
 
 async fn refuse(api: &Api, answers: &mut Answers, asked: &Asked, problem: Problem) {
     let (operator, op, code) = (&asked.operator, &asked.op, problem.code);
+    api.view().shared().refusals.add(&format!("operator:{operator}"), op, code);
     if let Some(count) = api.refused("rpc", code) {
         info!(%operator, ?op, %code, count, "request refused");
     } else {

@@ -118,7 +118,7 @@ fn part_message(ws: &Workspace, cid: CommandId, n: u32, body: Vec<u8>, by: &str)
 }
 
 /// Stores the wish to cancel a command, unless one that `stands` for everybody who reads it is there: then the answer
-/// is where that one is. The request was checked by the caller, and is checked again by everybody who reads it. `made` is as
+/// is where that one is. `by` is who asks. The request was checked by the caller, and is checked again by everybody who reads it. `made` is as
 /// for [`store_command`].
 ///
 /// # Errors
@@ -127,12 +127,13 @@ pub async fn store_cancel(
     link: &Link,
     ws: &Workspace,
     made: Option<u64>,
-    cid: CommandId,
+    (cid, by): (CommandId, &str),
     request: &Signed<Request>,
     stands: impl Fn(&[u8]) -> bool,
 ) -> Result<Cursors, SubmitError> {
     let subject = Subject::Command(ws.clone(), cid, CommandPiece::Cancel).to_string();
     let headers = Headers::new().with(eyes::TYPE, Request::TYPE).with(eyes::BY, request.key().as_str());
+    let headers = headers.with(eyes::FOR, by);
     let message = Store::new(subject.clone(), request.to_json()).with_headers(headers);
     let until = Instant::now() + TRY_FOR;
     let created = created(link, made, until).await?;

@@ -1,5 +1,7 @@
 //! The core against a real broker: what the streams say is what the view answers, whatever happens between.
 
+#[path = "core/audit.rs"]
+mod audit;
 #[path = "core/history.rs"]
 mod history;
 #[path = "core/world.rs"]

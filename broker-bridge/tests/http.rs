@@ -18,6 +18,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use signalbox_link::Link;
 use signalbox_schemas::{
+    api::AuditView,
+    audit,
     output::OutputStream::Stdout,
     stream,
     subject::{CommandPiece, Subject},
@@ -703,5 +705,65 @@ async fn a_long_poll_ends_when_the_bridge_stops() -> Result<()> {
     let answer = polls.join_next().await.context("a poll")???;
     assert_eq!(answer.status, 202);
     assert!(stopping.elapsed() < Duration::from_secs(4), "{:?}", stopping.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_did_what_and_who_might_not_is_listed_newest_first() -> Result<()> {
+    let bench = Bench::start(&["a-1"]).await?;
+    let asked = bench.http.post(COMMANDS, &json!({"on": "all", "command": "true"})).await?;
+    let id = asked.json()?["id"].clone();
+    assert_eq!(bench.http.with_token("sbt_other").get(COMMANDS).await?.status, 401);
+    let listed = eventually("both are in the audit chain", || async {
+        let all = bench.http.json("/api/v1/audit").await?["items"].as_array().context("items")?.clone();
+        let has = |action: &str, actor: &str| {
+            all.iter().any(|item| item["entry"]["action"] == action && item["entry"]["actor"] == actor)
+        };
+        ensure!(has("commands.submit", "token:admin") && has("http", "nobody"), "{all:?}");
+        Ok(all)
+    })
+    .await?;
+    let submitted = listed.iter().find(|item| item["entry"]["about"] == id).context("the command")?;
+    assert_eq!(submitted["entry"]["outcome"]["stored"]["stream"], "CMD");
+    // What was refused and what was done are entered by one after the other, and neither takes the other's place.
+    let bodies: Vec<_> = (0..20).map(|n| json!({"on": "all", "command": format!("echo {n}")})).collect();
+    for answer in join_all(bodies.iter().map(|body| bench.http.post(COMMANDS, body))).await {
+        assert_eq!(answer?.status, 202);
+    }
+    let chain = eventually("all of them are entered", || async {
+        let all =
+            bench.http.json("/api/v1/audit?limit=1000").await?["items"].as_array().context("items")?.clone();
+        let submits = all.iter().filter(|item| item["entry"]["action"] == "commands.submit").count();
+        ensure!(submits == 21, "{submits} are entered");
+        Ok(all)
+    })
+    .await?;
+    let mut at = audit::Link::default();
+    for item in chain.iter().rev() {
+        let view: AuditView = serde_json::from_value(item.clone())?;
+        let (entry, envelope) = view.entry.zip(view.envelope).context("no entry")?;
+        at.follow(view.sequence, &entry, &envelope.to_json())?;
+    }
+    let refused_entry = listed.iter().find(|item| item["entry"]["action"] == "http").context("it")?;
+    assert_eq!(
+        refused_entry["entry"]["outcome"],
+        json!({"refused": {"code": "unauthenticated", "count": 1}})
+    );
+    let numbers: Vec<_> = listed.iter().filter_map(|item| item["entry"]["n"].as_u64()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a == &(b + 1)) && numbers.last() == Some(&1), "{numbers:?}");
+    // Page by page it is the same.
+    let listed = chain;
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = bench.http.json(&format!("/api/v1/audit?limit=2{after}")).await?;
+        paged.extend(page["items"].as_array().context("items")?.clone());
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(paged[paged.len() - listed.len()..], listed);
+    for query in ["limit=0", "limit=1001", "after=0", "after=x", "lmit=1"] {
+        let answer = bench.http.get(&format!("/api/v1/audit?{query}")).await?;
+        assert_eq!(refused(&answer)?, (422, "invalid".to_owned()), "{query}");
+    }
     Ok(())
 }

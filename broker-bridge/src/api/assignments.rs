@@ -104,7 +104,7 @@ pub async fn create(
     let record = AssignmentRecord {
         ws: api.ws().clone(),
         id: new_id(),
-        machine_id: machine(api, &asked.machine_id).await?,
+        machine_id: machine(api, caller, &asked.machine_id).await?,
         name: asked.name,
         enabled: true,
         api_key_hash,
@@ -114,7 +114,7 @@ pub async fn create(
         removed_at: None,
         revision: 0,
     };
-    let cursors = store(api, &record).await?;
+    let cursors = store(api, caller, &record).await?;
     Ok((view(api, record), cursors))
 }
 
@@ -123,7 +123,7 @@ fn key_taken() -> Problem {
 }
 
 /// The machine's id; it is made known if nobody knows it.
-async fn machine(api: &Api, id_or_token: &str) -> Result<MachineId, Problem> {
+async fn machine(api: &Api, caller: &Caller, id_or_token: &str) -> Result<MachineId, Problem> {
     if let Some(known) = api.view().machine(id_or_token) {
         return Ok(known.id);
     }
@@ -143,17 +143,18 @@ async fn machine(api: &Api, id_or_token: &str) -> Result<MachineId, Problem> {
     };
     // It may be there, and not have been read yet: then it stays as it is.
     let edit = |stands: Option<MachineRecord>| stands.is_none().then(|| new.clone());
-    api.edit("make the machine known", table::MACHINES, new.token.as_str(), edit).await?;
+    let doing = "make the machine known";
+    api.edit(caller.principal(), doing, table::MACHINES, new.token.as_str(), edit).await?;
     Ok(id)
 }
 
 /// The assignment and the record that makes its key unique, or neither.
-async fn store(api: &Api, record: &AssignmentRecord) -> Result<Cursors, Problem> {
+async fn store(api: &Api, caller: &Caller, record: &AssignmentRecord) -> Result<Cursors, Problem> {
     let unique = ApiKeyRecord { ws: record.ws.clone(), assignment: record.id.clone() };
-    let records = api
-        .broker
+    let broker = api.broker.asked_by(caller.principal());
+    let records = broker
         .record(table::ASSIGNMENTS, &record.id, record)
-        .and_then(|first| Ok(vec![first, api.broker.record(table::API_KEYS, &record.api_key_hash, &unique)?]))
+        .and_then(|first| Ok(vec![first, broker.record(table::API_KEYS, &record.api_key_hash, &unique)?]))
         .map_err(|error| stored_problem(MAKING, &error))?;
     api.put_new(records).await.map_err(|error| match error {
         // The id was drawn just now: it is the key that somebody has.
@@ -216,7 +217,7 @@ pub async fn update(
             ..record
         })
     };
-    let (stands, cursors) = api.edit(doing, table::ASSIGNMENTS, &args.id, edit).await?;
+    let (stands, cursors) = api.edit(caller.principal(), doing, table::ASSIGNMENTS, &args.id, edit).await?;
     let record = stands.filter(|record| record.removed_at.is_none()).ok_or_else(not_found)?;
     Ok((view(api, record), cursors))
 }

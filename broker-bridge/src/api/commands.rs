@@ -132,7 +132,7 @@ pub async fn cancel_signed(
     signed: &Signed<Request>,
 ) -> Result<(Cancelling, Cursors), Problem> {
     let cancelling = cancellable(api, caller, args.id).await?;
-    store_cancel(api, args.id, cancelling, || Ok(signed.clone())).await
+    store_cancel(api, caller, args.id, cancelling, || Ok(signed.clone())).await
 }
 
 /// Cancels in the name of a caller who signs nothing: the bridge does.
@@ -141,7 +141,7 @@ pub async fn cancel_signed(
 /// `forbidden`, `not_caught_up`, `not_found`, `not_accepted`.
 pub async fn cancel(api: &Api, caller: &Caller, id: CommandId) -> Result<(Cancelling, Cursors), Problem> {
     let cancelling = cancellable(api, caller, id).await?;
-    store_cancel(api, id, cancelling, || sign_cancel(api, id, &api.settings.key)).await
+    store_cancel(api, caller, id, cancelling, || sign_cancel(api, id, &api.settings.key)).await
 }
 
 /// How many runs of the command have not ended.
@@ -158,6 +158,7 @@ async fn cancellable(api: &Api, caller: &Caller, id: CommandId) -> Result<u32, P
 
 async fn store_cancel(
     api: &Api,
+    caller: &Caller,
     id: CommandId,
     cancelling: u32,
     signed: impl FnOnce() -> Result<Signed<Request>, Problem>,
@@ -167,10 +168,16 @@ async fn store_cancel(
         return Ok((Cancelling { cancelling }, api.view().cursors()));
     }
     let stands = |body: &[u8]| is_cancel(api, id, body);
-    let cursors =
-        storing::store_cancel(api.link(), api.ws(), api.view().made(stream::CMD), id, &signed()?, stands)
-            .await
-            .map_err(|error| submit::storing_problem("cancel", id, &error))?;
+    let cursors = storing::store_cancel(
+        api.link(),
+        api.ws(),
+        api.view().made(stream::CMD),
+        (id, caller.principal()),
+        &signed()?,
+        stands,
+    )
+    .await
+    .map_err(|error| submit::storing_problem("cancel", id, &error))?;
     api.settle_write(&cursors).await;
     Ok((Cancelling { cancelling }, cursors))
 }

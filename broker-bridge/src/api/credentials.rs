@@ -124,7 +124,8 @@ pub async fn create(
         removed_at: None,
         revision: 0,
     };
-    let signed = api.broker.record(table::SHARED_CREDENTIALS, &record.id, &record);
+    let signed =
+        api.broker.asked_by(caller.principal()).record(table::SHARED_CREDENTIALS, &record.id, &record);
     let signed = signed.map_err(|error| stored_problem(MAKING, &error))?;
     let cursors = api.put_new(vec![signed]).await.map_err(|error| error.problem(MAKING))?;
     Ok((view(record), cursors))
@@ -256,7 +257,8 @@ pub async fn update(
             ..record
         })
     };
-    let (stands, cursors) = api.edit(CHANGING, table::SHARED_CREDENTIALS, &args.id, edit).await?;
+    let (stands, cursors) =
+        api.edit(caller.principal(), CHANGING, table::SHARED_CREDENTIALS, &args.id, edit).await?;
     let record = stands.filter(|record| record.removed_at.is_none()).ok_or_else(not_found)?;
     Ok((view(record), cursors))
 }
@@ -279,7 +281,7 @@ pub async fn remove(
         let encrypted_value = String::new();
         Some(SharedCredentialRecord { encrypted_value, updated_at: now, removed_at: Some(now), ..record })
     };
-    let (stands, cursors) = api.edit(doing, table::SHARED_CREDENTIALS, id, edit).await?;
+    let (stands, cursors) = api.edit(caller.principal(), doing, table::SHARED_CREDENTIALS, id, edit).await?;
     Ok((view(stands.ok_or_else(not_found)?), cursors))
 }
 

@@ -142,8 +142,9 @@ async fn record(
     let now = now_ms();
     let is_removed = |id: &str| api.view.assignment_ever(id).is_some_and(|known| known.removed_at.is_some());
     let next = |stands: Option<&MachineRecord>| next(stands, assignment, enrolment, had_key, is_removed, now);
+    let by = format!("relay:{}", assignment.id);
     let edited =
-        api.edit("enrol the relay", table::MACHINES, token.as_str(), |stands: Option<MachineRecord>| {
+        api.edit(&by, "enrol the relay", table::MACHINES, token.as_str(), |stands: Option<MachineRecord>| {
             next(stands.as_ref()).ok()
         });
     let (stands, _) = edited.await?;

@@ -68,7 +68,7 @@ pub async fn create(
         removed_at: None,
         revision: 0,
     };
-    let signed = api.broker.record(table::CONFIG_PUSHES, &record.id, &record);
+    let signed = api.broker.asked_by(caller.principal()).record(table::CONFIG_PUSHES, &record.id, &record);
     let signed = signed.map_err(|error| stored_problem(MAKING, &error))?;
     let cursors = api.put_new(vec![signed]).await.map_err(|error| error.problem(MAKING))?;
     Ok((view(record), cursors))
@@ -156,7 +156,7 @@ fn not_found() -> Problem {
 pub async fn sent(api: &Api, caller: &Caller, id: &str) -> Result<(ConfigPushView, Cursors), Problem> {
     caller.require(Role::Admin, "mark a push as sent")?;
     known(api, id).await?;
-    let (stands, cursors) = mark_sent(api, id, now_ms()).await?;
+    let (stands, cursors) = mark_sent(api, caller.principal(), id, now_ms()).await?;
     let push = stands.filter(|push| push.removed_at.is_none()).ok_or_else(not_found)?;
     if !push.state.is_open() {
         let message =
@@ -177,7 +177,7 @@ pub async fn ack(
 ) -> Result<(ConfigPushView, Cursors), Problem> {
     caller.require(Role::Admin, "answer a push")?;
     known(api, &args.id).await?;
-    let (stands, cursors) = acknowledge(api, &args.id, args.success, args.error).await?;
+    let (stands, cursors) = acknowledge(api, caller.principal(), &args.id, args.success, args.error).await?;
     Ok((view(stands.ok_or_else(not_found)?), cursors))
 }
 
@@ -200,7 +200,7 @@ pub async fn retry(api: &Api, caller: &Caller, id: &str) -> Result<(ConfigPushVi
         let push = stands.filter(|push| push.removed_at.is_none() && push.state != PushState::Acked)?;
         Some(ConfigPushRecord { state: PushState::Pending, error: None, acked_at: None, ..push })
     };
-    let (stands, cursors) = api.edit(doing, table::CONFIG_PUSHES, id, edit).await?;
+    let (stands, cursors) = api.edit(caller.principal(), doing, table::CONFIG_PUSHES, id, edit).await?;
     let push = stands.filter(|push| push.removed_at.is_none()).ok_or_else(not_found)?;
     if push.state == PushState::Acked {
         let message = "cannot retry the push: its relay says that it is applied; queue a new one";
@@ -229,9 +229,11 @@ fn view(push: ConfigPushRecord) -> ConfigPushView {
 pub(crate) async fn offered(api: &Api, assignment_id: &str) -> Vec<ConfigPushRecord> {
     let mut pushes = api.view().open_pushes(assignment_id);
     let now = now_ms();
+    let relay = format!("relay:{assignment_id}");
+    let relay = &relay;
     let pending = pushes.iter_mut().filter(|push| push.state == PushState::Pending);
     let marking = stream::iter(pending).for_each_concurrent(MARKED_AT_ONCE, |push| async move {
-        match mark_sent(api, &push.id, now).await {
+        match mark_sent(api, relay, &push.id, now).await {
             Ok((Some(marked), _)) => *push = marked,
             Ok((None, _)) => {}
             Err(problem) => unmarked(api, &problem),
@@ -251,13 +253,18 @@ fn unmarked(api: &Api, error: &dyn std::error::Error) {
 }
 
 /// Marks a push as sent if it is pending; answers it as it stands.
-async fn mark_sent(api: &Api, id: &str, now: u64) -> Result<(Option<ConfigPushRecord>, Cursors), Problem> {
+async fn mark_sent(
+    api: &Api,
+    by: &str,
+    id: &str,
+    now: u64,
+) -> Result<(Option<ConfigPushRecord>, Cursors), Problem> {
     let edit = |stands: Option<ConfigPushRecord>| {
         let pending = stands.filter(|push| push.state == PushState::Pending && push.removed_at.is_none())?;
         let sent_at = pending.sent_at.or(Some(now));
         Some(ConfigPushRecord { state: PushState::Sent, sent_at, ..pending })
     };
-    api.edit("mark the push as sent", table::CONFIG_PUSHES, id, edit).await
+    api.edit(by, "mark the push as sent", table::CONFIG_PUSHES, id, edit).await
 }
 
 /// Takes an answer of an assignment's relay to a push, in whatever state that is. False: there is no such push, or it is
@@ -276,13 +283,15 @@ pub(crate) async fn answered(
     if push.assignment != assignment.id {
         return Ok(false);
     }
-    let (stands, _) = acknowledge(api, id, success, error).await?;
+    let by = format!("relay:{}", assignment.id);
+    let (stands, _) = acknowledge(api, &by, id, success, error).await?;
     Ok(stands.is_some())
 }
 
 /// Writes down an answer; answers the push unless it was removed.
 async fn acknowledge(
     api: &Api,
+    by: &str,
     id: &str,
     success: bool,
     error: Option<String>,
@@ -302,7 +311,8 @@ async fn acknowledge(
             ..push
         })
     };
-    let (stands, cursors) = api.edit("take the answer to the push", table::CONFIG_PUSHES, id, edit).await?;
+    let (stands, cursors) =
+        api.edit(by, "take the answer to the push", table::CONFIG_PUSHES, id, edit).await?;
     Ok((stands.filter(|push| push.removed_at.is_none()), cursors))
 }
 

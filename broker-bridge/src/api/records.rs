@@ -52,12 +52,13 @@ pub(super) fn check_printable(doing: &str, member: &str, text: &str, most: usize
 
 impl Api {
     /// Changes one record as [`edit_record`](crate::broker_link::BrokerLink::edit_record) does, within 4 s, and waits a
-    /// moment for it to be readable here. Changes of one record through this bridge take turns.
+    /// moment for it to be readable here. `by` is who asked for it. Changes of one record through this bridge take turns.
     ///
     /// # Errors
     /// `not_accepted`; `too_large` when the record has no room for it.
     pub(crate) async fn edit<T: Edition>(
         &self,
+        by: &str,
         doing: &str,
         table: &str,
         id: &str,
@@ -69,7 +70,7 @@ impl Api {
         };
         let editing = async {
             let _turn = self.edits.of(&(table, id)).await;
-            self.broker.edit_record(table, id, is_bridge, edit).await
+            self.broker.asked_by(by).edit_record(table, id, is_bridge, edit).await
         };
         let edited = timeout(WRITE, editing).await.map_err(|_| late(doing))?;
         let (record, cursors) = edited.map_err(|error| stored_problem(doing, &error))?;

@@ -158,7 +158,7 @@ async fn take(
             Some(stands) => Some(next(&stands, &report)),
             None => Some(first(assignment, &report)),
         };
-        cursors = api.edit(DOING, table::RELAYS, id, edit).await?.1;
+        cursors = api.edit(&format!("relay:{id}"), DOING, table::RELAYS, id, edit).await?.1;
     }
     heard::report(api, assignment, report.metrics).await;
     let (pending_config_pushes, shared_credentials_count) = api.view().waiting_for_relay(id);

@@ -1,6 +1,7 @@
 //! `/api/v1`: requests are read, handed to an operation, and its answer is written. No rule lives here.
 
 mod assignments;
+mod audit;
 mod credentials;
 mod pushes;
 mod relays;
@@ -66,6 +67,7 @@ const DEFAULT_MACHINES: u32 = 1000;
 /// The routes of the rooms below.
 pub(super) fn rooms() -> Router<Arc<Shared>> {
     assignments::routes()
+        .merge(audit::routes())
         .merge(credentials::routes())
         .merge(pushes::routes())
         .merge(relays::routes())

@@ -9,7 +9,7 @@ use signalbox_schemas::{
 };
 
 use super::{Asked, Reply, output};
-use crate::api::{Api, Caller, assignments, commands, credentials, machines, pushes, relays, runs};
+use crate::api::{Api, Caller, assignments, audit, commands, credentials, machines, pushes, relays, runs};
 
 /// Largest body of a request that only reads.
 const READ_BYTES: usize = 16 * 1024;
@@ -78,9 +78,10 @@ async fn assignment(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, 
     }
 }
 
-/// What is given to relays: credentials and configuration.
+/// What is given to relays, credentials and configuration; and who did what.
 async fn given(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Problem> {
     match asked.op.as_str() {
+        op::AUDIT_LIST => json(&audit::list(api, caller, &arguments(asked)?).await?),
         op::CREDENTIALS_LIST => json(&credentials::list(api, caller, &arguments(asked)?).await?),
         op::SHARED_LIST => json(&credentials::list_shared(api, caller, &arguments(asked)?)?),
         op::SHARED_GET => json(&credentials::get(api, caller, &named(asked)?).await?),

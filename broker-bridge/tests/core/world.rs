@@ -68,6 +68,7 @@ pub(crate) struct World {
     pub(crate) link: Link,
     pub(crate) ws: Workspace,
     pub(crate) machines: Vec<MachineToken>,
+    bridge_key: PublicKey,
     dir: TempDir,
 }
 
@@ -170,7 +171,9 @@ impl World {
 
     /// A broker as it is.
     pub(crate) fn beside(broker: Broker, link: Link) -> Result<Self> {
-        Ok(Self { broker, link, ws: Workspace::main(), machines: vec![], dir: tempfile::tempdir()? })
+        let bridge_key = key(BRIDGE)?.public().clone();
+        let dir = tempfile::tempdir()?;
+        Ok(Self { broker, link, ws: Workspace::main(), machines: vec![], bridge_key, dir })
     }
 
     pub(crate) fn machine_record(&self, i: usize, token: &MachineToken) -> Result<MachineRecord> {
@@ -193,6 +196,11 @@ impl World {
     pub(crate) fn machine_key(&self, mid: &MachineToken) -> Result<SigningKey> {
         let i = self.machines.iter().position(|known| known == mid).context("no such machine")?;
         machine_key_at(i)
+    }
+
+    /// The key that bridges sign with.
+    pub(crate) fn bridge_key(&self) -> &PublicKey {
+        &self.bridge_key
     }
 
     /// The write side of a bridge, without a bridge.
@@ -347,8 +355,15 @@ impl World {
             nonce: NONCE,
             issued_at: now(),
         };
-        Ok(store_cancel(&self.link, &self.ws, None, cid, &Signed::sign(&request, &key(by)?)?, |_| false)
-            .await?)
+        Ok(store_cancel(
+            &self.link,
+            &self.ws,
+            None,
+            (cid, "operator:test"),
+            &Signed::sign(&request, &key(by)?)?,
+            |_| false,
+        )
+        .await?)
     }
 
     /// Publishes something as the relay of a machine would.

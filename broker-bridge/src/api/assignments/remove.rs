@@ -56,19 +56,21 @@ pub async fn remove(
         let record = stands.filter(|record| record.removed_at.is_none())?;
         Some(AssignmentRecord { removed_at: Some(now), updated_at: Some(now), ..record })
     };
-    let (_, mut cursors) = api.edit(DOING, table::ASSIGNMENTS, &args.id, edit).await?;
+    let (_, mut cursors) = api.edit(caller.principal(), DOING, table::ASSIGNMENTS, &args.id, edit).await?;
     // What it has enrolled goes with it: the machine is free for another key, and for old relays.
     let forget = |stands: Option<MachineRecord>| {
         let machine = stands.filter(|machine| machine.enrolled_by.as_deref() == Some(&*args.id))?;
         Some(MachineRecord { enrolled_by: None, ..machine.with_keys(None) })
     };
-    let (_, at) = api.edit(DOING, table::MACHINES, record.machine_id.token().as_str(), forget).await?;
+    let (_, at) = api
+        .edit(caller.principal(), DOING, table::MACHINES, record.machine_id.token().as_str(), forget)
+        .await?;
     cursors.advance(&at);
     let mut withdrawn = 0;
     if args.cascade {
         // Once more: until the key counted no more there could be more.
         beside = Beside::of(api, &record).await?;
-        withdrawn = beside.remove(api, &record, now, &mut cursors).await?;
+        withdrawn = beside.remove(api, caller.principal(), &record, now, &mut cursors).await?;
         api.settle_write(&cursors).await;
     }
     Ok((RemovedAssignment { id: args.id, withdrawn }, cursors))
@@ -148,6 +150,7 @@ impl Beside {
     async fn remove(
         self,
         api: &Api,
+        by: &str,
         record: &AssignmentRecord,
         now: u64,
         cursors: &mut Cursors,
@@ -159,7 +162,7 @@ impl Beside {
                 let removed_at = relay.removed_at.or(Some(now));
                 Some(RelayRecord { removed_at, credentials: Vec::new(), ..relay })
             };
-            let (_, at) = api.edit(DOING, table::RELAYS, id, edit).await?;
+            let (_, at) = api.edit(by, DOING, table::RELAYS, id, edit).await?;
             cursors.advance(&at);
         }
         let take_out = |stands: Option<SharedCredentialRecord>| {
@@ -168,14 +171,14 @@ impl Beside {
             Some(shared)
         };
         let shared = stream::iter(self.shared)
-            .map(async |shared| api.edit(DOING, table::SHARED_CREDENTIALS, &shared, take_out).await);
+            .map(async |shared| api.edit(by, DOING, table::SHARED_CREDENTIALS, &shared, take_out).await);
         let remove_push = |stands: Option<ConfigPushRecord>| {
             let push = stands?;
             let payload = String::new();
             Some(ConfigPushRecord { payload, removed_at: push.removed_at.or(Some(now)), ..push })
         };
         let pushes = stream::iter(self.pushes)
-            .map(async |push| api.edit(DOING, table::CONFIG_PUSHES, &push, remove_push).await);
+            .map(async |push| api.edit(by, DOING, table::CONFIG_PUSHES, &push, remove_push).await);
         for (_, at) in shared.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await? {
             cursors.advance(&at);
         }

@@ -127,7 +127,7 @@ async fn results_and_records_and_submits_do_not_wait_for_each_other() {
         assert_eq!(timeout(Duration::from_secs(10), result).await.unwrap(), Ok(true));
     }
     let _results = all(&stage.api.results).await;
-    let edit = stage.api.edit::<MachineRecord>("edit", table::MACHINES, "web-1", |_| None);
+    let edit = stage.api.edit::<MachineRecord>("bridge:b1", "edit", table::MACHINES, "web-1", |_| None);
     assert_eq!(edit.await.unwrap().0, None);
     assert!(timeout(Duration::from_secs(10), stage.api.submits.of(&stage.id)).await.is_ok());
 }
