@@ -7,9 +7,11 @@
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
+//! | [`audit`] | `audit` |
 //! | [`ssh`], `choice` | values of arguments |
 
 pub mod assignment;
+pub mod audit;
 mod choice;
 pub mod credential;
 pub mod order;
@@ -25,6 +27,7 @@ use signalbox_schemas::id::CommandId;
 use crate::cli::exit;
 
 use assignment::{Assignment, Assignments, Relay, Relays};
+pub use audit::Audit;
 use credential::{Credentials, SharedCredential};
 use order::{Exec, Run};
 use push::{Push, Pushes};
@@ -95,6 +98,8 @@ pub enum Action {
     Push(Push),
     /// Claims and completes runs in the name of a relay of the older system, for programs.
     Work(Work),
+    /// Lists who did what, newest first, or checks that nobody has changed it.
+    Audit(Audit),
     /// Explains signed messages: reads what `nats` prints, or bare JSON, from stdin.
     Decode(Decode),
     /// Prints what a shell needs to complete these commands.
@@ -206,6 +211,7 @@ impl Action {
             Self::Pushes(pushes) => &pushes.listing.reach.nats_url,
             Self::Push(push) => &push.within.nats_url,
             Self::Work(work) => &work.within.nats_url,
+            Self::Audit(audit) => &audit.listing.reach.nats_url,
             Self::Up(_) | Self::Decode(_) | Self::Completions { .. } => return None,
         };
         reach.clone()

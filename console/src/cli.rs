@@ -10,6 +10,7 @@
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
+//! | [`audit`] | `audit` |
 //! | `call` | one operation, its answer as JSON, table or card |
 //! | `input` | what comes from a file or from stdin |
 //! | [`decode`] | `decode` |
@@ -20,6 +21,7 @@
 //! | [`printer`] | the one writer to stdout and stderr |
 
 pub mod assignment;
+pub mod audit;
 pub(crate) mod call;
 pub mod card;
 pub mod clean;
@@ -89,6 +91,7 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::SharedCredential(shared)) => credential::act(config, shared).await,
         Some(Action::Pushes(pushes)) => push::list(config, pushes).await,
         Some(Action::Push(push)) => push::act(config, push).await,
+        Some(Action::Audit(asked)) => audit::audit(config, &asked).await,
         Some(Action::Work(work)) => work::act(config, work).await,
         // Done above.
         Some(Action::Decode(_) | Action::Completions { .. }) => Ok(exit::OK),

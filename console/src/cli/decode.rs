@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use signalbox_schemas::{
     api::Request,
+    audit::AuditEntry,
     authors::Authors,
     command::{CommandSpec, Grant},
     config::ConfigPushRecord,
@@ -72,6 +73,8 @@ pub struct Explained {
 #[derive(Debug, Default)]
 pub struct Keys {
     names: Vec<(PublicKey, String)>,
+    /// Until when each counted, Unix ms, where it is a former one.
+    bridges: Vec<(PublicKey, Option<u64>)>,
 }
 
 impl Keys {
@@ -93,9 +96,11 @@ impl Keys {
                 keys.add(author.key.clone(), &author.name);
             }
             for bridge in authors.bridges {
+                keys.bridges.push((bridge.clone(), None));
                 keys.add(bridge, "bridge");
             }
             for former in authors.former_bridges {
+                keys.bridges.push((former.key.clone(), Some(former.until)));
                 keys.add(former.key, "former bridge");
             }
         }
@@ -115,6 +120,16 @@ impl Keys {
         if self.name(&key).is_none() {
             self.names.push((key, super::clean::line(name)));
         }
+    }
+
+    /// Whether any key of a bridge is known.
+    pub fn knows_bridges(&self) -> bool {
+        !self.bridges.is_empty()
+    }
+
+    /// Whether a key was a bridge's at a time, Unix ms.
+    pub fn was_bridge(&self, key: &PublicKey, at: u64) -> bool {
+        self.bridges.iter().any(|(known, until)| known == key && until.is_none_or(|until| at <= until))
     }
 
     fn name(&self, key: &PublicKey) -> Option<&str> {
@@ -266,8 +281,9 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 20] = [
+    const KINDS: [Attempt; 21] = [
         attempt::<Claim>,
+        attempt::<AuditEntry>,
         attempt::<Exit>,
         attempt::<Mailbox>,
         attempt::<Grant>,

@@ -1,6 +1,7 @@
 //! One room per promise.
 
 mod assignments;
+mod audit;
 mod by_http;
 mod cli;
 mod console;
