@@ -1,6 +1,7 @@
 //! What was promised, and whether it was kept. Pure: it looks at what was observed and at nothing else.
 
 mod agreement;
+mod audit;
 mod ending;
 mod ledger;
 mod marks;
@@ -17,6 +18,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::id::{CommandId, MachineToken};
 
+pub(crate) use audit::is_complete as is_audited;
 pub(crate) use ledger::Ledger;
 pub(crate) use time::{SLACK_MS, bound};
 
@@ -53,6 +55,8 @@ pub(crate) enum Promise {
     AnswersAgree,
     /// Every stored record and fact verifies by its signature.
     Verifies,
+    /// Everything that is stored stands in the audit chain, once, and the chain is whole.
+    AuditHolds,
 }
 
 impl fmt::Display for Promise {
@@ -68,6 +72,7 @@ impl fmt::Display for Promise {
             Self::OutputIsWhole => "no byte of output is lost, doubled or reordered",
             Self::AnswersAgree => "all bridges answer the same, and what the facts say",
             Self::Verifies => "what is stored verifies",
+            Self::AuditHolds => "what was done stands in the audit chain once, and that is whole",
         })
     }
 }
@@ -181,7 +186,7 @@ pub(crate) fn violations(observed: &Observed) -> Vec<Violation> {
         told: observed.said.told.iter().map(|told| (told.command, told)).collect(),
         marks: Marks::read(observed),
     };
-    let promises: [fn(&Case<'_>) -> Vec<Violation>; 10] = [
+    let promises: [fn(&Case<'_>) -> Vec<Violation>; 11] = [
         starting::starts_once,
         time::settles,
         ending::ran_to_its_end,
@@ -192,6 +197,7 @@ pub(crate) fn violations(observed: &Observed) -> Vec<Violation> {
         output::output_is_whole,
         agreement::answers_agree,
         storing::verifies,
+        audit::audit_holds,
     ];
     promises.iter().flat_map(|promise| promise(&case)).collect()
 }

@@ -65,7 +65,8 @@ impl Observer {
         Ok(Self { link, fleet_key: text.trim().parse().context("reading the fleet key")?, places })
     }
 
-    /// Waits until every accepted command is settled on each of its machines, or its bound is over.
+    /// Waits until every accepted command is settled on each of its machines, or its bound is over; and until all of it
+    /// stands in the audit chain, or the time for that is over.
     ///
     /// # Errors
     /// When the streams cannot be read.
@@ -90,6 +91,7 @@ impl Observer {
         for name in [stream::DOC, stream::STATE, stream::CMD, stream::RUN, stream::DONE, stream::MBOX] {
             stored.extend(streams::read(&self.link, name).await?.into_iter().map(streams::stored));
         }
+        let audit = streams::read(&self.link, stream::AUDIT).await?;
         let out = streams::read(&self.link, stream::OUT).await?;
         Ok(Observed {
             plan: plan.clone(),
@@ -104,6 +106,7 @@ impl Observer {
             fleet_key: self.fleet_key.clone(),
             machines: self.machines()?,
             stored,
+            audit: Some(audit.into_iter().map(streams::stored).collect()),
             chunks: out.into_iter().map(streams::chunk).collect(),
             answers,
         })

@@ -49,6 +49,9 @@ pub(crate) struct Observed {
     pub(crate) machines: Vec<MachineSeen>,
     /// What stands in the streams of signed messages, each in its order.
     pub(crate) stored: Vec<Stored>,
+    /// What stands in the audit chain, in its order; nothing where it was not looked at.
+    #[serde(default)]
+    pub(crate) audit: Option<Vec<Stored>>,
     /// What stands in OUT, in its order.
     pub(crate) chunks: Vec<Chunk>,
     /// What each bridge answers: those of the world, then one that began with nothing.

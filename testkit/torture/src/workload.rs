@@ -128,6 +128,7 @@ async fn ask(desk: &Desk, wish: &Wish, number: usize, key: &str) -> Result<Told>
     let on = selector(&machines);
     let asked_at = now_ms()?;
     let (command, submit) = if wish.by_http {
+        by_http::as_nobody(&desk.http, number).await;
         let asked = by_http::Asked::new(wish, &on, &text, number, key);
         (asked.command(), until_heard(|n| asked.submit(&desk.http, n)).await?)
     } else {

@@ -307,7 +307,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn is_bridge(&self, key: &PublicKey, stored_at: u64) -> bool {
+    /// Whether a key was a bridge's when something was stored.
+    pub(super) fn is_bridge(&self, key: &PublicKey, stored_at: u64) -> bool {
         self.authors.as_ref().is_some_and(|authors| authors.was_bridge(key, stored_at))
     }
 

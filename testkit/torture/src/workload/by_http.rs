@@ -47,6 +47,12 @@ impl Asked {
     }
 }
 
+/// Somebody without a token asks for something. He is told that he may not, or nothing: no promise is made to him.
+pub(super) async fn as_nobody(bridges: &[Http], first: usize) {
+    let Some(http) = bridge(bridges, first, 0) else { return };
+    let _ = http.with_token("none").get("/api/v1/commands").await;
+}
+
 /// One try.
 pub(super) async fn cancel(bridges: &[Http], command: CommandId, first: usize, n: u32) -> Result<Try> {
     let Some(http) = bridge(bridges, first, n) else { return Ok(Try::Nothing) };

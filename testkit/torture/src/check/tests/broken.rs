@@ -9,11 +9,14 @@ use signalbox_schemas::{
     subject::FactKind,
 };
 
-use super::bench::{BEGIN, Bench, HEALED, Key, blank_exit, cid, mid, nonce, ws};
+use super::{
+    bench::{BEGIN, Bench, HEALED, Key, blank_exit, cid, mid, nonce, ws},
+    seen::ends,
+};
 use crate::{
     check::{Promise, SLACK_MS, violations},
     fault::{Fault, Part},
-    observed::Observed,
+    observed::{Observed, Stored},
     plan::{Harm, Work},
     told::{Piece, SlowRead, Word},
 };
@@ -441,4 +444,46 @@ fn counts_that_are_not_those_of_the_facts() {
         answers.commands.get_mut(&cid(6)).unwrap()["counts"] = json!({"executing": 1, "failed": 1});
     }
     only(&seen, Promise::AnswersAgree);
+}
+
+/// Spoils the chain of what is stored.
+type Spoil = fn(&Bench, &mut Vec<Stored>);
+
+#[rstest]
+#[case::an_entry_is_gone(|_: &Bench, audit: &mut Vec<Stored>| drop(audit.remove(3)))]
+#[case::the_last_entry_is_gone(|_: &Bench, audit: &mut Vec<Stored>| drop(audit.pop()))]
+#[case::all_are_gone(|_: &Bench, audit: &mut Vec<Stored>| audit.clear())]
+#[case::an_entry_twice(|_: &Bench, audit: &mut Vec<Stored>| audit.insert(3, audit[3].clone()))]
+#[case::two_have_changed_places(|_: &Bench, audit: &mut Vec<Stored>| audit.swap(3, 4))]
+#[case::one_is_another_place(|_: &Bench, audit: &mut Vec<Stored>| audit[3].subject.push_str("-x"))]
+#[case::one_is_no_entry(|_: &Bench, audit: &mut Vec<Stored>| audit[3].body.0.clear())]
+#[case::a_command_is_entered_twice(|bench: &Bench, audit: &mut Vec<Stored>| {
+    let again = bench.stored.iter().find(|message| ends(message, "spec")).unwrap();
+    *audit = bench.audit(bench.stored.iter().chain([again]));
+})]
+#[case::a_command_was_never_entered(|bench: &Bench, audit: &mut Vec<Stored>| {
+    let first = bench.stored.iter().position(|message| ends(message, "spec")).unwrap();
+    *audit = bench.audit(bench.stored.iter().enumerate().filter(|(at, _)| *at != first).map(|(_, message)| message));
+})]
+#[case::a_cancel_was_never_entered(|bench: &Bench, audit: &mut Vec<Stored>| {
+    *audit = bench.audit(bench.stored.iter().filter(|message| !ends(message, "cancel")));
+})]
+#[case::a_record_was_never_entered(|bench: &Bench, audit: &mut Vec<Stored>| {
+    *audit = bench.audit(bench.stored.iter().filter(|message| !ends(message, "m1")));
+})]
+#[case::somebody_else_is_said_to_have_done_it(|bench: &Bench, audit: &mut Vec<Stored>| {
+    *audit = bench.audit_by("operator:other", &bench.stored);
+})]
+#[case::something_else_was_entered(|bench: &Bench, audit: &mut Vec<Stored>| {
+    let mut other = bench.stored.clone();
+    for message in &mut other {
+        message.at += u64::from(ends(message, "spec"));
+    }
+    *audit = bench.audit(&other);
+})]
+fn an_audit_chain_that_is_not_what_was_done(#[case] spoil: Spoil) {
+    let bench = Bench::good();
+    let mut seen = bench.seen();
+    spoil(&bench, seen.audit.as_mut().unwrap());
+    only(&seen, Promise::AuditHolds);
 }

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use signalbox_schemas::{
+    Base64Url,
     api::{CommandSummary, CommandView, OutputView, RunView},
-    id::{CommandId, MachineId, MachineToken},
+    audit::{AuditEntry, Entered, Link, Outcome, action},
+    id::{BridgeId, CommandId, MachineId, MachineToken, Sha256},
     output::OutputStream,
     run::RunState,
+    signed::Signed,
+    stream,
     subject::Subject,
 };
 
 use super::bench::{BEGIN, BOOTED, Bench, HEALED, mid, ws};
 use crate::{
     check::Ledger,
-    observed::{Answers, Done, MachineSeen, Observed, Output},
+    observed::{Answers, Done, MachineSeen, Observed, Output, Stored},
     plan::Harm,
     script,
     told::{Piece, Said},
@@ -39,9 +43,49 @@ impl Bench {
             fleet_key,
             machines: (0..2).map(|n| MachineSeen { token: mid(n), marks: self.marks[n].clone() }).collect(),
             stored: self.stored.clone(),
+            audit: Some(self.audit(&self.stored)),
             chunks: self.chunks.clone(),
             answers: vec![answers("bridge 0"), answers("a bridge from nothing")],
         }
+    }
+
+    /// The chain of what is stored, as bridges enter it.
+    pub(super) fn audit<'a>(&self, stored: impl IntoIterator<Item = &'a Stored>) -> Vec<Stored> {
+        self.audit_by("operator:local", stored)
+    }
+
+    /// The same, where all of it was done by one.
+    pub(super) fn audit_by<'a>(
+        &self,
+        actor: &str,
+        stored: impl IntoIterator<Item = &'a Stored>,
+    ) -> Vec<Stored> {
+        let (mut at, mut audit) = (Link::default(), Vec::new());
+        for (sequence, message) in (1..).zip(stored.into_iter().filter(|message| is_act(message))) {
+            let entry = AuditEntry {
+                ws: ws(),
+                n: sequence,
+                before: at.sha256,
+                after: at.sequence,
+                bridge: BridgeId::new("b1").unwrap(),
+                written_at: message.at,
+                actor: actor.to_owned(),
+                action: action::COMMANDS_SUBMIT.to_owned(),
+                about: message.subject.split('.').nth(2).unwrap_or_default().to_owned(),
+                outcome: Outcome::Stored {
+                    stream: stream_of(message).to_owned(),
+                    sequence: message.sequence,
+                    stored_at: message.at,
+                    sha256: Sha256::of(&message.body.0),
+                },
+                entered: Entered::default(),
+            };
+            let body = Signed::sign(&entry, &self.keys.bridge).unwrap().to_json();
+            at = Link::of(sequence, &entry, &body);
+            let subject = entry.subject().to_string();
+            audit.push(Stored { subject, sequence, at: message.at, body: Base64Url(body) });
+        }
+        audit
     }
 
     fn answers(&self, name: &str, ledger: &Ledger) -> Answers {
@@ -102,6 +146,25 @@ impl Bench {
         let bytes = script::output(work, 0, total);
         let pieces = if bytes.is_empty() { vec![] } else { vec![Piece::of(stream, 0, &bytes)] };
         Output { command: id, machine: machine.clone(), stream, total, truncated, pieces }
+    }
+}
+
+/// Whether the last token of its subject is this.
+pub(super) fn ends(message: &Stored, token: &str) -> bool {
+    message.subject.rsplit('.').next() == Some(token)
+}
+
+/// Whether it is to be entered.
+fn is_act(message: &Stored) -> bool {
+    let is_spec = ends(message, "spec") || ends(message, "cancel");
+    is_spec || ["doc.", "$KV."].iter().any(|begin| message.subject.starts_with(begin))
+}
+
+fn stream_of(message: &Stored) -> &'static str {
+    match message.subject.split('.').next() {
+        Some("doc") => stream::DOC,
+        Some("cmd") => stream::CMD,
+        _ => stream::STATE,
     }
 }
 
