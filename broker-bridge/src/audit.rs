@@ -149,9 +149,10 @@ impl Keeper {
         self.epoch = held;
     }
 
-    /// All of it begins again in a moment.
+    /// All of it begins again in a moment, where the chain ends by then: its stream may be another, or have lost its end.
     fn failed(&mut self, error: &ChainError) {
         complain(&self.context, error);
+        self.chain = None;
         self.sources = Sources::default();
         self.again = Instant::now() + AGAIN;
     }
@@ -159,6 +160,7 @@ impl Keeper {
     /// Sees that it is known where the chain ends.
     async fn opened(&mut self) -> Result<(), ChainError> {
         if self.chain.is_none() {
+            self.context.broker.ensure_streams().await?;
             self.chain = Some(Chain::open(&self.context).await?);
         }
         Ok(())
@@ -247,7 +249,7 @@ impl Keeper {
             match entered {
                 Ok(()) => self.context.shared.refusals.entered(&refusal, times, Instant::now()),
                 Err(error) => {
-                    complain(&self.context, &error);
+                    self.failed(&error);
                     return Ok(());
                 }
             }

@@ -205,3 +205,17 @@ async fn commands_stay_until_they_are_entered() -> Result<()> {
     assert_ne!(world.command_subjects(cid).await?, 0, "it is gone, and stands nowhere");
     bridge.stop().await
 }
+
+/// Whoever has the broker's keys can delete the stream. What still stands elsewhere is entered again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_was_deleted_begins_anew() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let bridge = world.bridge("b1").await?;
+    world.submit("true", &world.machines, MINUTE).await?;
+    all_entered(&world, 1).await?;
+    let client = async_nats::connect(world.broker.url()).await?;
+    async_nats::jetstream::new(client).delete_stream(AUDIT).await?;
+    world.submit("true", &world.machines, MINUTE).await?;
+    all_entered(&world, 2).await?;
+    bridge.stop().await
+}
