@@ -232,6 +232,7 @@ mod tests {
                 created_by: None,
                 target: None,
                 crit: vec![],
+                change: None,
             };
             let spec_bytes = serde_json::to_vec(&spec).unwrap();
             let grant = Grant {
@@ -240,6 +241,7 @@ mod tests {
                 mid: web1(),
                 spec_sha256: Sha256::of(&spec_bytes),
                 expires_at: spec.expires_at,
+                sealed: None,
             };
             let grants = by_machine(vec![Signed::sign(&grant, &key()).unwrap()]);
             memory.open.insert(

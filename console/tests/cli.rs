@@ -157,12 +157,16 @@ fn wrong_usage_ends_with_2(#[case] args: &[&str]) {
 }
 
 #[rstest]
-#[case("me@db", Some(("me", "db", 22)))]
-#[case("me@db:2222", Some(("me", "db", 2222)))]
-#[case("me@corp@db", Some(("me@corp", "db", 22)))]
-#[case("me@[::1]", Some(("me", "::1", 22)))]
-#[case("me@[::1]:65535", Some(("me", "::1", 65_535)))]
-#[case("db", None)]
+#[case("me@db", Some((Some("me"), "db", 22)))]
+#[case("me@db:2222", Some((Some("me"), "db", 2222)))]
+#[case("me@corp@db", Some((Some("me@corp"), "db", 22)))]
+#[case("me@[::1]", Some((Some("me"), "::1", 22)))]
+#[case("me@[::1]:65535", Some((Some("me"), "::1", 65_535)))]
+#[case("db", Some((None, "db", 22)))]
+#[case("db:2222", Some((None, "db", 2222)))]
+#[case("[::1]:23", Some((None, "::1", 23)))]
+#[case("a b@db", None)]
+#[case("me@d b", None)]
 #[case("@db", None)]
 #[case("me@", None)]
 #[case("me@[]", None)]
@@ -173,9 +177,9 @@ fn wrong_usage_ends_with_2(#[case] args: &[&str]) {
 #[case("me@db:0", None)]
 #[case("me@db:+22", None)]
 #[case("me@db:65536", None)]
-fn hosts_behind_a_machine(#[case] text: &str, #[case] expected: Option<(&str, &str, u16)>) {
+fn hosts_behind_a_machine(#[case] text: &str, #[case] expected: Option<(Option<&str>, &str, u16)>) {
     let read = ssh::target(text).ok();
-    let read = read.as_ref().map(|read| (read.username.as_str(), read.host.as_str(), read.port));
+    let read = read.as_ref().map(|read| (read.username.as_deref(), read.host.as_str(), read.port));
     assert_eq!(read, expected);
 }
 
@@ -459,7 +463,8 @@ fn decode_knows_every_signed_message_of_the_contract() {
 fn decode_tells_types_apart_and_looks_into_them() {
     let mid = MachineToken::new("demo-1").unwrap();
     let ws = Workspace::main();
-    let grant = Grant { ws: ws.clone(), cid: id(), mid, spec_sha256: Sha256::of(b""), expires_at: 9 };
+    let grant =
+        Grant { ws: ws.clone(), cid: id(), mid, spec_sha256: Sha256::of(b""), expires_at: 9, sealed: None };
     let grant = Signed::sign(&grant, &key()).unwrap();
     let args = serde_json::json!({ "spec": Base64Url(b"{}".to_vec()), "grants": [grant] });
     let op = "commands.submit".to_owned();

@@ -75,7 +75,7 @@ pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<CommandSpec
     if spec.ws != grant.ws || spec.cid != grant.cid {
         return fault(RejectReason::Misplaced, "spec and grant name different commands or workspaces");
     }
-    if spec.target.is_some() {
+    if spec.target.is_some() || spec.change.is_some() {
         return fault(RejectReason::Critical, "this relay runs commands on its own machine only");
     }
     if spec.expires_at != grant.expires_at {
@@ -161,13 +161,21 @@ pub(crate) mod tests {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         }
     }
 
     fn grant(spec: &CommandSpec) -> Grant {
         let spec_sha256 = Sha256::of(&serde_json::to_vec(spec).unwrap());
         let mid = MachineToken::new("web-1").unwrap();
-        Grant { ws: Workspace::main(), cid: spec.cid, mid, spec_sha256, expires_at: spec.expires_at }
+        Grant {
+            ws: Workspace::main(),
+            cid: spec.cid,
+            mid,
+            spec_sha256,
+            expires_at: spec.expires_at,
+            sealed: None,
+        }
     }
 
     fn offer(spec: &CommandSpec, grant: &Grant, author: u8) -> Offer {

@@ -4,11 +4,18 @@
 //! [`CommandSpec`] itself. The spec's presence is the commit. A grant names the SHA-256 of the spec's *exact
 //! bytes*, so those bytes travel unchanged from the author to the machine.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{CommandId, MachineToken, Sha256, Workspace},
+    authors::Right,
+    bytes::Base64Url,
+    credential::{CredentialLabel, is_username},
+    host::is_host,
+    id::{CommandId, CredentialName, MachineToken, Sha256, Workspace},
     limit,
+    sealed::BODY_EXTRA_BYTES,
     signed::{Message, PublicKey, Signed},
 };
 
@@ -54,6 +61,10 @@ pub struct CommandSpec {
     /// Where the machine shall run it. Absent: on itself. A spec that has it names it in `crit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// What its relay shall change of what it keeps, in place of running `command`, which then says it for people. A spec
+    /// that has it names it in `crit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
     /// Members that a reader must understand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crit: Vec<String>,
@@ -74,8 +85,112 @@ pub struct SshTarget {
     pub host: String,
     /// Port, 1 to 65,535.
     pub port: u16,
-    /// Login name, 1 to 128 bytes.
-    pub username: String,
+    /// Login name, 1 to 128 bytes. Absent: the one that goes with the credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Hosts to go through, the first one first; at most 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jump: Vec<SshHop>,
+    /// The credential to use. Absent: those whose target means the host, the closest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialName>,
+}
+
+/// A host on the way to another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshHop {
+    /// Name or address, 1 to 255 bytes.
+    pub host: String,
+    /// Port, 1 to 65,535.
+    pub port: u16,
+    /// Login name, 1 to 128 bytes. Absent: the one that goes with the credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+}
+
+/// Where SSH servers listen.
+pub const SSH_PORT: u16 = 22;
+
+fn write_place(f: &mut fmt::Formatter<'_>, host: &str, port: u16, username: Option<&str>) -> fmt::Result {
+    if let Some(username) = username {
+        write!(f, "{username}@")?;
+    }
+    let address = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    f.write_str(&address)?;
+    if port == SSH_PORT { Ok(()) } else { write!(f, ":{port}") }
+}
+
+impl fmt::Display for SshHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, &self.host, self.port, self.username.as_deref())
+    }
+}
+
+impl fmt::Display for SshTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, &self.host, self.port, self.username.as_deref())?;
+        self.jump.iter().enumerate().try_for_each(|(n, hop)| {
+            let before = if n == 0 { " through " } else { ", " };
+            write!(f, "{before}{hop}")
+        })
+    }
+}
+
+/// What a relay shall change of what it keeps. Applying one twice is applying it once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Keep a credential, in place of one with the same name.
+    PutCredential(PutCredential),
+    /// Keep a credential no longer.
+    RemoveCredential {
+        /// Its name.
+        name: CredentialName,
+    },
+    /// Know these host keys, and others no longer.
+    HostKeys(HostKeys),
+}
+
+/// A credential for each machine that a command is granted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutCredential {
+    /// All but its value.
+    pub label: CredentialLabel,
+    /// The [value](crate::credential::CredentialValue), sealed with a content key; each machine's grant has that key,
+    /// wrapped for its relay.
+    pub body: Base64Url,
+}
+
+/// Host keys as `known_hosts` has them: a line each, `[@marker] hosts type key`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKeys {
+    /// Lines that are to be known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// Hosts, as `host` or `[host]:port`, whose keys are to be forgotten, before any is added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+impl Change {
+    /// The right that its author needs.
+    pub fn right(&self) -> Right {
+        match self {
+            Self::PutCredential(_) | Self::RemoveCredential { .. } => Right::Credential,
+            Self::HostKeys(_) => Right::Config,
+        }
+    }
+
+    /// What it does, for people.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::PutCredential(put) => format!("put credential {}", put.label.name),
+            Self::RemoveCredential { name } => format!("remove credential {name}"),
+            Self::HostKeys(keys) => {
+                format!("host keys: {} added, those of {} removed", keys.add.len(), keys.remove.len())
+            }
+        }
+    }
 }
 
 /// A member of a spec is out of range.
@@ -91,7 +206,7 @@ pub struct InvalidSpec {
 impl CommandSpec {
     /// Members that `crit` may name.
     pub const CRIT: &'static [&'static str] =
-        &["not_before", "leave_children", "max_output", "timeout_ms", "target"];
+        &["not_before", "leave_children", "max_output", "timeout_ms", "target", "change"];
 
     /// Reads a spec from its exact bytes.
     ///
@@ -147,6 +262,7 @@ impl CommandSpec {
             "at most 128 bytes",
         )?;
         self.check_target()?;
+        self.check_change()?;
         rule(
             self.crit.iter().all(|name| Self::CRIT.contains(&name.as_str())),
             "crit",
@@ -158,22 +274,59 @@ impl CommandSpec {
 impl CommandSpec {
     fn check_target(&self) -> Result<(), InvalidSpec> {
         let Some(Target::Ssh(ssh)) = &self.target else { return Ok(()) };
-        let printable = |text: &str, most| {
-            (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+        let fits = |host: &str, port, username: Option<&str>| {
+            is_host(host) && port > 0 && username.is_none_or(is_username)
         };
-        let is_good = printable(&ssh.host, limit::SSH_HOST_BYTES)
-            && ssh.port > 0
-            && printable(&ssh.username, limit::PRINCIPAL_BYTES);
-        if !is_good {
+        let hops = ssh.jump.iter().all(|hop| fits(&hop.host, hop.port, hop.username.as_deref()));
+        if !fits(&ssh.host, ssh.port, ssh.username.as_deref()) || !hops {
             let rule =
                 "a host of 1 to 255 bytes, a port and a login name of 1 to 128 bytes, without white space";
             return Err(InvalidSpec { member: "target", rule });
         }
+        if ssh.jump.len() > limit::SSH_JUMPS {
+            return Err(InvalidSpec { member: "target", rule: "at most 4 hosts to go through" });
+        }
         // A relay that does not know the member would run the command on itself.
-        if self.crit.iter().any(|name| name == "target") {
+        self.check_names_in_crit("target", "must name `target` where there is one")
+    }
+
+    fn check_change(&self) -> Result<(), InvalidSpec> {
+        let Some(change) = &self.change else { return Ok(()) };
+        let invalid = |rule| Err(InvalidSpec { member: "change", rule });
+        if self.target.is_some() {
+            return invalid("a change is made on the machine itself, and has no target");
+        }
+        match change {
+            Change::PutCredential(put) => {
+                if let Err(rule) = put.label.validate() {
+                    return invalid(rule);
+                }
+                let most = limit::CREDENTIAL_VALUE_BYTES + BODY_EXTRA_BYTES;
+                if !(BODY_EXTRA_BYTES + 1..=most).contains(&put.body.0.len()) {
+                    return invalid("a sealed value has 1 byte to 24 KiB");
+                }
+            }
+            Change::RemoveCredential { .. } => {}
+            Change::HostKeys(keys) => {
+                let lines = keys.add.iter().chain(&keys.remove);
+                let fits = |line: &String| {
+                    line.len() <= limit::HOST_KEY_BYTES
+                        && !line.contains(char::is_control)
+                        && !line.is_empty()
+                };
+                if !(1..=limit::HOST_KEYS).contains(&lines.clone().count()) || !lines.clone().all(fits) {
+                    return invalid("1 to 256 lines of 1 byte to 4 KiB, without control characters");
+                }
+            }
+        }
+        self.check_names_in_crit("change", "must name `change` where there is one")
+    }
+
+    fn check_names_in_crit(&self, member: &str, rule: &'static str) -> Result<(), InvalidSpec> {
+        if self.crit.iter().any(|name| name == member) {
             return Ok(());
         }
-        Err(InvalidSpec { member: "crit", rule: "must name `target` where there is one" })
+        Err(InvalidSpec { member: "crit", rule })
     }
 }
 
@@ -190,6 +343,9 @@ pub struct Grant {
     pub spec_sha256: Sha256,
     /// The spec's `expires_at`, Unix ms.
     pub expires_at: u64,
+    /// The key that opens what the spec brings, [wrapped](crate::sealed) for this machine's relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Base64Url>,
 }
 
 impl Message for Grant {
@@ -383,7 +539,11 @@ mod tests {
     fn grant(spec: &CommandSpec, mid: &str, by: u8) -> Signed<Grant> {
         let (ws, cid, expires_at) = (spec.ws.clone(), spec.cid, spec.expires_at);
         let mid = MachineToken::new(mid).unwrap();
-        Signed::sign(&Grant { ws, cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at }, &key(by)).unwrap()
+        Signed::sign(
+            &Grant { ws, cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at, sealed: None },
+            &key(by),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -442,7 +602,8 @@ mod tests {
 
     fn grant_payload(spec: &CommandSpec, mid: &str) -> Vec<u8> {
         let (ws, cid, mid) = (spec.ws.clone(), spec.cid, MachineToken::new(mid).unwrap());
-        let grant = Grant { ws, cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at: u64::MAX };
+        let grant =
+            Grant { ws, cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at: u64::MAX, sealed: None };
         serde_json::to_vec(&grant).unwrap()
     }
 
@@ -528,11 +689,18 @@ mod tests {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         }
     }
 
     fn ssh(host: &str, port: u16, username: &str) -> Target {
-        Target::Ssh(SshTarget { host: host.into(), port, username: username.into() })
+        Target::Ssh(SshTarget {
+            host: host.into(),
+            port,
+            username: Some(username.into()),
+            credential: None,
+            jump: Vec::new(),
+        })
     }
 
     #[rstest]

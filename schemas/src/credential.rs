@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use zeroize::Zeroizing;
+
 use crate::{
-    id::Workspace,
+    host::HostPattern,
+    id::{CredentialName, Workspace},
     limit,
     record::{Edition, is_first},
+    secret::Secret,
     signed::Message,
 };
 
@@ -69,7 +73,113 @@ pub struct CredentialMeta {
     pub storage_mode: StorageMode,
     /// When it was last changed, Unix ms by the relay's clock.
     pub last_updated_at: u64,
+    /// The login name that goes with it. Relays of the old contract do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// When it was made, Unix ms by the relay's clock. Relays of the old contract do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<u64>,
 }
+
+/// What is known of a credential without its value; the same for the relay that keeps it and for whoever gives it one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialLabel {
+    /// What it is called: unique on one relay.
+    pub name: CredentialName,
+    /// What it is good for.
+    pub credential_type: CredentialType,
+    /// The hosts it opens. Absent: none, unless a command names the credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<HostPattern>,
+    /// The login name that goes with it, 1 to 128 bytes; a command that names one goes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Where its value lives.
+    pub storage_mode: StorageMode,
+}
+
+impl CredentialLabel {
+    /// Checks what its types do not say.
+    ///
+    /// # Errors
+    /// A rule that is broken.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        if self.username.as_deref().is_none_or(is_username) {
+            return Ok(());
+        }
+        Err("a login name has 1 to 128 bytes, without white space")
+    }
+}
+
+/// Whether a text can be a login name: 1 to 128 bytes, without white space and control characters.
+pub fn is_username(text: &str) -> bool {
+    (1..=limit::PRINCIPAL_BYTES).contains(&text.len())
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+/// The secret itself. In JSON it is what is sealed, at most [`limit::CREDENTIAL_VALUE_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CredentialValue {
+    /// A private key, OpenSSH or PEM.
+    SshKey {
+        /// The text of its file.
+        key: Secret,
+        /// What it is encrypted with, if it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        passphrase: Option<Secret>,
+        /// The certificate that goes with it (`…-cert.pub`), if one does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        certificate: Option<String>,
+    },
+    /// A password.
+    Password {
+        /// The text.
+        password: Secret,
+    },
+    /// A token of some service.
+    ApiKey {
+        /// The text.
+        key: Secret,
+    },
+}
+
+impl CredentialValue {
+    /// What it is good for.
+    pub fn credential_type(&self) -> CredentialType {
+        match self {
+            Self::SshKey { .. } => CredentialType::SshKey,
+            Self::Password { .. } => CredentialType::Password,
+            Self::ApiKey { .. } => CredentialType::ApiKey,
+        }
+    }
+
+    /// Its JSON, to be sealed.
+    pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
+        // Room for all of it, so that nothing is left behind where it grew.
+        let mut json = Zeroizing::new(Vec::with_capacity(2 * limit::CREDENTIAL_VALUE_BYTES));
+        // Texts always have a JSON form, and a vector takes it.
+        drop(serde_json::to_writer(&mut *json, self));
+        json
+    }
+
+    /// Reads what was sealed.
+    ///
+    /// # Errors
+    /// [`NoValue`], which says nothing of what it read.
+    pub fn from_json(json: &[u8]) -> Result<Self, NoValue> {
+        if json.len() > limit::CREDENTIAL_VALUE_BYTES {
+            return Err(NoValue);
+        }
+        serde_json::from_slice(json).map_err(|_| NoValue)
+    }
+}
+
+/// The bytes are no credential's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("what was sealed is no credential's value")]
+pub struct NoValue;
 
 /// A credential that is given to relays. Whoever made it sealed its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,9 @@ pub const TOKEN_BYTES: usize = 63;
 /// Longest outside machine id, in characters.
 pub const MACHINE_ID_CHARS: usize = 128;
 
+/// Longest name of a credential, in bytes.
+pub const CREDENTIAL_NAME_BYTES: usize = 128;
+
 /// A name does not follow its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no {kind}: {rule}")]
@@ -132,6 +135,16 @@ text_id!(
     "bridge id",
     "1-63 of a-z, 0-9 and -, not starting with -",
     is_token
+);
+text_id!(
+    /// What a credential is called: 1-128 bytes of printable text, without white space at its ends.
+    CredentialName,
+    "credential name",
+    "1-128 bytes of printable text without white space at the ends",
+    |text| {
+        let printable = !text.chars().any(char::is_control);
+        (1..=CREDENTIAL_NAME_BYTES).contains(&text.len()) && printable && text.trim().len() == text.len()
+    }
 );
 text_id!(
     /// One request of an operator and the name of its feed: 8-64 of `A-Z a-z 0-9 _ -`, drawn at random.

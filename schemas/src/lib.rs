@@ -23,6 +23,9 @@
 //! | [`api_key`] | the key of an assignment, and the hash that speaks for it |
 //! | [`enrol`], [`relay_files`] | how a relay gets its login, and the files that it runs on |
 //! | [`relay`], [`credential`], [`config`] | what relays of the old contract report, and what they are given |
+//! | [`inventory`] | what a relay keeps for its machine, without a value |
+//! | [`sealed`], [`Secret`] | secrets on their way to a machine, and in memory |
+//! | [`host`], [`ssh`] | hosts behind machines: what they are called, and why a command did not run there |
 //! | [`selector`] | which machines are meant |
 //! | [`api`] | operations, views and feeds |
 //! | [`layout`] | where things lie in a state directory |
@@ -39,7 +42,9 @@ pub mod credential;
 pub mod enrol;
 pub mod error;
 pub mod heartbeat;
+pub mod host;
 pub mod id;
+pub mod inventory;
 pub mod layout;
 pub mod limit;
 pub mod mailbox;
@@ -50,9 +55,13 @@ pub mod record;
 pub mod relay;
 pub mod relay_files;
 pub mod run;
+pub mod sealed;
+mod secret;
 pub mod selector;
 pub mod signed;
+pub mod ssh;
 pub mod stream;
 pub mod subject;
 
 pub use bytes::Base64Url;
+pub use secret::Secret;

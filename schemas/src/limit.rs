@@ -10,6 +10,18 @@ pub const SPEC_BYTES: usize = 96 * 1024;
 pub const PRINCIPAL_BYTES: usize = 128;
 /// Longest host name or address of an SSH target.
 pub const SSH_HOST_BYTES: usize = 255;
+/// Most hosts between a machine and an SSH target.
+pub const SSH_JUMPS: usize = 4;
+/// Largest value of a credential, as JSON: a private key of any length in use, with its certificate.
+pub const CREDENTIAL_VALUE_BYTES: usize = 24 * 1024;
+/// Most credentials that one relay keeps.
+pub const CREDENTIALS: usize = 1000;
+/// Largest list of what a relay keeps.
+pub const INVENTORY_BYTES: usize = 176 * 1024;
+/// Most host keys that one command brings or takes.
+pub const HOST_KEYS: usize = 256;
+/// Longest line of a host key.
+pub const HOST_KEY_BYTES: usize = 4096;
 /// Longest `purpose`.
 pub const PURPOSE_BYTES: usize = 1024;
 /// Longest idempotency key: that many printable ASCII characters.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Version of the tables below. A user JWT that names an older one is minted anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the broker's template language puts the user's name in place of.
 pub const NAME_TEMPLATE: &str = "{{name()}}";
@@ -43,6 +43,7 @@ pub fn relay(ws: &Workspace, mid: &str) -> Permissions {
             format!("run.{ws}.{mid}.*.lost"),
             format!("out.{ws}.{mid}.*"),
             format!("hb.{ws}.{mid}"),
+            format!("inv.{ws}.{mid}"),
             format!("$JS.API.DIRECT.GET.{MBOX}.mbox.{ws}.{mid}"),
             format!("$JS.API.DIRECT.GET.{RUN}.run.{ws}.{mid}.*.claim"),
             format!("$JS.API.DIRECT.GET.{DOC}.doc.{ws}.authors"),
@@ -112,6 +113,7 @@ pub fn passages(ws: &Workspace) -> Vec<Passage> {
         (Relay, Service, "run.", "*.*.lost"),
         (Relay, Service, "out.", "*.*"),
         (Relay, Service, "hb.", "*"),
+        (Relay, Service, "inv.", "*"),
         (Relay, Service, "$JS.API.DIRECT.GET.MBOX.mbox.", "*"),
         (Relay, Service, "$JS.API.DIRECT.GET.RUN.run.", "*.*.claim"),
         (Relay, Service, "$JS.API.DIRECT.GET.DOC.doc.", "authors"),

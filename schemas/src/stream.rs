@@ -105,6 +105,8 @@ pub const DONE: &str = "DONE";
 pub const LEASE: &str = "KV_lease";
 /// Newest heartbeats.
 pub const HB: &str = "HB";
+/// What relays keep.
+pub const INV: &str = "INV";
 /// Documents.
 pub const DOC: &str = "DOC";
 /// What timers and rules decided.
@@ -161,6 +163,12 @@ pub fn all() -> Vec<StreamDef> {
             republish: Some(("hb.*.*".into(), "live.hb.{{wildcard(1)}}.{{wildcard(2)}}".into())),
             ..StreamDef::file(HB, &["hb.*.*"])
         },
+        StreamDef {
+            max_bytes: Some(2 << 30),
+            max_msgs_per_subject: Some(1),
+            max_message_bytes: Some(size(RELAY_PAYLOAD_BYTES)),
+            ..StreamDef::file(INV, &["inv.*.*"])
+        },
         StreamDef { max_msgs_per_subject: Some(1), ..StreamDef::file(DOC, &["doc.>"]) },
         StreamDef { max_age_ms: Some(90 * DAY_MS), ..StreamDef::file(EVT, &["evt.*.*"]) },
         StreamDef {
@@ -190,7 +198,7 @@ mod tests {
     #[test]
     fn what_relays_write_to_is_plain() {
         for stream in all() {
-            if [RUN, OUT, HB].contains(&stream.name) {
+            if [RUN, OUT, HB, INV].contains(&stream.name) {
                 assert!(!stream.allow_atomic, "{} takes batches from relays", stream.name);
             }
         }

@@ -76,6 +76,8 @@ pub enum Subject {
     Heartbeat(Workspace, MachineToken),
     /// A heartbeat as it is republished.
     LiveHeartbeat(Workspace, MachineToken),
+    /// What a machine's relay keeps.
+    Inventory(Workspace, MachineToken),
     /// The authors document.
     Authors(Workspace),
     /// What timers and rules decided.
@@ -120,6 +122,7 @@ impl fmt::Display for Subject {
             Self::DoneCommands(ws) => write!(f, "done.{ws}._"),
             Self::Heartbeat(ws, mid) => write!(f, "hb.{ws}.{mid}"),
             Self::LiveHeartbeat(ws, mid) => write!(f, "live.hb.{ws}.{mid}"),
+            Self::Inventory(ws, mid) => write!(f, "inv.{ws}.{mid}"),
             Self::Authors(ws) => write!(f, "doc.{ws}.authors"),
             Self::Event(ws, kind) => write!(f, "evt.{ws}.{kind}"),
             Self::Audit(ws, bridge, actor, action) => write!(f, "audit.{ws}.{bridge}.{actor}.{action}"),
@@ -156,6 +159,7 @@ fn parse(text: &str) -> Option<Subject> {
         ["done", ws, mid] => Subject::DoneRuns(workspace(ws)?, machine(mid)?),
         ["hb", ws, mid] => Subject::Heartbeat(workspace(ws)?, machine(mid)?),
         ["live", "hb", ws, mid] => Subject::LiveHeartbeat(workspace(ws)?, machine(mid)?),
+        ["inv", ws, mid] => Subject::Inventory(workspace(ws)?, machine(mid)?),
         ["doc", ws, "authors"] => Subject::Authors(workspace(ws)?),
         ["evt", ws, kind] => Subject::Event(workspace(ws)?, word(kind)?),
         ["audit", ws, bridge, actor, action] => {
@@ -262,7 +266,7 @@ mod tests {
         let op = "[a-z0-9][a-z0-9-]{0,20}".prop_map(|t| OperatorId::new(t).unwrap());
         let rid = "[A-Za-z0-9_-]{8,64}".prop_map(|t| RequestId::new(t).unwrap());
         let word = "[A-Za-z0-9_-]{1,64}";
-        (ws, mid, cid, op, rid, word, 1..u32::MAX, 0..20u8).prop_map(
+        (ws, mid, cid, op, rid, word, 1..u32::MAX, 0..21u8).prop_map(
             |(ws, mid, cid, op, rid, word, n, kind)| match kind {
                 0 => Subject::Command(ws, cid, CommandPiece::Part(n)),
                 1 => Subject::Command(ws, cid, CommandPiece::Spec),
@@ -283,6 +287,7 @@ mod tests {
                 16 => Subject::State(ws, word.clone(), word),
                 17 => Subject::Lease(ws),
                 18 => Subject::Api(ws, op, word.clone(), word, rid),
+                19 => Subject::Inventory(ws, mid),
                 _ => Subject::Feed(ws, op, rid),
             },
         )

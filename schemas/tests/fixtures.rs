@@ -25,13 +25,18 @@ use signalbox_schemas::{
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
-    command::{self, CommandSpec, Grant, Part, SshTarget},
+    command::{self, Change, CommandSpec, Grant, HostKeys, Part, PutCredential, SshHop, SshTarget},
     config::{ConfigPushRecord, PushState, PushType},
-    credential::{CredentialMeta, CredentialType, SharedCredentialRecord, StorageMode},
+    credential::{
+        CredentialLabel, CredentialMeta, CredentialType, CredentialValue, SharedCredentialRecord, StorageMode,
+    },
     enrol::{Enrolled, Enrolment},
     error::{ErrorCode, Problem},
     heartbeat::{Disk, Facts, Heartbeat, LegacyBeat, Metrics},
-    id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
+    id::{
+        BridgeId, CommandId, CredentialName, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace,
+    },
+    inventory::Inventory,
     limit,
     mailbox::{AuthorsRef, Basis, ConfigRef, Mailbox, Offer, Position},
     output::OutputStream,
@@ -44,6 +49,7 @@ use signalbox_schemas::{
         Claim, Exit, ExitState, InlineOutput, Lost, LostReason, RejectReason, Rejection, RunError, RunState,
         Start, StreamSummary, Via, WithdrawReason, Withdrawal,
     },
+    sealed,
     signed::{Message, Signed, SigningKey},
     subject::FactKind,
 };
@@ -94,6 +100,7 @@ fn spec() -> CommandSpec {
         created_by: None,
         target: None,
         crit: vec!["not_before".into()],
+        change: None,
     }
 }
 
@@ -103,7 +110,7 @@ fn spec_bytes() -> Base64Url {
 
 fn grant() -> Grant {
     let spec_sha256 = Sha256::of(&spec_bytes().0);
-    Grant { ws: ws(), cid: cid(), mid: mid(), spec_sha256, expires_at: NOW + 86_400_000 }
+    Grant { ws: ws(), cid: cid(), mid: mid(), spec_sha256, expires_at: NOW + 86_400_000, sealed: None }
 }
 
 fn signed_grant() -> Signed<Grant> {
@@ -277,6 +284,46 @@ fn what_relays_sign() {
     );
 }
 
+/// A password, sealed for the machine of the fixtures.
+fn sealed_value(name: &CredentialName) -> (Base64Url, Base64Url) {
+    let (ws, mid) = (ws(), mid());
+    let context = sealed::Context { ws: &ws, name: name.as_str(), cid: cid() };
+    let recipient = sealed::Recipient::Machine(&mid);
+    let relay = sealed::OpeningKey::of_machine(&key(3)).unwrap();
+    let content_key = sealed::ContentKey::new([9; 32]);
+    let value = CredentialValue::Password { password: "hunter2".to_owned().into() };
+    let body = content_key.seal(&value.to_json(), context, [5; 24]).unwrap();
+    let wrapped = content_key.wrap(relay.public(), context, recipient, [4; 32]).unwrap();
+    let opened = sealed::ContentKey::unwrap(&wrapped, &relay, context, recipient).unwrap();
+    assert_eq!(CredentialValue::from_json(&opened.open(&body, context).unwrap()), Ok(value));
+    (body, wrapped)
+}
+
+#[test]
+fn what_a_relay_keeps() {
+    signed(
+        &Inventory {
+            ws: ws(),
+            mid: mid(),
+            revision: NOW,
+            sealing_key: sealed::OpeningKey::of_machine(&key(3)).unwrap().public().clone(),
+            credentials: vec![CredentialMeta {
+                credential_name: "db password".into(),
+                credential_type: CredentialType::Password,
+                target_host: Some("*.lan:22".into()),
+                storage_mode: StorageMode::Shared,
+                last_updated_at: NOW,
+                username: Some("root".into()),
+                created_at: Some(NOW),
+            }],
+            left_out: 2,
+            problem: None,
+            crit: vec![],
+        },
+        3,
+    );
+}
+
 #[test]
 fn what_was_done() {
     let reached = Reached { created: NOW, sequence: 7, stored_at: NOW };
@@ -420,6 +467,8 @@ fn what_stands_beside_assignments() {
                 target_host: Some("db-1".into()),
                 storage_mode: StorageMode::RelayOnly,
                 last_updated_at: NOW,
+                created_at: None,
+                username: None,
             }],
             created_at: NOW,
             reported_at: NOW,
@@ -503,7 +552,13 @@ fn what_authors_sign() {
 #[test]
 fn what_is_stored_or_sent_unsigned() {
     plain("spec", &spec());
-    let ssh = SshTarget { host: "db-1".into(), port: 22, username: "root".into() };
+    let ssh = SshTarget {
+        host: "db-1".into(),
+        port: 22,
+        username: Some("root".into()),
+        credential: None,
+        jump: Vec::new(),
+    };
     plain(
         "spec_ssh",
         &CommandSpec {
@@ -512,6 +567,42 @@ fn what_is_stored_or_sent_unsigned() {
             crit: vec!["target".into()],
             ..spec()
         },
+    );
+    let hop = SshHop { host: "gate.lan".into(), port: 2222, username: None };
+    let behind = SshTarget {
+        host: "10.0.0.7".into(),
+        port: 22,
+        username: None,
+        jump: vec![hop],
+        credential: Some(CredentialName::new("deploy key").unwrap()),
+    };
+    plain(
+        "spec_ssh_jump",
+        &CommandSpec { target: Some(command::Target::Ssh(behind)), crit: vec!["target".into()], ..spec() },
+    );
+    let changing = |change: Change| CommandSpec {
+        command: change.summary(),
+        change: Some(change),
+        crit: vec!["change".into()],
+        ..spec()
+    };
+    let name = CredentialName::new("db password").unwrap();
+    let label = CredentialLabel {
+        name: name.clone(),
+        credential_type: CredentialType::Password,
+        target: Some("*.lan:22".parse().unwrap()),
+        username: Some("root".into()),
+        storage_mode: StorageMode::Shared,
+    };
+    let (body, sealed) = sealed_value(&name);
+    plain("spec_put_credential", &changing(Change::PutCredential(PutCredential { label, body })));
+    plain("grant_sealed", &Grant { sealed: Some(sealed), ..grant() });
+    plain("spec_remove_credential", &changing(Change::RemoveCredential { name }));
+    let add =
+        vec!["db-1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVkMjU1MTkga2V5IG9mIDMyIGJ5dGVzIGluIGFsbCE".into()];
+    plain(
+        "spec_host_keys",
+        &changing(Change::HostKeys(HostKeys { add, remove: vec!["[db-2]:2222".into()] })),
     );
     plain("part", &Part { cid: cid(), n: 1, of: 1, grants: vec![signed_grant()] });
     let beat = Heartbeat {
@@ -651,7 +742,7 @@ macro_rules! limits {
 #[test]
 fn what_everybody_agrees_on() {
     let limits = limits! {
-        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES PURPOSE_BYTES IDEMPOTENCY_KEY_BYTES SELECTOR_BYTES TARGETS PART_GRANTS PART_BYTES PARTS OFFERS OFFERS_BYTES MAILBOX_BYTES
+        COMMAND_TEXT_BYTES SPEC_BYTES PRINCIPAL_BYTES SSH_HOST_BYTES SSH_JUMPS CREDENTIAL_VALUE_BYTES CREDENTIALS INVENTORY_BYTES HOST_KEYS HOST_KEY_BYTES PURPOSE_BYTES IDEMPOTENCY_KEY_BYTES SELECTOR_BYTES TARGETS PART_GRANTS PART_BYTES PARTS OFFERS OFFERS_BYTES MAILBOX_BYTES
         CANCELS RELAY_PAYLOAD_BYTES BROKER_PAYLOAD_BYTES FACT_BYTES FACT_TEXT_BYTES SIGNAL_BYTES
         HEARTBEAT_BYTES AUTHORS_BYTES RECORD_BYTES INLINE_OUTPUT_BYTES CHUNK_BYTES CHUNKS_IN_FLIGHT TAIL_BYTES TIMEOUT_MS DEFAULT_TIMEOUT_MS
         DEFAULT_EXPIRES_IN_MS MAX_EXPIRES_IN_MS DEFAULT_MAX_OUTPUT MAX_MAX_OUTPUT EXPIRY_GRACE_MS LOST_GRACE_MS
@@ -676,6 +767,7 @@ fn no_fixture_is_read_by_nobody() {
     which_code_has_which_http_status();
     what_everybody_agrees_on();
     what_was_done();
+    what_a_relay_keeps();
     let files = fs::read_dir(folder()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();

@@ -181,6 +181,7 @@ impl Operator {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         };
         spec.validate()?;
         let bytes = serde_json::to_vec(&spec)?;
@@ -192,6 +193,7 @@ impl Operator {
                 mid: mid.clone(),
                 spec_sha256,
                 expires_at: spec.expires_at,
+                sealed: None,
             };
             Signed::sign(&grant, &self.key)
         });

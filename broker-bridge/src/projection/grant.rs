@@ -101,8 +101,14 @@ mod tests {
     fn grant(by: &SigningKey) -> Signed<Grant> {
         let mid = MachineToken::new("web-1").unwrap();
         let cid = crate::stage::CID.parse().unwrap();
-        let grant =
-            Grant { ws: Workspace::main(), cid, mid, spec_sha256: Sha256::of(b"spec"), expires_at: 9 };
+        let grant = Grant {
+            ws: Workspace::main(),
+            cid,
+            mid,
+            spec_sha256: Sha256::of(b"spec"),
+            expires_at: 9,
+            sealed: None,
+        };
         Signed::sign(&grant, by).unwrap()
     }
 

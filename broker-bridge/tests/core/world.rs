@@ -295,6 +295,7 @@ impl World {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         })
     }
 
@@ -312,6 +313,7 @@ impl World {
                 mid: mid.clone(),
                 spec_sha256: Sha256::of(bytes),
                 expires_at: spec.expires_at,
+                sealed: None,
             };
             anyhow::Ok(Signed::sign(&grant, &key)?)
         };

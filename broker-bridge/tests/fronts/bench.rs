@@ -436,6 +436,7 @@ impl Console {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         };
         let submit = self.grant(&spec, targets)?;
         Ok((spec, submit))
@@ -451,6 +452,7 @@ impl Console {
                 mid: MachineId::new(*target)?.token(),
                 spec_sha256: Sha256::of(&bytes),
                 expires_at: spec.expires_at,
+                sealed: None,
             };
             Ok(Signed::sign(&grant, &self.key)?)
         });

@@ -1,21 +1,37 @@
 //! A host behind a machine, as people write it.
 
-use signalbox_schemas::command::SshTarget;
+use signalbox_schemas::{
+    command::{SshHop, SshTarget},
+    credential::is_username,
+    host::is_host,
+};
 
 /// Where SSH servers listen.
 const PORT: u16 = 22;
 
 /// The text names no such host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write USER@HOST or USER@HOST:PORT; an IPv6 address stands in brackets")]
+#[error("write HOST, USER@HOST or USER@HOST:PORT; an IPv6 address stands in brackets")]
 pub struct NoHost;
 
-/// Reads `user@host`, `user@host:port`, `user@[address]` or `user@[address]:port`.
+/// Reads `host`, `user@host`, `user@host:port`, `user@[address]` or `user@[address]:port`.
 ///
 /// # Errors
-/// [`NoHost`]: no user, no host, no port from 1 to 65,535, or an IPv6 address without brackets.
+/// [`NoHost`]: no host, an empty user, no port from 1 to 65,535, or an IPv6 address without brackets.
 pub fn target(text: &str) -> Result<SshTarget, NoHost> {
-    let (username, place) = text.rsplit_once('@').ok_or(NoHost)?;
+    let SshHop { host, port, username } = hop(text)?;
+    Ok(SshTarget { host, port, username, jump: Vec::new(), credential: None })
+}
+
+/// Reads a host on the way, in the same form.
+///
+/// # Errors
+/// [`NoHost`].
+pub fn hop(text: &str) -> Result<SshHop, NoHost> {
+    let (username, place) = match text.rsplit_once('@') {
+        Some((username, place)) => (Some(username), place),
+        None => (None, text),
+    };
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']').ok_or(NoHost)?;
@@ -34,8 +50,8 @@ pub fn target(text: &str) -> Result<SshTarget, NoHost> {
         }
         Some(_) => return Err(NoHost),
     };
-    if username.is_empty() || host.is_empty() {
+    if !is_host(host) || username.is_some_and(|name| !is_username(name)) {
         return Err(NoHost);
     }
-    Ok(SshTarget { host: host.to_owned(), port, username: username.to_owned() })
+    Ok(SshHop { host: host.to_owned(), port, username: username.map(str::to_owned) })
 }

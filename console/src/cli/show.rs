@@ -148,8 +148,7 @@ fn heading(view: &CommandView, ellipsis: char) -> String {
     };
     let on = match &summary.target {
         Some(Target::Ssh(ssh)) => {
-            let there = clean::line(&format!("{}@{}:{}", ssh.username, ssh.host, ssh.port));
-            format!("{}, by SSH as {there}", clean::line(&summary.on))
+            format!("{}, by SSH on {}", clean::line(&summary.on), clean::line(&ssh.to_string()))
         }
         None => clean::line(&summary.on),
     };

@@ -114,6 +114,7 @@ impl Draft {
             // A relay that does not know the member must not run the command on itself.
             crit: target.iter().map(|_| "target".to_owned()).collect(),
             target,
+            change: None,
         }
     }
 }
@@ -209,6 +210,7 @@ pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Pre
             mid: target.token.clone(),
             spec_sha256,
             expires_at: spec.expires_at,
+            sealed: None,
         };
         Signed::sign(&grant, &access.key).map_err(ClientError::Sign)
     };

@@ -316,6 +316,7 @@ pub(crate) fn spec(command: &str, change: impl FnOnce(&mut CommandSpec)) -> Comm
         created_by: None,
         target: None,
         crit: vec![],
+        change: None,
     };
     change(&mut spec);
     spec
@@ -324,7 +325,7 @@ pub(crate) fn spec(command: &str, change: impl FnOnce(&mut CommandSpec)) -> Comm
 pub(crate) fn grant(machine: &Machine, spec: &CommandSpec) -> Result<Grant> {
     let spec_sha256 = Sha256::of(&serde_json::to_vec(spec)?);
     let (ws, mid) = (spec.ws.clone(), machine.mid.clone());
-    Ok(Grant { ws, cid: spec.cid, mid, spec_sha256, expires_at: spec.expires_at })
+    Ok(Grant { ws, cid: spec.cid, mid, spec_sha256, expires_at: spec.expires_at, sealed: None })
 }
 
 pub(crate) fn sign_offer(spec: &CommandSpec, grant: &Grant, key: &SigningKey) -> Result<Offer> {

@@ -9,6 +9,8 @@ use std::{fmt, str::FromStr};
 use ed25519_zebra::{Signature, VerificationKey, VerificationKeyBytes, batch::Item};
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha512};
+use zeroize::Zeroizing;
 
 /// First byte of a public key of kind user, before base32.
 const USER: u8 = 20 << 3;
@@ -106,6 +108,19 @@ impl SigningKey {
         &self.public
     }
 
+    /// A secret of its own for another purpose. It tells nothing of the key, and nothing of secrets with other labels.
+    pub(crate) fn derive(&self, label: &str) -> [u8; 64] {
+        // Fails only for a pair without its private half, which `from_seed` cannot make.
+        let seed = Zeroizing::new(self.pair.seed().unwrap_or_default());
+        Sha512::new()
+            .chain_update(b"signalbox.v1\0derived\0")
+            .chain_update(label)
+            .chain_update(b"\0")
+            .chain_update(seed.as_bytes())
+            .finalize()
+            .into()
+    }
+
     pub(super) fn sign_bytes(&self, bytes: &[u8]) -> Vec<u8> {
         // Fails only for a pair without its private half, which `from_seed` cannot make. An empty signature
         // verifies nowhere.
@@ -123,7 +138,6 @@ impl fmt::Debug for SigningKey {
 pub(super) mod tests {
     use curve25519_dalek::{Scalar, constants, edwards::EdwardsPoint};
     use nkeys::KeyPairType;
-    use sha2::{Digest as _, Sha512};
 
     use super::*;
 

@@ -348,6 +348,7 @@ async fn sign_grants(
             mid,
             spec_sha256,
             expires_at: spec.expires_at,
+            sealed: None,
         })
         .collect();
     let sign = |grants: Vec<Grant>, key: &SigningKey| -> Result<Vec<_>, _> {

@@ -102,7 +102,9 @@ fn target(asked: &NewCommand) -> Result<Option<Target>, Problem> {
                     "cannot submit the command: an SSH target requires target_host and target_username",
                 ));
             };
-            Ok(Some(Target::Ssh(SshTarget { host, port: asked.target_port.unwrap_or(SSH_PORT), username })))
+            let port = asked.target_port.unwrap_or(SSH_PORT);
+            let (username, jump, credential) = (Some(username), Vec::new(), None);
+            Ok(Some(Target::Ssh(SshTarget { host, port, username, jump, credential })))
         }
     }
 }
@@ -174,6 +176,7 @@ impl Wish {
             created_by: self.created_by.clone(),
             crit: self.target.iter().map(|_| "target".to_owned()).collect(),
             target: self.target.clone(),
+            change: None,
         };
         spec.validate().map_err(|error| invalid(format!("cannot submit the command: {error}")))?;
         Ok(spec)

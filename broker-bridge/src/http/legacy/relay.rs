@@ -162,6 +162,8 @@ impl From<WireCredential> for CredentialMeta {
             target_host: wire.target_host,
             storage_mode: wire.storage_mode,
             last_updated_at,
+            created_at: None,
+            username: None,
         }
     }
 }

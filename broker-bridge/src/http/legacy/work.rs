@@ -59,7 +59,7 @@ impl<'a> Work<'a> {
             target_type: if ssh.is_some() { "ssh" } else { "local" },
             target_host: ssh.map(|ssh| ssh.host.as_str()),
             target_port: ssh.map_or(DEFAULT_PORT, |ssh| ssh.port),
-            target_username: ssh.map(|ssh| ssh.username.as_str()),
+            target_username: ssh.and_then(|ssh| ssh.username.as_deref()),
             timeout_ms: spec.timeout_ms,
             created_at: Some(spec.created_at),
         }
@@ -233,6 +233,7 @@ mod tests {
             created_by: None,
             target,
             crit: Vec::new(),
+            change: None,
         }
     }
 
@@ -244,7 +245,13 @@ mod tests {
             json(&Work::of(&local)),
             r#"{"_id":"0193a2b4-0000-7000-8000-00000000c1d1","command":"echo \"hi\"","targetType":"local","targetPort":22,"timeoutMs":30000,"createdAt":1795000000000}"#
         );
-        let ssh = SshTarget { host: "db-1".to_owned(), port: 2222, username: "root".to_owned() };
+        let ssh = SshTarget {
+            host: "db-1".to_owned(),
+            port: 2222,
+            username: Some("root".to_owned()),
+            jump: Vec::new(),
+            credential: None,
+        };
         let ssh = spec(Some(Target::Ssh(ssh)));
         let claimed = Work { created_at: None, ..Work::of(&ssh) };
         assert_eq!(

@@ -48,7 +48,7 @@ fn attempt(expires_at: u64, of: usize) -> Try {
     let spec = CommandSpec::from_bytes(&spec_bytes).unwrap();
     let spec_sha256 = Sha256::of(&spec_bytes);
     let grant = |n| {
-        let grant = Grant { ws: ws.clone(), cid, mid: mid(n), spec_sha256, expires_at };
+        let grant = Grant { ws: ws.clone(), cid, mid: mid(n), spec_sha256, expires_at, sealed: None };
         Signed::sign(&grant, &key(3)).unwrap()
     };
     let grants: Vec<_> = (0..MACHINES).map(grant).collect();

@@ -106,6 +106,7 @@ impl Forge {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         };
         change(&mut spec);
         let bytes = serde_json::to_vec(&spec)?;
@@ -115,6 +116,7 @@ impl Forge {
             mid: self.mid.clone(),
             spec_sha256: Sha256::of(&bytes),
             expires_at: spec.expires_at,
+            sealed: None,
         };
         Ok(Offer { spec: signalbox_schemas::Base64Url(bytes), grant: Signed::sign(&grant, &self.operator)? })
     }

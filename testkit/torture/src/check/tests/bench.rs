@@ -232,6 +232,7 @@ impl Bench {
             created_by: None,
             target: None,
             crit: vec![],
+            change: None,
         }
     }
 
@@ -248,6 +249,7 @@ impl Bench {
                 mid: mid(*m),
                 spec_sha256: Sha256::of(&bytes),
                 expires_at: spec.expires_at,
+                sealed: None,
             };
             Signed::sign(&grant, &self.keys.operator).unwrap()
         };
