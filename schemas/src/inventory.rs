@@ -42,9 +42,13 @@ fn is_none(count: &u32) -> bool {
 
 impl Message for Inventory {
     const TYPE: &'static str = "inventory";
-    const MAX_BYTES: usize = limit::INVENTORY_BYTES;
+    // The payload is base64 in its envelope.
+    const MAX_BYTES: usize = limit::INVENTORY_BYTES / 3 * 4 + 1024;
     const CRIT: &'static [&'static str] = &["sealing_key"];
 }
+
+/// The largest one fits what a relay may publish.
+const _: () = assert!(<Inventory as Message>::MAX_BYTES + 4096 <= limit::RELAY_PAYLOAD_BYTES);
 
 impl Inventory {
     /// Takes from the end what does not fit into a message, and counts it.
@@ -64,7 +68,10 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::{CredentialType, StorageMode};
+    use crate::{
+        credential::{CredentialType, StorageMode},
+        signed::{Signed, SigningKey},
+    };
 
     fn inventory(count: usize) -> Inventory {
         let meta = |n| CredentialMeta {
@@ -96,5 +103,9 @@ mod tests {
         assert_eq!(many.credentials.len() + many.left_out as usize, limit::CREDENTIALS);
         assert!(serde_json::to_vec(&many).unwrap().len() <= limit::INVENTORY_BYTES);
         assert!(many.credentials.len() > 250, "{}", many.credentials.len());
+        let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [1; 32]).unwrap();
+        let key = SigningKey::from_seed(&pair.seed().unwrap()).unwrap();
+        let envelope = Signed::sign(&many, &key).unwrap().to_json();
+        assert_eq!(Signed::<Inventory>::from_json(&envelope).unwrap().open(|_| true).unwrap(), many);
     }
 }

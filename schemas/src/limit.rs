@@ -16,7 +16,7 @@ pub const SSH_JUMPS: usize = 4;
 pub const CREDENTIAL_VALUE_BYTES: usize = 24 * 1024;
 /// Most credentials that one relay keeps.
 pub const CREDENTIALS: usize = 1000;
-/// Largest list of what a relay keeps.
+/// Largest list of what a relay keeps, before it is put into its envelope.
 pub const INVENTORY_BYTES: usize = 176 * 1024;
 /// Most host keys that one command brings or takes.
 pub const HOST_KEYS: usize = 256;
