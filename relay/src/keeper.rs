@@ -323,7 +323,7 @@ impl Keeper {
         if matches!(board.admit(start.cid, start.expires_at)?, Admission::Known) {
             return Ok(());
         }
-        if !limit::TIMEOUT_MS.contains(&start.timeout_ms) {
+        if !limit::TIMEOUT_MS.contains(&start.timeout_ms) || start.route.is_some() {
             return Err(Refusal::Invalid);
         }
         let (started, started_at_ms) = (Instant::now(), unix_ms());
@@ -332,6 +332,7 @@ impl Keeper {
             cid: start.cid,
             phase: Phase::Running,
             started_at_ms,
+            begun_at_ms: None,
             pid: None,
             stdout: stream,
             stderr: stream,
@@ -443,6 +444,7 @@ fn end_without_a_start(status: &mut RunStatus, mut spool: RunSpool, error: &io::
         duration_ms: 0,
         cause: Cause::SpawnFailed { message: error.to_string().chars().take(MAX_MESSAGE_CHARS).collect() },
         group_dead: true,
+        fault: None,
     });
 }
 

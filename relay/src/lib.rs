@@ -10,6 +10,7 @@
 //! | `claim`, `outbox`, `output` | what goes out, until it is acknowledged |
 //! | `journal`, `authors` | what survives a restart |
 //! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
+//! | [`ssh`] | hosts behind the machine; in the keeper |
 //! | `nats_link` | the broker |
 //! | `metrics`, `heartbeat` | signs of life |
 
@@ -47,3 +48,4 @@ mod policy;
 mod reconcile;
 mod run;
 pub mod serve;
+pub mod ssh;

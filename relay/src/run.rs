@@ -6,7 +6,7 @@ use signalbox_schemas::{
 };
 
 use crate::{
-    keeper::protocol::{Cause, ShellEnd, StreamStatus},
+    keeper::protocol::{Cause, Fault, ShellEnd, StreamStatus},
     output::Pumped,
 };
 
@@ -65,6 +65,7 @@ pub(crate) fn exit(names: RunNames, pumped: Pumped) -> Exit {
     let Some(end) = status.end else { return exit };
     exit.duration_ms = end.duration_ms;
     exit.group_dead = end.group_dead;
+    exit.error = end.fault.map(error);
     let shell = match end.cause {
         Cause::Exited { code } => {
             exit.state = if code == 0 { ExitState::Completed } else { ExitState::Failed };
@@ -83,6 +84,10 @@ pub(crate) fn exit(names: RunNames, pumped: Pumped) -> Exit {
             exit.error = Some(RunError { code: "spawn_failed".to_owned(), message });
             None
         }
+        Cause::Fault(fault) => {
+            exit.error = Some(error(fault));
+            None
+        }
     };
     match shell {
         Some(ShellEnd::Exited(code)) => exit.exit_code = Some(i32::from(code)),
@@ -90,6 +95,10 @@ pub(crate) fn exit(names: RunNames, pumped: Pumped) -> Exit {
         None => {}
     }
     exit
+}
+
+fn error(fault: Fault) -> RunError {
+    RunError { code: fault.code, message: fault.message }
 }
 
 /// An exit that says nothing yet; `failed`, so that nothing forgotten can look like success.
@@ -155,12 +164,13 @@ mod tests {
     }
 
     fn pumped(cause: Cause) -> Pumped {
-        let end = End { ended_at_ms: 9, duration_ms: 4, cause, group_dead: true };
+        let end = End { ended_at_ms: 9, duration_ms: 4, cause, group_dead: true, fault: None };
         let stream = StreamStatus::default();
         let status = RunStatus {
             cid: cid(1),
             phase: Phase::Ended,
             started_at_ms: 5,
+            begun_at_ms: None,
             pid: None,
             stdout: stream,
             stderr: stream,
@@ -177,6 +187,7 @@ mod tests {
     #[case(Cause::Timeout { shell: Some(ShellEnd::Exited(0)) }, ExitState::Timeout, "timeout code 0 after 4 ms")]
     #[case(Cause::Cancelled { shell: None }, ExitState::Cancelled, "cancelled after 4 ms")]
     #[case(Cause::SpawnFailed { message: "no".into() }, ExitState::Failed, "failed (spawn_failed) after 4 ms")]
+    #[case(Cause::Fault(Fault { code: "dns".into(), message: "no".into() }), ExitState::Failed, "failed (dns) after 4 ms")]
     fn ends_have_states(#[case] cause: Cause, #[case] state: ExitState, #[case] line: &str) {
         let exit = exit(names(), pumped(cause));
         assert_eq!(exit.state, state);

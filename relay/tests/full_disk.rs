@@ -162,9 +162,18 @@ async fn what_never_started_is_said_when_it_is_written_and_not_before() -> Resul
     let (mut client, _) = KeeperClient::connect(&machine.store()).await?;
     let (command, timeout_ms, max_output, leave_children) = ("true".into(), 1_000, 1_000, false);
     let expires_at = begin + 1_500;
-    let (folder, await_pipes) = (None, false);
-    let start =
-        StartRun { cid, command, timeout_ms, max_output, leave_children, expires_at, folder, await_pipes };
+    let (folder, await_pipes, route) = (None, false, None);
+    let start = StartRun {
+        cid,
+        command,
+        timeout_ms,
+        max_output,
+        leave_children,
+        expires_at,
+        folder,
+        await_pipes,
+        route,
+    };
     client.start(start).await?;
     assert_eq!(client.next_event().await, KeeperEvent::Refused { cid, reason: Refusal::Forgotten });
     disk.make_room()?;

@@ -65,6 +65,7 @@ impl Room {
             expires_at: u64::MAX,
             folder: None,
             await_pipes: false,
+            route: None,
         }
     }
 

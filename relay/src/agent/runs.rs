@@ -235,7 +235,16 @@ impl Agent {
         let [known_stdout, known_stderr] = known_bytes;
         let known_bytes = [known_stdout.max(stdout.bytes), known_stderr.max(stderr.bytes)];
         let phase = Phase::Ended;
-        let status = RunStatus { cid, phase, started_at_ms: 0, pid: None, stdout, stderr, end: None };
+        let status = RunStatus {
+            cid,
+            phase,
+            started_at_ms: 0,
+            begun_at_ms: None,
+            pid: None,
+            stdout,
+            stderr,
+            end: None,
+        };
         let (status_tx, status_rx) = watch::channel(status);
         let run = Run {
             stage: Stage::Lost { known_bytes },
@@ -309,6 +318,7 @@ impl Agent {
             expires_at: run.expires_at,
             folder: None,
             await_pipes: false,
+            route: None,
         };
         // Without a keeper just now: it is picked up or left behind when there is one.
         let Some(keeper) = &mut self.keeper else { return };

@@ -230,7 +230,16 @@ mod tests {
     fn status(number: u128, phase: Phase) -> RunStatus {
         let cid = CommandId::new(uuid::Builder::from_custom_bytes(number.to_be_bytes()).into_uuid()).unwrap();
         let stream = StreamStatus::default();
-        RunStatus { cid, phase, started_at_ms: 1, pid: None, stdout: stream, stderr: stream, end: None }
+        RunStatus {
+            cid,
+            phase,
+            started_at_ms: 1,
+            begun_at_ms: None,
+            pid: None,
+            stdout: stream,
+            stderr: stream,
+            end: None,
+        }
     }
 
     #[test]

@@ -26,14 +26,15 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
+use zeroize::Zeroizing;
 
 use crate::args::LOG_VARIABLE;
 
 use super::{
     KeeperError, MAX_LOG_BYTES,
     protocol::{
-        FrameError, FrameReader, Greeting, PROTOCOL_VERSION, Refusal, RunStatus, StartRun, ToKeeper, ToRelay,
-        encode,
+        FrameError, FrameReader, Greeting, MAX_FRAME_BYTES, PROTOCOL_VERSION, Refusal, RunStatus, StartRun,
+        ToKeeper, ToRelay, encode,
     },
     spool,
     store::Store,
@@ -61,17 +62,20 @@ pub struct Welcome {
     pub pid: u32,
     /// How many more ids it can remember: so many starts are taken. Absent when it does not say.
     pub free: Option<u32>,
+    /// Whether it takes a [`route`](StartRun::route). One that does not is older, and would run the command on this machine.
+    pub remote: bool,
     /// Every run that was not forgotten, in no order.
     pub runs: Vec<RunStatus>,
 }
 
 impl fmt::Debug for Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nonce: _, instance, pid, free, runs } = self;
+        let Self { nonce: _, instance, pid, free, remote, runs } = self;
         f.debug_struct("Welcome")
             .field("instance", instance)
             .field("pid", pid)
             .field("free", free)
+            .field("remote", remote)
             .field("runs", runs)
             .finish_non_exhaustive()
     }
@@ -167,7 +171,7 @@ impl KeeperClient {
     async fn greet(&mut self) -> Result<Welcome, KeeperError> {
         self.send(&ToKeeper::Hello { version: PROTOCOL_VERSION }).await?;
         let Some(ToRelay::Welcome(greeting)) = self.receive().await? else { return Err(KeeperError::Gone) };
-        let Greeting { version, nonce, instance, pid, runs: count, free } = greeting;
+        let Greeting { version, nonce, instance, pid, runs: count, free, remote } = greeting;
         if version != PROTOCOL_VERSION {
             return Err(KeeperError::Version { theirs: version });
         }
@@ -176,7 +180,7 @@ impl KeeperClient {
             let Some(ToRelay::Status(run)) = self.receive().await? else { return Err(KeeperError::Gone) };
             runs.push(*run);
         }
-        Ok(Welcome { nonce, instance, pid, free, runs })
+        Ok(Welcome { nonce, instance, pid, free, remote, runs })
     }
 
     /// Asks for a run. Answered by `Started` or `Refused`.
@@ -258,7 +262,11 @@ impl KeeperClient {
     }
 
     async fn send(&mut self, message: &ToKeeper) -> Result<(), KeeperError> {
-        let mut frame = Vec::new();
+        // It may hold secrets. Room for all of it, so that nothing is left behind where it grew.
+        let mut frame = Zeroizing::new(match message {
+            ToKeeper::Start(StartRun { route: Some(_), .. }) => Vec::with_capacity(MAX_FRAME_BYTES),
+            _ => Vec::new(),
+        });
         encode(message, &mut frame)?;
         self.writer.write_all(&frame).await.map_err(|_| KeeperError::Gone)
     }

@@ -17,14 +17,23 @@ use std::{fmt, io};
 
 use bytes::{Buf as _, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use signalbox_schemas::id::{CommandId, Nonce, Sha256};
+use signalbox_schemas::{
+    id::{CommandId, Nonce, Sha256},
+    ssh::SshFault,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use zeroize::Zeroize as _;
+
+use crate::ssh::route::Route;
 
 /// Version of this protocol. A relay that meets another one leaves the keeper's runs alone.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Largest frame: an encoded command is at most 96 KiB, a status is below 1 KiB.
 pub(crate) const MAX_FRAME_BYTES: usize = 256 * 1024;
+
+/// Longest text of a fault, bytes.
+pub const FAULT_TEXT_BYTES: usize = 400;
 
 /// Bytes of the length before a frame.
 const LENGTH_BYTES: usize = 4;
@@ -53,12 +62,19 @@ pub struct StartRun {
     /// known to a keeper that is older than this field.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub await_pipes: bool,
+    /// The host on which `command` is run, as it is, in place of this machine; `folder` then means nothing, and
+    /// `leave_children` is what hosts do anyhow. Only said to a keeper that is [`remote`](Greeting::remote): another one
+    /// would run the command here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<Route>>,
 }
 
 impl fmt::Debug for StartRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The command text stays out of logs.
-        write!(f, "StartRun({}, {} bytes)", self.cid, self.command.len())
+        write!(f, "StartRun({}, {} bytes", self.cid, self.command.len())?;
+        self.route.as_ref().map_or(Ok(()), |route| write!(f, ", on {}", route.place()))?;
+        f.write_str(")")
     }
 }
 
@@ -133,6 +149,9 @@ pub(crate) struct Greeting {
     /// How many more ids can be remembered. Absent from a keeper that is older than this field, and does not say.
     #[serde(default)]
     pub(crate) free: Option<u32>,
+    /// Whether it runs commands on hosts behind this machine. Absent, and no, from a keeper that is older than this field.
+    #[serde(default)]
+    pub(crate) remote: bool,
 }
 
 impl fmt::Debug for Greeting {
@@ -155,7 +174,7 @@ pub enum Refusal {
     JournalFull,
     /// `start`: too many runs are going on or wait to be forgotten. May be tried again.
     Busy,
-    /// `start`: `timeout_ms` is out of range.
+    /// `start`: `timeout_ms` or `route` is out of range.
     Invalid,
     /// `start`: commands that expired no earlier are forgotten already, so nobody knows whether it ran. Only said to a
     /// relay that names `expires_at`.
@@ -183,9 +202,13 @@ pub struct RunStatus {
     pub cid: CommandId,
     /// Running or ended.
     pub phase: Phase,
-    /// When the shell was started, Unix ms by this machine's clock.
+    /// When the shell was started, Unix ms by this machine's clock; of a run on another host, when that was dialled.
     pub started_at_ms: u64,
-    /// Process id of the shell and id of its group. Absent when it could not be started.
+    /// When the other host took the command, Unix ms by this machine's clock. Absent before, and for a run on this
+    /// machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at_ms: Option<u64>,
+    /// Process id of the shell and id of its group. Absent when it could not be started, and for a run on another host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Standard output.
@@ -232,8 +255,35 @@ pub struct End {
     pub duration_ms: u64,
     /// Why it ended.
     pub cause: Cause,
-    /// Whether its process group was seen empty. `false` also for children that were left on request.
+    /// Whether its process group was seen empty. `false` also for children that were left on request. Of a run on another
+    /// host: whether nothing runs there, since it never began, or the host said how it ended.
     pub group_dead: bool,
+    /// What went wrong beside `cause`: of a run on another host that was to be ended, what the host did not confirm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// What went wrong with a run on another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// An [`SshFault`], as it is spelled.
+    pub code: String,
+    /// For people: clean text of at most [`FAULT_TEXT_BYTES`].
+    pub message: String,
+}
+
+impl Fault {
+    /// Takes a text over, without what is no text, and cut where it is too long.
+    pub fn new(code: SshFault, message: &str) -> Self {
+        let mut clean = String::new();
+        for letter in message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }) {
+            if clean.len() + letter.len_utf8() > FAULT_TEXT_BYTES {
+                break;
+            }
+            clean.push(letter);
+        }
+        Self { code: code.as_str().to_owned(), message: clean }
+    }
 }
 
 /// Why a run ended: by itself, or what the keeper did first.
@@ -267,6 +317,8 @@ pub enum Cause {
         /// What the system said, at most 200 characters.
         message: String,
     },
+    /// It was not run on the other host, or nobody knows how it ended there.
+    Fault(Fault),
 }
 
 /// How a shell ended.
@@ -310,14 +362,20 @@ pub enum FrameError {
 
 /// Appends one frame to `buffer`.
 pub(crate) fn encode<T: Serialize>(message: &T, buffer: &mut Vec<u8>) -> Result<(), FrameError> {
-    let json = serde_json::to_vec(message).map_err(FrameError::Malformed)?;
-    let too_large = FrameError::TooLarge { bytes: json.len() };
-    if json.len() > MAX_FRAME_BYTES {
-        return Err(too_large);
+    let begin = buffer.len();
+    buffer.extend_from_slice(&[0; LENGTH_BYTES]);
+    // Written in place: what is said to a keeper may hold secrets, and is in no other buffer then.
+    let written = serde_json::to_writer(&mut *buffer, message).map_err(FrameError::Malformed);
+    let bytes = buffer.len() - begin - LENGTH_BYTES;
+    let fits = if bytes > MAX_FRAME_BYTES { Err(FrameError::TooLarge { bytes }) } else { Ok(()) };
+    if let Err(error) = written.and(fits) {
+        buffer.truncate(begin);
+        return Err(error);
     }
-    let length = u32::try_from(json.len()).map_err(|_| too_large)?;
-    buffer.extend_from_slice(&length.to_be_bytes());
-    buffer.extend_from_slice(&json);
+    let length = u32::try_from(bytes).map_err(|_| FrameError::TooLarge { bytes })?;
+    if let Some(place) = buffer.get_mut(begin..begin + LENGTH_BYTES) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
     Ok(())
 }
 
@@ -337,8 +395,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Cancel-safe: what was read stays in the buffer, which holds at most one frame and one read.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         loop {
-            if let Some(frame) = self.take_frame()? {
-                return serde_json::from_slice(&frame).map(Some).map_err(FrameError::Malformed);
+            if let Some(mut frame) = self.take_frame()? {
+                let message = serde_json::from_slice(&frame).map(Some).map_err(FrameError::Malformed);
+                // It may hold secrets.
+                frame.zeroize();
+                return message;
             }
             if self.io.read_buf(&mut self.buffer).await.map_err(FrameError::Io)? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Cut) };
@@ -411,10 +472,11 @@ mod tests {
             expires_at: 1,
             folder: None,
             await_pipes: false,
+            route: None,
         };
         assert!(!format!("{:?}", ToKeeper::Start(start)).contains("secret"));
         let (nonce, instance) = (Nonce([0xab; 16]), Nonce([1; 16]));
-        let greeting = Greeting { version: 1, nonce, instance, pid: 1, runs: 0, free: Some(1) };
+        let greeting = Greeting { version: 1, nonce, instance, pid: 1, runs: 0, free: Some(1), remote: true };
         let text = format!("{:?}", ToRelay::Welcome(greeting));
         assert!(!text.contains("171") && !text.contains("abab"), "{text}");
     }

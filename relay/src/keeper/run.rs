@@ -141,6 +141,7 @@ impl Run {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             cause: cause(&progress),
             group_dead,
+            fault: None,
         });
         let cid = self.status.cid;
         tracing::debug!(%cid, group_dead, "run ended");

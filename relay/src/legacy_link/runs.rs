@@ -22,7 +22,7 @@ use crate::{
     keeper::{
         KeeperError,
         client::{KeeperClient, KeeperEvent, Welcome},
-        protocol::{Cause, Phase, Refusal, RunStatus, StartRun},
+        protocol::{Cause, Fault, Phase, Refusal, RunStatus, StartRun},
         signal_number,
         spool::left_behind,
     },
@@ -218,6 +218,7 @@ impl Worker {
             await_pipes: true,
             expires_at: granted.expires_at,
             folder: granted.folder,
+            route: None,
         };
         let until = Instant::now() + KEEPER_PATIENCE;
         self.runs.insert(cid, Run { instance, starting_until: Some(until) });
@@ -311,7 +312,9 @@ fn ended(command_id: &str, status: &RunStatus) -> Ended {
         }
         Some(Cause::Timeout { .. }) => (-1, Some("Command timed out".to_owned())),
         Some(Cause::Cancelled { .. }) => (-1, Some("Command cancelled".to_owned())),
-        Some(Cause::SpawnFailed { message }) => (-1, Some(message.clone())),
+        Some(Cause::SpawnFailed { message } | Cause::Fault(Fault { message, .. })) => {
+            (-1, Some(message.clone()))
+        }
         None => (-1, Some("How the command ended is not known".to_owned())),
     };
     let success = exit_code == 0 && error.is_none();
@@ -334,6 +337,7 @@ mod tests {
     #[case(Cause::Timeout { shell: None }, false, -1, Some("Command timed out"))]
     #[case(Cause::Cancelled { shell: None }, false, -1, Some("Command cancelled"))]
     #[case(Cause::SpawnFailed { message: "no".into() }, false, -1, Some("no"))]
+    #[case(Cause::Fault(Fault { code: "dns".into(), message: "where".into() }), false, -1, Some("where"))]
     fn ends_are_told(
         #[case] cause: Cause,
         #[case] success: bool,
@@ -345,10 +349,11 @@ mod tests {
             cid: cid_of("r", "c"),
             phase: Phase::Ended,
             started_at_ms: 5,
+            begun_at_ms: None,
             pid: None,
             stdout: stream(1),
             stderr: stream(2),
-            end: Some(End { ended_at_ms: 9, duration_ms: 4, cause, group_dead: true }),
+            end: Some(End { ended_at_ms: 9, duration_ms: 4, cause, group_dead: true, fault: None }),
         };
         let expected = Ended {
             command_id: "c".to_owned(),

@@ -9,6 +9,7 @@ fn status(stdout: StreamStatus, ended: bool) -> RunStatus {
         cid: crate::policy::tests::cid(1),
         phase: if ended { Phase::Ended } else { Phase::Running },
         started_at_ms: 0,
+        begun_at_ms: None,
         pid: None,
         stdout,
         stderr: StreamStatus::default(),
