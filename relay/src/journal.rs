@@ -26,6 +26,8 @@ use rustix::{
 };
 use signalbox_schemas::id::{Nonce, Sha256};
 
+use crate::private_file::{draft_of, remove_if_there};
+
 pub(crate) use ledger::{ChunkRecord, Entry, KeeperMark, Ledger, Progress, RecordState, Report};
 
 /// Name of the file in the store.
@@ -279,18 +281,6 @@ impl Draft {
         drop(writer);
         file.sync_data()?;
         Ok(Rewritten { file, length })
-    }
-}
-
-/// Where the file is written anew.
-fn draft_of(path: &Path) -> PathBuf {
-    path.with_extension("new")
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `journal`, `authors` | what survives a restart |
 //! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
 //! | [`ssh`] | hosts behind the machine; in the keeper |
+//! | `private_file` | files that are there whole or not at all |
 //! | `nats_link` | the broker |
 //! | `metrics`, `heartbeat` | signs of life |
 
@@ -45,6 +46,7 @@ mod nats_link;
 mod outbox;
 mod output;
 mod policy;
+mod private_file;
 mod reconcile;
 mod run;
 pub mod serve;

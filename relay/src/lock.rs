@@ -1,4 +1,4 @@
-//! One relay per store.
+//! One relay per store, and the locks of files.
 
 use std::{
     fs::{self, File, OpenOptions, create_dir_all},
@@ -48,6 +48,50 @@ pub struct Lock {
     file: File,
 }
 
+/// Makes a store's folder (0700), with its parents, where it is missing.
+pub(crate) fn make_store(store: &Path) -> io::Result<()> {
+    if let Some(parent) = store.parent() {
+        create_dir_all(parent)?;
+    }
+    make_private_folder(store)
+}
+
+/// A lock file, or who has it.
+pub(crate) enum Held {
+    /// This process, until the file is closed.
+    Here(File),
+    /// Another one: its pid, where the file says so.
+    Elsewhere(Option<u32>),
+}
+
+/// Takes the lock of a file, making that (0600) where it is missing, and writes there who has it. Does not wait.
+pub(crate) fn take(path: &Path) -> io::Result<Held> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let read = file.take(MAX_FILE_BYTES).read_to_string(&mut text).ok();
+            return Ok(Held::Elsewhere(read.and_then(|_| text.trim().parse().ok())));
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    let written = file.set_len(0).and_then(|()| file.rewind());
+    if let Err(error) = written.and_then(|()| writeln!(file, "{}", std::process::id())) {
+        // It is for people. What counts is the lock, and that is had on a full disk too.
+        tracing::warn!(%error, "lock file does not say who holds it");
+    }
+    Ok(Held::Here(file))
+}
+
+/// Whether `file` is what lies at `path`: it may have been removed, and somebody else have made it anew.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let place = fs::metadata(path).map(|found| identity(&found)).ok();
+    place.is_some() && file.metadata().map(|held| identity(&held)).ok() == place
+}
+
 impl Lock {
     /// Takes the store, making it (0700) where it is missing.
     ///
@@ -55,29 +99,11 @@ impl Lock {
     /// [`LockError`].
     pub fn acquire(store: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Store { store: store.to_owned(), source };
-        if let Some(parent) = store.parent() {
-            create_dir_all(parent).map_err(failed)?;
+        make_store(store).map_err(failed)?;
+        match take(&store.join(FILE)).map_err(failed)? {
+            Held::Here(file) => Ok(Self { store: store.to_owned(), file }),
+            Held::Elsewhere(pid) => Err(LockError::InUse { store: store.to_owned(), pid }),
         }
-        make_private_folder(store).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(store.join(FILE)).map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let read = file.take(MAX_FILE_BYTES).read_to_string(&mut text).ok();
-                let pid = read.and_then(|_| text.trim().parse().ok());
-                return Err(LockError::InUse { store: store.to_owned(), pid });
-            }
-            Err(errno) => return Err(failed(errno.into())),
-        }
-        let written = file.set_len(0).and_then(|()| file.rewind());
-        if let Err(error) = written.and_then(|()| writeln!(file, "{}", std::process::id())) {
-            // It is for people. What counts is the lock, and that is had on a full disk too.
-            tracing::warn!(%error, "lock file does not say who holds it");
-        }
-        Ok(Self { store: store.to_owned(), file })
     }
 
     /// Takes the store again if its file was removed, with the store or alone: somebody else may have made it anew.
@@ -85,8 +111,7 @@ impl Lock {
     /// # Errors
     /// [`LockError`]; with [`LockError::InUse`] this relay is not the store's any more.
     pub(crate) fn hold(&mut self) -> Result<(), LockError> {
-        let place = fs::metadata(self.store.join(FILE)).map(|found| identity(&found)).ok();
-        if self.file.metadata().map(|held| identity(&held)).ok() != place || place.is_none() {
+        if !is_at(&self.file, &self.store.join(FILE)) {
             *self = Self::acquire(&self.store)?;
         }
         Ok(())

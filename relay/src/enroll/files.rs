@@ -12,9 +12,7 @@
 //! Each file is there whole or not at all, and still there after a power failure.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -33,6 +31,7 @@ use crate::{
     config::{Config, ConfigError},
     identity::{IdentityError, read_secret},
     keeper::make_private_folder,
+    private_file,
 };
 
 /// Name of the folder in the store.
@@ -201,7 +200,8 @@ fn is_there(path: &Path) -> Result<bool, FilesError> {
 }
 
 fn make_folder(path: &Path) -> Result<(), FilesError> {
-    let made = make_private_folder(path).and_then(|()| path.parent().map_or(Ok(()), sync_folder));
+    let made =
+        make_private_folder(path).and_then(|()| path.parent().map_or(Ok(()), private_file::sync_folder));
     made.map_err(failed("made", path))
 }
 
@@ -215,36 +215,13 @@ fn seed_at(path: &Path) -> Result<String, FilesError> {
     Ok(seed)
 }
 
-/// Puts a file in place whole or not at all, 0600, and durable.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FilesError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let draft = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        // What an interrupted write left behind keeps its own mode; begin anew.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        path.parent().map_or(Ok(()), sync_folder)
-    };
-    write().map_err(failed("written", path))
-}
-
-/// Makes the names in a folder durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    // The parent of a path of one part is the empty path: here.
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path)?.sync_all()
+    private_file::replace(path, bytes).map_err(failed("written", path))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
     use data_encoding::BASE64URL_NOPAD;
