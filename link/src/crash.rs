@@ -38,6 +38,12 @@ pub enum Point {
     ExitWritten,
     /// The exit is sent, not acknowledged.
     ExitUnacked,
+    /// A vault's next secret is written, its file is the old one.
+    VaultSecretDrafted,
+    /// A vault's next file is written beside it.
+    VaultDrafted,
+    /// A vault's file is the new one, and nobody was told.
+    VaultReplaced,
 }
 
 impl Part {
@@ -56,8 +62,8 @@ impl Part {
 }
 
 impl Point {
-    /// All of them, in the order of a command's life.
-    pub const ALL: [Self; 8] = [
+    /// All of them, in the order of a command's life, then of a vault's change.
+    pub const ALL: [Self; 11] = [
         Self::SubmitAcked,
         Self::MailboxWritten,
         Self::ClaimSent,
@@ -66,6 +72,9 @@ impl Point {
         Self::OutputHalf,
         Self::ExitWritten,
         Self::ExitUnacked,
+        Self::VaultSecretDrafted,
+        Self::VaultDrafted,
+        Self::VaultReplaced,
     ];
 
     /// As it stands in the environment.
@@ -79,6 +88,9 @@ impl Point {
             Self::OutputHalf => "output.half",
             Self::ExitWritten => "exit.written",
             Self::ExitUnacked => "exit.unacked",
+            Self::VaultSecretDrafted => "vault.secret.drafted",
+            Self::VaultDrafted => "vault.drafted",
+            Self::VaultReplaced => "vault.replaced",
         }
     }
 }

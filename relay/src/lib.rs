@@ -11,6 +11,7 @@
 //! | `journal`, `authors` | what survives a restart |
 //! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
 //! | [`ssh`] | hosts behind the machine; in the keeper |
+//! | [`vault`], `credentials_cli` | the credentials that this machine keeps |
 //! | `private_file` | files that are there whole or not at all |
 //! | `nats_link` | the broker |
 //! | `metrics`, `heartbeat` | signs of life |
@@ -51,3 +52,4 @@ mod reconcile;
 mod run;
 pub mod serve;
 pub mod ssh;
+pub mod vault;
