@@ -4,6 +4,8 @@ use std::{ffi::OsStr, path::PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::credentials_cli::args::CredentialsAction;
+
 /// Says what is logged, where no argument does.
 pub const LOG_VARIABLE: &str = "RUST_LOG";
 
@@ -36,6 +38,12 @@ pub enum Action {
         /// The broker, such as `nats://127.0.0.1:4222`; several URLs are separated by commas.
         #[arg(long, value_name = "URL")]
         nats: String,
+    },
+    /// Credentials that this machine keeps for hosts behind it.
+    Credentials {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: CredentialsAction,
     },
     /// Keeps the processes of a store's runs; started by the agent itself.
     #[command(hide = true)]
@@ -77,6 +85,8 @@ mod tests {
     #[case(None, true)]
     #[case(Some("run"), false)]
     #[case(Some("keeper"), false)]
+    #[case(Some("credentials"), false)]
+    #[case(Some("credential"), true)]
     #[case(Some("help"), false)]
     #[case(Some("--log=info"), false)]
     #[case(Some("--log-format"), false)]

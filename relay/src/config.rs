@@ -7,6 +7,7 @@
 //! max_parallel = 4
 //! require_operator_signature = ["root", "terminal", "config", "credential"]
 //! allow_legacy = false
+//! vault_secret_file = "/run/credentials/signalbox-relay.service/vault"
 //! ```
 
 use std::{fs, io, path::PathBuf};
@@ -41,6 +42,8 @@ pub struct Config {
     /// Whether relays of the old contract, which check no signature, may take this machine's work too. Whoever keeps the
     /// record of the machine is told at `init` and at enrolment.
     pub allow_legacy: bool,
+    /// What the vault of credentials opens with, an absolute path; absent: a file of the store.
+    pub vault_secret_file: Option<PathBuf>,
 }
 
 /// `relay.toml` cannot be used. Never retryable without help.
@@ -91,6 +94,8 @@ struct File {
     require_operator_signature: Vec<Right>,
     #[serde(default)]
     allow_legacy: bool,
+    #[serde(default, rename = "vault_secret_file")]
+    vault_secret: Option<PathBuf>,
 }
 
 fn default_max_parallel() -> u32 {
@@ -115,6 +120,14 @@ impl Config {
                 allowed: "1 to 64",
             });
         }
+        if let Some(secret) = file.vault_secret.as_ref().filter(|secret| !secret.is_absolute()) {
+            return Err(ConfigError::Range {
+                path: path.to_owned(),
+                key: "vault_secret_file",
+                value: format!("`{}`", secret.display()),
+                allowed: "an absolute path",
+            });
+        }
         Ok(Self {
             mid: file.machine_id.token(),
             ws: file.workspace,
@@ -123,6 +136,7 @@ impl Config {
             max_parallel: file.max_parallel,
             require_operator_signature: file.require_operator_signature,
             allow_legacy: file.allow_legacy,
+            vault_secret_file: file.vault_secret,
         })
     }
 }
@@ -149,12 +163,16 @@ mod tests {
         assert_eq!(config.max_parallel, DEFAULT_MAX_PARALLEL);
         assert_eq!(config.mid, config.machine_id.token());
         assert!(config.require_operator_signature.is_empty());
+        assert_eq!(config.vault_secret_file, None);
+        let named = read(&format!("{GOOD}vault_secret_file = \"/run/secret\"\n")).unwrap();
+        assert_eq!(named.vault_secret_file, Some(PathBuf::from("/run/secret")));
     }
 
     #[rstest]
     #[case::unknown("max_paralel = 4")]
     #[case::range("max_parallel = 0")]
     #[case::range("max_parallel = 65")]
+    #[case::relative("vault_secret_file = \"vault.secret\"")]
     #[case::right("require_operator_signature = [\"sudo\"]")]
     fn refuses(#[case] line: &str) {
         assert!(read(&format!("{GOOD}{line}\n")).is_err(), "accepted {line}");

@@ -12,6 +12,7 @@
 //! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
 //! | [`ssh`] | hosts behind the machine; in the keeper |
 //! | [`vault`], `credentials_cli` | the credentials that this machine keeps |
+//! | [`vault`], [`credentials_cli`] | the credentials that this machine keeps |
 //! | `private_file` | files that are there whole or not at all |
 //! | `nats_link` | the broker |
 //! | `metrics`, `heartbeat` | signs of life |
@@ -28,6 +29,7 @@ mod claim;
 mod clock;
 pub mod config;
 mod counters;
+pub mod credentials_cli;
 pub mod enroll;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use signalbox_relay::{
     args::{Action, Args, LogFormat, is_positional},
-    keeper, legacy_cli, serve,
+    credentials_cli, keeper, legacy_cli, serve,
 };
 use signalbox_schemas::error::report;
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
@@ -38,6 +38,10 @@ fn main() -> ExitCode {
     init_log(filter, args.log_format);
     match args.action {
         Action::Run { store, creds, nats } => ended(serve::run_blocking(&store, &creds, &nats)),
+        Action::Credentials { action } => match credentials_cli::main_blocking(action) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(if error.is_usage() { USAGE } else { 1 }, &report(&error)),
+        },
         Action::Keeper { store } => ended(keeper::main_blocking(&store)),
     }
 }

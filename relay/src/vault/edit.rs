@@ -23,6 +23,9 @@ use crate::{
     private_file::{self, Draft},
 };
 
+/// Values are sealed in multiples of this, bytes.
+const PADDED_BYTES: usize = 256;
+
 /// A credential that comes from elsewhere, with the times that it has there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
@@ -304,7 +307,11 @@ impl Content {
         updated_at: u64,
     ) -> Result<Entry, VaultError> {
         let context = Entry::context(&label, created_at, updated_at);
-        let sealed = self.keys.seal_value(&value.to_json(), &context)?;
+        let mut json = value.to_json();
+        // White space behind it is still JSON, and how long a password is stays unknown.
+        let length = json.len();
+        json.resize(length.next_multiple_of(PADDED_BYTES).min(CREDENTIAL_VALUE_BYTES).max(length), b' ');
+        let sealed = self.keys.seal_value(&json, &context)?;
         Ok(Entry { label, created_at, updated_at, sealed })
     }
 }

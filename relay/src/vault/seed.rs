@@ -12,6 +12,7 @@
 mod gcm;
 
 use data_encoding::HEXLOWER;
+use orion::hazardous::kdf::pbkdf2::{Pbkdf2, SHA256};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use signalbox_schemas::{
@@ -27,7 +28,7 @@ use zeroize::Zeroizing;
 use super::Arrival;
 
 /// Rounds of PBKDF2.
-const ROUNDS: u32 = 100_000;
+const ROUNDS: usize = 100_000;
 /// Digits of a salt.
 const SALT_DIGITS: usize = 64;
 /// Digits of a machine id.
@@ -126,7 +127,9 @@ pub fn open_store(bytes: &[u8], api_key: &str, machine_id: &str) -> Result<Seed,
     // Before the key is derived, which takes a while.
     let sealed =
         gcm::parse(&outer.data).ok_or(SeedFault::Malformed("its data is not `iv:tag:ciphertext`"))?;
-    let text = sealed.open(&store_key(api_key, machine_id, &outer.salt)).ok_or(SeedFault::Sealed)?;
+    let key =
+        store_key(api_key, machine_id, &outer.salt).ok_or(SeedFault::Malformed("no key can be derived"))?;
+    let text = sealed.open(&key).ok_or(SeedFault::Sealed)?;
     let no_list = SeedFault::Malformed("what is sealed in it is no list of credentials");
     let inner: Inner = serde_json::from_slice(&text).map_err(|_| no_list)?;
     if inner.version.as_f64() != Some(1.0) {
@@ -158,14 +161,14 @@ pub fn open_shared_value(secret: &str, text: &str) -> Result<Secret, SeedFault> 
     Ok(Secret::new(text.to_owned()))
 }
 
-fn store_key(api_key: &str, machine_id: &str, salt: &str) -> Zeroizing<[u8; 32]> {
+fn store_key(api_key: &str, machine_id: &str, salt: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut password = Zeroizing::new(String::with_capacity(api_key.len() + machine_id.len() + 1));
     password.push_str(api_key);
     password.push(':');
     password.push_str(machine_id);
     let mut key = Zeroizing::new([0; 32]);
-    pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), salt.as_bytes(), ROUNDS, &mut key[..]);
-    key
+    Pbkdf2::<SHA256>::derive_key(password.as_bytes(), salt.as_bytes(), ROUNDS, &mut key[..]).ok()?;
+    Some(key)
 }
 
 fn arrival(kept: Kept) -> Result<Arrival, String> {

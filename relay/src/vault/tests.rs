@@ -142,6 +142,19 @@ fn what_is_put_is_there_and_in_no_file() {
 }
 
 #[test]
+fn how_long_a_password_is_cannot_be_seen() {
+    let home = Home::new();
+    let mut vault = home.open().unwrap();
+    let longest = "x".repeat(24 * 1024 - password("").to_json().len());
+    for (text, value) in [("a", "x"), ("b", "a longer one"), ("c", &longest)] {
+        vault.put(label(text), &password(value)).unwrap();
+        assert_eq!(home.open().unwrap().value(&name(text)).unwrap(), password(value));
+    }
+    let entries = vault.entries();
+    assert_eq!(entries[0].sealed.0.len(), entries[1].sealed.0.len());
+}
+
+#[test]
 fn a_value_that_is_put_again_keeps_its_time_of_making() {
     let (_home, mut vault) = two();
     let before = vault.entry(&name("a")).unwrap().clone();

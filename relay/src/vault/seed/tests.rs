@@ -16,7 +16,8 @@ pub(in crate::vault) fn sealed(inner: &serde_json::Value) -> Vec<u8> {
         AesGcm,
         aead::{Aead as _, KeyInit as _, consts},
     };
-    let cipher = AesGcm::<aes::Aes256, consts::U16>::new((&*store_key("sk_test", MACHINE, SALT)).into());
+    let cipher =
+        AesGcm::<aes::Aes256, consts::U16>::new((&*store_key("sk_test", MACHINE, SALT).unwrap()).into());
     let mut sealed = cipher.encrypt((&[9; 16]).into(), inner.to_string().as_bytes()).unwrap();
     let tag = sealed.split_off(sealed.len() - 16);
     let data = [&[9; 16][..], &tag, &sealed].map(|part| HEXLOWER.encode(part)).join(":");
@@ -32,7 +33,7 @@ fn kept(name: &str, credential_type: &str, value: &str) -> serde_json::Value {
 
 #[test]
 fn the_key_of_a_store_is_derived_as_it_always_was() {
-    let key = store_key("sk_test", MACHINE, SALT);
+    let key = store_key("sk_test", MACHINE, SALT).unwrap();
     assert_eq!(HEXLOWER.encode(&key[..]), "bf460cc04654245d6a2f6eb8c5955f6f10da84755ccc19b0b3c329bec9d41cdb");
 }
 
