@@ -1,0 +1,97 @@
+//! Values that a terminal is asked for.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::Result;
+use signalbox_testkit::{eventually, process::Signal, pty::Pty};
+
+use crate::harness::{Home, MARKER, key, password};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+/// The program in a terminal, and behind it what the terminal does with what is typed.
+fn in_terminal(home: &Home, words: &[&str]) -> Result<Pty> {
+    let command = home.command(words);
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        r#""$@"; echo "ended with $?"; stty -a | grep -ow -e '-\?echo' -e '-\?icanon' -e '-\?isig'"#,
+        "sh",
+    ]);
+    shell.arg(command.get_program()).args(command.get_args());
+    Pty::spawn(&shell, 160, 40)
+}
+
+async fn assert_restored(terminal: &mut Pty, code: i32) -> Result<()> {
+    terminal.wait_for(&format!("ended with {code}"), BOUND).await?;
+    terminal.wait(BOUND).await?;
+    let screen = terminal.screen();
+    for mode in ["echo", "icanon", "isig"] {
+        assert!(screen.lines().any(|line| line.trim() == mode), "{mode} is off:\n{screen}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_password_is_typed_twice_and_not_shown() -> Result<()> {
+    let home = Home::new()?;
+    let mut terminal = in_terminal(&home, &["add", "a", "--type", "password"])?;
+    terminal.wait_for("Password:", BOUND).await?;
+    terminal.type_keys(format!("{MARKER}x\u{7f}\r"))?;
+    terminal.wait_for("Once more:", BOUND).await?;
+    terminal.type_keys(format!("{MARKER}\r"))?;
+    assert_restored(&mut terminal, 0).await?;
+    assert!(!String::from_utf8_lossy(&terminal.bytes()).contains(MARKER), "it was shown");
+    assert_eq!(home.all()?["a"], password(MARKER));
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_that_differ_are_not_kept() -> Result<()> {
+    let home = Home::new()?;
+    let mut terminal = in_terminal(&home, &["add", "a", "--type", "api_key"])?;
+    terminal.wait_for("Token:", BOUND).await?;
+    terminal.type_keys("one\r")?;
+    terminal.wait_for("Once more:", BOUND).await?;
+    terminal.type_keys("two\r")?;
+    assert_restored(&mut terminal, 1).await?;
+    assert!(home.all()?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_passphrase_of_a_key_is_asked_for() -> Result<()> {
+    let home = Home::new()?;
+    let key = key("ed25519_locked");
+    let words = ["add", "a", "--type", "ssh_key", "--key-file", key.to_str().unwrap()];
+    let mut terminal = in_terminal(&home, &words)?;
+    terminal.wait_for("Passphrase of", BOUND).await?;
+    terminal.type_keys("hunter2\r")?;
+    assert_restored(&mut terminal, 0).await?;
+    signalbox_relay::vault::key::open(&home.all()?["a"])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_gives_up_has_the_terminal_back() -> Result<()> {
+    let home = Home::new()?;
+    let mut terminal = in_terminal(&home, &["add", "a", "--type", "password"])?;
+    terminal.wait_for("Password:", BOUND).await?;
+    terminal.type_keys("half\u{3}")?;
+    assert_restored(&mut terminal, 1).await
+}
+
+#[tokio::test]
+async fn a_program_that_is_told_to_end_gives_the_terminal_back() -> Result<()> {
+    let home = Home::new()?;
+    let mut terminal = in_terminal(&home, &["add", "a", "--type", "password"])?;
+    terminal.wait_for("Password:", BOUND).await?;
+    let shell = terminal.pid();
+    let asking = eventually("the program", || async {
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        Ok(children.trim().parse::<u32>()?)
+    })
+    .await?;
+    signalbox_testkit::process::signal(asking, Signal::TERM)?;
+    assert_restored(&mut terminal, 1).await
+}
