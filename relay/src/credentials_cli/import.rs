@@ -3,13 +3,13 @@
 use std::{env, fs::File, io::Read as _, path::Path};
 
 use signalbox_schemas::Secret;
-use sysinfo::System;
 use zeroize::Zeroizing;
 
 use super::{CliError, args::ImportArgs, input, prompt};
 use crate::{
     api_key::VARIABLE,
     identity::read_secret,
+    metrics,
     vault::{
         Arrival, Arrived, Vault, key,
         seed::{self, MAX_STORE_BYTES, Seed},
@@ -88,7 +88,7 @@ fn api_key(path: Option<&Path>) -> Result<Secret, CliError> {
 }
 
 fn machine_id(args: &ImportArgs) -> String {
-    let hostname = args.hostname.clone().or_else(|| System::host_name().ok()).unwrap_or_default();
+    let hostname = args.hostname.clone().unwrap_or_else(|| metrics::facts().hostname);
     // A machine without one has the same id as others without one.
     let specific =
         args.machine_id.clone().or_else(|| std::fs::read_to_string(MACHINE_ID).ok()).unwrap_or_default();

@@ -16,9 +16,9 @@ use signalbox_schemas::{Secret, credential::CredentialValue};
 use zeroize::Zeroizing;
 
 /// Most rounds of bcrypt: `ssh-keygen -a` takes 16 unless it is told otherwise, and each is some milliseconds.
-const MOST_BCRYPT_ROUNDS: u32 = 1_000;
+const MOST_BCRYPT_ROUNDS: u32 = 256;
 /// Most rounds of PBKDF2: programs take 2,048 to 600,000.
-const MOST_PBKDF2_ROUNDS: u32 = 10_000_000;
+const MOST_PBKDF2_ROUNDS: u32 = 2_000_000;
 /// Most memory of scrypt, bytes, over all its lanes: OpenSSL takes no more than half of it.
 const MOST_SCRYPT_BYTES: u64 = 64 * 1024 * 1024;
 
