@@ -2,8 +2,10 @@
 
 use std::{
     fs::{File, OpenOptions},
+    future::poll_fn,
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
+    task::Poll,
     time::Duration,
 };
 
@@ -13,7 +15,7 @@ use rustix::{
 };
 use signalbox_schemas::Secret;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
 use zeroize::Zeroizing;
@@ -49,9 +51,14 @@ pub enum PromptError {
 pub(super) fn ask(question: &str) -> Result<Secret, PromptError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        // From before the terminal is silent.
+        let ends = Ends::new()?;
         let tty = Tty::open()?;
         (&tty.file).write_all(format!("{question}: ").as_bytes())?;
-        let line = tty.line().await;
+        let line = tokio::select! {
+            line = tty.typed() => line,
+            () = ends.one() => Err(PromptError::GivenUp),
+        };
         // The line end that was typed was not shown.
         let ended = (&tty.file).write_all(b"\n");
         let line = line?;
@@ -59,6 +66,26 @@ pub(super) fn ask(question: &str) -> Result<Secret, PromptError> {
         let text = std::str::from_utf8(&line).map_err(|_| PromptError::NoText)?;
         if text.is_empty() { Err(PromptError::NoText) } else { Ok(Secret::new(text.to_owned())) }
     })
+}
+
+/// The signals that tell a process to end.
+struct Ends(Vec<Signal>);
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        let kinds =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+        kinds.into_iter().map(signal).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Waits for one of them.
+    async fn one(mut self) {
+        poll_fn(|context| {
+            let is_one = self.0.iter_mut().any(|end| end.poll_recv(context).is_ready());
+            if is_one { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }
 
 /// A terminal that shows nothing of what is typed, until it is dropped.
@@ -78,25 +105,6 @@ impl Tty {
         silent.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN;
         tcsetattr(&file, OptionalActions::Flush, &silent).map_err(io::Error::from)?;
         Ok(Self { file, before })
-    }
-
-    async fn line(&self) -> Result<Zeroizing<Vec<u8>>, PromptError> {
-        let mut ends =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()]
-                .into_iter()
-                .map(signal)
-                .collect::<io::Result<Vec<_>>>()?;
-        let told_to_end = std::future::poll_fn(|context| {
-            if ends.iter_mut().any(|end| end.poll_recv(context).is_ready()) {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        });
-        tokio::select! {
-            line = self.typed() => line,
-            () = told_to_end => Err(PromptError::GivenUp),
-        }
     }
 
     async fn typed(&self) -> Result<Zeroizing<Vec<u8>>, PromptError> {
