@@ -1,8 +1,13 @@
 //! Doors for the fuzzer, of a build that only it makes (`cargo xtask fuzz`).
 
-use crate::legacy_link::{
-    http::{Answer, StatusCode},
-    wire,
+use signalbox_schemas::credential::CredentialValue;
+
+use crate::{
+    legacy_link::{
+        http::{Answer, StatusCode},
+        wire,
+    },
+    vault,
 };
 
 /// What a center may answer, read as the answer to every question.
@@ -22,4 +27,33 @@ pub fn center_answer(status: u16, content_type: &str, body: &[u8]) {
         }
     }
     let _ = (wire::is_granted(&answer), wire::pending_pushes(&answer), wire::pushes(&answer).len());
+}
+
+/// What may lie where a vault should be: read, and checked against a key that it was not made with.
+pub fn vault_file(bytes: &[u8]) {
+    vault::fuzzing::file(bytes);
+}
+
+/// A store of an older relay, up to where its key is derived, which would take all the time.
+pub fn seed_store(bytes: &[u8]) {
+    vault::seed::fuzzing::store(bytes);
+}
+
+/// A shared value of an older center.
+pub fn shared_value(secret: &str, text: &str) {
+    if let Ok(value) = vault::seed::open_shared_value(secret, text) {
+        assert!(value.expose().len() < text.len(), "more came out than went in");
+    }
+}
+
+/// The text of a private key, with and without a passphrase.
+pub fn private_key(text: &str, passphrase: Option<&str>, certificate: Option<&str>) {
+    let value = CredentialValue::SshKey {
+        key: text.to_owned().into(),
+        passphrase: passphrase.map(|text| text.to_owned().into()),
+        certificate: certificate.map(str::to_owned),
+    };
+    if let Ok(key) = vault::key::open(&value) {
+        let _ = (key.public_key().to_openssh().is_ok(), vault::key::certificate(&value, &key).is_ok());
+    }
 }

@@ -267,5 +267,20 @@ impl Entry {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::{File, Keys};
+
+    /// A file is what it says, and nobody's who has not its key.
+    pub(crate) fn file(bytes: &[u8]) {
+        let Ok(file) = File::parse(bytes) else { return };
+        let sealed = File::sealed_bytes(&file.header, &file.records);
+        assert_eq!(File::parse(&file.to_bytes()).as_ref(), Ok(&file), "it is read back as another");
+        let Ok(keys) = Keys::draw() else { return };
+        assert!(!keys.is_seal_of(&file.seal, &sealed), "somebody else's seal counts");
+        assert!(file.records.iter().all(|entry| keys.open_value(&entry.sealed, b"").is_none()));
+    }
+}
+
 #[cfg(test)]
 mod tests;

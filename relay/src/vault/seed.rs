@@ -116,6 +116,14 @@ struct Kept {
 /// # Errors
 /// [`SeedFault`]. What cannot be kept of what is in it is no error.
 pub fn open_store(bytes: &[u8], api_key: &str, machine_id: &str) -> Result<Seed, SeedFault> {
+    let (salt, sealed) = parse(bytes)?;
+    let key = store_key(api_key, machine_id, &salt).ok_or(SeedFault::Malformed("no key can be derived"))?;
+    let text = sealed.open(&key).ok_or(SeedFault::Sealed)?;
+    read(&text)
+}
+
+/// Takes a store apart, before a key is derived, which takes a while.
+fn parse(bytes: &[u8]) -> Result<(String, gcm::Sealed), SeedFault> {
     if bytes.len() as u64 > MAX_STORE_BYTES {
         return Err(SeedFault::Malformed("it is larger than any such store"));
     }
@@ -124,14 +132,15 @@ pub fn open_store(bytes: &[u8], api_key: &str, machine_id: &str) -> Result<Seed,
     if outer.salt.len() != SALT_DIGITS || !outer.salt.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(SeedFault::Malformed("its salt has not 64 hexadecimal digits"));
     }
-    // Before the key is derived, which takes a while.
     let sealed =
         gcm::parse(&outer.data).ok_or(SeedFault::Malformed("its data is not `iv:tag:ciphertext`"))?;
-    let key =
-        store_key(api_key, machine_id, &outer.salt).ok_or(SeedFault::Malformed("no key can be derived"))?;
-    let text = sealed.open(&key).ok_or(SeedFault::Sealed)?;
+    Ok((outer.salt, sealed))
+}
+
+/// Reads what was sealed.
+fn read(text: &[u8]) -> Result<Seed, SeedFault> {
     let no_list = SeedFault::Malformed("what is sealed in it is no list of credentials");
-    let inner: Inner = serde_json::from_slice(&text).map_err(|_| no_list)?;
+    let inner: Inner = serde_json::from_slice(text).map_err(|_| no_list)?;
     if inner.version.as_f64() != Some(1.0) {
         return Err(SeedFault::Malformed("its version is another than 1"));
     }
@@ -228,6 +237,22 @@ fn unix_ms(number: &serde_json::Number) -> u64 {
 /// A foreign text, so that it can be shown.
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::{parse, read};
+
+    /// A store and, as if it had been sealed, what is in one.
+    pub(crate) fn store(bytes: &[u8]) {
+        if let Ok((_, sealed)) = parse(bytes) {
+            assert!(sealed.open(&[7; 32]).is_none(), "another key opens it");
+        }
+        if let Ok(seed) = read(bytes) {
+            assert!(seed.arrivals.iter().all(|arrival| arrival.label.validate().is_ok()));
+            assert!(seed.refused.iter().all(|refused| !refused.name.contains(char::is_control)));
+        }
+    }
 }
 
 #[cfg(test)]
