@@ -11,6 +11,7 @@ pub mod process;
 pub mod pty;
 pub mod slow_link;
 pub mod small_disk;
+pub mod sshd;
 pub mod stack;
 pub mod tmux;
 

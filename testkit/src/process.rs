@@ -43,6 +43,14 @@ pub fn bin(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// A program in `PATH`, or where servers are.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
 /// A running program. Its stdin is closed, its stdout and stderr go to files.
 ///
 /// When dropped it is asked to end (TERM), then made to (KILL), with everything left in its process group.

@@ -47,14 +47,6 @@ pub(crate) fn said(command: &mut Command) -> Option<String> {
     Some(text.lines().next()?.trim().to_owned())
 }
 
-/// A program in `PATH`, or where servers are.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let folders =
-        std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
-}
-
 /// How many descriptors this process may have from now on: as many as the system lets it, which its children inherit.
 pub(crate) fn raise_descriptors() -> Result<usize> {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::machine::find;
+use signalbox_testkit::process::find;
 
 /// CPU time that a process has used, ms, in steps of 10.
 pub(crate) fn cpu_ms(pid: u32) -> Result<u64> {
