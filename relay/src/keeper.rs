@@ -12,7 +12,8 @@
 //! | `connection` | the keeper's side of it |
 //! | `store` | folder, lock, socket address |
 //! | `board` | which runs there are and how they stand |
-//! | `run` | one run from start to recorded end |
+//! | `run`, `remote` | one run from start to recorded end, on this machine and on another host |
+//! | `record`, `ending` | what both have in common |
 //! | `open` | which runs are open, for the next keeper |
 //! | `process` | starting, signalling and reaping processes |
 //! | [`spool`] | output on disk |
@@ -23,11 +24,14 @@
 mod board;
 pub mod client;
 mod connection;
+mod ending;
 mod error;
 mod open;
 mod process;
 pub mod protocol;
 pub mod reap;
+mod record;
+mod remote;
 mod run;
 pub mod spool;
 mod store;
@@ -67,11 +71,13 @@ use connection::{Asked, Identity};
 use open::OpenRuns;
 use process::{Group, Reaper};
 use protocol::{Cause, End, Phase, Refusal, RunStatus, StartRun, StreamStatus, ToKeeper, ToRelay};
+use record::Record;
+use remote::RemoteRun;
 use run::{Run, Shared};
 use spool::{RunSpool, Spool};
 use store::{Lock, Store};
 
-use crate::clock::unix_ms;
+use crate::{clock::unix_ms, ssh::route::Route};
 
 /// How often the keeper looks whether its lock file and its socket are still its own: children end within 1 s of the
 /// loss of the one, and relays find the other again.
@@ -161,6 +167,7 @@ impl Keeper {
             board: Board::default(),
             reaper: Reaper::default(),
             open: OpenRuns::new(&store.path(""), identity.instance),
+            pool: Rc::default(),
             buffer: RefCell::new(vec![0; run::READ_BYTES]),
         };
         Ok(Self {
@@ -323,7 +330,7 @@ impl Keeper {
         if matches!(board.admit(start.cid, start.expires_at)?, Admission::Known) {
             return Ok(());
         }
-        if !limit::TIMEOUT_MS.contains(&start.timeout_ms) || start.route.is_some() {
+        if !limit::TIMEOUT_MS.contains(&start.timeout_ms) || is_bad_route(start.route.as_deref()) {
             return Err(Refusal::Invalid);
         }
         let (started, started_at_ms) = (Instant::now(), unix_ms());
@@ -339,6 +346,10 @@ impl Keeper {
             end: None,
         };
         let spool = RunSpool::new(Rc::clone(&self.spool), start.cid, start.max_output);
+        if let Some(route) = &start.route {
+            self.start_remote(start, (**route).clone(), status, spool);
+            return Ok(());
+        }
         let place = self.store.path("");
         let mark = (!start.leave_children).then_some(place.as_path());
         let instance = self.identity.instance;
@@ -358,20 +369,31 @@ impl Keeper {
         tracing::debug!(cid = %start.cid, pid = shell.group.pid(), "run started");
         let cancel = self.shared.board.insert(status.clone(), Some(shell.group), start.expires_at);
         let run = Run {
-            shared: Rc::clone(&self.shared),
-            status,
-            started,
+            record: Record::new(Rc::clone(&self.shared), status, spool, started),
             timeout: Duration::from_millis(start.timeout_ms),
             leave_children: start.leave_children,
             await_pipes: start.await_pipes,
             group: shell.group,
             exit: shell.exit,
             cancel,
-            spool,
             pipes: shell.pipes.map(Some),
         };
         self.runs.spawn_local(run.follow());
         Ok(())
+    }
+
+    /// Starts a run on another host.
+    fn start_remote(&mut self, start: &StartRun, route: Route, status: RunStatus, spool: RunSpool) {
+        tracing::debug!(cid = %start.cid, place = %route.place(), "run on another host");
+        let cancel = self.shared.board.insert(status.clone(), None, start.expires_at);
+        let run = RemoteRun {
+            record: Record::new(Rc::clone(&self.shared), status, spool, Instant::now()),
+            timeout: Duration::from_millis(start.timeout_ms),
+            await_pipes: start.await_pipes,
+            mark: format!("{}.{}", self.identity.instance, start.cid),
+            cancel,
+        };
+        self.runs.spawn_local(run.follow(route, start.command.clone()));
     }
 
     /// Ends all children, removes what is this keeper's own, and says why.
@@ -430,6 +452,13 @@ impl Signals {
             _hangup: signal(SignalKind::hangup())?,
         })
     }
+}
+
+/// Whether there is a route, and it is out of range.
+fn is_bad_route(route: Option<&Route>) -> bool {
+    route.is_some_and(|route| {
+        route.validate().inspect_err(|error| tracing::warn!(%error, "route refused")).is_err()
+    })
 }
 
 /// Ends a run as it began: its shell could not be started.

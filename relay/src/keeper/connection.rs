@@ -126,7 +126,7 @@ async fn greet(
     let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
     let free = Some(u32::try_from(shared.board.free()).unwrap_or(u32::MAX));
     let (version, pid) = (PROTOCOL_VERSION, std::process::id());
-    let greeting = Greeting { version, nonce, instance, pid, runs: count, free, remote: false };
+    let greeting = Greeting { version, nonce, instance, pid, runs: count, free, remote: true };
     let mut frames = Vec::new();
     encode(&ToRelay::Welcome(greeting), &mut frames)?;
     for run in runs {

@@ -1,0 +1,544 @@
+//! Connections that are kept, and the channels on them.
+//!
+//! All commands with the same route share a *lane*: up to four connections, and those that wait for a channel, in their order. A
+//! server lets so many channels be open on one connection (`MaxSessions`, 10 by default) and says so only by refusing one more:
+//! that number is then the connection's limit, the next connection is made, and what finds no room waits. One task per lane
+//! decides and does all of this; whoever waits can go away at any moment and leaves nothing open.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use russh::{ChannelWriteHalf, client::Msg};
+use signalbox_schemas::{id::Sha256, ssh::SshFault};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    dial::{Connection, dial},
+    failure::Failure,
+    route::Route,
+    session::Session,
+};
+
+/// A connection that nobody uses is kept for so long.
+const IDLE_KEEP: Duration = Duration::from_mins(1);
+/// Connections of all routes.
+const MAX_CONNECTIONS: usize = 64;
+/// Connections of one route.
+const MAX_PER_ROUTE: usize = 4;
+/// Channels that are being opened on a connection at once: so many are refused at most when its limit is met.
+const OPENING_AT_ONCE: usize = 8;
+/// A channel is opened within this time, or the connection is gone.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+/// A channel's end is said within this time, or with the connection's.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// A connection is used for so many channels: russh keeps a little of each that was closed from here.
+const MAX_CHANNELS: usize = 4096;
+/// While there is no room for a connection, those that nobody uses are asked for so often.
+const PRESS_EVERY: Duration = Duration::from_millis(50);
+/// Where a second connection was refused, it is tried again after so long.
+const DIAL_AGAIN: Duration = Duration::from_secs(5);
+
+/// All lanes.
+pub(crate) struct Pool {
+    lanes: RefCell<HashMap<Sha256, Rc<Lane>>>,
+    tasks: RefCell<JoinSet<()>>,
+    /// One permit for each connection that may be.
+    room: Arc<Semaphore>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            lanes: RefCell::default(),
+            tasks: RefCell::default(),
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+}
+
+/// What commands with one route share.
+struct Lane {
+    route: Route,
+    waiting: RefCell<VecDeque<Waiter>>,
+    /// Channels whose end is still to be said.
+    to_close: RefCell<Vec<Closing>>,
+    /// Rung when there is something to do, also by a connection that ended.
+    ring: Arc<Notify>,
+    /// Somebody else needs room: connections that nobody uses go now.
+    is_pressed: Cell<bool>,
+}
+
+/// Somebody who waits for a channel.
+struct Waiter {
+    answer: oneshot::Sender<Result<Session, Failure>>,
+    /// Whether a connection was found dead for it already.
+    retried: bool,
+}
+
+/// A connection, and the permit to have it.
+struct Held {
+    connection: Connection,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A channel whose end is to be said.
+struct Closing {
+    write: Arc<ChannelWriteHalf<Msg>>,
+    /// Its connection stays until then.
+    using: Using,
+}
+
+/// One use of a connection.
+struct Using {
+    held: Rc<Held>,
+    open: Rc<Cell<usize>>,
+    lane: Rc<Lane>,
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.open.update(|open| open.saturating_sub(1));
+        self.lane.ring.notify_one();
+    }
+}
+
+/// A channel that was opened for a command. Its end is said when this is dropped, unless the host did.
+pub(crate) struct Lease {
+    closing: Option<Closing>,
+    write: Arc<ChannelWriteHalf<Msg>>,
+    is_closed: Cell<bool>,
+}
+
+impl Lease {
+    pub(crate) fn write(&self) -> Arc<ChannelWriteHalf<Msg>> {
+        Arc::clone(&self.write)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// The host has said its end, or is gone.
+    pub(crate) fn set_closed(&self) {
+        self.is_closed.set(true);
+    }
+
+    /// What is known of the end of its connection.
+    pub(crate) fn last_words(&self) -> String {
+        let last = self.closing.as_ref().and_then(|closing| closing.using.held.connection.last_words());
+        last.unwrap_or_else(|| "it was closed".to_owned())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(closing) = self.closing.take() else { return };
+        if !self.is_closed.get() {
+            let lane = Rc::clone(&closing.using.lane);
+            lane.to_close.borrow_mut().push(closing);
+            lane.ring.notify_one();
+        }
+    }
+}
+
+/// A wish for a channel. Who drops it does not wait any more.
+struct Ticket {
+    lane: Rc<Lane>,
+    answered: oneshot::Receiver<Result<Session, Failure>>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.answered.close();
+        self.lane.ring.notify_one();
+    }
+}
+
+impl Pool {
+    /// Opens a channel to the last host of a route, over a connection that is there or a new one. Whoever drops the future
+    /// leaves nothing behind.
+    pub(crate) async fn open(self: &Rc<Self>, route: Route) -> Result<Session, Failure> {
+        let lane = self.lane(route);
+        let (answer, answered) = oneshot::channel();
+        lane.waiting.borrow_mut().push_back(Waiter { answer, retried: false });
+        lane.ring.notify_one();
+        let mut ticket = Ticket { lane, answered };
+        let answered = (&mut ticket.answered).await;
+        // Its task panicked: the next command makes another one.
+        answered.unwrap_or_else(|_| {
+            let is_its = |lane: &Rc<Lane>| Rc::ptr_eq(lane, &ticket.lane);
+            self.lanes.borrow_mut().retain(|_, lane| !is_its(lane));
+            Err(Failure::new(
+                SshFault::Protocol,
+                "the keeper lost the connection by a fault of its own; try again",
+            ))
+        })
+    }
+
+    fn lane(self: &Rc<Self>, route: Route) -> Rc<Lane> {
+        let fingerprint = route.fingerprint();
+        if let Some(lane) = self.lanes.borrow().get(&fingerprint) {
+            return Rc::clone(lane);
+        }
+        let lane = Rc::new(Lane {
+            route,
+            waiting: RefCell::default(),
+            to_close: RefCell::default(),
+            ring: Arc::default(),
+            is_pressed: Cell::default(),
+        });
+        self.lanes.borrow_mut().insert(fingerprint, Rc::clone(&lane));
+        let mut tasks = self.tasks.borrow_mut();
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "task of ssh connections panicked");
+            }
+        }
+        let worker = Worker::new(Rc::clone(&lane), Rc::downgrade(self), Arc::clone(&self.room));
+        tasks.spawn_local(worker.run(fingerprint));
+        lane
+    }
+
+    /// Has connections that nobody uses closed, when there is no room for another one.
+    fn press(&self) {
+        for lane in self.lanes.borrow().values() {
+            lane.is_pressed.set(true);
+            lane.ring.notify_one();
+        }
+    }
+}
+
+/// A connection of a lane, and how much it is used.
+struct Member {
+    id: u64,
+    held: Rc<Held>,
+    /// Channels that are open.
+    open: Rc<Cell<usize>>,
+    opening: usize,
+    /// Most channels that it takes, once that is known.
+    limit: Option<usize>,
+    /// Channels that were opened on it so far.
+    opened: usize,
+    /// No more channels are opened on it.
+    is_retired: bool,
+    idle_since: Instant,
+}
+
+impl Member {
+    fn has_room(&self) -> bool {
+        let used = self.open.get() + self.opening;
+        let in_limit = self.limit.is_none_or(|limit| used < limit);
+        !self.is_retired
+            && in_limit
+            && self.opening < OPENING_AT_ONCE
+            && self.opened + self.opening < MAX_CHANNELS
+    }
+
+    /// Whether it is known to take no more, and not just busy opening.
+    fn is_full(&self) -> bool {
+        self.is_retired
+            || self.opened + self.opening >= MAX_CHANNELS
+            || self.limit.is_some_and(|limit| self.open.get() + self.opening >= limit)
+    }
+
+    fn is_unused(&self) -> bool {
+        self.open.get() == 0 && self.opening == 0
+    }
+}
+
+/// What a job of a lane came to.
+enum Done {
+    Dialled(Result<Box<Held>, Failure>),
+    Opened { member: u64, waiter: Waiter, result: Result<russh::Channel<Msg>, NotOpened> },
+    Closed,
+}
+
+/// Why a channel was not opened.
+enum NotOpened {
+    Refused(String),
+    /// The connection is gone, or as good as that.
+    Gone,
+}
+
+/// What is to be done next for those that wait.
+enum Step {
+    Open(usize),
+    Dial,
+    Nothing,
+}
+
+/// Serves one lane.
+struct Worker {
+    lane: Rc<Lane>,
+    pool: Weak<Pool>,
+    room: Arc<Semaphore>,
+    members: Vec<Member>,
+    jobs: JoinSet<Done>,
+    dialling: Option<AbortHandle>,
+    /// No connection is made before this moment.
+    dial_from: Instant,
+    next_id: u64,
+}
+
+impl Worker {
+    fn new(lane: Rc<Lane>, pool: Weak<Pool>, room: Arc<Semaphore>) -> Self {
+        let (members, jobs) = (Vec::new(), JoinSet::new());
+        Self { lane, pool, room, members, jobs, dialling: None, dial_from: Instant::now(), next_id: 0 }
+    }
+
+    async fn run(mut self, fingerprint: Sha256) {
+        loop {
+            self.tidy();
+            self.serve_waiting();
+            let is_over =
+                self.members.is_empty() && self.jobs.is_empty() && self.lane.waiting.borrow().is_empty();
+            if is_over && self.lane.to_close.borrow().is_empty() {
+                // Nobody can come between the look and this: all of it is one thread's.
+                if let Some(pool) = self.pool.upgrade() {
+                    pool.lanes.borrow_mut().remove(&fingerprint);
+                }
+                return;
+            }
+            let due = self.next_due();
+            tokio::select! {
+                () = self.lane.ring.notified() => {}
+                Some(done) = self.jobs.join_next() => self.take(done),
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    /// Lets go of what is over: those that wait no more, connections that ended, or that nobody used for long.
+    fn tidy(&mut self) {
+        self.lane.waiting.borrow_mut().retain(|waiter| !waiter.answer.is_closed());
+        if self.lane.waiting.borrow().is_empty()
+            && let Some(dialling) = self.dialling.take()
+        {
+            dialling.abort();
+        }
+        let closing: Vec<Closing> = self.lane.to_close.borrow_mut().drain(..).collect();
+        for Closing { write, using } in closing {
+            self.jobs.spawn_local(async move {
+                // With a connection that is gone its channels are, too.
+                drop(timeout(CLOSE_WAIT, write.close()).await);
+                drop(using);
+                Done::Closed
+            });
+        }
+        let (now, is_pressed) = (Instant::now(), self.lane.is_pressed.take());
+        for member in &mut self.members {
+            if !member.is_unused() {
+                member.idle_since = now;
+            }
+        }
+        let goes = |member: &mut Member| {
+            let is_spent = member.is_retired || member.opened >= MAX_CHANNELS;
+            let is_idle = is_pressed || is_spent || now >= member.idle_since + IDLE_KEEP;
+            member.held.connection.is_closed() || (member.is_unused() && is_idle)
+        };
+        for member in self.members.extract_if(.., goes) {
+            tracing::debug!(route = %self.lane.route.place(), "ssh connection given up");
+            self.jobs.spawn_local(async move {
+                member.held.connection.goodbye().await;
+                Done::Closed
+            });
+        }
+    }
+
+    fn serve_waiting(&mut self) {
+        loop {
+            match self.next_step() {
+                Step::Nothing => return,
+                Step::Dial => self.dial(),
+                Step::Open(index) => {
+                    let Some(waiter) = self.lane.waiting.borrow_mut().pop_front() else { return };
+                    self.open(index, waiter);
+                }
+            }
+        }
+    }
+
+    fn next_step(&self) -> Step {
+        if self.lane.waiting.borrow().is_empty() {
+            return Step::Nothing;
+        }
+        if let Some(index) = self.members.iter().position(Member::has_room) {
+            return Step::Open(index);
+        }
+        let may_dial = self.dialling.is_none() && Instant::now() >= self.dial_from;
+        let in_use = self.members.iter().filter(|member| !member.is_retired).count();
+        if may_dial && in_use < MAX_PER_ROUTE && self.members.iter().all(Member::is_full) {
+            return Step::Dial;
+        }
+        Step::Nothing
+    }
+
+    fn dial(&mut self) {
+        let (lane, room, pool) = (Rc::clone(&self.lane), Arc::clone(&self.room), self.pool.clone());
+        tracing::debug!(route = %lane.route.place(), "dialling");
+        self.dialling = Some(self.jobs.spawn_local(async move {
+            let permit = loop {
+                if let Ok(Ok(permit)) = timeout(PRESS_EVERY, Arc::clone(&room).acquire_owned()).await {
+                    break permit;
+                }
+                if let Some(pool) = pool.upgrade() {
+                    pool.press();
+                }
+            };
+            let dialled = dial(&lane.route, &lane.ring).await;
+            Done::Dialled(dialled.map(|connection| Box::new(Held { connection, _permit: permit })))
+        }));
+    }
+
+    fn open(&mut self, index: usize, waiter: Waiter) {
+        let Some(member) = self.members.get_mut(index) else { return };
+        member.opening += 1;
+        let (id, held) = (member.id, Rc::clone(&member.held));
+        self.jobs.spawn_local(async move {
+            let opened = timeout(OPEN_WAIT, held.connection.handle.channel_open_session()).await;
+            let result = match opened {
+                Ok(Ok(channel)) => Ok(channel),
+                Ok(Err(russh::Error::ChannelOpenFailure(why))) => Err(NotOpened::Refused(format!("{why:?}"))),
+                Ok(Err(_)) | Err(_) => Err(NotOpened::Gone),
+            };
+            Done::Opened { member: id, waiter, result }
+        });
+    }
+
+    fn take(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Dialled(dialled)) => {
+                self.dialling = None;
+                match dialled {
+                    Ok(held) => self.add(*held),
+                    Err(failure) => self.dial_failed(&failure),
+                }
+            }
+            Ok(Done::Opened { member, waiter, result }) => self.opened(member, waiter, result),
+            Ok(Done::Closed) => {}
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                tracing::error!(%error, "job of an ssh connection panicked");
+                // Which one is not known: none of them is waited for.
+                self.dialling = None;
+                self.members.clear();
+            }
+        }
+    }
+
+    fn add(&mut self, held: Held) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.members.push(Member {
+            id,
+            held: Rc::new(held),
+            open: Rc::default(),
+            opening: 0,
+            limit: None,
+            opened: 0,
+            is_retired: false,
+            idle_since: Instant::now(),
+        });
+    }
+
+    /// Those that wait hear why, unless they can wait for a connection that is there.
+    fn dial_failed(&mut self, failure: &Failure) {
+        if !self.members.is_empty() {
+            tracing::debug!(%failure, "no further ssh connection");
+            self.dial_from = Instant::now() + DIAL_AGAIN;
+            return;
+        }
+        for waiter in self.lane.waiting.borrow_mut().drain(..) {
+            // Who waits no more needs no answer.
+            drop(waiter.answer.send(Err(failure.clone())));
+        }
+    }
+
+    fn opened(&mut self, id: u64, waiter: Waiter, result: Result<russh::Channel<Msg>, NotOpened>) {
+        // A connection that has gone meanwhile has no channels.
+        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
+            return self.wait_again(waiter);
+        };
+        member.opening -= 1;
+        match result {
+            Ok(channel) => {
+                member.opened += 1;
+                member.open.update(|open| open + 1);
+                member.limit = member.limit.map(|limit| limit.max(member.open.get()));
+                let using = Using {
+                    held: Rc::clone(&member.held),
+                    open: Rc::clone(&member.open),
+                    lane: Rc::clone(&self.lane),
+                };
+                let (read, write) = channel.split();
+                let write = Arc::new(write);
+                let closing = Some(Closing { write: Arc::clone(&write), using });
+                let lease = Lease { closing, write, is_closed: Cell::new(false) };
+                // Where nobody waits any more it is dropped here, and closed with that.
+                drop(waiter.answer.send(Ok(Session::new(lease, read))));
+            }
+            Err(NotOpened::Refused(why)) => self.refused(id, waiter, &why),
+            Err(NotOpened::Gone) => {
+                member.is_retired = true;
+                self.wait_again(waiter);
+            }
+        }
+    }
+
+    /// The connection has as many channels as it takes, or takes none.
+    fn refused(&mut self, id: u64, waiter: Waiter, why: &str) {
+        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return };
+        let (open, was_good) = (member.open.get(), member.opened > 0);
+        if open > 0 || member.opening > 0 {
+            member.limit = Some(open.max(1));
+            self.lane.waiting.borrow_mut().push_front(waiter);
+            return;
+        }
+        member.is_retired = true;
+        if was_good {
+            // What was closed here still runs there, and counts: a new connection has all of its channels.
+            self.lane.waiting.borrow_mut().push_front(waiter);
+            return;
+        }
+        let message = format!(
+            "{} let the login in and opened no session ({why}); is the user allowed commands (MaxSessions, the account's shell)?",
+            self.lane.route.place()
+        );
+        drop(waiter.answer.send(Err(Failure::new(SshFault::ChannelRefused, message))));
+    }
+
+    /// Nothing was said of the command yet, so it may go over another connection; once.
+    fn wait_again(&mut self, mut waiter: Waiter) {
+        if waiter.retried {
+            let message = format!(
+                "{} closed the connection before it took the command; try again",
+                self.lane.route.place()
+            );
+            drop(waiter.answer.send(Err(Failure::new(SshFault::Protocol, message))));
+            return;
+        }
+        waiter.retried = true;
+        self.lane.waiting.borrow_mut().push_front(waiter);
+    }
+
+    /// When a connection has been idle for long enough, or another one may be made.
+    fn next_due(&self) -> Instant {
+        let idle = self
+            .members
+            .iter()
+            .filter(|member| member.is_unused())
+            .map(|member| member.idle_since + IDLE_KEEP);
+        let now = Instant::now();
+        let dial = (self.dial_from > now && !self.lane.waiting.borrow().is_empty()).then_some(self.dial_from);
+        idle.chain(dial).min().unwrap_or(now + IDLE_KEEP)
+    }
+}

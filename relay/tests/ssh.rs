@@ -1,0 +1,14 @@
+//! Runs on other hosts, as a relay has them from its keeper: real servers, real keys, and peers that fail.
+
+#[path = "ssh/commands.rs"]
+mod commands;
+#[path = "ssh/failing.rs"]
+mod failing;
+#[path = "ssh/harness.rs"]
+mod harness;
+#[path = "ssh/host_keys.rs"]
+mod host_keys;
+#[path = "ssh/login.rs"]
+mod login;
+#[path = "ssh/sharing.rs"]
+mod sharing;
