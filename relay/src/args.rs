@@ -5,6 +5,7 @@ use std::{ffi::OsStr, path::PathBuf};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::credentials_cli::args::CredentialsAction;
+use crate::known_hosts_cli::KnownHostsArgs;
 
 /// Says what is logged, where no argument does.
 pub const LOG_VARIABLE: &str = "RUST_LOG";
@@ -45,6 +46,8 @@ pub enum Action {
         #[command(subcommand)]
         action: CredentialsAction,
     },
+    /// Shows and changes which host keys a relay knows.
+    KnownHosts(KnownHostsArgs),
     /// Keeps the processes of a store's runs; started by the agent itself.
     #[command(hide = true)]
     Keeper {
@@ -87,6 +90,7 @@ mod tests {
     #[case(Some("keeper"), false)]
     #[case(Some("credentials"), false)]
     #[case(Some("credential"), true)]
+    #[case(Some("known-hosts"), false)]
     #[case(Some("help"), false)]
     #[case(Some("--log=info"), false)]
     #[case(Some("--log-format"), false)]

@@ -9,6 +9,10 @@
 //! allow_legacy = false
 //! vault_secret_file = "/run/credentials/signalbox-relay.service/vault"
 //! ```
+//!
+//! and a table [`ssh`] for hosts behind the machine.
+
+mod ssh;
 
 use std::{fs, io, path::PathBuf};
 
@@ -18,6 +22,8 @@ use signalbox_schemas::{
     id::{MachineId, MachineToken, Workspace},
     signed::PublicKey,
 };
+
+pub use ssh::{MAX_PATTERNS, Ssh};
 
 /// Runs at once when the file does not say.
 pub const DEFAULT_MAX_PARALLEL: u32 = 4;
@@ -44,6 +50,8 @@ pub struct Config {
     pub allow_legacy: bool,
     /// What the vault of credentials opens with, an absolute path; absent: a file of the store.
     pub vault_secret_file: Option<PathBuf>,
+    /// What may be done by SSH.
+    pub ssh: Ssh,
 }
 
 /// `relay.toml` cannot be used. Never retryable without help.
@@ -96,6 +104,8 @@ struct File {
     allow_legacy: bool,
     #[serde(default, rename = "vault_secret_file")]
     vault_secret: Option<PathBuf>,
+    #[serde(default)]
+    ssh: Ssh,
 }
 
 fn default_max_parallel() -> u32 {
@@ -128,6 +138,9 @@ impl Config {
                 allowed: "an absolute path",
             });
         }
+        if let Some((key, value, allowed)) = file.ssh.out_of_range() {
+            return Err(ConfigError::Range { path: path.to_owned(), key, value, allowed });
+        }
         Ok(Self {
             mid: file.machine_id.token(),
             ws: file.workspace,
@@ -137,13 +150,17 @@ impl Config {
             require_operator_signature: file.require_operator_signature,
             allow_legacy: file.allow_legacy,
             vault_secret_file: file.vault_secret,
+            ssh: file.ssh,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::ssh::route::HostKeyPolicy;
     use rstest::rstest;
 
     const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
@@ -168,7 +185,32 @@ mod tests {
         assert_eq!(named.vault_secret_file, Some(PathBuf::from("/run/secret")));
     }
 
+    #[test]
+    fn ssh_is_what_the_file_says_of_it() {
+        let store = Path::new("/store");
+        let plain = read(GOOD).unwrap().ssh;
+        assert_eq!((plain.targets.as_ref(), plain.host_keys), (None, HostKeyPolicy::Strict));
+        assert_eq!(plain.known_hosts(store), store.join("known_hosts"));
+        assert!(!plain.allows_non_strict("old.lan", 22));
+        let ssh = read(&format!(
+            "{GOOD}[ssh]\ntargets = [\"*.lan\", \"10.0.0.0/8\"]\nhost_keys = \"accept-new\"\n\
+             known_hosts = \"/etc/kh\"\nallow_non_strict = [\"old.lan\"]\nagent = \"/run/agent\"\n"
+        ));
+        let ssh = ssh.unwrap().ssh;
+        assert_eq!((ssh.targets.as_ref().map(Vec::len), ssh.host_keys), (Some(2), HostKeyPolicy::AcceptNew));
+        assert_eq!(
+            (ssh.known_hosts(store), ssh.agent.as_deref()),
+            ("/etc/kh".into(), Some(Path::new("/run/agent")))
+        );
+        assert!(ssh.allows_non_strict("OLD.lan", 22) && !ssh.allows_non_strict("new.lan", 22));
+    }
+
     #[rstest]
+    #[case::unknown("[ssh]\ntarget = []")]
+    #[case::pattern("[ssh]\ntargets = [\"a b\"]")]
+    #[case::policy("[ssh]\nhost_keys = \"no\"")]
+    #[case::relative("[ssh]\nknown_hosts = \"known_hosts\"")]
+    #[case::relative("[ssh]\nagent = \"agent\"")]
     #[case::unknown("max_paralel = 4")]
     #[case::range("max_parallel = 0")]
     #[case::range("max_parallel = 65")]
@@ -176,5 +218,15 @@ mod tests {
     #[case::right("require_operator_signature = [\"sudo\"]")]
     fn refuses(#[case] line: &str) {
         assert!(read(&format!("{GOOD}{line}\n")).is_err(), "accepted {line}");
+    }
+
+    #[test]
+    fn patterns_are_so_many_at_most() {
+        let targets = |count: usize| format!("{GOOD}[ssh]\ntargets = [{}]\n", "\"a\",".repeat(count));
+        assert!(read(&targets(MAX_PATTERNS)).is_ok());
+        assert!(matches!(
+            read(&targets(MAX_PATTERNS + 1)),
+            Err(ConfigError::Range { key: "ssh.targets", .. })
+        ));
     }
 }

@@ -10,10 +10,10 @@
 //! | `claim`, `outbox`, `output` | what goes out, until it is acknowledged |
 //! | `journal`, `authors` | what survives a restart |
 //! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
-//! | [`ssh`] | hosts behind the machine; in the keeper |
-//! | [`vault`], `credentials_cli` | the credentials that this machine keeps |
 //! | [`vault`], [`credentials_cli`] | the credentials that this machine keeps |
 //! | `private_file` | files that are there whole or not at all |
+//! | [`ssh`], [`known_hosts_cli`] | hosts behind the machine; in the keeper, and on the command line |
+//! | [`hardening`] | what keeps secrets out of others' sight |
 //! | `nats_link` | the broker |
 //! | `metrics`, `heartbeat` | signs of life |
 
@@ -34,11 +34,13 @@ pub mod enroll;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod gate;
+pub mod hardening;
 mod heartbeat;
 pub mod identity;
 mod journal;
 pub mod keeper;
 mod keeper_life;
+pub mod known_hosts_cli;
 pub mod legacy_args;
 pub mod legacy_cli;
 pub mod legacy_link;

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use signalbox_relay::{
     args::{Action, Args, LogFormat, is_positional},
-    credentials_cli, keeper, legacy_cli, serve,
+    credentials_cli, hardening, keeper, known_hosts_cli, legacy_cli, serve,
 };
 use signalbox_schemas::error::report;
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
@@ -15,6 +15,9 @@ use tracing_subscriber::EnvFilter;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    if let Err(error) = hardening::stay_out_of_dumps() {
+        return fail(1, &format!("this process cannot be kept out of core dumps: {error}"));
+    }
     let mut args = env::args_os().skip(1).peekable();
     if is_positional(args.peek().map(OsString::as_os_str)) {
         return legacy_cli::main_blocking(args);
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(if error.is_usage() { USAGE } else { 1 }, &report(&error)),
         },
+        Action::KnownHosts(args) => ended(known_hosts_cli::main_blocking(args)),
         Action::Keeper { store } => ended(keeper::main_blocking(&store)),
     }
 }

@@ -8,6 +8,7 @@
 //! | `dial`, `login`, `line` | from a route to a connection on which its user is logged in |
 //! | `pool` | connections that are kept, and the channels on them |
 //! | `session` | one command on a channel |
+//! | [`scan`] | which keys a host shows |
 //! | `failure` | why a command did not run, in words |
 
 mod dial;
@@ -19,6 +20,7 @@ mod line;
 mod login;
 mod pool;
 pub mod route;
+pub mod scan;
 mod session;
 
 pub(crate) use failure::Failure;

@@ -1,5 +1,7 @@
 //! Runs on other hosts, as a relay has them from its keeper: real servers, real keys, and peers that fail.
 
+#[path = "ssh/cli.rs"]
+mod cli;
 #[path = "ssh/commands.rs"]
 mod commands;
 #[path = "ssh/failing.rs"]
@@ -10,5 +12,7 @@ mod harness;
 mod host_keys;
 #[path = "ssh/login.rs"]
 mod login;
+#[path = "ssh/old_server.rs"]
+mod old_server;
 #[path = "ssh/sharing.rs"]
 mod sharing;

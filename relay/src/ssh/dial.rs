@@ -218,7 +218,7 @@ async fn reach(
     let keys = Arc::new(keys.await.map_err(interrupted)??);
     let (line, cutter) = Line::new(stream);
     let heard = Arc::new(Heard { last: Mutex::new(None), ended: Arc::clone(ended) });
-    let config = Arc::new(config(hop.allow_non_strict, preferred(&keys, hop.allow_non_strict)));
+    let config = Arc::new(config(preferred(&keys, hop.allow_non_strict)));
     let watch = Watch {
         keys,
         allow_non_strict: hop.allow_non_strict,
@@ -346,9 +346,7 @@ async fn through(
 }
 
 /// How SSH is spoken.
-pub(crate) fn config(allow_non_strict: bool, preferred: Preferred) -> client::Config {
-    let gex = client::Config::default().gex;
-    tracing::trace!(allow_non_strict, "ssh configuration");
+pub(crate) fn config(preferred: Preferred) -> client::Config {
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed("SSH-2.0-Signalbox")),
         window_size: WINDOW_BYTES,
@@ -356,7 +354,6 @@ pub(crate) fn config(allow_non_strict: bool, preferred: Preferred) -> client::Co
         preferred,
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: KEEPALIVES,
-        gex,
         ..client::Config::default()
     }
 }

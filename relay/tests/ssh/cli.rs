@@ -1,0 +1,73 @@
+//! `signalbox-relay known-hosts`.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use signalbox_schemas::ssh::SshFault;
+use signalbox_testkit::sshd::Sshd;
+
+use crate::harness::{Room, hop, key};
+
+fn known_hosts(file: &Path, args: &[&str], stdin: &str) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox-relay"));
+    command.arg("known-hosts").args(args).arg("--file").arg(file);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no stdin")?.write_all(stdin.as_bytes())?;
+    Ok(child.wait_with_output()?)
+}
+
+fn printed(file: &Path, args: &[&str], stdin: &str) -> Result<String> {
+    let output = known_hosts(file, args, stdin)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[tokio::test]
+async fn a_host_is_scanned_added_listed_and_forgotten() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    sshd.keygen("rsa", &["-t", "rsa", "-b", "2048", "-N", ""])?;
+    let route = room.route_by(vec![hop(&sshd, vec![key(&sshd, "user")?])]);
+    room.fails(&route, SshFault::HostKeyUnknown).await?;
+    let (file, host) = (room.path("known_hosts"), format!("127.0.0.1:{}", sshd.port()));
+    let line = sshd.known_as("host", sshd.port())?;
+    let scanned = printed(&file, &["scan", &host], "")?;
+    assert!(scanned.contains(&format!("{line}\n")) && scanned.contains("SHA256:"), "{scanned}");
+    assert!(!file.exists(), "it was added without being asked for");
+    let refused = known_hosts(&file, &["scan", &host, "--add"], "y\n")?;
+    assert!(!refused.status.success() && String::from_utf8(refused.stderr)?.contains("--yes"));
+    printed(&file, &["scan", &host, "--add", "--yes"], "")?;
+    assert_eq!(room.print(&route, "echo in").await?, "in\n");
+    let listed: serde_json::Value = serde_json::from_str(&printed(&file, &["list", "--json"], "")?)?;
+    assert_eq!(listed[0]["hosts"], format!("[127.0.0.1]:{}", sshd.port()));
+    assert!(scanned.contains(listed[0]["fingerprint"].as_str().context("no text")?));
+    assert_eq!(printed(&file, &["remove", &host, "--json"], "")?, "{\"added\":0,\"removed\":1}\n");
+    let added = printed(&file, &["add", "-", "--json"], &format!("# a comment\n\n{line}\n{line}\n"))?;
+    assert_eq!(added, "{\"added\":1,\"removed\":0}\n");
+    let refused = known_hosts(&file, &["add", "rubbish"], "")?;
+    assert!(!refused.status.success() && String::from_utf8(refused.stderr)?.contains("no host key"));
+    assert_eq!(std::fs::read_to_string(&file)?, format!("{line}\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_kinds_of_key_are_scanned() -> Result<()> {
+    let keys = Sshd::start().await?;
+    keys.keygen("rsa", &["-t", "rsa", "-b", "2048", "-N", ""])?;
+    keys.keygen("p256", &["-t", "ecdsa", "-b", "256", "-N", ""])?;
+    let lines = ["rsa", "p256"].map(|name| format!("HostKey {}", keys.path(name).display()));
+    let sshd = Sshd::start_with(&[&lines[0], &lines[1]]).await?;
+    let file = keys.path("scanned");
+    let scanned = printed(&file, &["scan", &format!("127.0.0.1:{}", sshd.port())], "")?;
+    for line in [
+        sshd.known_as("host", sshd.port())?,
+        keys.known_as("rsa", sshd.port())?,
+        keys.known_as("p256", sshd.port())?,
+    ] {
+        assert!(scanned.contains(&line), "{line} is not in {scanned}");
+    }
+    Ok(())
+}
