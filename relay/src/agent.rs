@@ -9,12 +9,15 @@
 //! in the loop but frames to the keeper. Everything ends with the agent, except the keeper and its runs.
 
 mod beat;
+mod changes;
 mod claims;
 mod hearing;
 mod inbox;
+mod inventory;
 mod keeping;
 mod notes;
 mod runs;
+mod starting;
 
 use std::{
     cell::RefCell,
@@ -27,12 +30,14 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::LocalBoxFuture, stream::FuturesOrdered};
-use signalbox_link::{Delivery, LinkState, Message, SubscribeError, Subscription};
+use signalbox_link::{Delivery, LinkState, Message, StoreError, SubscribeError, Subscription};
 use signalbox_schemas::{
-    command::CommandSpec,
     heartbeat::Metrics,
     id::{CommandId, Nonce},
+    inventory::Inventory,
     limit::HOUR_MS,
+    run::RunError,
+    sealed::OpeningKey,
 };
 use tokio::{
     sync::watch,
@@ -52,12 +57,16 @@ use crate::{
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::RunStatus,
     },
+    keepsakes::Keepsakes,
     lock::Lock,
     metrics::Sampler,
     nats_link::Nats,
     outbox::Delivered,
     output::Pumped,
     serve::ServeError,
+    ssh::route::Route,
+    vault::Stamp,
+    work::Work,
 };
 
 use inbox::Inbox;
@@ -85,6 +94,13 @@ enum Done {
     Repeated,
     /// What lies in the spool.
     Spooled(io::Result<BTreeSet<CommandId>>),
+    /// How the target of a claimed command is reached.
+    Routed(CommandId, Result<Box<Route>, RunError>),
+    /// A change was applied, or not; begun at, Unix ms.
+    Changed(CommandId, u64, Result<String, RunError>),
+    /// What is kept, when it is not what was said last.
+    Inventory(Option<Box<(Option<Stamp>, Inventory)>>),
+    InventorySaid(Option<Stamp>, Result<(), StoreError>),
     Sampled(Box<Sampler>, Option<Metrics>),
     Synced(io::Result<()>),
     /// The journal was written anew.
@@ -102,6 +118,8 @@ struct Keeper {
     /// say.
     free: Option<u32>,
     is_free_its_word: bool,
+    /// Whether it runs commands on hosts behind this machine.
+    is_remote: bool,
     since: Instant,
 }
 
@@ -117,6 +135,8 @@ enum Stage {
         until: Instant,
         may_stand: bool,
     },
+    /// The claim stands; how its target is reached is being found, or its change waits or is being made.
+    Preparing,
     /// The claim stands; the keeper was asked, and answers by then.
     Starting {
         until: Instant,
@@ -140,9 +160,11 @@ struct Run {
     instance: Nonce,
     expires_at: u64,
     /// Absent for a run that was met in the keeper and is not in the journal.
-    spec: Option<Arc<CommandSpec>>,
+    work: Option<Arc<Work>>,
     backoff: Backoff,
     is_cancelled: bool,
+    /// Whether it was said that a host behind this machine has taken it.
+    is_begun_told: bool,
     /// Its newest status, for the pump; present when there is one.
     status: Option<watch::Sender<RunStatus>>,
 }
@@ -221,6 +243,7 @@ pub(crate) struct Agent {
     timers: Timers,
     clock: clock::Watch,
     beat: beat::Beat,
+    keeping: inventory::Keeping,
     connects: u64,
     is_announced: bool,
     /// Something changed that reconciling may act on.
@@ -235,7 +258,13 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(identity: Identity, place: Place, nats: Nats, journal: Journal) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        place: Place,
+        nats: Nats,
+        journal: Journal,
+        (keepsakes, opening): (Keepsakes, OpeningKey),
+    ) -> Self {
         let config = &identity.config;
         let shelf = Shelf::open(&place.store, &config.ws, &config.fleet_key);
         let counters = Counters::default();
@@ -273,6 +302,7 @@ impl Agent {
             },
             clock: clock::Watch::new(unix_ms(), Instant::now()),
             beat: beat::Beat::new(),
+            keeping: inventory::Keeping::new(keepsakes, opening),
             connects: 0,
             is_announced: false,
             look: false,
@@ -326,6 +356,10 @@ impl Agent {
             Done::Pumped(cid, pumped) => self.on_pumped(cid, pumped.map(|pumped| *pumped)),
             Done::Fact(cid, report, delivered) => self.on_fact(cid, report, delivered),
             Done::Spooled(found) => self.on_spooled(found),
+            Done::Routed(cid, found) => self.on_routed(cid, found).await,
+            Done::Changed(cid, started_at, done) => self.on_changed(cid, started_at, done),
+            Done::Inventory(found) => self.on_inventory(found),
+            Done::InventorySaid(mark, said) => self.on_inventory_said(mark, said),
             Done::Sampled(sampler, metrics) => self.on_sampled(sampler, metrics),
             Done::Synced(synced) => {
                 self.syncing = false;
@@ -358,12 +392,15 @@ impl Agent {
                 self.counters.count("mailbox_by_asking");
             }
             self.hear();
+            self.say_inventory();
         }
     }
 
     fn on_time(&mut self, now: Instant) {
         if Timers::take(&mut self.timers.heartbeat, now) {
             self.sample();
+            // An owner may have changed it by hand.
+            self.say_inventory();
         }
         if Timers::take(&mut self.timers.read, now) {
             self.hearing.listens_again(now);
@@ -392,6 +429,7 @@ impl Agent {
             self.timers.prune = now + Duration::from_millis(HOUR_MS);
             self.journal.borrow_mut().prune(unix_ms());
             self.look_into_spool();
+            self.repeat_inventory();
         }
     }
 

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use signalbox_schemas::signed::PublicKey;
 
-use crate::api_key::ApiKey;
+use crate::{api_key::ApiKey, ssh::route::HostKeyPolicy};
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
@@ -21,6 +21,9 @@ Options:
   --transport <auto|http>     auto: enrol where the center can, or else speak HTTP (default: auto)
   --fleet-key <key>           the key that signs who may author what (default: the one that the center tells first;
                               over plain http anybody on the way can change it)
+  --ssh-host-keys <policy>    hosts whose key is not known: strict refuses them, accept-new writes their key down
+                              (default: strict; `signalbox-relay known-hosts scan` shows and adds keys)
+  --shared-secret-file <path> secret that the center's shared credentials are sealed with, readable by this user alone
   --poll-interval <ms>        between two questions for commands, at least 1000 (default: 5000)
   --heartbeat-interval <ms>   between two signs of life, at least 5000 (default: 30000)
   --log-level <level>         debug, info, warn or error (default: info)
@@ -69,6 +72,10 @@ pub struct Options {
     pub transport: Transport,
     /// The key that signs who may author what, if it is known beforehand.
     pub fleet_key: Option<PublicKey>,
+    /// What becomes of hosts whose key is not known.
+    pub host_keys: HostKeyPolicy,
+    /// File with the secret that the center's shared credentials are sealed with.
+    pub shared_secret_file: Option<PathBuf>,
     /// Options that were given and change nothing.
     pub without_effect: Vec<&'static str>,
     /// All arguments but the key and where it is.
@@ -174,6 +181,8 @@ pub fn parse(args: &[String], has_variable: bool) -> Result<Asked, LineError> {
         store_dir: None,
         transport: Transport::Auto,
         fleet_key: None,
+        host_keys: HostKeyPolicy::Strict,
+        shared_secret_file: None,
         without_effect: Vec::new(),
         others: Vec::new(),
     };
@@ -218,6 +227,11 @@ impl Reading {
                 ineffective("--public-api-module", "requires a module name argument")?;
             }
             "--transport" => options.transport = transport(value)?,
+            "--ssh-host-keys" => options.host_keys = host_keys(value)?,
+            "--shared-secret-file" => {
+                options.shared_secret_file =
+                    Some(text("--shared-secret-file", "requires a path argument")?.into());
+            }
             "--fleet-key" => options.fleet_key = Some(fleet_key(value)?),
             "--api-key-file" => {
                 self.key_file = Some(text("--api-key-file", "requires a path argument")?.into());
@@ -287,6 +301,14 @@ fn transport(value: Option<&String>) -> Result<Transport, LineError> {
         Some("auto") => Ok(Transport::Auto),
         Some("http") => Ok(Transport::Http),
         _ => Err(LineError::Value { option: "--transport", rule: "must be one of: auto, http" }),
+    }
+}
+
+fn host_keys(value: Option<&String>) -> Result<HostKeyPolicy, LineError> {
+    match value.map(String::as_str) {
+        Some("strict") => Ok(HostKeyPolicy::Strict),
+        Some("accept-new") => Ok(HostKeyPolicy::AcceptNew),
+        _ => Err(LineError::Value { option: "--ssh-host-keys", rule: "must be one of: strict, accept-new" }),
     }
 }
 

@@ -69,6 +69,8 @@ fn run(options: Options) -> ExitCode {
         key,
         transport: options.transport,
         fleet_key: options.fleet_key,
+        host_keys: options.host_keys,
+        shared_secret_file: options.shared_secret_file,
         store_dir: options.store_dir,
         poll_interval: options.poll_interval,
         heartbeat_interval: options.heartbeat_interval,

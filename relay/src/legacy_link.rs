@@ -14,6 +14,7 @@
 //! | `kept` | what the journal keeps of a command |
 //! | `worker` | the loop that owns everything |
 //! | `pull`, `runs`, `results`, `signs`, `config` | its parts: commands, their runs, results, signs of life, settings |
+//! | `hosts` | ways to hosts behind the machine |
 //! | `keeping`, `notes` | the keeper, the journal |
 //!
 //! What must survive is in the store's folder `http`, apart from what an enrolled relay keeps there: a journal, a keeper of
@@ -21,6 +22,7 @@
 
 mod body;
 mod config;
+mod hosts;
 pub(crate) mod http;
 mod json;
 mod keeping;
@@ -42,20 +44,23 @@ use std::{
     time::Duration,
 };
 
-use signalbox_schemas::signed::PublicKey;
+use signalbox_schemas::{Secret, signed::PublicKey};
 use tokio::task::{JoinError, LocalSet};
 
 use crate::{
     api_key::ApiKey,
     clock::unix_ms,
     enroll::{EnrollError, Folder, LOOK_EVERY, Renewal, Terms},
+    identity::{IdentityError, read_secret},
     journal::{Journal, JournalError},
     keeper::make_private_folder,
     legacy_args::Transport,
     lock::{Lock, LockError},
     serve::{ServeError, run_enrolled, stop_signal},
+    ssh::route::HostKeyPolicy,
 };
 
+use hosts::Hosts;
 use http::{Center, UrlError};
 pub(crate) use kept::{has_open_work, may_have_open_work};
 use startup::{Introduced, Known};
@@ -81,6 +86,10 @@ pub struct Start {
     pub store_dir: Option<PathBuf>,
     /// The key that signs who may author what, if it is known beforehand.
     pub fleet_key: Option<PublicKey>,
+    /// What becomes of hosts whose key is not known.
+    pub host_keys: HostKeyPolicy,
+    /// The file with the secret that the center's shared credentials are sealed with, if there is one.
+    pub shared_secret_file: Option<PathBuf>,
     /// From the beginning of a question for commands to that of the next one.
     pub poll_interval: Duration,
     /// Between two signs of life, and between two reports until the center says otherwise.
@@ -105,6 +114,15 @@ pub enum LinkError {
     IsEnrolled {
         /// The store.
         store: PathBuf,
+    },
+    /// The file of the shared secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] IdentityError),
+    /// The file of the shared secret has none.
+    #[error("`{}` holds no secret", path.display())]
+    NoSecret {
+        /// The file.
+        path: PathBuf,
     },
     /// The center enrols relays, and not this one.
     #[error(transparent)]
@@ -135,6 +153,21 @@ pub enum LinkError {
     Panicked(#[from] JoinError),
 }
 
+/// How hosts behind the machine are reached.
+struct Ssh {
+    host_keys: HostKeyPolicy,
+    shared_secret: Option<Secret>,
+}
+
+fn shared_secret(path: &Path) -> Result<Secret, LinkError> {
+    let text = read_secret(path)?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(LinkError::NoSecret { path: path.to_owned() });
+    }
+    Ok(Secret::new(secret.to_owned()))
+}
+
 fn system(what: &'static str) -> impl Fn(io::Error) -> LinkError {
     move |source| LinkError::System { what, source }
 }
@@ -154,6 +187,8 @@ pub fn run_blocking(start: Start) -> Result<(), LinkError> {
         return Err(LinkError::IsEnrolled { store });
     }
     let terms = Terms { fleet_key: start.fleet_key };
+    let shared_secret = start.shared_secret_file.as_deref().map(shared_secret).transpose()?;
+    let ssh = Ssh { host_keys: start.host_keys, shared_secret };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -161,7 +196,7 @@ pub fn run_blocking(start: Start) -> Result<(), LinkError> {
         .map_err(system("no runtime"))?;
     let intervals = [start.poll_interval, start.heartbeat_interval];
     let served =
-        LocalSet::new().block_on(&runtime, serve(center, start.transport, (store, exe), terms, intervals));
+        LocalSet::new().block_on(&runtime, serve(center, start.transport, (store, exe), (terms, ssh), intervals));
     // A request that is being held must not hold the end.
     runtime.shutdown_background();
     served
@@ -171,7 +206,7 @@ async fn serve(
     center: Center,
     transport: Transport,
     (store, exe): (PathBuf, PathBuf),
-    terms: Terms,
+    (terms, ssh): (Terms, Ssh),
     intervals: [Duration; 2],
 ) -> Result<(), LinkError> {
     let stop = stop_signal().map_err(system("no signals"))?;
@@ -202,8 +237,9 @@ async fn serve(
             );
         }
         let lock = lock.map_or_else(|| Lock::acquire(&store), Ok)?;
-        let worker =
-            Worker::new(center.clone(), relay_id, place(&store, exe.clone(), lock)?, intervals, is_finishing);
+        let hosts = (Hosts::new(&store, ssh.host_keys), ssh.shared_secret.clone());
+        let place = place(&store, exe.clone(), lock)?;
+        let worker = Worker::new(center.clone(), relay_id, place, hosts, intervals, is_finishing);
         finished = worker.run(stop.as_mut()).await?;
         if finished.is_none() {
             break;

@@ -9,8 +9,9 @@ use signalbox_link::{
 };
 use signalbox_schemas::{
     id::{CommandId, MachineToken, Workspace},
+    inventory::Inventory,
     output::{ChunkHead, eyes},
-    signed::{PublicKey, Signed},
+    signed::{Message as _, PublicKey, Signed},
     stream::{DOC, MBOX, RUN},
     subject::{FactKind, Subject},
 };
@@ -117,6 +118,13 @@ impl Nats {
         let headers = head.to_headers().into_iter();
         let headers = headers.fold(Headers::new(), |headers, (name, value)| headers.with(name, &value));
         let subject = Subject::Output(self.ws.clone(), self.mid.clone(), cid).to_string();
+        self.send(Store::new(subject, body).with_headers(headers)).await
+    }
+
+    /// Sends what this relay keeps, once.
+    pub(crate) async fn send_inventory(&self, body: Bytes) -> Result<OnItsWay, StoreError> {
+        let headers = Headers::new().with(eyes::TYPE, Inventory::TYPE).with(eyes::BY, self.by.as_str());
+        let subject = Subject::Inventory(self.ws.clone(), self.mid.clone()).to_string();
         self.send(Store::new(subject, body).with_headers(headers)).await
     }
 

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use signalbox_schemas::{
     authors::{Authors, Right},
-    command::CommandSpec,
+    command::{Change, CommandSpec},
     id::{CommandId, MachineToken, Sha256, Workspace},
     mailbox::Offer,
     run::RejectReason,
     signed::SignedError,
 };
+
+use crate::work::Work;
 
 /// What an offer is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +58,8 @@ pub(crate) fn claimed_id(offer: &Offer) -> Option<CommandId> {
     spec.map(|spec| spec.cid).or_else(|| offer.grant.peek().ok().map(|grant| grant.cid))
 }
 
-/// Judges an offer. The answer is the spec that may run.
-pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<CommandSpec>, Fault> {
+/// Judges an offer. The answer is what may run.
+pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<Work>, Fault> {
     let fault = |reason, message: &str| Err(Fault::new(reason, message));
     let authors = policy.authors;
     let grant = offer.grant.open(|key| authors.author(key).is_some()).map_err(|error| grant_fault(&error))?;
@@ -75,20 +77,35 @@ pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<CommandSpec
     if spec.ws != grant.ws || spec.cid != grant.cid {
         return fault(RejectReason::Misplaced, "spec and grant name different commands or workspaces");
     }
-    if spec.target.is_some() || spec.change.is_some() {
-        return fault(RejectReason::Critical, "this relay runs commands on its own machine only");
-    }
     if spec.expires_at != grant.expires_at {
         return fault(RejectReason::Invalid, "spec and grant expire at different times");
     }
+    let brings_secret = matches!(spec.change, Some(Change::PutCredential(_)));
+    if brings_secret != grant.sealed.is_some() {
+        return fault(
+            RejectReason::Invalid,
+            "a grant has a sealed key where its spec brings a secret, and only there",
+        );
+    }
+    let right = spec.change.as_ref().map_or(Right::Command, Change::right);
     let key = offer.grant.key();
-    if !authors.may_author(key, Right::Command) {
-        return fault(RejectReason::Forbidden, "the author has no right to give commands");
+    if !authors.may_author(key, right) {
+        return fault(
+            RejectReason::Forbidden,
+            match right {
+                Right::Credential => "the author has no right to change credentials",
+                Right::Config => "the author has no right to change configuration",
+                _ => "the author has no right to give commands",
+            },
+        );
     }
-    if policy.require_operator_signature.contains(&Right::Command) && authors.is_bridge(key) {
-        return fault(RejectReason::Forbidden, "this machine runs only what an operator signed");
+    if policy.require_operator_signature.contains(&right) && authors.is_bridge(key) {
+        return fault(
+            RejectReason::Forbidden,
+            "this machine takes that only from an operator's own signature",
+        );
     }
-    Ok(Arc::new(spec))
+    Ok(Arc::new(Work { spec, sealed: grant.sealed }))
 }
 
 fn grant_fault(error: &SignedError) -> Fault {
@@ -103,7 +120,9 @@ pub(crate) mod tests {
     use signalbox_schemas::{
         Base64Url,
         authors::{Author, Role},
-        command::Grant,
+        command::{Grant, HostKeys, PutCredential},
+        credential::{CredentialLabel, CredentialType, StorageMode},
+        id::CredentialName,
         signed::{Signed, SigningKey},
     };
 
@@ -112,7 +131,7 @@ pub(crate) mod tests {
         SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
     }
 
-    /// Operator 1 may give commands, operator 2 may not, bridge 3 is a bridge and may give commands.
+    /// Operator 1 may give commands, 2 configuration, 4 credentials; 3 is a bridge and may give commands and configuration.
     pub(crate) fn authors() -> Authors {
         let author = |byte, rights: &[Right]| Author {
             key: key(byte).public().clone(),
@@ -128,7 +147,8 @@ pub(crate) mod tests {
             authors: vec![
                 author(1, &[Right::Command]),
                 author(2, &[Right::Config]),
-                author(3, &[Right::Command]),
+                author(3, &[Right::Command, Right::Config]),
+                author(4, &[Right::Credential]),
             ],
             issuers: vec![],
             bridges: vec![key(3).public().clone()],
@@ -165,6 +185,10 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn work(spec: CommandSpec) -> Arc<Work> {
+        Arc::new(Work { spec, sealed: None })
+    }
+
     fn grant(spec: &CommandSpec) -> Grant {
         let spec_sha256 = Sha256::of(&serde_json::to_vec(spec).unwrap());
         let mid = MachineToken::new("web-1").unwrap();
@@ -183,7 +207,7 @@ pub(crate) mod tests {
         Offer { spec: Base64Url(serde_json::to_vec(spec).unwrap()), grant }
     }
 
-    fn judge(offer: &Offer, required: &[Right]) -> Result<Arc<CommandSpec>, RejectReason> {
+    fn judge(offer: &Offer, required: &[Right]) -> Result<Arc<Work>, RejectReason> {
         let mid = MachineToken::new("web-1").unwrap();
         let (ws, authors) = (Workspace::main(), authors());
         let policy = Policy { ws: &ws, mid: &mid, authors: &authors, require_operator_signature: required };
@@ -196,7 +220,7 @@ pub(crate) mod tests {
     #[test]
     fn who_may_give_commands_may() {
         let spec = spec(1);
-        assert_eq!(judge(&offer(&spec, &grant(&spec), 1), &[Right::Command]), Ok(Arc::new(spec)));
+        assert_eq!(judge(&offer(&spec, &grant(&spec), 1), &[Right::Command]), Ok(work(spec)));
     }
 
     #[rstest]
@@ -235,6 +259,58 @@ pub(crate) mod tests {
         let mut spec = spec(1);
         spoil(&mut spec);
         assert_eq!(judge(&offer(&spec, &grant(&spec), 1), &[]), Err(reason));
+    }
+
+    fn changing(change: Change) -> CommandSpec {
+        CommandSpec { change: Some(change), crit: vec!["change".into()], ..spec(1) }
+    }
+
+    fn host_keys() -> CommandSpec {
+        let add = vec!["db-1 ssh-ed25519 AAAA".to_owned()];
+        changing(Change::HostKeys(HostKeys { add, remove: vec![] }))
+    }
+
+    fn put_credential() -> CommandSpec {
+        let label = CredentialLabel {
+            name: CredentialName::new("db").unwrap(),
+            credential_type: CredentialType::Password,
+            target: None,
+            username: None,
+            storage_mode: StorageMode::RelayOnly,
+        };
+        changing(Change::PutCredential(PutCredential { label, body: Base64Url(vec![0; 64]) }))
+    }
+
+    #[rstest]
+    #[case::commands_are_no_configuration(1)]
+    #[case::nor_is_a_bridge_an_operator(3)]
+    fn a_change_needs_its_own_right(#[case] author: u8) {
+        let spec = host_keys();
+        let judged = judge(&offer(&spec, &grant(&spec), author), &[Right::Config]);
+        assert_eq!(judged, Err(RejectReason::Forbidden));
+        assert!(judge(&offer(&spec, &grant(&spec), 2), &[Right::Config]).is_ok());
+    }
+
+    #[test]
+    fn a_secret_comes_with_its_key_and_nothing_else_does() {
+        let with_key = |spec: &CommandSpec| Grant { sealed: Some(Base64Url(vec![1; 80])), ..grant(spec) };
+        let spec = put_credential();
+        let offered = offer(&spec, &with_key(&spec), 2);
+        assert_eq!(judge(&offered, &[]), Err(RejectReason::Forbidden), "configuration is no credential");
+        let taken = judge(&offer(&spec, &with_key(&spec), 4), &[Right::Credential]).unwrap();
+        assert_eq!(taken.sealed, Some(Base64Url(vec![1; 80])));
+        assert_eq!(judge(&offer(&spec, &grant(&spec), 4), &[]), Err(RejectReason::Invalid));
+        let plain = super::tests::spec(1);
+        assert_eq!(judge(&offer(&plain, &with_key(&plain), 1), &[]), Err(RejectReason::Invalid));
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_back() {
+        let whole = Work { spec: put_credential(), sealed: Some(Base64Url(vec![1; 80])) };
+        let text = serde_json::to_string(&whole).unwrap();
+        assert_eq!(serde_json::from_str::<Work>(&text).unwrap(), whole);
+        let older = serde_json::to_string(&spec(1)).unwrap();
+        assert_eq!(serde_json::from_str::<Work>(&older).unwrap(), *work(spec(1)));
     }
 
     #[test]

@@ -5,15 +5,15 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use signalbox_schemas::{command::CommandSpec, id::CommandId};
+use signalbox_schemas::id::CommandId;
 
-use crate::policy::Fault;
+use crate::{policy::Fault, work::Work};
 
 /// An offer of the newest mailbox, judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Desired {
     pub(crate) cid: CommandId,
-    pub(crate) verdict: Result<Arc<CommandSpec>, Fault>,
+    pub(crate) verdict: Result<Arc<Work>, Fault>,
 }
 
 /// What this relay knows of a command.
@@ -42,7 +42,7 @@ pub(crate) struct Situation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Write a claim to the register; start when it is acknowledged.
-    Claim(Arc<CommandSpec>),
+    Claim(Arc<Work>),
     /// Write a rejection to the register.
     Reject(CommandId, Fault),
     /// No id can be remembered any more: reject as `journal_full`.
@@ -91,13 +91,13 @@ pub(crate) fn reconcile(
             }
             // To be cancelled before it began: the bridge withdraws it.
             (Standing::Unknown, Ok(_)) if cancels.contains(&offer.cid) => {}
-            (Standing::Unknown, Ok(spec)) if now_ms >= spec.expires_at => {}
-            (Standing::Unknown, Ok(spec)) => match spec.not_before.filter(|at| now_ms < *at) {
+            (Standing::Unknown, Ok(work)) if now_ms >= work.spec.expires_at => {}
+            (Standing::Unknown, Ok(work)) => match work.spec.not_before.filter(|at| now_ms < *at) {
                 Some(at) => plan.wake_at_ms = Some(plan.wake_at_ms.map_or(at, |wake| wake.min(at))),
                 None if !can_remember => plan.actions.push(Action::RejectFull(offer.cid)),
                 None if free_slots > 0 => {
                     free_slots -= 1;
-                    plan.actions.push(Action::Claim(Arc::clone(spec)));
+                    plan.actions.push(Action::Claim(Arc::clone(work)));
                 }
                 None => {}
             },
@@ -109,9 +109,9 @@ pub(crate) fn reconcile(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::{cid, spec};
+    use crate::policy::tests::{cid, spec, work};
     use proptest::prelude::*;
-    use signalbox_schemas::run::RejectReason;
+    use signalbox_schemas::{command::CommandSpec, run::RejectReason};
     use std::collections::BTreeMap;
 
     const NOW: u64 = 1_500;
@@ -121,12 +121,12 @@ mod tests {
     }
 
     fn offer(number: u128) -> Desired {
-        Desired { cid: cid(number), verdict: Ok(Arc::new(spec(number))) }
+        Desired { cid: cid(number), verdict: Ok(work(spec(number))) }
     }
 
     fn claims(plan: &Plan) -> Vec<CommandId> {
         let claim = |action: &Action| match action {
-            Action::Claim(spec) => Some(spec.cid),
+            Action::Claim(work) => Some(work.spec.cid),
             _ => None,
         };
         plan.actions.iter().filter_map(claim).collect()
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_too_early_waits_and_blocks_nobody() {
         let mut early = offer(1);
-        early.verdict = Ok(Arc::new(CommandSpec { not_before: Some(NOW + 7), ..spec(1) }));
+        early.verdict = Ok(work(CommandSpec { not_before: Some(NOW + 7), ..spec(1) }));
         let plan = reconcile(&[early.clone(), offer(2)], &[], |_| Standing::Unknown, situation(1));
         assert_eq!((claims(&plan), plan.wake_at_ms), (vec![cid(2)], Some(NOW + 7)));
         let later = Situation { now_ms: NOW + 7, ..situation(1) };
@@ -173,9 +173,9 @@ mod tests {
                     let fault = Fault { reason: RejectReason::Invalid, message: String::new() };
                     desired.verdict = Err(fault);
                 }
-                1 => desired.verdict = Ok(Arc::new(CommandSpec { expires_at: NOW, ..spec(number) })),
+                1 => desired.verdict = Ok(work(CommandSpec { expires_at: NOW, ..spec(number) })),
                 2 => {
-                    desired.verdict = Ok(Arc::new(CommandSpec { not_before: Some(NOW + 1), ..spec(number) }));
+                    desired.verdict = Ok(work(CommandSpec { not_before: Some(NOW + 1), ..spec(number) }));
                 }
                 _ => {}
             }
@@ -201,7 +201,7 @@ mod tests {
             let eligible: Vec<_> = case.offers.iter()
                 .filter(|offer| seen.insert(offer.cid))
                 .filter(|offer| standing_in(&case)(offer.cid) == Standing::Unknown)
-                .filter(|offer| offer.verdict.as_ref().is_ok_and(|spec| NOW < spec.expires_at && spec.not_before.is_none()))
+                .filter(|offer| offer.verdict.as_ref().is_ok_and(|work| NOW < work.spec.expires_at && work.spec.not_before.is_none()))
                 .map(|offer| offer.cid)
                 .collect();
             prop_assert_eq!(&claimed, &eligible[..eligible.len().min(case.free_slots)]);
@@ -212,7 +212,7 @@ mod tests {
             let plan = reconcile(&case.offers, &[], standing_in(&case), situation(case.free_slots));
             for action in &plan.actions {
                 let (cid, next) = match action {
-                    Action::Claim(spec) => (spec.cid, Standing::Active),
+                    Action::Claim(work) => (work.spec.cid, Standing::Active),
                     Action::Reject(cid, _) | Action::RejectFull(cid) => (*cid, Standing::Active),
                     Action::Repeat(cid) | Action::Cancel(cid) => (*cid, Standing::Settled),
                 };

@@ -1,8 +1,9 @@
 //! How a run ends, in words of the contract. Pure.
 
 use signalbox_schemas::{
+    Base64Url,
     id::{CommandId, MachineToken, Nonce, Sha256, Workspace},
-    run::{Exit, ExitState, RunError, StreamSummary},
+    run::{Exit, ExitState, InlineOutput, RunError, StreamSummary},
 };
 
 use crate::{
@@ -21,7 +22,7 @@ pub(crate) struct RunNames {
 }
 
 /// Why a claimed run was never started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotStarted {
     /// Its time had passed when it could have been.
     Expired,
@@ -29,16 +30,25 @@ pub(crate) enum NotStarted {
     Cancelled,
     /// The keeper takes no more.
     KeeperRefused,
+    /// The keeper is older than commands on other hosts.
+    KeeperIsOlder,
     /// What was written down about it cannot be read.
     Unreadable,
+    /// There is no way to its host.
+    Fault(RunError),
 }
 
 impl NotStarted {
-    fn error(self) -> RunError {
+    fn error(&self) -> RunError {
         let (code, message) = match self {
+            Self::Fault(error) => return error.clone(),
             Self::Expired => ("expired", "the command expired before it could be started"),
             Self::Cancelled => ("cancelled", "the command was cancelled before it was started"),
             Self::KeeperRefused => ("keeper_refused", "the keeper takes no more runs"),
+            Self::KeeperIsOlder => (
+                "keeper_refused",
+                "the keeper is older than this relay and runs nothing on other hosts; end it when nothing else runs",
+            ),
             Self::Unreadable => ("unreadable", "the claimed command cannot be read back"),
         };
         RunError { code: code.to_owned(), message: message.to_owned() }
@@ -46,9 +56,29 @@ impl NotStarted {
 }
 
 /// The exit of a run that was claimed and never started.
-pub(crate) fn exit_not_started(names: RunNames, why: NotStarted, now_ms: u64) -> Exit {
-    let state = if why == NotStarted::Cancelled { ExitState::Cancelled } else { ExitState::Failed };
+pub(crate) fn exit_not_started(names: RunNames, why: &NotStarted, now_ms: u64) -> Exit {
+    let state = if *why == NotStarted::Cancelled { ExitState::Cancelled } else { ExitState::Failed };
     Exit { state, error: Some(why.error()), started_at: now_ms, ..blank(names) }
+}
+
+/// The exit of a change of what the relay keeps: what was done is its output.
+pub(crate) fn exit_changed(
+    names: RunNames,
+    done: Result<String, RunError>,
+    started_at: u64,
+    ended_at: u64,
+) -> Exit {
+    let exit = Exit { started_at, duration_ms: ended_at.saturating_sub(started_at), ..blank(names) };
+    match done {
+        Ok(what) => {
+            let said = format!("{what}\n").into_bytes();
+            let stdout =
+                StreamSummary { bytes: said.len() as u64, sha256: Sha256::of(&said), truncated: false };
+            let inline = Some(InlineOutput { stdout: Base64Url(said), stderr: Base64Url::default() });
+            Exit { state: ExitState::Completed, exit_code: Some(0), stdout, inline, ..exit }
+        }
+        Err(error) => Exit { error: Some(error), ..exit },
+    }
 }
 
 /// The exit of a run that its keeper reported as ended.
@@ -199,7 +229,7 @@ mod tests {
     #[case(NotStarted::Expired, ExitState::Failed)]
     #[case(NotStarted::Cancelled, ExitState::Cancelled)]
     fn what_never_started_never_completed(#[case] why: NotStarted, #[case] state: ExitState) {
-        let exit = exit_not_started(names(), why, 7);
+        let exit = exit_not_started(names(), &why, 7);
         assert_eq!(exit.state, state);
         assert!(exit.is_consistent() && exit.error.is_some());
     }

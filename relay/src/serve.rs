@@ -10,6 +10,7 @@ use std::{
 };
 
 use signalbox_link::{ConnectError, Link, Options};
+use signalbox_schemas::sealed::{OpeningKey, SealError};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::{JoinError, LocalSet},
@@ -21,13 +22,14 @@ use crate::{
     enroll::{Ready, Renewal},
     identity::{Identity, IdentityError},
     journal::{Journal, JournalError},
+    keepsakes::Keepsakes,
     lock::{Lock, LockError},
     nats_link::Nats,
 };
 
 /// Threads for what blocks: one look at the machine and one into the spool, one `fdatasync`, a journal that is written
-/// anew, and the keeper's former processes.
-const MAX_BLOCKING_THREADS: usize = 5;
+/// anew, the keeper's former processes, and the vault, which is used by one at a time.
+const MAX_BLOCKING_THREADS: usize = 6;
 /// How long the connection may take to send what waits when the relay stops.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,9 @@ pub enum ServeError {
     /// The broker's URL is none.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Its signing key gives no key to open secrets with. Cannot be with a key that was read.
+    #[error("the key that opens what is sealed for this relay")]
+    Opening(#[from] SealError),
     /// The system refused something that a relay cannot be without.
     #[error("{what}")]
     System {
@@ -127,7 +132,10 @@ async fn serve(
         "relay starts"
     );
     let nats = Nats::new(link, config.ws.clone(), config.mid.clone(), identity.public_key().clone());
-    let agent = Agent::new(identity, place, nats.clone(), journal);
+    let opening = OpeningKey::of_machine(&identity.key)?;
+    let (known_hosts, secret_file) = (config.ssh.known_hosts.as_deref(), config.vault_secret_file.as_deref());
+    let keepsakes = Keepsakes::new(&place.store, known_hosts, secret_file);
+    let agent = Agent::new(identity, place, nats.clone(), journal, (keepsakes, opening));
     let ended = tokio::select! {
         ended = agent.run(stop) => ended,
         never = beside => match never {},

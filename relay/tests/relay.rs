@@ -1,5 +1,7 @@
 //! The relay as a process, against a real nats-server and a small bridge made of keys.
 
+#[path = "relay/changes.rs"]
+mod changes;
 #[path = "relay/clock.rs"]
 mod clock;
 #[cfg(feature = "crash-points")]
@@ -9,6 +11,8 @@ mod crash;
 mod harness;
 #[path = "relay/output.rs"]
 mod output;
+#[path = "relay/ssh.rs"]
+mod ssh;
 #[path = "relay/trust.rs"]
 mod trust;
 

@@ -8,7 +8,6 @@ use signalbox_link::{
     crash::{Part, Point, hit},
 };
 use signalbox_schemas::{
-    command::CommandSpec,
     id::{CommandId, Nonce, Sha256},
     run::{Claim, Lost, LostReason, RejectReason, Rejection},
     signed::Signed,
@@ -26,6 +25,7 @@ use crate::{
     nats_link::FactMessage,
     policy::Fault,
     reconcile::{Action, Situation, Standing, reconcile},
+    work::Work,
 };
 
 /// First and longest wait before a register is asked again.
@@ -76,7 +76,7 @@ impl Agent {
         }
         for action in plan.actions {
             match action {
-                Action::Claim(spec) => self.claim(spec),
+                Action::Claim(work) => self.claim(work),
                 Action::Reject(cid, fault) => self.reject(cid, fault),
                 Action::RejectFull(cid) => self.reject_full(cid),
                 Action::Repeat(cid) => self.say_again(cid),
@@ -99,13 +99,13 @@ impl Agent {
         (self.identity.config.max_parallel as usize).saturating_sub(taken).min(taken_by_keeper)
     }
 
-    fn claim(&mut self, spec: Arc<CommandSpec>) {
+    fn claim(&mut self, work: Arc<Work>) {
         let Some((nonce, instance)) = self.keeper.as_ref().map(|keeper| (keeper.nonce, keeper.instance))
         else {
             return;
         };
-        let (cid, expires_at) = (spec.cid, spec.expires_at);
-        let text = serde_json::to_string(&*spec).unwrap_or_default();
+        let (cid, expires_at) = (work.spec.cid, work.spec.expires_at);
+        let text = serde_json::to_string(&*work).unwrap_or_default();
         if !self.note(Entry::Claim { cid, instance, expires_at, spec: text, before: Progress::default() }) {
             self.wake_at(Instant::now() + LONGEST_RETRY);
             return;
@@ -115,9 +115,10 @@ impl Agent {
             nonce,
             instance,
             expires_at,
-            spec: Some(spec),
+            work: Some(work),
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             is_cancelled: false,
+            is_begun_told: false,
             status: None,
         };
         self.runs.insert(cid, run);
@@ -151,7 +152,6 @@ impl Agent {
         match outcome {
             Outcome::Mine => {
                 hit(Part::Relay, Point::ClaimAcked);
-                run.stage = Stage::Starting { until: Instant::now() };
                 tracing::debug!(%cid, "claimed");
                 self.start(cid).await;
             }

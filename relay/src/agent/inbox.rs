@@ -99,7 +99,7 @@ impl Inbox {
     /// Whether a command is on offer and may run until `now_ms` at least.
     pub(super) fn still_offers(&self, cid: CommandId, now_ms: u64) -> bool {
         let offered = self.offers.iter().map(|(_, desired)| desired).find(|desired| desired.cid == cid);
-        offered.is_some_and(|offer| offer.verdict.as_ref().is_ok_and(|spec| now_ms < spec.expires_at))
+        offered.is_some_and(|offer| offer.verdict.as_ref().is_ok_and(|work| now_ms < work.spec.expires_at))
     }
 }
 

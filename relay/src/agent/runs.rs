@@ -10,20 +10,19 @@ use signalbox_schemas::{
     Base64Url,
     error::report,
     id::{CommandId, Nonce},
-    limit::{EXPIRY_GRACE_MS, MAX_EXPIRES_IN_MS},
+    limit::MAX_EXPIRES_IN_MS,
     run::{Exit, Lost},
     signed::{Message as _, Signed},
     subject::FactKind,
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
     Agent, Done, Keeper, Run, Stage,
     claims::SAY_AGAIN_AFTER,
-    keeping::{KEEPER_PATIENCE, Untold},
     notes::Unwritten,
 };
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
     journal::{Entry, Progress, RecordState, Report, ledger::ChunkLog},
     keeper::{
         client::{KeeperClient, KeeperEvent, Welcome},
-        protocol::{Phase, Refusal, RunStatus, StartRun},
+        protocol::{Phase, Refusal, RunStatus},
         spool::left_behind,
     },
     keeper_life::mark,
@@ -40,7 +39,7 @@ use crate::{
     nats_link::FactMessage,
     outbox::{Delivered, attempt, deliver},
     output::{Pump, Pumped},
-    run::{NotStarted, RunNames, exit, exit_not_started, summary_line},
+    run::{NotStarted, RunNames, exit, summary_line},
     serve::ServeError,
 };
 
@@ -59,7 +58,7 @@ impl Agent {
         (client, welcome): (KeeperClient, Welcome),
     ) -> Result<(), ServeError> {
         tracing::info!(pid = welcome.pid, instance = %welcome.instance, runs = welcome.runs.len(), "keeper is up");
-        let Welcome { nonce, instance, pid, free, .. } = welcome;
+        let Welcome { nonce, instance, pid, free, remote: is_remote, .. } = welcome;
         if self.journal.borrow().ledger().keeper(instance).is_none() {
             // A keeper ends when its store is removed: perhaps with the lock, and somebody else took both.
             match self.place.lock.hold() {
@@ -72,7 +71,7 @@ impl Agent {
         }
         self.leave_former_lives(instance);
         let since = Instant::now();
-        self.keeper = Some(Keeper { client, nonce, instance, pid, free, is_free_its_word: true, since });
+        self.keeper = Some(Keeper { client, nonce, instance, pid, free, is_free_its_word: true, is_remote, since });
         self.pick_up_claims(instance, nonce, &welcome.runs);
         for status in welcome.runs {
             self.pick_up(status, instance, nonce);
@@ -121,16 +120,17 @@ impl Agent {
                 Some(Stage::Starting { .. } | Stage::Running) if !is_known => self.restart.push(cid),
                 Some(_) => {}
                 None => {
-                    let spec = serde_json::from_str(&spec).ok().map(Arc::new);
+                    let work = serde_json::from_str(&spec).ok().map(Arc::new);
                     let stage = if is_known { Stage::Running } else { Stage::Claiming { may_stand: true } };
                     let run = Run {
                         stage,
                         nonce,
                         instance,
                         expires_at,
-                        spec,
+                        work,
                         backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
                         is_cancelled: false,
+                        is_begun_told: false,
                         status: None,
                     };
                     self.runs.insert(cid, run);
@@ -179,9 +179,10 @@ impl Agent {
             nonce,
             instance,
             expires_at,
-            spec: None,
+            work: None,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             is_cancelled: false,
+            is_begun_told: false,
             status: None,
         };
         self.runs.insert(cid, run);
@@ -210,6 +211,9 @@ impl Agent {
     fn on_status(&mut self, status: RunStatus) {
         let cid = status.cid;
         let ended = status.phase == Phase::Ended;
+        if !ended {
+            self.tell_begun(&status);
+        }
         let Some(run) = self.runs.get_mut(&cid).filter(|run| run.is_alive()) else { return };
         run.stage = if ended { Stage::Ended } else { Stage::Running };
         self.look |= ended;
@@ -251,9 +255,10 @@ impl Agent {
             nonce,
             instance,
             expires_at,
-            spec: None,
+            work: None,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             is_cancelled: false,
+            is_begun_told: false,
             status: Some(status_tx),
         };
         self.runs.insert(cid, run);
@@ -286,73 +291,13 @@ impl Agent {
         match reason {
             // It ran in this keeper's life and was reported; the journal lost that.
             Refusal::Forgotten => self.settle(cid, Entry::Decided { cid }),
-            Refusal::Expired => self.report_not_started(cid, NotStarted::Expired),
+            Refusal::Expired => self.report_not_started(cid, &NotStarted::Expired),
             Refusal::JournalFull | Refusal::Busy | Refusal::Invalid => {
-                self.report_not_started(cid, NotStarted::KeeperRefused);
+                self.report_not_started(cid, &NotStarted::KeeperRefused);
             }
             // It ends, and the next one's life begins without this claim.
             Refusal::ShuttingDown | Refusal::Running => {}
         }
-    }
-
-    /// Has a claimed run started by the keeper.
-    pub(super) async fn start(&mut self, cid: CommandId) {
-        let Some(run) = self.runs.get(&cid) else { return };
-        let Some(spec) = run.spec.clone() else {
-            return self.report_not_started(cid, NotStarted::Unreadable);
-        };
-        if run.is_cancelled {
-            return self.report_not_started(cid, NotStarted::Cancelled);
-        }
-        // The claim was first in the register, so the command is not expired yet: the bridge would take it back only
-        // this much later. A claim that was answered later still (a long outage) is not started any more.
-        if unix_ms() >= run.expires_at.saturating_add(EXPIRY_GRACE_MS) {
-            return self.report_not_started(cid, NotStarted::Expired);
-        }
-        let start = StartRun {
-            cid,
-            command: spec.command.clone(),
-            timeout_ms: spec.timeout_ms,
-            max_output: spec.max_output,
-            leave_children: spec.leave_children,
-            expires_at: run.expires_at,
-            folder: None,
-            await_pipes: false,
-            route: None,
-        };
-        // Without a keeper just now: it is picked up or left behind when there is one.
-        let Some(keeper) = &mut self.keeper else { return };
-        keeper.free = keeper.free.map(|free| free.saturating_sub(1));
-        keeper.is_free_its_word = false;
-        let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
-        self.check_told(told);
-        let until = Instant::now() + KEEPER_PATIENCE;
-        if let Some(run) = self.runs.get_mut(&cid).filter(|run| matches!(run.stage, Stage::Starting { .. })) {
-            run.stage = Stage::Starting { until };
-            self.wake_at(until);
-        }
-    }
-
-    /// Starts again what may not have reached the keeper.
-    async fn restart(&mut self) {
-        for cid in std::mem::take(&mut self.restart) {
-            self.start(cid).await;
-        }
-    }
-
-    pub(super) async fn cancel(&mut self, cid: CommandId) {
-        let Some(run) = self.runs.get_mut(&cid).filter(|run| run.holds_slot()) else { return };
-        if std::mem::replace(&mut run.is_cancelled, true) || !run.is_alive() {
-            return;
-        }
-        tracing::info!(%cid, "cancelling");
-        let Some(keeper) = &mut self.keeper else {
-            // Said again when there is one.
-            run.is_cancelled = false;
-            return;
-        };
-        let told = timeout(KEEPER_PATIENCE, keeper.client.cancel(cid)).await;
-        self.check_told(told);
     }
 
     pub(super) fn on_pumped(&mut self, cid: CommandId, pumped: Option<Pumped>) {
@@ -368,26 +313,12 @@ impl Agent {
         }
     }
 
-    /// Reports a run that will never be started, and makes sure that it is not: the keeper is told, and nothing is said
-    /// before it is written down. A claim that the journal still tells of would be started when it is picked up.
-    fn report_not_started(&mut self, cid: CommandId, why: NotStarted) {
-        let Some(run) = self.runs.get(&cid) else { return };
-        let (names, expires_at) = (self.names(cid, run.nonce), run.expires_at);
-        self.counters.count("run_not_started");
-        self.tell_later(Untold::Decline(cid, expires_at));
-        let Some(fact) = self.sign_exit(&exit_not_started(names, why, unix_ms())) else { return };
-        match self.write_report(Report::Exit, expires_at, &fact) {
-            Ok(()) => self.deliver(Report::Exit, fact),
-            Err(entry) => self.write_later(cid, Unwritten { entry, fact: Some((Report::Exit, fact)) }),
-        }
-    }
-
-    fn names(&self, cid: CommandId, nonce: Nonce) -> RunNames {
+    pub(super) fn names(&self, cid: CommandId, nonce: Nonce) -> RunNames {
         let config = &self.identity.config;
         RunNames { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce }
     }
 
-    fn sign_exit(&self, exit: &Exit) -> Option<FactMessage> {
+    pub(super) fn sign_exit(&self, exit: &Exit) -> Option<FactMessage> {
         let line = summary_line(exit);
         tracing::info!(cid = %exit.cid, how = line, "run ended");
         match Signed::sign(exit, &self.identity.key) {
@@ -416,7 +347,7 @@ impl Agent {
     ///
     /// # Errors
     /// What is still to be written down.
-    fn write_report(&mut self, report: Report, expires_at: u64, fact: &FactMessage) -> Result<(), Entry> {
+    pub(super) fn write_report(&mut self, report: Report, expires_at: u64, fact: &FactMessage) -> Result<(), Entry> {
         let cid = fact.cid;
         let entry = Entry::Fact { cid, report, expires_at, body: Base64Url(fact.body.to_vec()) };
         let noted = self.note(entry.clone());
@@ -428,9 +359,10 @@ impl Agent {
             nonce: Nonce([0; 16]),
             instance: Nonce([0; 16]),
             expires_at,
-            spec: None,
+            work: None,
             backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
             is_cancelled: false,
+            is_begun_told: false,
             status: None,
         });
         run.stage = Stage::Reporting;

@@ -93,6 +93,8 @@ pub(crate) enum Entry {
     Fact { cid: CommandId, report: Report, expires_at: u64, body: Base64Url },
     /// It was acknowledged, or stands there already.
     Acked { cid: CommandId },
+    /// What is kept here was listed under this revision.
+    Inventory { revision: u64 },
     /// After writing anew: an id that is only remembered.
     Known { cid: CommandId, expires_at: u64 },
 }
@@ -192,6 +194,7 @@ pub(crate) struct WaitingFact {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     seen: Option<(u64, Sha256)>,
+    inventory: u64,
     keepers: BTreeMap<Nonce, KeeperMark>,
     commands: HashMap<CommandId, Record>,
     /// Commands in `Reported`, oldest first.
@@ -203,6 +206,11 @@ impl Ledger {
     /// Generation and payload hash of the newest mailbox that was believed.
     pub(crate) fn seen(&self) -> Option<(u64, Sha256)> {
         self.seen
+    }
+
+    /// The newest revision of what is kept here; 0 = it was never listed.
+    pub(crate) fn inventory(&self) -> u64 {
+        self.inventory
     }
 
     /// The life of a keeper.
@@ -261,6 +269,7 @@ impl Ledger {
     pub(crate) fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Mailbox { generation, sha256 } => self.seen = Some((generation, sha256)),
+            Entry::Inventory { revision } => self.inventory = self.inventory.max(revision),
             Entry::Keeper { mark } => {
                 self.keepers.insert(mark.instance, mark);
             }
@@ -348,7 +357,8 @@ impl Ledger {
         let others = self.commands.iter().map(|(cid, record)| (*cid, record));
         let others = others.filter(|(_, record)| !matches!(record.state, RecordState::Reported(..)));
         let commands = in_order.chain(others).flat_map(|(cid, record)| command_entries(cid, record));
-        seen.into_iter().chain(keepers).chain(commands)
+        let inventory = (self.inventory > 0).then_some(Entry::Inventory { revision: self.inventory });
+        seen.into_iter().chain(inventory).chain(keepers).chain(commands)
     }
 }
 

@@ -206,7 +206,7 @@ pub(super) fn compose(
         vec![Part::Text(begin(ended))],
         out.parts(Stdout),
         vec![Part::Text(br#"","stderr":""#.to_vec())],
-        err.parts(Stderr),
+        if ended.is_told_twice && bytes_err == 0 { vec![Part::Text(error(ended))] } else { err.parts(Stderr) },
         vec![Part::Text(end(ended))],
     ];
     let parts: VecDeque<Part> = parts.into_iter().flatten().collect();
@@ -218,6 +218,13 @@ pub(super) fn compose(
         };
     }
     Ok((ResultBody { spool, parts, escaper: Escaper::default(), ready: Vec::new(), taken: 0 }, length))
+}
+
+/// The error between quotes.
+fn error(ended: &Ended) -> Vec<u8> {
+    let mut text = Vec::new();
+    escape(ended.error.as_deref().unwrap_or_default(), &mut text);
+    text
 }
 
 /// Up to the quote before the output.
@@ -331,6 +338,8 @@ mod tests {
         let body = Room::new(b"", b"").body(&failed, OUTPUT_BYTES);
         let expected = r#"{"commandId":"c1","success":false,"output":"","stderr":"","exitCode":-1,"error":"no \"way\"","durationMs":0}"#;
         assert_eq!(body, expected);
+        let body = Room::new(b"", b"").body(&Ended { is_told_twice: true, ..failed }, OUTPUT_BYTES);
+        assert_eq!(body, expected.replace(r#""stderr":"""#, r#""stderr":"no \"way\"""#));
     }
 
     fn streams(body: &str) -> [String; 2] {

@@ -30,6 +30,8 @@ pub(super) struct Keeper {
     pub(super) instance: Nonce,
     /// How many more starts it takes. Absent when it does not say.
     pub(super) free: Option<u32>,
+    /// Whether it runs commands on hosts behind the machine.
+    pub(super) is_remote: bool,
 }
 
 /// What the keeper says next.

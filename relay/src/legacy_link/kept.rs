@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use signalbox_schemas::command::SshTarget;
 
 use super::{FOLDER, http::Center, runs::REMEMBERED_MS, wire::Ended};
 use crate::{
@@ -33,6 +34,9 @@ pub(super) struct Granted {
     pub(super) folder: Option<String>,
     /// [`REMEMBERED_MS`] after the grant, Unix ms.
     pub(super) expires_at: u64,
+    /// The host behind the machine where it runs. Absent: on the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<SshTarget>,
     /// Absent in what an older version wrote: then it is the center that is asked now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<Origin>,
@@ -103,6 +107,7 @@ mod tests {
             timeout_ms: 1_000,
             folder: None,
             expires_at: 5 + REMEMBERED_MS,
+            target: None,
             origin: None,
         };
         assert!(!granted.is_late(5 + 1_000 + LATE_MS));

@@ -54,7 +54,11 @@ impl Unwritten {
                 self.ends.insert(cid, entry);
             }
             // A claim is refused when it cannot be written, and this transport writes nothing else.
-            Entry::Mailbox { .. } | Entry::Claim { .. } | Entry::Unclaimed { .. } | Entry::Chunk { .. } => {}
+            Entry::Mailbox { .. }
+            | Entry::Inventory { .. }
+            | Entry::Claim { .. }
+            | Entry::Unclaimed { .. }
+            | Entry::Chunk { .. } => {}
         }
     }
 

@@ -4,7 +4,7 @@ use signalbox_link::crash::{Part, Point, hit};
 use signalbox_schemas::{
     error::report,
     id::{CommandId, Nonce},
-    limit::DAY_MS,
+    limit::{COMMAND_TEXT_BYTES, DAY_MS},
 };
 use tokio::time::{Instant, timeout};
 
@@ -22,12 +22,13 @@ use crate::{
     keeper::{
         KeeperError,
         client::{KeeperClient, KeeperEvent, Welcome},
-        protocol::{Cause, Fault, Phase, Refusal, RunStatus, StartRun},
+        protocol::{Cause, End, Fault, Phase, Refusal, RunStatus, StartRun},
         signal_number,
         spool::left_behind,
     },
     keeper_life::{bury, mark},
     lock::LockError,
+    ssh::route::Route,
 };
 
 /// A command is remembered, and its result kept, for so long after it was granted; ms.
@@ -39,6 +40,9 @@ const MAX_COMMAND_BYTES: usize = 128 * 1024 - 1;
 /// Longest text of a command as JSON, bytes: so that it fits a frame to the keeper and a line of the journal.
 const MAX_COMMAND_JSON: usize = 192 * 1024;
 
+/// Why a command on another host is not started by a keeper of a former version.
+const OLD_KEEPER: &str =
+    "The relay's keeper is older than the relay and runs nothing on other hosts; it makes way when nothing else runs";
 /// Why a command is not started that was granted long ago.
 const TOO_LATE: &str = "The command could not be started in time, and is not started any more";
 
@@ -74,7 +78,7 @@ impl Worker {
             self.note(Entry::Keeper { mark: mark(&welcome) });
             self.journal.begin_life(instance);
         }
-        self.keeper = Some(Keeper { client, instance, free: welcome.free });
+        self.keeper = Some(Keeper { client, instance, free: welcome.free, is_remote: welcome.remote });
         self.runs.retain(|_, run| run.instance == instance);
         self.pick_up(instance, welcome.runs).await;
         self.leave_former_lives(instance);
@@ -166,12 +170,17 @@ impl Worker {
         let bytes = command.text.len();
         tracing::info!(command = command.id, bytes, "Command claimed");
         let refused = match &command.target {
-            Target::Ssh { has_host: false } => Some("SSH target host missing".to_owned()),
-            Target::Ssh { has_host: true } => Some("SSH is not supported by this relay".to_owned()),
+            Target::NoHost => Some("SSH target host missing".to_owned()),
+            Target::BadHost(host) => Some(format!("SSH target is no host with a port and a user: {host}")),
             Target::NoText => Some("The command has no text".to_owned()),
             Target::Unknown(kind) => Some(format!("Unknown target type: {kind}")),
-            Target::Local if is_late(granted_at, command.timeout_ms, unix_ms()) => Some(TOO_LATE.to_owned()),
-            Target::Local => too_long(&command.text),
+            Target::Local | Target::Ssh(_) if is_late(granted_at, command.timeout_ms, unix_ms()) => {
+                Some(TOO_LATE.to_owned())
+            }
+            Target::Ssh(_) if command.text.len() > COMMAND_TEXT_BYTES => {
+                Some(format!("The command is longer than {COMMAND_TEXT_BYTES} bytes, which is all that goes to another host"))
+            }
+            Target::Local | Target::Ssh(_) => too_long(&command.text),
         };
         if let Some(error) = refused {
             return self.finish(cid, Ended::without_a_run(&command.id, error));
@@ -189,6 +198,10 @@ impl Worker {
             timeout_ms: command.timeout_ms,
             folder: self.place.work.clone(),
             expires_at,
+            target: match command.target {
+                Target::Ssh(target) => Some(*target),
+                _ => None,
+            },
             origin: Some(self.origin()),
         };
         // Strings and numbers always have a JSON form.
@@ -205,6 +218,38 @@ impl Worker {
     }
 
     async fn start(&mut self, cid: CommandId, granted: Granted) {
+        let Some(keeper) = &self.keeper else { return };
+        let Some(target) = granted.target.clone() else { return self.hand_over(cid, granted, None).await };
+        if !keeper.is_remote {
+            return self.finish(cid, Ended::without_a_run(&granted.id, OLD_KEEPER));
+        }
+        let instance = keeper.instance;
+        self.runs.insert(cid, Run { instance, starting_until: None });
+        let (hosts, config) = (self.hosts.clone(), self.config.clone());
+        self.jobs.spawn_blocking(move || {
+            let route = hosts.route(&target, config.ssh_targets());
+            Done::Routed(cid, instance, Box::new(granted), route.map(Box::new))
+        });
+    }
+
+    /// The way to a host was found, or not.
+    pub(super) async fn on_routed(
+        &mut self,
+        (cid, instance): (CommandId, Nonce),
+        granted: Granted,
+        route: Result<Box<Route>, String>,
+    ) {
+        // Of a former keeper's life: it is lost with it.
+        if self.runs.get(&cid).is_none_or(|run| run.instance != instance) {
+            return;
+        }
+        match route {
+            Ok(route) => self.hand_over(cid, granted, Some(route)).await,
+            Err(error) => self.finish(cid, Ended::without_a_run(&granted.id, error)),
+        }
+    }
+
+    async fn hand_over(&mut self, cid: CommandId, granted: Granted, route: Option<Box<Route>>) {
         let Some(keeper) = &mut self.keeper else { return };
         keeper.free = keeper.free.map(|free| free.saturating_sub(1));
         let instance = keeper.instance;
@@ -218,7 +263,7 @@ impl Worker {
             await_pipes: true,
             expires_at: granted.expires_at,
             folder: granted.folder,
-            route: None,
+            route,
         };
         let until = Instant::now() + KEEPER_PATIENCE;
         self.runs.insert(cid, Run { instance, starting_until: Some(until) });
@@ -318,13 +363,15 @@ fn ended(command_id: &str, status: &RunStatus) -> Ended {
         None => (-1, Some("How the command ended is not known".to_owned())),
     };
     let success = exit_code == 0 && error.is_none();
-    Ended { command_id: command_id.to_owned(), success, exit_code, error, duration_ms, bytes }
+    let is_fault = |end: &End| matches!(end.cause, Cause::Fault(_));
+    let is_told_twice = status.end.as_ref().is_some_and(is_fault);
+    Ended { command_id: command_id.to_owned(), success, exit_code, error, duration_ms, bytes, is_told_twice }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keeper::protocol::{End, ShellEnd, StreamStatus};
+    use crate::keeper::protocol::{ShellEnd, StreamStatus};
     use rstest::rstest;
 
     #[rstest]
@@ -362,6 +409,7 @@ mod tests {
             error: error.map(str::to_owned),
             duration_ms: 4,
             bytes: [1, 2],
+            is_told_twice: error == Some("where"),
         };
         assert_eq!(ended("c", &status), expected);
     }

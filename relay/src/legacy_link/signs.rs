@@ -88,8 +88,9 @@ impl Worker {
         let Some(mut machine) = self.signs.machine.take() else { return };
         self.signs.last_report = Instant::now();
         let (center, relay_id) = (self.center.clone(), self.relay_id.clone());
+        let hosts = self.hosts.clone();
         self.jobs.spawn_blocking(move || {
-            let body = report(&relay_id, &mut machine);
+            let body = report(&relay_id, &mut machine, hosts.keepsakes.credentials());
             let has_pushes = match center.post("/relay/status", &body) {
                 Ok(answer) if answer.status.is_success() => pending_pushes(&answer),
                 Ok(answer) => {

@@ -3,13 +3,16 @@
 use std::fs;
 
 use serde::Serialize;
-use signalbox_schemas::heartbeat::Metrics;
+use signalbox_schemas::{
+    credential::{CredentialMeta, CredentialType, StorageMode},
+    heartbeat::Metrics,
+};
 
 use super::wire::Number;
 use crate::metrics::{Sampler, facts, root_file_system};
 
 /// What this relay can do, in the order in which it is said.
-const CAPABILITIES: [&str; 2] = ["local_cmd", "perf_metrics"];
+const CAPABILITIES: [&str; 3] = ["local_cmd", "ssh", "perf_metrics"];
 /// Bytes of a MiB and of a GiB.
 const MIB: f64 = 1_048_576.0;
 const GIB: f64 = 1_073_741_824.0;
@@ -126,17 +129,35 @@ fn float(bytes: u64) -> f64 {
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
     relay_id: &'a str,
-    capabilities: [&'static str; 2],
+    capabilities: [&'static str; 3],
     metrics: Figures,
     version: &'static str,
     hostname: String,
     platform: String,
-    /// This relay keeps none.
-    credentials: [(); 0],
+    credentials: Vec<Credential>,
+}
+
+/// What the center is told of a credential.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Credential {
+    credential_name: String,
+    credential_type: CredentialType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_host: Option<String>,
+    storage_mode: StorageMode,
+    last_updated_at: u64,
+}
+
+impl From<CredentialMeta> for Credential {
+    fn from(meta: CredentialMeta) -> Self {
+        let CredentialMeta { credential_name, credential_type, target_host, storage_mode, last_updated_at, .. } = meta;
+        Self { credential_name, credential_type, target_host, storage_mode, last_updated_at }
+    }
 }
 
 /// A report as it is sent. Looks at the machine, and at no file system but that of `/`. Blocks.
-pub(super) fn report(relay_id: &str, machine: &mut Machine) -> Vec<u8> {
+pub(super) fn report(relay_id: &str, machine: &mut Machine, credentials: Vec<CredentialMeta>) -> Vec<u8> {
     let facts = facts();
     let report = Report {
         relay_id,
@@ -145,7 +166,7 @@ pub(super) fn report(relay_id: &str, machine: &mut Machine) -> Vec<u8> {
         version: env!("CARGO_PKG_VERSION"),
         hostname: facts.hostname,
         platform: format!("linux-{}", architecture(std::env::consts::ARCH)),
-        credentials: [],
+        credentials: credentials.into_iter().map(Credential::from).collect(),
     };
     // Strings and numbers always have a JSON form.
     serde_json::to_vec(&report).unwrap_or_default()
@@ -224,9 +245,9 @@ mod tests {
     fn the_machine_is_reported_as_it_is() {
         let mut machine = Machine::new();
         for is_first in [true, false] {
-            let report: Value = serde_json::from_slice(&report("asg", &mut machine)).unwrap();
+            let report: Value = serde_json::from_slice(&report("asg", &mut machine, Vec::new())).unwrap();
             assert_eq!(report["relayId"], "asg");
-            assert_eq!(report["capabilities"], json!(["local_cmd", "perf_metrics"]));
+            assert_eq!(report["capabilities"], json!(["local_cmd", "ssh", "perf_metrics"]));
             assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
             assert_eq!(report["credentials"], json!([]));
             assert_eq!(report["platform"], format!("linux-{}", architecture(std::env::consts::ARCH)));

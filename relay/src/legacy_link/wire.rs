@@ -3,7 +3,14 @@
 //! What is absent is left out and never `null`; what comes as `null` counts as absent. Numbers are those of JavaScript.
 
 use serde::{Deserialize, Serialize, Serializer};
-use signalbox_schemas::limit::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS};
+use signalbox_schemas::{
+    command::{SSH_PORT, SshTarget},
+    credential::is_username,
+    host::is_host,
+    limit::{DEFAULT_TIMEOUT_MS, TIMEOUT_MS},
+};
+
+use crate::vault::seed::SharedCredential;
 
 use super::{
     http::{Answer, HIDDEN, StatusCode},
@@ -12,6 +19,8 @@ use super::{
 
 /// Longest id of a command or of a push that is taken, bytes.
 const MAX_ID_BYTES: usize = 1024;
+/// Who logs in at a host where the center names nobody.
+const DEFAULT_USER: &str = "root";
 /// Longest text of the center's that is shown, characters.
 const MAX_SHOWN_CHARS: usize = 200;
 
@@ -99,11 +108,12 @@ pub(crate) struct Command {
 pub(crate) enum Target {
     /// On this machine.
     Local,
-    /// On one that this machine reaches.
-    Ssh {
-        /// Absent and empty are the same.
-        has_host: bool,
-    },
+    /// On a host that this machine reaches.
+    Ssh(Box<SshTarget>),
+    /// On a host that is not named. Absent and empty are the same.
+    NoHost,
+    /// On what can be no host.
+    BadHost(String),
     /// On something that is not known here.
     Unknown(String),
     /// Nowhere, since there is nothing to run.
@@ -122,20 +132,46 @@ pub(crate) fn commands(answer: &Answer) -> Option<(Vec<Command>, usize)> {
 
 /// Reads an entry. What can be named is a command, and is told why it cannot be run.
 fn command(entry: Json<'_>) -> Option<Command> {
-    let [name, text, target, host, timeout] =
-        entry.members(["_id", "command", "targetType", "targetHost", "timeoutMs"])?;
+    let [name, text, target, host, port, user, timeout] = entry.members([
+        "_id",
+        "command",
+        "targetType",
+        "targetHost",
+        "targetPort",
+        "targetUsername",
+        "timeoutMs",
+    ])?;
     let text = text.and_then(Json::text);
     let target = match target.and_then(Json::text).as_deref() {
         _ if text.is_none() => Target::NoText,
         Some("local") => Target::Local,
-        Some("ssh") => {
-            Target::Ssh { has_host: host.and_then(Json::text).is_some_and(|host| !host.is_empty()) }
-        }
+        Some("ssh") => host_behind([host, port, user]),
         Some(other) => Target::Unknown(shown(other)),
         None => Target::Unknown(shown(target.map_or("undefined", Json::as_written))),
     };
     let timeout_ms = timeout.and_then(Json::number).map_or(DEFAULT_TIMEOUT_MS, clamped);
     Some(Command { id: id(name?)?, text: text.unwrap_or_default(), target, timeout_ms })
+}
+
+/// A host behind the machine: port 22 and `root` unless it says otherwise.
+fn host_behind([host, port, user]: [Option<Json<'_>>; 3]) -> Target {
+    let text = |member: Option<Json<'_>>| member.and_then(Json::text).filter(|text| !text.is_empty());
+    let Some(host) = text(host) else { return Target::NoHost };
+    let user = text(user).unwrap_or_else(|| DEFAULT_USER.to_owned());
+    let port = port.and_then(Json::number).map_or(Some(SSH_PORT), whole_port);
+    match port {
+        Some(port) if is_host(&host) && is_username(&user) => {
+            let (username, jump, credential) = (Some(user), Vec::new(), None);
+            Target::Ssh(Box::new(SshTarget { host, port, username, jump, credential }))
+        }
+        _ => Target::BadHost(shown(&host)),
+    }
+}
+
+fn whole_port(port: f64) -> Option<u16> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+    let whole = port as u16;
+    (whole > 0 && f64::from(whole) == port).then_some(whole)
 }
 
 /// A time limit within what a keeper takes.
@@ -186,6 +222,14 @@ pub(crate) fn pushes(answer: &Answer) -> Vec<Push> {
     list.map(|list| list.first.into_iter().filter_map(push).collect()).unwrap_or_default()
 }
 
+/// The credentials in an answer that are meant for this relay. What is none is passed over.
+pub(crate) fn shared_credentials(answer: &Answer) -> Vec<SharedCredential> {
+    let body = text_of(&answer.body);
+    let list = Json::new(&body).members(["credentials"]).and_then(|[list]| list?.entries());
+    let credential = |entry: Json<'_>| serde_json::from_str(entry.as_written()).ok();
+    list.map(|list| list.first.into_iter().filter_map(credential).collect()).unwrap_or_default()
+}
+
 /// `{"apiKey"}`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -223,13 +267,16 @@ pub(crate) struct Ended {
     pub(crate) duration_ms: u64,
     /// Bytes that were written to stdout and stderr, kept or not.
     pub(crate) bytes: [u64; 2],
+    /// Whether the error stands in `stderr` too, as of a host that was not reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_told_twice: bool,
 }
 
 impl Ended {
     /// The end of a command that did not come to an end of its own.
     pub(crate) fn without_a_run(command_id: &str, error: impl Into<String>) -> Self {
         let (command_id, error) = (command_id.to_owned(), Some(error.into()));
-        Self { command_id, success: false, exit_code: -1, error, duration_ms: 0, bytes: [0; 2] }
+        Self { command_id, success: false, exit_code: -1, error, duration_ms: 0, bytes: [0; 2], is_told_twice: false }
     }
 }
 
@@ -247,7 +294,7 @@ fn id(value: Json<'_>) -> Option<String> {
     value.text().filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()))
 }
 
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN_CHARS).collect()
 }
 
@@ -330,12 +377,20 @@ pub(crate) mod tests {
         }
     }
 
+    fn host_on(host: &str, port: u16, user: &str) -> Target {
+        let (host, username) = (host.to_owned(), Some(user.to_owned()));
+        Target::Ssh(Box::new(SshTarget { host, port, username, jump: Vec::new(), credential: None }))
+    }
+
     #[test]
     fn commands_are_read_strictly_one_by_one() {
         let body = json!({"commands": [
             {"_id": "c1", "command": "true", "targetType": "local", "timeoutMs": 1500.0, "createdAt": 1, "targetPort": 22},
             {"_id": "c2", "command": "true", "targetType": "ssh", "targetHost": null, "timeoutMs": 0},
-            {"_id": "c3", "command": "true", "targetType": "ssh", "targetHost": "h", "timeoutMs": 1e12},
+            {"_id": "c3", "command": "true", "targetType": "ssh", "targetHost": "h", "targetUsername": "ops", "targetPort": 2222, "timeoutMs": 1e12},
+            {"_id": "c9", "command": "true", "targetType": "ssh", "targetHost": "h", "targetUsername": ""},
+            {"_id": "c10", "command": "true", "targetType": "ssh", "targetHost": "h h"},
+            {"_id": "c11", "command": "true", "targetType": "ssh", "targetHost": "h", "targetPort": 22.5},
             {"_id": "c4", "command": "true", "targetType": "winrm", "timeoutMs": -3},
             {"_id": "c5", "command": "true", "targetType": "local"},
             {"_id": "", "command": "true", "targetType": "local"},
@@ -349,8 +404,11 @@ pub(crate) mod tests {
             read.into_iter().map(|command| (command.id, command.target, command.timeout_ms)).collect();
         let expected = [
             ("c1", Target::Local, 1500),
-            ("c2", Target::Ssh { has_host: false }, 1),
-            ("c3", Target::Ssh { has_host: true }, 172_800_000),
+            ("c2", Target::NoHost, 1),
+            ("c3", host_on("h", 2222, "ops"), 172_800_000),
+            ("c9", host_on("h", 22, "root"), 30_000),
+            ("c10", Target::BadHost("h h".to_owned()), 30_000),
+            ("c11", Target::BadHost("h".to_owned()), 30_000),
             ("c4", Target::Unknown("winrm".to_owned()), 1),
             ("c5", Target::Local, 30_000),
             ("c6", Target::NoText, 30_000),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use signalbox_schemas::{
+    Secret,
     id::{CommandId, Nonce},
     limit::HOUR_MS,
 };
@@ -21,9 +22,11 @@ use tokio::{
 
 use super::{
     LinkError,
-    config::Config,
+    config::{Config, Credentials},
+    hosts::Hosts,
     http::{Answer, Center, NoAnswer},
     keeping::{Keeper, next_event},
+    kept::Granted,
     notes::Unwritten,
     pull::{Pull, cid_of},
     results::Taken,
@@ -38,6 +41,7 @@ use crate::{
     journal::{Journal, Rewritten},
     keeper::client::{KeeperClient, Welcome},
     lock::Lock,
+    ssh::route::Route,
 };
 
 /// Runs at once, and results that are sent at once.
@@ -57,6 +61,8 @@ pub(super) enum Done {
     Buried(Nonce),
     Polled(Result<Answer, NoAnswer>),
     Claimed(Box<Command>, Result<Answer, NoAnswer>),
+    /// How the host of a command is reached, in a keeper's life.
+    Routed(CommandId, Nonce, Box<Granted>, Result<Box<Route>, String>),
     Result(CommandId, Taken),
     Beaten(Result<Answer, NoAnswer>),
     /// Whether the center has something to be set.
@@ -101,6 +107,7 @@ pub(super) struct Worker {
     pub(super) pull: Pull,
     pub(super) signs: Signs,
     pub(super) config: Arc<Config>,
+    pub(super) hosts: Arc<Hosts>,
     pub(super) jobs: JoinSet<Done>,
     /// Nothing new is claimed; the relay ends here when all that was granted before is reported.
     pub(super) is_finishing: bool,
@@ -115,16 +122,21 @@ impl Worker {
         center: Center,
         relay_id: String,
         (place, journal): (Place, Journal),
+        hosts: (Hosts, Option<Secret>),
         [poll_interval, heartbeat_interval]: [Duration; 2],
         is_finishing: bool,
     ) -> Self {
         if journal.broken_lines > 0 {
             tracing::warn!(lines = journal.broken_lines, "Journal has broken lines");
         }
-        let config = Config::new(center.clone(), relay_id.clone(), &place.folder);
+        let (hosts, shared_secret) = (Arc::new(hosts.0), hosts.1);
+        let shared = hosts.clone();
+        let config =
+            Config::new(center.clone(), relay_id.clone(), &place.folder, Credentials { hosts: shared, shared_secret });
         let status_interval = config.status_interval().unwrap_or(heartbeat_interval);
         Self {
             config: Arc::new(config),
+            hosts,
             center,
             relay_id,
             place,
@@ -246,6 +258,9 @@ impl Worker {
             Done::Buried(instance) => self.on_buried(instance),
             Done::Polled(answer) => self.on_polled(answer),
             Done::Claimed(command, answer) => self.on_claimed(*command, answer).await,
+            Done::Routed(cid, instance, granted, route) => {
+                self.on_routed((cid, instance), *granted, route).await;
+            }
             Done::Result(cid, taken) => self.on_result(cid, &taken),
             Done::Beaten(answer) => self.on_beaten(answer),
             Done::Reported(machine, has_pushes) => self.on_reported(*machine, has_pushes),

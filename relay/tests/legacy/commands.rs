@@ -63,7 +63,7 @@ async fn an_end_is_told_as_it_is(
 }
 
 #[rstest]
-#[case::ssh(json!({"targetType": "ssh", "targetHost": "h"}), "SSH is not supported by this relay")]
+#[case::ssh(json!({"targetType": "ssh", "targetHost": "h"}), "No credentials found for h and failed to read default SSH key")]
 #[case::no_host(json!({"targetType": "ssh"}), "SSH target host missing")]
 #[case::empty_host(json!({"targetType": "ssh", "targetHost": ""}), "SSH target host missing")]
 #[case::unknown(json!({"targetType": "winrm"}), "Unknown target type: winrm")]

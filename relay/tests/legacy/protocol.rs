@@ -74,7 +74,7 @@ async fn a_relay_introduces_itself_in_order_and_with_the_right_headers() -> Resu
     assert!(result.starts_with(begin), "{result}");
     let status = body(STATUS)?;
     let begin =
-        r#"{"relayId":"asg 1","capabilities":["local_cmd","perf_metrics"],"metrics":{"memoryTotalMb":"#;
+        r#"{"relayId":"asg 1","capabilities":["local_cmd","ssh","perf_metrics"],"metrics":{"memoryTotalMb":"#;
     assert!(status.starts_with(begin) && status.ends_with(r#","credentials":[]}"#), "{status}");
     Ok(())
 }
@@ -415,7 +415,7 @@ async fn settings_are_acknowledged_as_what_became_of_them(#[case] served: bool) 
             r#"{"name":"n","credentialType":"ssh_key","encryptedValue":"a:b:c","updatedAt":1}"#,
             false,
         ),
-        ("ssh_targets", r#"{"targets":["h"]}"#, false),
+        ("ssh_targets", r#"{"targets":["h"]}"#, true),
         ("allowed_commands", r#"{"commands":["ls"]}"#, false),
         ("metrics_interval", r#"{"intervalMs":7000}"#, true),
         ("bogus", "{}", false),

@@ -20,12 +20,13 @@ use signalbox_schemas::{
     command::{CommandSpec, Grant},
     heartbeat::Heartbeat,
     id::{CommandId, MachineId, MachineToken, Sha256, Workspace},
+    inventory::Inventory,
     limit::{CHUNK_BYTES, DAY_MS},
     mailbox::{AuthorsRef, Basis, Mailbox, Offer},
     output::{ChunkHead, OutputStream},
     run::{Claim, Exit, Lost, Rejection},
     signed::{Message, Signed, SigningKey},
-    stream::{self, HB, OUT, RUN},
+    stream::{self, HB, INV, OUT, RUN},
     subject::{FactKind, Subject},
 };
 use signalbox_testkit::{
@@ -102,7 +103,7 @@ impl Fleet {
             issued_at: now_ms(),
             not_after: now_ms() + DAY_MS,
             authors: vec![
-                author(&operator, "operator:local", &[Right::Command]),
+                author(&operator, "operator:local", &[Right::Command, Right::Config, Right::Credential]),
                 author(&bridge, "bridge:b1", &[]),
             ],
             issuers: vec![],
@@ -151,6 +152,13 @@ impl Fleet {
         let body = Signed::sign(&self.mailbox(machine, offers), &self.bridge)?.to_json();
         self.put(machine, body.clone()).await?;
         Ok(body)
+    }
+
+    /// Writes a mailbox that wants a command to end.
+    pub(crate) async fn cancel(&self, machine: &Machine, cid: CommandId) -> Result<()> {
+        let mut mailbox = self.mailbox(machine, &[]);
+        mailbox.cancels = vec![cid];
+        self.put(machine, Signed::sign(&mailbox, &self.bridge)?.to_json()).await
     }
 
     /// Writes any bytes as a machine's mailbox.
@@ -227,6 +235,23 @@ impl Fleet {
         let subject = Subject::Heartbeat(Workspace::main(), machine.mid.clone()).to_string();
         let message = self.link.last_from_leader(HB, &subject).await?.context("no heartbeat")?;
         Ok(serde_json::from_slice(&message.payload)?)
+    }
+
+    /// What a machine's relay says that it keeps, once that is so.
+    pub(crate) async fn inventory(
+        &self,
+        machine: &Machine,
+        is_so: impl Fn(&Inventory) -> bool,
+    ) -> Result<Inventory> {
+        let subject = Subject::Inventory(Workspace::main(), machine.mid.clone()).to_string();
+        eventually_within("the inventory", RUN_BOUND, || async {
+            let message = self.link.last_from_leader(INV, &subject).await?.context("no inventory")?;
+            let signed = Signed::<Inventory>::from_json(&message.payload)?;
+            let inventory = signed.open(|key| key == machine.key.public())?;
+            ensure!(is_so(&inventory), "only {inventory:?}");
+            Ok(inventory)
+        })
+        .await
     }
 
     /// Waits until the relay has taken the newest mailbox, as its heartbeat says.

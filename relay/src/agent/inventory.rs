@@ -1,0 +1,137 @@
+//! Saying what this relay keeps: when it has begun, when that has changed, and once an hour.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use signalbox_link::StoreError;
+use signalbox_schemas::{id::CommandId, inventory::Inventory, sealed::OpeningKey, signed::Signed};
+use tokio::time::{Instant, sleep};
+
+use super::{Agent, Done};
+use crate::{
+    backoff::Backoff,
+    clock::unix_ms,
+    journal::Entry,
+    keepsakes::Keepsakes,
+    nats_link::{Nats, first_patience},
+    vault::Stamp,
+};
+
+/// First and longest wait before it is said again.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How often it is said in vain before there is a pause: to a broker whose accounts are older than inventories are.
+const TRIES: usize = 5;
+/// That pause.
+const PAUSE: Duration = Duration::from_mins(5);
+
+/// What is kept, and how far it has been said.
+pub(super) struct Keeping {
+    pub(super) shared: Arc<Keepsakes>,
+    /// Opens what is sealed for this relay.
+    pub(super) opening: Arc<OpeningKey>,
+    /// Changes that wait for their turn, and whether one has it.
+    pub(super) changes: VecDeque<CommandId>,
+    pub(super) is_changing: bool,
+    /// The state of the vault that was said last; the outer one is absent before the first.
+    said: Option<Option<Stamp>>,
+    is_saying: bool,
+    /// Nothing is said before.
+    not_before: Option<Instant>,
+}
+
+impl Keeping {
+    pub(super) fn new(keepsakes: Keepsakes, opening: OpeningKey) -> Self {
+        Self {
+            shared: Arc::new(keepsakes),
+            opening: Arc::new(opening),
+            changes: VecDeque::new(),
+            is_changing: false,
+            said: None,
+            is_saying: false,
+            not_before: None,
+        }
+    }
+}
+
+impl Agent {
+    /// Says what is kept, if that is not what was said last. Looked at on another thread: the store may hang.
+    pub(super) fn say_inventory(&mut self) {
+        let keeping = &mut self.keeping;
+        let rests = keeping.not_before.is_some_and(|at| Instant::now() < at);
+        if rests || std::mem::replace(&mut keeping.is_saying, true) {
+            return;
+        }
+        let (shared, said) = (Arc::clone(&keeping.shared), keeping.said);
+        let (ws, mid) = (self.identity.config.ws.clone(), self.identity.config.mid.clone());
+        let sealing_key = keeping.opening.public().clone();
+        self.jobs.spawn_blocking(move || {
+            let mark = shared.vault.mark();
+            let is_new = said != Some(mark);
+            Done::Inventory(is_new.then(|| Box::new((mark, shared.inventory(ws, mid, sealing_key)))))
+        });
+    }
+
+    /// Has it said again, changed or not.
+    pub(super) fn repeat_inventory(&mut self) {
+        self.keeping.said = None;
+        self.say_inventory();
+    }
+
+    pub(super) fn on_inventory(&mut self, found: Option<Box<(Option<Stamp>, Inventory)>>) {
+        let Some((mark, mut inventory)) = found.map(|found| *found) else {
+            self.keeping.is_saying = false;
+            return;
+        };
+        let before = self.journal.borrow().ledger().inventory();
+        inventory.revision = unix_ms().max(before.saturating_add(1));
+        // Where that cannot be written down, a clock that is set back could make the next one older: until it is right again.
+        self.note(Entry::Inventory { revision: inventory.revision });
+        let body = match Signed::sign(&inventory, &self.identity.key) {
+            Ok(signed) => Bytes::from(signed.to_json()),
+            Err(error) => {
+                tracing::error!(%error, "inventory not signed");
+                self.keeping.is_saying = false;
+                return;
+            }
+        };
+        let nats = self.nats.clone();
+        self.jobs.spawn_local(async move { Done::InventorySaid(mark, say(nats, body).await) });
+    }
+
+    pub(super) fn on_inventory_said(&mut self, mark: Option<Stamp>, said: Result<(), StoreError>) {
+        self.keeping.is_saying = false;
+        match said {
+            Ok(()) => {
+                self.keeping.said = Some(mark);
+                // It may have changed while it was on its way.
+                self.say_inventory();
+            }
+            Err(error) => {
+                self.keeping.not_before = Some(Instant::now() + PAUSE);
+                if self.counters.count("inventory_not_stored") {
+                    tracing::warn!(%error, "what is kept here was not told");
+                }
+            }
+        }
+    }
+}
+
+/// Says it until it is stored, a few times.
+async fn say(nats: Nats, body: Bytes) -> Result<(), StoreError> {
+    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+    let mut tries = 0;
+    loop {
+        nats.connected().await;
+        let stored = match nats.send_inventory(body.clone()).await {
+            Ok(pending) => pending.stored(first_patience(body.len())).await,
+            Err(error) => Err(error),
+        };
+        tries += 1;
+        match stored {
+            Err(error) if tries < TRIES => tracing::debug!(%error, "inventory not stored"),
+            stored => return stored,
+        }
+        sleep(backoff.delay()).await;
+    }
+}

@@ -1,0 +1,58 @@
+//! What a relay keeps for its machine: credentials and host keys. Shared by what runs on other threads.
+
+use std::path::{Path, PathBuf};
+
+use signalbox_schemas::{
+    credential::CredentialMeta,
+    error::report,
+    id::{MachineToken, Workspace},
+    inventory::Inventory,
+    limit::{CREDENTIALS, FACT_TEXT_BYTES},
+    sealed::SealingKey,
+};
+
+use crate::{
+    vault::{Entry, VaultPlace, hold::Hold},
+};
+
+/// Where host keys are known, in the store.
+const KNOWN_HOSTS: &str = "known_hosts";
+
+/// What a relay keeps.
+pub(crate) struct Keepsakes {
+    pub(crate) vault: Hold,
+    /// The file of host keys.
+    pub(crate) known_hosts: PathBuf,
+}
+
+impl Keepsakes {
+    /// What lies in a store, or where the configuration says.
+    pub(crate) fn new(store: &Path, known_hosts: Option<&Path>, secret_file: Option<&Path>) -> Self {
+        let known_hosts = known_hosts.map_or_else(|| store.join(KNOWN_HOSTS), Path::to_owned);
+        Self { vault: Hold::new(VaultPlace::new(store, secret_file)), known_hosts }
+    }
+
+    /// What is known of the credentials. Blocks on the vault; one that cannot be read is said in the log.
+    pub(crate) fn credentials(&self) -> Vec<CredentialMeta> {
+        let listed = self.vault.with(|vault| Ok(vault.entries().iter().map(Entry::meta).collect()));
+        listed.unwrap_or_else(|error| {
+            tracing::error!(error = report(&error), "Credentials cannot be read");
+            Vec::new()
+        })
+    }
+
+    /// The list of it, without a revision. Blocks on the vault; one that cannot be read is a list that says so.
+    pub(crate) fn inventory(&self, ws: Workspace, mid: MachineToken, sealing_key: SealingKey) -> Inventory {
+        let listed = self.vault.with(|vault| Ok(vault.entries().iter().map(Entry::meta).collect::<Vec<_>>()));
+        let (mut credentials, problem) = match listed {
+            Ok(credentials) => (credentials, None),
+            Err(error) => {
+                let mut problem = report(&error);
+                problem.truncate(problem.floor_char_boundary(FACT_TEXT_BYTES));
+                (Vec::new(), Some(problem))
+            }
+        };
+        credentials.truncate(CREDENTIALS);
+        Inventory { ws, mid, revision: 0, sealing_key, credentials, left_out: 0, problem, crit: vec![] }.fit()
+    }
+}
