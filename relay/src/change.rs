@@ -12,8 +12,8 @@ use signalbox_schemas::{
 };
 
 use crate::{
-    ssh::known_hosts::file::KnownHosts,
     keepsakes::Keepsakes,
+    ssh::known_hosts::file::KnownHosts,
     vault::{VaultError, key::KeyFault},
 };
 
@@ -111,6 +111,7 @@ fn remove_credential(name: &CredentialName, scene: &Scene<'_>) -> Result<String,
 
 fn change_host_keys(keys: &HostKeys, scene: &Scene<'_>) -> Result<String, RunError> {
     let file = KnownHosts::at(&scene.keepsakes.known_hosts);
-    let changed = file.change(&keys.remove, &keys.add).map_err(|source| error("host_keys", report(&source)))?;
+    let changed =
+        file.change(&keys.remove, &keys.add).map_err(|source| error("host_keys", report(&source)))?;
     Ok(format!("host keys: {} added, {} removed", changed.added, changed.removed))
 }

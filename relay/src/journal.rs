@@ -191,6 +191,11 @@ impl Journal {
         self.is_rewrite_due = true;
     }
 
+    /// Has the file written anew soon: it holds what should not stay there longer than it is needed.
+    pub(crate) fn rewrite_soon(&mut self) {
+        self.is_rewrite_due = true;
+    }
+
     /// Whether something was added since the last [`take_dirty`](Self::take_dirty).
     pub(crate) fn is_dirty(&self) -> bool {
         self.is_dirty

@@ -12,11 +12,9 @@ use signalbox_schemas::{
 };
 
 use crate::{
+    config::Ssh,
     vault::{Entry, VaultPlace, hold::Hold},
 };
-
-/// Where host keys are known, in the store.
-const KNOWN_HOSTS: &str = "known_hosts";
 
 /// What a relay keeps.
 pub(crate) struct Keepsakes {
@@ -27,8 +25,8 @@ pub(crate) struct Keepsakes {
 
 impl Keepsakes {
     /// What lies in a store, or where the configuration says.
-    pub(crate) fn new(store: &Path, known_hosts: Option<&Path>, secret_file: Option<&Path>) -> Self {
-        let known_hosts = known_hosts.map_or_else(|| store.join(KNOWN_HOSTS), Path::to_owned);
+    pub(crate) fn new(store: &Path, ssh: &Ssh, secret_file: Option<&Path>) -> Self {
+        let known_hosts = ssh.known_hosts(store);
         Self { vault: Hold::new(VaultPlace::new(store, secret_file)), known_hosts }
     }
 

@@ -154,7 +154,7 @@ pub enum LinkError {
 }
 
 /// How hosts behind the machine are reached.
-struct Ssh {
+struct SshTerms {
     host_keys: HostKeyPolicy,
     shared_secret: Option<Secret>,
 }
@@ -188,15 +188,15 @@ pub fn run_blocking(start: Start) -> Result<(), LinkError> {
     }
     let terms = Terms { fleet_key: start.fleet_key };
     let shared_secret = start.shared_secret_file.as_deref().map(shared_secret).transpose()?;
-    let ssh = Ssh { host_keys: start.host_keys, shared_secret };
+    let ssh = SshTerms { host_keys: start.host_keys, shared_secret };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .map_err(system("no runtime"))?;
     let intervals = [start.poll_interval, start.heartbeat_interval];
-    let served =
-        LocalSet::new().block_on(&runtime, serve(center, start.transport, (store, exe), (terms, ssh), intervals));
+    let served = LocalSet::new()
+        .block_on(&runtime, serve(center, start.transport, (store, exe), (terms, ssh), intervals));
     // A request that is being held must not hold the end.
     runtime.shutdown_background();
     served
@@ -206,7 +206,7 @@ async fn serve(
     center: Center,
     transport: Transport,
     (store, exe): (PathBuf, PathBuf),
-    (terms, ssh): (Terms, Ssh),
+    (terms, ssh): (Terms, SshTerms),
     intervals: [Duration; 2],
 ) -> Result<(), LinkError> {
     let stop = stop_signal().map_err(system("no signals"))?;

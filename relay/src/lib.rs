@@ -6,8 +6,9 @@
 //! | [`legacy_args`], [`api_key`], [`legacy_cli`], `legacy_log` | the same of the positional command line |
 //! | [`enroll`], [`legacy_link`] | centers that know this relay by an API key |
 //! | `agent` | the loop that owns everything |
-//! | `gate`, `policy`, `reconcile`, `run` | decisions; pure |
+//! | `gate`, `policy`, `work`, `reconcile`, `run` | decisions; pure |
 //! | `claim`, `outbox`, `output` | what goes out, until it is acknowledged |
+//! | `way`, `change`, `keepsakes` | ways to hosts behind the machine; what it keeps for that, and changes of it |
 //! | `journal`, `authors` | what survives a restart |
 //! | [`keeper`], `keeper_life` | the process that owns the runs' processes |
 //! | [`vault`], [`credentials_cli`] | the credentials that this machine keeps |
@@ -25,6 +26,7 @@ pub mod api_key;
 pub mod args;
 mod authors;
 mod backoff;
+mod change;
 mod claim;
 mod clock;
 pub mod config;
@@ -40,6 +42,7 @@ pub mod identity;
 mod journal;
 pub mod keeper;
 mod keeper_life;
+mod keepsakes;
 pub mod known_hosts_cli;
 pub mod legacy_args;
 pub mod legacy_cli;
@@ -57,3 +60,5 @@ mod run;
 pub mod serve;
 pub mod ssh;
 pub mod vault;
+mod way;
+mod work;

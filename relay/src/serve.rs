@@ -133,8 +133,7 @@ async fn serve(
     );
     let nats = Nats::new(link, config.ws.clone(), config.mid.clone(), identity.public_key().clone());
     let opening = OpeningKey::of_machine(&identity.key)?;
-    let (known_hosts, secret_file) = (config.ssh.known_hosts.as_deref(), config.vault_secret_file.as_deref());
-    let keepsakes = Keepsakes::new(&place.store, known_hosts, secret_file);
+    let keepsakes = Keepsakes::new(&place.store, &config.ssh, config.vault_secret_file.as_deref());
     let agent = Agent::new(identity, place, nats.clone(), journal, (keepsakes, opening));
     let ended = tokio::select! {
         ended = agent.run(stop) => ended,

@@ -19,6 +19,7 @@ mod edit;
 mod error;
 mod find;
 mod format;
+pub(crate) mod hold;
 pub mod key;
 mod seal;
 mod secret;
@@ -38,7 +39,7 @@ pub use edit::{Arrival, Arrived, NewSecret};
 pub use error::VaultError;
 pub use format::Entry;
 
-use disk::Stamp;
+pub(crate) use disk::Stamp;
 use format::{Fault, File, Header, MAX_FILE_BYTES};
 use seal::Keys;
 use secret::{LocalSecret, Readers};

@@ -17,8 +17,8 @@ use signalbox_schemas::{
 };
 
 use crate::{
-    config::SshConfig,
-    ssh::route::{Hop, WAYS, Route, Way},
+    config::Ssh,
+    ssh::route::{Hop, Route, WAYS, Way},
     vault::{Entry, Vault, VaultError, hold::Hold},
 };
 
@@ -34,7 +34,7 @@ pub(crate) enum Precedence {
 /// What routes are made by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules<'a> {
-    pub(crate) ssh: &'a SshConfig,
+    pub(crate) ssh: &'a Ssh,
     /// Where host keys are known.
     pub(crate) known_hosts: &'a Path,
     pub(crate) precedence: Precedence,
@@ -70,7 +70,7 @@ pub(crate) fn with_key(
     let user = target.username.clone().filter(|_| target.jump.is_empty());
     let user = user.ok_or_else(|| fault(format!("no login name for {host}")))?;
     let ways = vec![Way::Key { name, key, passphrase: None, certificate: None }];
-    let allow_non_strict = is_lenient(&host, port, rules);
+    let allow_non_strict = rules.ssh.allows_non_strict(&host, port);
     Ok(of_hops(vec![Hop { host, port, user, ways, allow_non_strict }], rules))
 }
 
@@ -81,10 +81,6 @@ fn of_hops(hops: Vec<Hop>, rules: Rules<'_>) -> Route {
         host_keys: rules.ssh.host_keys,
         targets: rules.ssh.targets.clone(),
     }
-}
-
-fn is_lenient(host: &str, port: u16, rules: Rules<'_>) -> bool {
-    rules.ssh.allow_non_strict.iter().any(|pattern| pattern.matches(host, port).is_some())
 }
 
 fn unreadable(error: &VaultError) -> RunError {
@@ -132,7 +128,7 @@ fn hop(asked: Asked<'_>, vault: &Vault, rules: Rules<'_>) -> Result<Hop, RunErro
     if ways.is_empty() {
         return Err(no_credential(&asked, &found));
     }
-    let allow_non_strict = is_lenient(host, port, rules);
+    let allow_non_strict = rules.ssh.allows_non_strict(host, port);
     Ok(Hop { host: host.to_owned(), port, user: user.to_owned(), ways, allow_non_strict })
 }
 

@@ -33,11 +33,18 @@ pub(super) struct Keeping {
     /// Changes that wait for their turn, and whether one has it.
     pub(super) changes: VecDeque<CommandId>,
     pub(super) is_changing: bool,
-    /// The state of the vault that was said last; the outer one is absent before the first.
-    said: Option<Option<Stamp>>,
+    said: Said,
     is_saying: bool,
     /// Nothing is said before.
     not_before: Option<Instant>,
+}
+
+/// What was said last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// What was kept while the vault's file was this one, or absent.
+    Of(Option<Stamp>),
 }
 
 impl Keeping {
@@ -47,7 +54,7 @@ impl Keeping {
             opening: Arc::new(opening),
             changes: VecDeque::new(),
             is_changing: false,
-            said: None,
+            said: Said::Nothing,
             is_saying: false,
             not_before: None,
         }
@@ -67,14 +74,14 @@ impl Agent {
         let sealing_key = keeping.opening.public().clone();
         self.jobs.spawn_blocking(move || {
             let mark = shared.vault.mark();
-            let is_new = said != Some(mark);
+            let is_new = said != Said::Of(mark);
             Done::Inventory(is_new.then(|| Box::new((mark, shared.inventory(ws, mid, sealing_key)))))
         });
     }
 
     /// Has it said again, changed or not.
     pub(super) fn repeat_inventory(&mut self) {
-        self.keeping.said = None;
+        self.keeping.said = Said::Nothing;
         self.say_inventory();
     }
 
@@ -103,7 +110,7 @@ impl Agent {
         self.keeping.is_saying = false;
         match said {
             Ok(()) => {
-                self.keeping.said = Some(mark);
+                self.keeping.said = Said::Of(mark);
                 // It may have changed while it was on its way.
                 self.say_inventory();
             }

@@ -15,16 +15,9 @@ use signalbox_schemas::{
     signed::{Message as _, Signed},
     subject::FactKind,
 };
-use tokio::{
-    sync::watch,
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
-use super::{
-    Agent, Done, Keeper, Run, Stage,
-    claims::SAY_AGAIN_AFTER,
-    notes::Unwritten,
-};
+use super::{Agent, Done, Keeper, Run, Stage, claims::SAY_AGAIN_AFTER, notes::Unwritten};
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
@@ -71,7 +64,8 @@ impl Agent {
         }
         self.leave_former_lives(instance);
         let since = Instant::now();
-        self.keeper = Some(Keeper { client, nonce, instance, pid, free, is_free_its_word: true, is_remote, since });
+        self.keeper =
+            Some(Keeper { client, nonce, instance, pid, free, is_free_its_word: true, is_remote, since });
         self.pick_up_claims(instance, nonce, &welcome.runs);
         for status in welcome.runs {
             self.pick_up(status, instance, nonce);
@@ -347,7 +341,12 @@ impl Agent {
     ///
     /// # Errors
     /// What is still to be written down.
-    pub(super) fn write_report(&mut self, report: Report, expires_at: u64, fact: &FactMessage) -> Result<(), Entry> {
+    pub(super) fn write_report(
+        &mut self,
+        report: Report,
+        expires_at: u64,
+        fact: &FactMessage,
+    ) -> Result<(), Entry> {
         let cid = fact.cid;
         let entry = Entry::Fact { cid, report, expires_at, body: Base64Url(fact.body.to_vec()) };
         let noted = self.note(entry.clone());

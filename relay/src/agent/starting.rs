@@ -12,7 +12,11 @@ use signalbox_schemas::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{Agent, Done, Stage, keeping::{KEEPER_PATIENCE, Untold}, notes::Unwritten};
+use super::{
+    Agent, Done, Stage,
+    keeping::{KEEPER_PATIENCE, Untold},
+    notes::Unwritten,
+};
 use crate::{
     clock::unix_ms,
     journal::Report,
@@ -63,7 +67,9 @@ impl Agent {
     }
 
     pub(super) async fn on_routed(&mut self, cid: CommandId, found: Result<Box<Route>, RunError>) {
-        let Some(run) = self.runs.get(&cid).filter(|run| matches!(run.stage, Stage::Preparing)) else { return };
+        let Some(run) = self.runs.get(&cid).filter(|run| matches!(run.stage, Stage::Preparing)) else {
+            return;
+        };
         match found {
             _ if run.is_cancelled => self.report_not_started(cid, &NotStarted::Cancelled),
             Ok(route) => self.hand_over(cid, Some(route)).await,
@@ -132,7 +138,8 @@ impl Agent {
         run.is_begun_told = true;
         let nonce = run.nonce;
         let config = &self.identity.config;
-        let start = Start { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce, started_at, via: None };
+        let start =
+            Start { ws: config.ws.clone(), mid: config.mid.clone(), cid, nonce, started_at, via: None };
         let Ok(signed) = Signed::sign(&start, &self.identity.key) else { return };
         let fact = FactMessage::new(cid, FactKind::Start, &signed, Start::TYPE.to_owned());
         let (nats, counters) = (self.nats.clone(), self.counters.clone());

@@ -206,7 +206,11 @@ pub(super) fn compose(
         vec![Part::Text(begin(ended))],
         out.parts(Stdout),
         vec![Part::Text(br#"","stderr":""#.to_vec())],
-        if ended.is_told_twice && bytes_err == 0 { vec![Part::Text(error(ended))] } else { err.parts(Stderr) },
+        if ended.is_told_twice && bytes_err == 0 {
+            vec![Part::Text(error(ended))]
+        } else {
+            err.parts(Stderr)
+        },
         vec![Part::Text(end(ended))],
     ];
     let parts: VecDeque<Part> = parts.into_iter().flatten().collect();

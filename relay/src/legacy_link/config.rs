@@ -27,14 +27,15 @@ use super::{
     http::{Answer, Center, NoAnswer, StatusCode},
     wire::{Ack, Push, pushes, shared_credentials, shown},
 };
-use crate::vault::{Arrived, seed::SharedCredential};
+use crate::{
+    config::MAX_PATTERNS,
+    vault::{Arrived, seed::SharedCredential},
+};
 
 /// File of what was set.
 const FILE: &str = "settings.json";
 /// How often reports may be asked for, ms.
 const INTERVAL_MS: std::ops::RangeInclusive<f64> = 5_000.0..=3_600_000.0;
-/// Most patterns of hosts that may be dialled.
-const MOST_TARGETS: usize = 1_000;
 
 /// What was set, as it survives a restart.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,9 +163,10 @@ impl Config {
 
     /// Keeps a credential, unless a newer one of its name is there.
     fn keep(&self, credential: &SharedCredential) -> Result<(), String> {
-        let secret = self.credentials.shared_secret.as_ref().ok_or(
-            "this relay has no secret to open it with (--shared-secret-file); nothing was changed",
-        )?;
+        let secret =
+            self.credentials.shared_secret.as_ref().ok_or(
+                "this relay has no secret to open it with (--shared-secret-file); nothing was changed",
+            )?;
         let arrival = credential.open(secret)?;
         let taken = self.credentials.hosts.keepsakes.vault.with(|vault| vault.take_in(&[arrival]));
         match taken.map_err(|error| report(&error))?.first() {
@@ -248,8 +250,9 @@ fn setting_of(push: &Push) -> Result<Setting, String> {
         }
         "ssh_targets" => {
             let targets = payload.get("targets").and_then(serde_json::Value::as_array);
-            let targets = targets.filter(|targets| targets.len() <= MOST_TARGETS);
-            let targets = targets.ok_or_else(|| format!("targets must be a list of up to {MOST_TARGETS} texts"))?;
+            let targets = targets.filter(|targets| targets.len() <= MAX_PATTERNS);
+            let targets =
+                targets.ok_or_else(|| format!("targets must be a list of up to {MAX_PATTERNS} texts"))?;
             let pattern = |target: &serde_json::Value| {
                 let text = target.as_str().ok_or("targets must be texts")?;
                 text.parse().map_err(|error: PatternError| format!("{:?} is {error}", shown(text)))
@@ -290,8 +293,8 @@ fn hex(byte: u8) -> char {
 mod tests {
     use super::*;
     use crate::{api_key::ApiKey, ssh::route::HostKeyPolicy};
-    use signalbox_schemas::credential::StorageMode;
     use rstest::rstest;
+    use signalbox_schemas::credential::StorageMode;
 
     fn push(kind: Option<&str>, payload: Option<&str>) -> Push {
         let [kind, payload] = [kind, payload].map(|text| text.map(str::to_owned));
@@ -325,7 +328,11 @@ mod tests {
     #[case("ssh_targets", r#"{"targets":[7]}"#, "targets must be texts")]
     #[case("ssh_targets", "{}", "targets must be a list")]
     #[case("credential", "{}", "the payload is no credential")]
-    #[case("credential", r#"{"name":"db","credentialType":"shoe","encryptedValue":"x","updatedAt":1}"#, "the payload is no")]
+    #[case(
+        "credential",
+        r#"{"name":"db","credentialType":"shoe","encryptedValue":"x","updatedAt":1}"#,
+        "the payload is no"
+    )]
     #[case("bogus", "{}", "unknown type")]
     #[case("ssh_targets", "no", "the payload is no JSON")]
     fn what_is_not_applied_does_not_count_as_applied(
@@ -366,8 +373,7 @@ mod tests {
     }
 
     /// Sealed with the secret `topsecret`: `hello`.
-    const SEALED: &str =
-        "000102030405060708090a0b0c0d0e0f:65ae09bef6054db6216ec4164ae794be:52cb3cf5a7";
+    const SEALED: &str = "000102030405060708090a0b0c0d0e0f:65ae09bef6054db6216ec4164ae794be:52cb3cf5a7";
 
     #[test]
     fn a_pushed_credential_is_kept_where_it_can_be_opened() {
@@ -385,7 +391,11 @@ mod tests {
         assert!(other.contains("does not open") && !other.contains("wrongsecret"), "{other}");
         let config = config(folder.path(), Some("topsecret"));
         assert_eq!(config.apply(&payload(5)), Ok(None));
-        assert_eq!(config.apply(&payload(4)), Ok(None), "an older one changes nothing, and that is no failure");
+        assert_eq!(
+            config.apply(&payload(4)),
+            Ok(None),
+            "an older one changes nothing, and that is no failure"
+        );
         let kept = config.credentials.hosts.keepsakes.credentials();
         let [kept] = kept.as_slice() else { panic!("{kept:?}") };
         assert_eq!((&*kept.credential_name, kept.target_host.as_deref()), ("db", Some("db-1")));

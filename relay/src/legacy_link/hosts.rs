@@ -13,7 +13,7 @@ use signalbox_schemas::{
 };
 
 use crate::{
-    config::SshConfig,
+    config::Ssh,
     keepsakes::Keepsakes,
     ssh::route::{HostKeyPolicy, Route},
     way::{Precedence, Rules, find, with_key},
@@ -33,7 +33,7 @@ impl Hosts {
     pub(super) fn new(store: &Path, host_keys: HostKeyPolicy) -> Self {
         let home = env::var_os("HOME").filter(|home| !home.is_empty());
         let default_key = home.map(|home| Path::new(&home).join(DEFAULT_KEY));
-        Self { keepsakes: Keepsakes::new(store, None, None), host_keys, default_key }
+        Self { keepsakes: Keepsakes::new(store, &Ssh::default(), None), host_keys, default_key }
     }
 
     /// The route to a target. `targets`: what the center lets be dialled, if it has said so.
@@ -45,7 +45,8 @@ impl Hosts {
         target: &SshTarget,
         targets: Option<Vec<HostPattern>>,
     ) -> Result<Route, String> {
-        let ssh = SshConfig { targets, host_keys: self.host_keys, ..SshConfig::default() };
+        let mut ssh = Ssh::default();
+        (ssh.targets, ssh.host_keys) = (targets, self.host_keys);
         let known_hosts = &self.keepsakes.known_hosts;
         let rules = Rules { ssh: &ssh, known_hosts, precedence: Precedence::Credential };
         match find(target, &self.keepsakes.vault, rules) {

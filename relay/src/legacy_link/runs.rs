@@ -41,8 +41,7 @@ const MAX_COMMAND_BYTES: usize = 128 * 1024 - 1;
 const MAX_COMMAND_JSON: usize = 192 * 1024;
 
 /// Why a command on another host is not started by a keeper of a former version.
-const OLD_KEEPER: &str =
-    "The relay's keeper is older than the relay and runs nothing on other hosts; it makes way when nothing else runs";
+const OLD_KEEPER: &str = "The relay's keeper is older than the relay and runs nothing on other hosts; it makes way when nothing else runs";
 /// Why a command is not started that was granted long ago.
 const TOO_LATE: &str = "The command could not be started in time, and is not started any more";
 
@@ -177,9 +176,9 @@ impl Worker {
             Target::Local | Target::Ssh(_) if is_late(granted_at, command.timeout_ms, unix_ms()) => {
                 Some(TOO_LATE.to_owned())
             }
-            Target::Ssh(_) if command.text.len() > COMMAND_TEXT_BYTES => {
-                Some(format!("The command is longer than {COMMAND_TEXT_BYTES} bytes, which is all that goes to another host"))
-            }
+            Target::Ssh(_) if command.text.len() > COMMAND_TEXT_BYTES => Some(format!(
+                "The command is longer than {COMMAND_TEXT_BYTES} bytes, which is all that goes to another host"
+            )),
             Target::Local | Target::Ssh(_) => too_long(&command.text),
         };
         if let Some(error) = refused {

@@ -134,13 +134,13 @@ struct Report<'a> {
     version: &'static str,
     hostname: String,
     platform: String,
-    credentials: Vec<Credential>,
+    credentials: Vec<Held>,
 }
 
 /// What the center is told of a credential.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Credential {
+struct Held {
     credential_name: String,
     credential_type: CredentialType,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,9 +149,16 @@ struct Credential {
     last_updated_at: u64,
 }
 
-impl From<CredentialMeta> for Credential {
+impl From<CredentialMeta> for Held {
     fn from(meta: CredentialMeta) -> Self {
-        let CredentialMeta { credential_name, credential_type, target_host, storage_mode, last_updated_at, .. } = meta;
+        let CredentialMeta {
+            credential_name,
+            credential_type,
+            target_host,
+            storage_mode,
+            last_updated_at,
+            ..
+        } = meta;
         Self { credential_name, credential_type, target_host, storage_mode, last_updated_at }
     }
 }
@@ -166,7 +173,7 @@ pub(super) fn report(relay_id: &str, machine: &mut Machine, credentials: Vec<Cre
         version: env!("CARGO_PKG_VERSION"),
         hostname: facts.hostname,
         platform: format!("linux-{}", architecture(std::env::consts::ARCH)),
-        credentials: credentials.into_iter().map(Credential::from).collect(),
+        credentials: credentials.into_iter().map(Held::from).collect(),
     };
     // Strings and numbers always have a JSON form.
     serde_json::to_vec(&report).unwrap_or_default()

@@ -169,9 +169,13 @@ fn host_behind([host, port, user]: [Option<Json<'_>>; 3]) -> Target {
 }
 
 fn whole_port(port: f64) -> Option<u16> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast of a float saturates"
+    )]
     let whole = port as u16;
-    (whole > 0 && f64::from(whole) == port).then_some(whole)
+    (whole > 0 && port <= f64::from(u16::MAX) && port.fract() == 0.0).then_some(whole)
 }
 
 /// A time limit within what a keeper takes.
@@ -276,7 +280,15 @@ impl Ended {
     /// The end of a command that did not come to an end of its own.
     pub(crate) fn without_a_run(command_id: &str, error: impl Into<String>) -> Self {
         let (command_id, error) = (command_id.to_owned(), Some(error.into()));
-        Self { command_id, success: false, exit_code: -1, error, duration_ms: 0, bytes: [0; 2], is_told_twice: false }
+        Self {
+            command_id,
+            success: false,
+            exit_code: -1,
+            error,
+            duration_ms: 0,
+            bytes: [0; 2],
+            is_told_twice: false,
+        }
     }
 }
 

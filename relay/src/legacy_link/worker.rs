@@ -131,8 +131,12 @@ impl Worker {
         }
         let (hosts, shared_secret) = (Arc::new(hosts.0), hosts.1);
         let shared = hosts.clone();
-        let config =
-            Config::new(center.clone(), relay_id.clone(), &place.folder, Credentials { hosts: shared, shared_secret });
+        let config = Config::new(
+            center.clone(),
+            relay_id.clone(),
+            &place.folder,
+            Credentials { hosts: shared, shared_secret },
+        );
         let status_interval = config.status_interval().unwrap_or(heartbeat_interval);
         Self {
             config: Arc::new(config),

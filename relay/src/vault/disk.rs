@@ -22,7 +22,7 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// What tells one content of a file from another: each change makes another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     file: (u64, u64),
     length: u64,
     modified: (i64, i64),

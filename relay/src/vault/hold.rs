@@ -23,7 +23,10 @@ impl Hold {
     ///
     /// # Errors
     /// When it cannot be opened, or what was done says so. A vault that could not be opened is tried again the next time.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Vault) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    pub(crate) fn with<T>(
+        &self,
+        act: impl FnOnce(&mut Vault) -> Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
         // What panicked while it held the vault left at worst an older state in memory, and that is read anew.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut vault = match open.take() {

@@ -170,6 +170,42 @@ pub fn open_shared_value(secret: &str, text: &str) -> Result<Secret, SeedFault> 
     Ok(Secret::new(text.to_owned()))
 }
 
+/// A credential that a center of the older system hands out.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedCredential {
+    /// What it is called.
+    pub name: String,
+    credential_type: CredentialType,
+    #[serde(default)]
+    target_host: Option<String>,
+    encrypted_value: String,
+    updated_at: serde_json::Number,
+}
+
+impl SharedCredential {
+    /// Opens it with the secret that center and relays share.
+    ///
+    /// # Errors
+    /// Why it cannot be kept, for people.
+    pub fn open(&self, secret: &Secret) -> Result<Arrival, String> {
+        let value = open_shared_value(secret.expose(), &self.encrypted_value);
+        let value = value.map_err(|fault| match fault {
+            SeedFault::Sealed => "it does not open: it was sealed with another secret, or changed".to_owned(),
+            fault @ SeedFault::Malformed(_) => fault.to_string(),
+        })?;
+        arrival(Kept {
+            name: self.name.clone(),
+            credential_type: self.credential_type,
+            value,
+            target_host: self.target_host.clone(),
+            storage_mode: StorageMode::Shared,
+            created_at: self.updated_at.clone(),
+            updated_at: self.updated_at.clone(),
+        })
+    }
+}
+
 fn store_key(api_key: &str, machine_id: &str, salt: &str) -> Option<Zeroizing<[u8; 32]>> {
     let mut password = Zeroizing::new(String::with_capacity(api_key.len() + machine_id.len() + 1));
     password.push_str(api_key);

@@ -38,7 +38,7 @@ fn label(text: &str, target: &str) -> Result<CredentialLabel> {
     })
 }
 
-fn changing(change: Change) -> CommandSpec {
+fn changing(change: &Change) -> CommandSpec {
     spec(&change.summary(), |spec| {
         spec.change = Some(change.clone());
         spec.crit = vec!["change".into()];
@@ -85,7 +85,12 @@ impl Push {
     }
 }
 
-pub(crate) async fn push(fleet: &Fleet, machine: &Machine, label: CredentialLabel, value: &CredentialValue) -> Result<Exit> {
+pub(crate) async fn push(
+    fleet: &Fleet,
+    machine: &Machine,
+    label: CredentialLabel,
+    value: &CredentialValue,
+) -> Result<Exit> {
     let sealing_key = fleet.inventory(machine, |_| true).await?.sealing_key;
     let (cid, offer) = Push::new(machine, label, value, &sealing_key)?.by(&fleet.operator)?;
     fleet.offer(machine, &[offer]).await?;
@@ -93,7 +98,7 @@ pub(crate) async fn push(fleet: &Fleet, machine: &Machine, label: CredentialLabe
 }
 
 pub(crate) async fn change(fleet: &Fleet, machine: &Machine, change: Change) -> Result<Exit> {
-    let spec = changing(change);
+    let spec = changing(&change);
     fleet.offer(machine, &[sign_offer(&spec, &grant(machine, &spec)?, &fleet.operator)?]).await?;
     fleet.exit(machine, spec.cid).await
 }
@@ -236,14 +241,11 @@ async fn only_who_has_the_right_changes_anything() -> Result<()> {
     fleet.offer(&machine, &[offer]).await?;
     assert_eq!(fleet.rejection(&machine, refused).await?.reason, RejectReason::Forbidden);
     // A secret without a key to it, and a key without a secret.
-    for spoil in [
-        Push { grant: Grant { sealed: None, ..push.grant.clone() }, spec: push.spec.clone() },
-        {
-            let spec = spec("true", |_| {});
-            let grant = Grant { sealed: Some(Base64Url(vec![1; 80])), ..grant(&machine, &spec)? };
-            Push { spec, grant }
-        },
-    ] {
+    for spoil in [Push { grant: Grant { sealed: None, ..push.grant.clone() }, spec: push.spec.clone() }, {
+        let spec = spec("true", |_| {});
+        let grant = Grant { sealed: Some(Base64Url(vec![1; 80])), ..grant(&machine, &spec)? };
+        Push { spec, grant }
+    }] {
         let mut spoil = spoil;
         spoil.spec.cid = crate::harness::new_cid();
         let sealed = spoil.grant.sealed.clone();

@@ -28,6 +28,10 @@ struct Place {
 
 impl Place {
     async fn start() -> Result<Self> {
+        Box::pin(Self::set_up()).await
+    }
+
+    async fn set_up() -> Result<Self> {
         let (fleet, sshd) = (Fleet::start().await?, Sshd::start().await?);
         let machine = Machine::new(&fleet, "gate")?;
         let file = machine.file("relay.toml");
@@ -104,7 +108,9 @@ fn code(exit: &Exit) -> (ExitState, &str) {
 async fn a_command_runs_on_a_host_behind_the_machine() -> Result<()> {
     let place = Place::start().await?;
     // `SSH_CONNECTION` is set by the server alone.
-    let exit = place.run(place.target(None), "echo out; echo err >&2; test -n \"$SSH_CONNECTION\" && exit 3").await?;
+    let exit = place
+        .run(place.target(None), "echo out; echo err >&2; test -n \"$SSH_CONNECTION\" && exit 3")
+        .await?;
     assert_eq!((exit.state, exit.exit_code), (ExitState::Failed, Some(3)), "{exit:?}");
     let inline = exit.inline.context("no inline output")?;
     assert_eq!((inline.stdout.0, inline.stderr.0), (b"out\n".to_vec(), b"err\n".to_vec()));
@@ -139,14 +145,19 @@ async fn what_cannot_be_done_has_a_code_of_its_own() -> Result<()> {
     assert_eq!(code(&exit), (ExitState::Failed, "no_credential"), "{exit:?}");
     let exit = place.run(at("127.0.0.1", 1), "true").await?;
     assert_eq!(code(&exit), (ExitState::Failed, "refused"), "{exit:?}");
-    let exit = place.run(SshTarget { credential: Some(CredentialName::new("gate key")?), ..at("10.1.2.3", 22) }, "true").await?;
+    let exit = place
+        .run(SshTarget { credential: Some(CredentialName::new("gate key")?), ..at("10.1.2.3", 22) }, "true")
+        .await?;
     assert_eq!(code(&exit), (ExitState::Failed, "target_denied"), "{exit:?}");
     let named = SshTarget { credential: Some(CredentialName::new("none")?), ..place.target(None) };
     assert_eq!(code(&place.run(named, "true").await?), (ExitState::Failed, "no_credential"));
     place.lets_in(None).await?;
     let exit = place.run(place.target(None), "true").await?;
     assert_eq!(code(&exit), (ExitState::Failed, "no_credential"), "{exit:?}");
-    ensure!(exit.error.context("no error")?.message.contains("no login name"), "it is not said what is missing");
+    ensure!(
+        exit.error.context("no error")?.message.contains("no login name"),
+        "it is not said what is missing"
+    );
     let strange = Sshd::start().await?;
     let exit = place.run(SshTarget { port: strange.port(), ..place.target(Some("root")) }, "true").await?;
     assert_eq!(code(&exit), (ExitState::Failed, "host_key_unknown"), "{exit:?}");
