@@ -142,7 +142,7 @@ impl Broker {
     /// [`BrokerError`]; no process of ours is left then.
     pub async fn start(layout: &Layout, wanted: &Wanted) -> Result<Self, BrokerError> {
         let server = find::server(wanted.server.as_deref(), &wanted.search).await?;
-        let taken_over = take_over(layout, wanted.listen).await?;
+        let taken_over = take_over(layout, &server, wanted.listen).await?;
         let (mut process, listen) = match taken_over {
             Some(running) => running,
             None => start_new(layout, &server, wanted.listen).await?,
@@ -230,9 +230,11 @@ impl Broker {
     }
 }
 
-/// The broker that a former bridge left running, when it listens where it is wanted; ended otherwise.
+/// The broker that a former bridge left running, when it listens where it is wanted; ended otherwise. One that does not know the
+/// accounts as they are is started again.
 async fn take_over(
     layout: &Layout,
+    server: &std::path::Path,
     wanted: SocketAddr,
 ) -> Result<Option<(Process, SocketAddr)>, BrokerError> {
     let Some((mut process, listen)) = process::find(layout)? else { return Ok(None) };
@@ -241,6 +243,12 @@ async fn take_over(
         info!(pid = process.pid(), %listen, "ending the broker of a former bridge: it listens elsewhere");
         process.end(END_WAIT).await?;
         return Ok(None);
+    }
+    if !knows_accounts(layout) {
+        info!(pid = process.pid(), "ending the broker of a former bridge: it knows older account tokens");
+        process.end(END_WAIT).await?;
+        // Where its clients look for it.
+        return start_new(layout, server, listen).await.map(Some);
     }
     info!(pid = process.pid(), %listen, "taking over the broker of a former bridge");
     match accepting(layout, &mut process, listen, ACCEPT_WAIT).await {
@@ -252,6 +260,15 @@ async fn take_over(
             Err(error)
         }
     }
+}
+
+/// Whether the account tokens are those that the running broker has read. It reads them when it starts and at no other time, not
+/// even when it is told to reload; the file with its number is written whenever a bridge has made sure of that.
+fn knows_accounts(layout: &Layout) -> bool {
+    let written = |path: &std::path::Path| std::fs::metadata(path).and_then(|found| found.modified());
+    let Ok(known) = written(&layout.pid("broker")) else { return true };
+    let Ok(tokens) = std::fs::read_dir(layout.jwt_dir()) else { return true };
+    tokens.flatten().all(|token| written(&token.path()).is_ok_and(|at| at < known))
 }
 
 async fn start_new(
@@ -326,6 +343,38 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_running_broker_is_kept_unless_its_accounts_are_older() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        for path in layout.directories() {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(layout.nats_conf(), "").unwrap();
+        fs::write(layout.jwt_dir().join("A.jwt"), "first").unwrap();
+        let mut wanted = Wanted {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            server: Some(nats_server().unwrap()),
+            search: Vec::new(),
+            restart: true,
+        };
+        let first = Broker::start(&layout, &wanted).await.unwrap();
+        wanted.listen = first.listen;
+        // As if the bridge had been killed: nobody ends its broker.
+        let (pid, mut left) = (first.pid(), first.process);
+        left.is_adopted = false;
+        std::mem::forget(left);
+        let second = Broker::start(&layout, &wanted).await.unwrap();
+        assert_eq!(second.pid(), pid);
+        fs::write(layout.jwt_dir().join("A.jwt"), "second").unwrap();
+        let third = Broker::start(&layout, &wanted).await.unwrap();
+        assert_ne!(third.pid(), pid);
+        assert_eq!(third.listen, wanted.listen);
+        assert!(greets(third.listen).await);
+        drop(second);
+        third.end().await.unwrap();
+    }
 
     /// A server that notes each of its starts, waits for `go`, and is a broker then.
     fn hesitant(dir: &Path) -> PathBuf {

@@ -200,9 +200,14 @@ async fn is_let_in(url: &str, token: &str, seed: &str) -> Result<bool> {
 
 /// A user token, made here and not with the code under test.
 fn mint(issuer_seed: &str, user: &KeyPair, name: &str, nats: &Value) -> Result<String> {
+    mint_at(NOW_MS / 1000 - 1_000_000, issuer_seed, user, name, nats)
+}
+
+/// The same, issued at `iat`, Unix seconds.
+fn mint_at(iat: u64, issuer_seed: &str, user: &KeyPair, name: &str, nats: &Value) -> Result<String> {
     let issuer = KeyPair::from_seed(issuer_seed.trim())?;
     let claims = json!({
-        "jti": "any", "iat": NOW_MS / 1000 - 1_000_000, "iss": issuer.public_key(), "name": name,
+        "jti": "any", "iat": iat, "iss": issuer.public_key(), "name": name,
         "sub": user.public_key(), "nats": nats,
     });
     let encode = |text: String| BASE64URL_NOPAD.encode(text.as_bytes());
@@ -709,4 +714,82 @@ async fn a_token_without_its_seed_opens_nothing() -> Result<()> {
     let signing = std::fs::read_to_string(fleet.layout.machines_dir().join("demo-1/signing.seed"))?;
     assert!(!is_let_in(&url, &token, signing.trim()).await?);
     Ok(())
+}
+
+fn text<'a>(claims: &'a Value, place: &str) -> Result<&'a str> {
+    claims.pointer(place).and_then(Value::as_str).with_context(|| format!("nothing stands at {place}"))
+}
+
+/// The account tokens of a state directory as they were before relays said what they keep.
+fn with_old_accounts(layout: &Layout) -> Result<()> {
+    let operator = std::fs::read_to_string(layout.seed("operator"))?;
+    let without = |list: &mut Value| {
+        let is_new = |item: &Value| {
+            let subject = item.get("subject").unwrap_or(item);
+            subject.as_str().is_some_and(|subject| subject.starts_with("inv."))
+        };
+        list.as_array_mut().map_or(0, |list| {
+            let before = list.len();
+            list.retain(|item| !is_new(item));
+            before - list.len()
+        })
+    };
+    let mut removed = 0;
+    for entry in std::fs::read_dir(layout.jwt_dir())? {
+        let path = entry?.path();
+        let token = std::fs::read_to_string(&path)?;
+        let payload = token.split('.').nth(1).context("no token")?;
+        let mut claims: Value = serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes())?)?;
+        let account = KeyPair::from_public_key(text(&claims, "/sub")?)?;
+        let name = text(&claims, "/name")?.to_owned();
+        // The broker goes by the younger one of two tokens.
+        let iat = claims.get("iat").and_then(Value::as_u64).context("no time")? - 1_000;
+        let nats = claims.get_mut("nats").context("no claims")?;
+        for list in ["/exports", "/imports", "/signing_keys/0/template/pub/allow"] {
+            removed += nats.pointer_mut(list).map_or(0, &without);
+        }
+        let nats = nats.clone();
+        std::fs::write(&path, mint_at(iat, &operator, &account, &name, &nats)?)?;
+    }
+    ensure!(removed == 3, "{removed} places speak of it, not an export, an import and a permission");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_state_directory_lets_old_logins_say_what_they_keep() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let layout = Layout::new(dir.path().join("state"));
+    let wanted = Init {
+        state_dir: layout.root().to_owned(),
+        machines: vec![MachineId::new("demo-1")?],
+        operators: vec![OperatorId::new("local")?],
+    };
+    let now_ms = u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_millis())?;
+    init(&wanted, now_ms)?;
+    with_old_accounts(&layout)?;
+    let mut broker = Broker::start_with_config(&layout.nats_conf()).await?;
+    let bridge = Login::from_creds_file(&layout.creds("bridge"))?;
+    let link = Link::connect(Options::bridge(&broker.url(), bridge)).await?;
+    for definition in stream::all() {
+        link.ensure_stream(&definition).await?;
+    }
+    // The login as it was, which no later `init` renews.
+    let creds = dir.path().join("old.creds");
+    std::fs::copy(layout.machines_dir().join("demo-1").join("relay.creds"), &creds)?;
+    let says = async |broker: &Broker| {
+        let relay = connect(&broker.url(), &creds, Some("_INBOX_demo-1")).await?;
+        relay.publish("inv.main.demo-1", "a list".into()).await?;
+        // Whoever is answered knows that what went before was worked through.
+        let _ = ask(&relay, OWN_MAILBOX, "").await;
+        anyhow::Ok(link.stream_state(stream::INV).await?.messages)
+    };
+    assert_eq!(says(&broker).await?, 0, "the tokens are not those of before");
+    init(&wanted, now_ms)?;
+    // As a bridge does that finds such a broker running: it goes by the tokens that it has read at its start.
+    broker.restart().await?;
+    eventually("the relay may say what it keeps", || async {
+        ensure!(says(&broker).await? == 1, "nothing is stored");
+        Ok(())
+    })
+    .await
 }

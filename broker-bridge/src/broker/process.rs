@@ -40,7 +40,7 @@ pub(super) struct Process {
     /// Ours to reap, unless it was found running.
     child: Option<Child>,
     /// It was found running and is a broker: ours to end.
-    is_adopted: bool,
+    pub(super) is_adopted: bool,
 }
 
 impl Process {
