@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod enrol;
 pub mod exec;
 pub(crate) mod heard;
+pub mod inventory;
 pub mod machines;
 pub mod output;
 mod page;

@@ -14,8 +14,9 @@ use std::{
 
 use signalbox_link::Store;
 use signalbox_schemas::{
+    command::CommandSpec,
     error::report,
-    id::{CommandId, MachineToken},
+    id::{CommandId, MachineToken, Sha256},
     limit::DAY_MS,
     record::{DoneCommand, DoneRun, StoredFact},
     run::RunState,
@@ -280,10 +281,12 @@ impl Keeper {
         let counts: Counts = store.json(&key::counts(cid), "counts")?.unwrap_or_default();
         let ws = self.context.broker.ws().clone();
         let subject = Subject::DoneCommands(ws.clone());
+        let (spec, spec_sha256) = kept(store.get(&key::spec(cid))?.unwrap_or_default());
         let record = DoneCommand {
             ws,
             cid,
-            spec: signalbox_schemas::Base64Url(store.get(&key::spec(cid))?.unwrap_or_default()),
+            spec: signalbox_schemas::Base64Url(spec),
+            spec_sha256,
             sequence: row.sequence,
             accepted_at: row.accepted_at,
             author: row.author,
@@ -454,6 +457,17 @@ fn timed(found: &[u8]) -> Option<(u64, CommandId)> {
 fn timed_run(found: &[u8]) -> Option<(u64, CommandId, MachineToken)> {
     let mut reader = key::Reader(found.get(1..)?);
     Some((reader.u64()?, reader.cid()?, reader.mid()?))
+}
+
+/// What history keeps of a spec: all of it, and where something is sealed in it the same without that, and the hash of the
+/// whole. Four hundred days are too long for a secret, however it is sealed.
+fn kept(spec: Vec<u8>) -> (Vec<u8>, Option<Sha256>) {
+    let without = CommandSpec::from_bytes(&spec).ok().and_then(|spec| spec.without_secret());
+    // A spec that was read has a JSON form.
+    match without.and_then(|without| serde_json::to_vec(&without).ok()) {
+        Some(without) => (without, Some(Sha256::of(&spec))),
+        None => (spec, None),
+    }
 }
 
 /// Whether a record is too large, which no other time changes.

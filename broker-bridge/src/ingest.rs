@@ -3,7 +3,7 @@
 //! Decoding and applying overlap. A batch is applied in one go: memory, rows and cursor change together, then
 //! readers are told. An event that speaks of something unknown makes its stream wait until the streams it
 //! depends on were read up to the ends they have *now*; the dependencies have no cycle
-//! (DOC ← state ← CMD, DONE ← RUN, OUT), so this ends. Nothing a stream holds can stop the reading: what cannot
+//! (DOC ← state ← CMD, DONE ← RUN, OUT; state ← INV), so this ends. Nothing a stream holds can stop the reading: what cannot
 //! be believed is counted and skipped.
 
 pub(crate) mod decode;
@@ -15,7 +15,7 @@ use signalbox_schemas::{
     error::report,
     id::Sha256,
     mailbox::Position,
-    stream::{CMD, DOC, DONE, HB, MBOX, OUT, RUN, STATE},
+    stream::{CMD, DOC, DONE, HB, INV, MBOX, OUT, RUN, STATE},
     subject::Subject,
 };
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
@@ -31,7 +31,7 @@ use crate::{
 use decode::{Event, Raw};
 
 /// Streams with a cursor.
-pub(crate) const FOLLOWED: [&str; 7] = [DOC, STATE, CMD, DONE, RUN, OUT, MBOX];
+pub(crate) const FOLLOWED: [&str; 8] = [DOC, STATE, CMD, DONE, RUN, OUT, MBOX, INV];
 /// Messages of one batch: a batch holds the lock of memory for a few milliseconds.
 const BATCH: usize = 512;
 /// Batches that are decoded ahead of the one being applied.
@@ -50,7 +50,7 @@ const FOREIGN: [&str; 2] = ["critical", "workspace"];
 fn depends_on(stream: &str) -> &'static [&'static str] {
     match stream {
         STATE => &[DOC],
-        CMD | DONE | MBOX => &[DOC, STATE],
+        CMD | DONE | MBOX | INV => &[DOC, STATE],
         HB => &[STATE],
         RUN | OUT => &[DOC, STATE, CMD, DONE],
         _ => &[],
@@ -411,7 +411,7 @@ fn apply_some(
         });
     }
     shared.tell(effects.changes);
-    if ![OUT, HB].contains(&stream) {
+    if ![OUT, HB, INV].contains(&stream) {
         shared.dispatch.notify_one();
         shared.deadline.notify_one();
         shared.held.notify_one();

@@ -15,6 +15,7 @@
 //! | `run`, `run_row` | facts |
 //! | `output` | chunks |
 //! | `history` | settled runs and commands of DONE |
+//! | [`inventory`] | what relays keep |
 //! | [`memory`], [`assignments`] | what is kept in memory |
 
 pub(crate) mod assignments;
@@ -22,6 +23,7 @@ pub(crate) mod command;
 mod entity;
 pub(crate) mod grant;
 mod history;
+pub(crate) mod inventory;
 pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod parts;
@@ -69,6 +71,9 @@ pub(crate) struct CommandRow {
     pub(crate) expires_at: u64,
     /// Whether it stands in DONE.
     pub(crate) done: bool,
+    /// SHA-256 of the spec's exact bytes, where what is kept of them is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spec_sha256: Option<Sha256>,
 }
 
 /// The mailbox that stands in MBOX.
@@ -204,6 +209,9 @@ impl<'a> Projection<'a> {
             }
             Event::DoneCommand { done, spec, key } => self.done_command(stored_at, done, spec, key),
             Event::Heartbeat(beat) => Ok(self.heartbeat(stored_at, beat)),
+            Event::Inventory { mid, revision, key, envelope } => {
+                self.inventory(stored_at, mid, (*revision, key), envelope)
+            }
         };
         match outcome {
             Ok(Applied::NotYet) if last_chance => Err(ApplyError::Refused("unknown")),

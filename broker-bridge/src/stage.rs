@@ -71,6 +71,7 @@ impl Stage {
             machines: vec![mid.clone()],
             expires_at: 1,
             done: false,
+            spec_sha256: None,
         };
         let mut txn = Txn::new(&still.context.shared.store);
         txn.put_json(keys::command(id), &row);

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 pub(crate) use txn::Txn;
 
 /// Version of the rows and keys. Another one on disk means: build anew.
-const FORMAT: &str = "signalbox-view-5";
+const FORMAT: &str = "signalbox-view-6";
 /// Directory of the store within the one that was named: that one may hold anything, by a slip of whoever named it.
 const OWN: &str = "view";
 /// Memory for pages, bytes. The working set is open commands and their runs, some megabytes.

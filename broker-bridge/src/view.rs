@@ -6,6 +6,7 @@
 mod assignments;
 mod commands;
 mod cursor;
+mod inventory;
 mod runs;
 
 use std::{
@@ -47,6 +48,7 @@ pub use assignments::{Contact, Enrolled};
 pub use commands::StoredCommand;
 pub(crate) use commands::is_place;
 pub use cursor::{CursorError, Cursors};
+pub(crate) use inventory::Place;
 pub use runs::{RunPlace, RunsAsked};
 
 /// Bytes of items in a page: with its frame it must fit one message of the broker.
@@ -425,7 +427,7 @@ impl View {
 
     fn spec(&self, id: CommandId) -> Result<(CommandSpec, Bytes), StoreError> {
         let bytes = self.shared.store.get(&key::spec(id))?.ok_or(StoreError::Damaged("spec"))?;
-        let spec = CommandSpec::from_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
+        let spec = CommandSpec::from_settled_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
         Ok((spec, bytes.into()))
     }
 

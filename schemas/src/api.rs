@@ -6,6 +6,7 @@
 
 mod assignments;
 mod audit;
+mod inventory;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::{
 
 pub use assignments::*;
 pub use audit::AuditView;
+pub use inventory::*;
 
 /// An operation that changes something, signed by its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,12 @@ pub mod op {
     /// What relays hold: [`ListCredentials`](super::ListCredentials) → [`Listed`](super::Listed) of
     /// [`CredentialView`](super::CredentialView).
     pub const CREDENTIALS_LIST: &str = "credentials.list";
+    /// Which machines have a credential for a host: [`Reach`](super::Reach) → [`Listed`](super::Listed) of
+    /// [`ReachView`](super::ReachView).
+    pub const CREDENTIALS_REACH: &str = "credentials.reach";
+    /// What relays with keys keep, as they signed it: [`ListInventory`](super::ListInventory) → [`Listed`](super::Listed) of
+    /// [`InventoryView`](super::InventoryView).
+    pub const INVENTORY_LIST: &str = "inventory.list";
     /// Makes a shared credential (signed): [`NewSharedCredential`](super::NewSharedCredential) →
     /// [`SharedCredentialView`](super::SharedCredentialView).
     pub const SHARED_CREATE: &str = "shared_credentials.create";
@@ -140,7 +148,7 @@ pub mod op {
     pub const FEED_CLOSE: &str = "feed.close";
 
     /// All of them.
-    pub const ALL: [&str; 37] = [
+    pub const ALL: [&str; 39] = [
         MACHINES_LIST,
         COMMANDS_PREVIEW,
         COMMANDS_SUBMIT,
@@ -164,6 +172,8 @@ pub mod op {
         RELAYS_GET,
         RELAYS_REPORT,
         CREDENTIALS_LIST,
+        CREDENTIALS_REACH,
+        INVENTORY_LIST,
         SHARED_CREATE,
         SHARED_LIST,
         SHARED_GET,

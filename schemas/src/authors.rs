@@ -30,6 +30,19 @@ pub enum Right {
     Credential,
 }
 
+impl Right {
+    /// The spelling on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Root => "root",
+            Self::Terminal => "terminal",
+            Self::Config => "config",
+            Self::Credential => "credential",
+        }
+    }
+}
+
 /// What a person or a bridge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

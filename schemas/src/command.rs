@@ -15,7 +15,7 @@ use crate::{
     host::is_host,
     id::{CommandId, CredentialName, MachineToken, Sha256, Workspace},
     limit,
-    sealed::BODY_EXTRA_BYTES,
+    sealed::{BODY_EXTRA_BYTES, WRAPPED_BYTES},
     signed::{Message, PublicKey, Signed},
 };
 
@@ -213,13 +213,56 @@ impl CommandSpec {
     /// # Errors
     /// [`InvalidSpec`] when the bytes are too many, no spec, or out of range.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidSpec> {
+        let spec = Self::parse(bytes)?;
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    /// Reads a spec as history keeps it: its sealed value may be gone, see [`Self::without_secret`].
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`].
+    pub fn from_settled_bytes(bytes: &[u8]) -> Result<Self, InvalidSpec> {
+        let spec = Self::parse(bytes)?;
+        spec.check(true)?;
+        Ok(spec)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, InvalidSpec> {
         if bytes.len() > limit::SPEC_BYTES {
             return Err(InvalidSpec { member: "spec", rule: "at most 96 KiB encoded" });
         }
-        let spec: Self = serde_json::from_slice(bytes)
-            .map_err(|_| InvalidSpec { member: "spec", rule: "not a command spec" })?;
-        spec.validate()?;
-        Ok(spec)
+        serde_json::from_slice(bytes).map_err(|_| InvalidSpec { member: "spec", rule: "not a command spec" })
+    }
+
+    /// Whether its grants must bring a key for what is sealed in it.
+    pub fn brings_secret(&self) -> bool {
+        matches!(self.change, Some(Change::PutCredential(_)))
+    }
+
+    /// The same without what is sealed in it, as history keeps it; `None` where nothing is.
+    #[must_use]
+    pub fn without_secret(&self) -> Option<Self> {
+        let mut kept = self.clone();
+        let Some(Change::PutCredential(put)) = &mut kept.change else { return None };
+        put.body = Base64Url::default();
+        Some(kept)
+    }
+
+    /// Whether a relay of the old contract can be told what it asks for: no change, and of an SSH target all that those know.
+    pub fn is_of_old_contract(&self) -> bool {
+        let target = match &self.target {
+            None => true,
+            Some(Target::Ssh(ssh)) => {
+                ssh.username.is_some() && ssh.jump.is_empty() && ssh.credential.is_none()
+            }
+        };
+        target && self.change.is_none()
+    }
+
+    /// The right that its author needs.
+    pub fn right(&self) -> Right {
+        self.change.as_ref().map_or(Right::Command, Change::right)
     }
 
     /// Checks every range.
@@ -227,6 +270,10 @@ impl CommandSpec {
     /// # Errors
     /// [`InvalidSpec`] naming the first member that is out of range.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
+        self.check(false)
+    }
+
+    fn check(&self, is_settled: bool) -> Result<(), InvalidSpec> {
         let rule = |good: bool, member, rule| if good { Ok(()) } else { Err(InvalidSpec { member, rule }) };
         let text = self.command.as_bytes();
         rule(
@@ -262,7 +309,7 @@ impl CommandSpec {
             "at most 128 bytes",
         )?;
         self.check_target()?;
-        self.check_change()?;
+        self.check_change(is_settled)?;
         rule(
             self.crit.iter().all(|name| Self::CRIT.contains(&name.as_str())),
             "crit",
@@ -290,7 +337,7 @@ impl CommandSpec {
         self.check_names_in_crit("target", "must name `target` where there is one")
     }
 
-    fn check_change(&self) -> Result<(), InvalidSpec> {
+    fn check_change(&self, is_settled: bool) -> Result<(), InvalidSpec> {
         let Some(change) = &self.change else { return Ok(()) };
         let invalid = |rule| Err(InvalidSpec { member: "change", rule });
         if self.target.is_some() {
@@ -302,7 +349,8 @@ impl CommandSpec {
                     return invalid(rule);
                 }
                 let most = limit::CREDENTIAL_VALUE_BYTES + BODY_EXTRA_BYTES;
-                if !(BODY_EXTRA_BYTES + 1..=most).contains(&put.body.0.len()) {
+                let is_gone = is_settled && put.body.0.is_empty();
+                if !is_gone && !(BODY_EXTRA_BYTES + 1..=most).contains(&put.body.0.len()) {
                     return invalid("a sealed value has 1 byte to 24 KiB");
                 }
             }
@@ -470,6 +518,11 @@ pub enum GrantsError {
     /// They are not sorted by machine, or name one twice.
     #[error("the grants are not sorted by machine, or name one twice")]
     Order,
+    /// It brings no key for what the spec has sealed, or one where nothing is sealed.
+    #[error(
+        "the grant for {0} must bring a wrapped key of 80 bytes if its command puts a credential, and none otherwise"
+    )]
+    Sealed(MachineToken),
 }
 
 impl GrantsError {
@@ -481,6 +534,7 @@ impl GrantsError {
             Self::Misplaced(_) => "grants_misplaced",
             Self::Author(_) => "grants_author",
             Self::Order => "grants_order",
+            Self::Sealed(_) => "grants_sealed",
         }
     }
 }
@@ -519,6 +573,10 @@ pub fn granted(
         if machines.last().is_some_and(|last| *last >= grant.mid) {
             return Err(GrantsError::Order);
         }
+        let brings = grant.sealed.as_ref().map(|wrapped| wrapped.0.len());
+        if brings != spec.brings_secret().then_some(WRAPPED_BYTES) {
+            return Err(GrantsError::Sealed(grant.mid));
+        }
         machines.push(grant.mid);
     }
     Ok(Granted { author, machines })
@@ -527,7 +585,10 @@ pub fn granted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signed::SigningKey;
+    use crate::{
+        credential::{CredentialType, StorageMode},
+        signed::SigningKey,
+    };
     use nkeys::{KeyPair, KeyPairType};
     use rstest::rstest;
 
@@ -574,6 +635,54 @@ mod tests {
         let mut grants = vec![grant(&spec, "a", 1), grant(&spec, "b", 1)];
         spoil(&spec, &mut grants);
         assert_eq!(granted(&spec, Sha256::of(b"spec"), &grants).unwrap_err().reason(), reason);
+    }
+
+    fn put() -> Change {
+        let label = CredentialLabel {
+            name: CredentialName::new("db").unwrap(),
+            credential_type: CredentialType::Password,
+            target: None,
+            username: None,
+            storage_mode: StorageMode::RelayOnly,
+        };
+        Change::PutCredential(PutCredential { label, body: Base64Url(vec![7; 60]) })
+    }
+
+    fn changing(change: Change) -> CommandSpec {
+        CommandSpec { change: Some(change), crit: vec!["change".into()], ..spec() }
+    }
+
+    #[rstest]
+    #[case::for_nothing(None, Some(80), false)]
+    #[case::none(Some(put()), None, false)]
+    #[case::short(Some(put()), Some(79), false)]
+    #[case::long(Some(put()), Some(81), false)]
+    #[case::as_it_must(Some(put()), Some(80), true)]
+    #[case::nothing_to_open(Some(Change::RemoveCredential { name: CredentialName::new("db").unwrap() }), Some(80), false)]
+    fn grants_bring_a_key_where_something_is_sealed(
+        #[case] change: Option<Change>,
+        #[case] key_bytes: Option<usize>,
+        #[case] fits: bool,
+    ) {
+        let spec = change.map_or_else(spec, changing);
+        let mut grant = grant(&spec, "a", 1).peek().unwrap();
+        grant.sealed = key_bytes.map(|count| Base64Url(vec![1; count]));
+        let checked = granted(&spec, Sha256::of(b"spec"), &[Signed::sign(&grant, &key(1)).unwrap()]);
+        assert_eq!(checked.map_err(|error| error.reason()).err(), (!fits).then_some("grants_sealed"));
+    }
+
+    #[test]
+    fn history_keeps_a_change_without_what_is_sealed() {
+        assert_eq!(spec().without_secret(), None);
+        let whole = changing(put());
+        let kept = whole.without_secret().unwrap();
+        let bytes = serde_json::to_vec(&kept).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("BwcHB"), "the body is still there");
+        assert_eq!(CommandSpec::from_settled_bytes(&bytes), Ok(kept.clone()));
+        assert_eq!(CommandSpec::from_settled_bytes(&serde_json::to_vec(&whole).unwrap()), Ok(whole.clone()));
+        // Nothing without its value is accepted as new.
+        assert_eq!(CommandSpec::from_bytes(&bytes).unwrap_err().member, "change");
+        assert_eq!((whole.right(), spec().right()), (Right::Credential, Right::Command));
     }
 
     #[test]

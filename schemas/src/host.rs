@@ -212,6 +212,18 @@ impl FromStr for HostPattern {
     }
 }
 
+/// Reads a host and a port as people write them: `host`, `host:port`, `[address]:port`, or an address of version 6 alone.
+///
+/// # Errors
+/// [`PatternError`] for what names no single host.
+pub fn place(text: &str) -> Result<(String, Option<u16>), PatternError> {
+    let HostPattern { hosts, port } = text.parse()?;
+    match hosts {
+        Hosts::One(host) => Ok((host, port)),
+        Hosts::Network(..) | Hosts::Glob(_) => Err(PatternError),
+    }
+}
+
 /// Reads a port: 1 to 65,535, digits only.
 pub fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port: &u16| *port > 0 && port.to_string() == text)

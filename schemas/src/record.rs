@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::Base64Url,
-    id::{BridgeId, CommandId, MachineId, MachineToken, OperatorId, Workspace},
+    id::{BridgeId, CommandId, MachineId, MachineToken, OperatorId, Sha256, Workspace},
     limit,
     run::RunState,
     signed::{Message, PublicKey},
@@ -277,8 +277,11 @@ pub struct DoneCommand {
     pub ws: Workspace,
     /// The command.
     pub cid: CommandId,
-    /// Exact bytes of its spec.
+    /// Exact bytes of its spec; of one that brought something sealed, the same without that.
     pub spec: Base64Url,
+    /// SHA-256 of its exact bytes, of which its grants speak, where `spec` has left something out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec_sha256: Option<Sha256>,
     /// Sequence of the spec in CMD: the order of commands.
     pub sequence: u64,
     /// When it was accepted, Unix ms.
@@ -357,6 +360,7 @@ mod tests {
             ws: Workspace::main(),
             cid: "0193a2b4-0000-7000-8000-000000000000".parse().unwrap(),
             spec: Base64Url(vec![b'x'; limit::SPEC_BYTES]),
+            spec_sha256: Some(Sha256::of(b"x")),
             sequence: u64::MAX,
             accepted_at: u64::MAX,
             author: pair.public_key().parse().unwrap(),

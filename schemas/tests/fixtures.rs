@@ -20,8 +20,9 @@ use signalbox_schemas::{
     Base64Url,
     api::{
         Accepted, Answer, AnswerBody, AuditView, Cancel, Cancelling, CommandSummary, CommandView, Credit,
-        FeedEvent, Get, Listed, Liveness, MachineView, OpenFeed, OutputView, Page, PartTaken, Preview,
-        Previewed, ReadOutput, Request, RunView, Submit, Target, Watch, op,
+        FeedEvent, Get, InventoryView, ListInventory, Listed, Liveness, MachineView, OpenFeed, OutputView,
+        Page, PartTaken, Preview, Previewed, Reach, ReachView, ReadOutput, Request, RunView, Submit, Target,
+        Watch, op,
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
@@ -299,29 +300,30 @@ fn sealed_value(name: &CredentialName) -> (Base64Url, Base64Url) {
     (body, wrapped)
 }
 
+fn inventory() -> Inventory {
+    Inventory {
+        ws: ws(),
+        mid: mid(),
+        revision: NOW,
+        sealing_key: sealed::OpeningKey::of_machine(&key(3)).unwrap().public().clone(),
+        credentials: vec![CredentialMeta {
+            credential_name: "db password".into(),
+            credential_type: CredentialType::Password,
+            target_host: Some("*.lan:22".into()),
+            storage_mode: StorageMode::Shared,
+            last_updated_at: NOW,
+            username: Some("root".into()),
+            created_at: Some(NOW),
+        }],
+        left_out: 2,
+        problem: None,
+        crit: vec![],
+    }
+}
+
 #[test]
 fn what_a_relay_keeps() {
-    signed(
-        &Inventory {
-            ws: ws(),
-            mid: mid(),
-            revision: NOW,
-            sealing_key: sealed::OpeningKey::of_machine(&key(3)).unwrap().public().clone(),
-            credentials: vec![CredentialMeta {
-                credential_name: "db password".into(),
-                credential_type: CredentialType::Password,
-                target_host: Some("*.lan:22".into()),
-                storage_mode: StorageMode::Shared,
-                last_updated_at: NOW,
-                username: Some("root".into()),
-                created_at: Some(NOW),
-            }],
-            left_out: 2,
-            problem: None,
-            crit: vec![],
-        },
-        3,
-    );
+    signed(&inventory(), 3);
 }
 
 #[test]
@@ -437,6 +439,7 @@ fn what_becomes_history() {
     signed(&DoneRun { ws: ws(), mid: mid(), cid: cid(), state: RunState::Failed, facts: vec![fact] }, 1);
     signed(
         &DoneCommand {
+            spec_sha256: None,
             ws: ws(),
             cid: cid(),
             spec: spec_bytes(),
@@ -631,6 +634,11 @@ fn what_is_stored_or_sent_unsigned() {
 
 #[test]
 fn what_operators_ask() {
+    let (limit, after) = (Some(10), Some("web-1".to_owned()));
+    let asked =
+        ListInventory { on: "web-*".into(), target: Some("db-1:2222".into()), limit, after: after.clone() };
+    plain("list_inventory", &asked);
+    plain("list_reach", &Reach { target: "db-1:2222".into(), on: Some("web-*".into()), limit, after });
     plain("page", &Page { limit: Some(10), after: Some("x".into()) });
     plain("preview", &Preview { on: "web-*".into(), ..Preview::default() });
     plain("preview_page", &Preview { on: "web-*".into(), limit: Some(10), after: Some("web-1".into()) });
@@ -661,6 +669,19 @@ fn what_bridges_answer() {
     let target = Target { id: machine(), token: mid(), state: Liveness::Online };
     plain("previewed", &Previewed { targets: vec![target.clone()], next: None });
     plain("previewed_page", &Previewed { targets: vec![target], next: Some("web-1".into()) });
+    let signing_key = Some(key(3).public().clone());
+    let shown = InventoryView {
+        machine: machine(),
+        token: mid(),
+        state: Liveness::Online,
+        signing_key,
+        seen_at: Some(NOW),
+        inventory: Some(Signed::sign(&inventory(), &key(3)).unwrap()),
+    };
+    let silent = InventoryView { signing_key: None, seen_at: None, inventory: None, ..shown.clone() };
+    plain("inventory_list", &Listed { items: vec![shown, silent], next: Some("web-1".into()) });
+    let credentials = inventory().credentials;
+    plain("reach", &ReachView { machine: machine(), token: mid(), state: Liveness::Stale, credentials });
     plain("part_taken", &PartTaken { id: cid(), n: 2, cursor: "CMD:1".into() });
     plain("accepted", &Accepted { id: cid(), targets: vec![machine()], cursor: "CMD:1".into() });
     plain("cancelling", &Cancelling { cancelling: 1 });

@@ -10,8 +10,7 @@ use signalbox_schemas::{
     credential::{SharedCredentialRecord, StorageMode},
     error::{ErrorCode, Problem},
     limit::SSH_HOST_BYTES,
-    record::table,
-    relay::RelayRecord,
+    record::{AssignmentRecord, table},
     stream::STATE,
 };
 
@@ -19,7 +18,10 @@ use super::{
     Api, Caller, assignments, now_ms, page,
     records::{check_printable, check_size, is_id, new_id, stored_problem},
 };
-use crate::view::Cursors;
+use crate::{
+    store::StoreError,
+    view::{Cursors, View},
+};
 
 /// Longest name, in characters.
 const NAME_CHARS: usize = 128;
@@ -47,27 +49,39 @@ pub async fn list(
     api.ready()?;
     let limit = page::limit(args.limit)?;
     page::check_after(args.after.as_deref(), |after| parse_place(after).is_some())?;
-    let after = args.after.as_deref().and_then(parse_place);
-    let relays = match (&args.assignment_id, &args.target_host) {
+    let assignments = match (&args.assignment_id, &args.target_host) {
         (None, None) => {
             let message = "cannot list credentials: name a relay (assignment_id) or a host (target_host)";
             return Err(Problem::new(ErrorCode::Invalid, message));
         }
         (Some(id), _) => {
-            assignments::known(api, id).await?;
-            api.view().relay(id).into_iter().collect()
+            vec![assignments::known(api, id).await?]
         }
-        (None, Some(_)) => api.view().relays(),
+        (None, Some(_)) => api.view().assignments(),
     };
-    let opens = |view: &CredentialView| {
-        args.target_host.as_ref().is_none_or(|host| view.meta.target_host.as_ref() == Some(host))
-    };
-    let is_behind = |(n, view): &(usize, CredentialView)| {
-        after.is_none_or(|(id, last)| (view.assignment_id.as_str(), *n) > (id, last))
-    };
-    let held = relays.into_iter().flat_map(|relay| held(api, relay));
-    let held = held.filter(|found| is_behind(found) && opens(&found.1));
-    let page = page::cut(held, limit, |(n, view)| format!("{}.{n}", view.assignment_id));
+    let (after, host) = (args.after.clone(), args.target_host.clone());
+    let page = api.read(move |view| {
+        let after = after.as_deref().and_then(parse_place);
+        let mut failed = None;
+        let relays = assignments.into_iter().filter(|it| after.is_none_or(|(id, _)| it.id.as_str() >= id));
+        let held = relays.map_while(|assignment| match held(view, &assignment) {
+            Ok(held) => Some(held),
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
+        });
+        let is_behind = |(n, view): &(usize, CredentialView)| {
+            after.is_none_or(|(id, last)| (view.assignment_id.as_str(), *n) > (id, last))
+        };
+        let opens = |view: &CredentialView| {
+            host.as_ref().is_none_or(|host| view.meta.target_host.as_ref() == Some(host))
+        };
+        let held = held.flatten().filter(|found| is_behind(found) && opens(&found.1));
+        let page = page::cut(held, limit, |(n, view)| format!("{}.{n}", view.assignment_id));
+        failed.map_or(Ok(page), Err)
+    });
+    let page = page.await?;
     Ok(Listed { items: page.items.into_iter().map(|(_, view)| view).collect(), next: page.next })
 }
 
@@ -77,15 +91,16 @@ fn parse_place(after: &str) -> Option<(&str, usize)> {
     Some((id, n.parse().ok()?)).filter(|_| is_id(id))
 }
 
-fn held(api: &Api, relay: RelayRecord) -> Vec<(usize, CredentialView)> {
-    let Some(assignment) = api.view().assignment(&relay.assignment) else { return Vec::new() };
-    let views = relay.credentials.into_iter().map(|meta| CredentialView {
+/// What the relay of an assignment holds, each with its number.
+fn held(view: &View, assignment: &AssignmentRecord) -> Result<Vec<(usize, CredentialView)>, StoreError> {
+    let Some((reported_at, credentials)) = view.held_by(assignment)? else { return Ok(Vec::new()) };
+    let views = credentials.into_iter().map(|meta| CredentialView {
         assignment_id: assignment.id.clone(),
         machine_id: assignment.machine_id.clone(),
         meta,
-        reported_at: relay.reported_at,
+        reported_at,
     });
-    views.enumerate().collect()
+    Ok(views.enumerate().collect())
 }
 
 /// Makes a shared credential.

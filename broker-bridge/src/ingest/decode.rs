@@ -16,6 +16,7 @@ use signalbox_schemas::{
     credential::SharedCredentialRecord,
     heartbeat::Heartbeat,
     id::{CommandId, MachineToken, Sha256, Workspace},
+    inventory::Inventory,
     limit,
     mailbox::Mailbox,
     output::ChunkHead,
@@ -148,6 +149,13 @@ pub(crate) enum Event {
         key: PublicKey,
     },
     Heartbeat(Box<Heartbeat>),
+    /// What a machine's relay keeps.
+    Inventory {
+        mid: MachineToken,
+        revision: u64,
+        key: PublicKey,
+        envelope: Bytes,
+    },
 }
 
 /// When signatures are checked.
@@ -263,6 +271,10 @@ impl Decoder {
             Subject::Heartbeat(ws, mid) => {
                 self.own(&ws)?;
                 self.heartbeat(&mid, body)
+            }
+            Subject::Inventory(ws, mid) => {
+                self.own(&ws)?;
+                self.inventory(mid, body, checking)
             }
             _ => Err("subject"),
         }
@@ -463,7 +475,7 @@ impl Decoder {
 
     fn done_command(&self, body: &[u8], checking: &mut Checking) -> Result<Event, &'static str> {
         let (done, key) = checking.open::<DoneCommand>(body)?;
-        let spec = CommandSpec::from_bytes(&done.spec.0).map_err(|error| error.member)?;
+        let spec = CommandSpec::from_settled_bytes(&done.spec.0).map_err(|error| error.member)?;
         agree(done.ws == self.ws && spec.ws == self.ws && spec.cid == done.cid)?;
         Ok(Event::DoneCommand { done: Box::new(done), spec: Box::new(spec), key })
     }
@@ -475,6 +487,20 @@ impl Decoder {
         let beat: Heartbeat = serde_json::from_slice(body).map_err(|_| "payload")?;
         agree(beat.ws == self.ws && beat.mid == *mid)?;
         Ok(Event::Heartbeat(Box::new(beat)))
+    }
+
+    fn inventory(
+        &self,
+        mid: MachineToken,
+        body: &Bytes,
+        checking: &mut Checking,
+    ) -> Result<Event, &'static str> {
+        let (inventory, key) = checking.open::<Inventory>(body)?;
+        agree(inventory.ws == self.ws && inventory.mid == mid)?;
+        if inventory.credentials.len() > limit::CREDENTIALS {
+            return Err("too_many");
+        }
+        Ok(Event::Inventory { mid, revision: inventory.revision, key, envelope: body.clone() })
     }
 }
 
@@ -614,7 +640,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rubbish_is_refused_everywhere(body in prop::collection::vec(any::<u8>(), 0..200), which in 0..9_usize) {
+        fn rubbish_is_refused_everywhere(body in prop::collection::vec(any::<u8>(), 0..200), which in 0..10_usize) {
             let subjects = [
                 "doc.main.authors".to_owned(),
                 "$KV.state.main.machines.web-1".to_owned(),
@@ -625,6 +651,7 @@ mod tests {
                 format!("out.main.web-1.{CID}"),
                 "done.main._".to_owned(),
                 "hb.main.web-1".to_owned(),
+                "inv.main.web-1".to_owned(),
             ];
             prop_assert!(decode(&subjects[which], body.clone()).is_err());
             // A register and a mailbox that say nothing are something all the same.

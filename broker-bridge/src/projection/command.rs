@@ -66,6 +66,7 @@ impl Projection<'_> {
             machines: granted.machines,
             expires_at: spec.expires_at,
             done: false,
+            spec_sha256: None,
         };
         self.new_command(cid, NewCommand { row, spec, spec_bytes: bytes.clone(), grants })?;
         Ok(Applied::Yes)

@@ -70,6 +70,12 @@ pub(crate) fn by_machine(grants: Vec<Signed<Grant>>) -> HashMap<MachineToken, Kn
 impl Memory {
     /// What a relay with a key would say of a run's grant at `now`, Unix ms.
     pub(crate) fn verdict(&self, command: &OpenCommand, mid: &MachineToken, now: u64) -> Verdict {
+        if !command.spec.is_of_old_contract() {
+            let message = "a relay without keys takes no changes of what it keeps, and no SSH target with hosts to go through, with a \
+                           credential, or without a login name"
+                .to_owned();
+            return Verdict::Refused(Fault { reason: RejectReason::Critical, message });
+        }
         let authors = self.authors.as_ref().filter(|known| known.doc.is_valid_at(now));
         match (authors, command.grants.get(mid)) {
             (Some(authors), Some(grant)) => {

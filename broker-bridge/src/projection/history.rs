@@ -97,6 +97,14 @@ impl Projection<'_> {
         }
         if let Some(mut row) = known {
             row.done = true;
+            if done.spec_sha256.is_some() {
+                // The record has left out what was sealed, and so does this view.
+                row.spec_sha256 = done.spec_sha256;
+                self.txn.put(key::spec(cid), done.spec.0.clone());
+                for (part, _) in self.txn.scan(&key::grants(cid))? {
+                    self.txn.delete(part);
+                }
+            }
             self.txn.put_json(key::command(cid), &row);
             if let Some(at) = self.txn.get(&key::settled_at(cid))?.and_then(|at| key::Reader(&at).u64()) {
                 self.txn.delete(key::settled_command(at, cid));
@@ -112,6 +120,7 @@ impl Projection<'_> {
                 machines,
                 expires_at: spec.expires_at,
                 done: true,
+                spec_sha256: done.spec_sha256,
             };
             let spec_bytes = done.spec.0.clone().into();
             self.new_command(cid, NewCommand { row, spec, spec_bytes, grants: Vec::new() })?;

@@ -214,7 +214,7 @@ impl Memory {
         let (Some(row), Some(bytes)) = (row, store.get(&key::spec(cid))?) else {
             return Err(StoreError::Damaged("open command"));
         };
-        let spec = CommandSpec::from_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
+        let spec = CommandSpec::from_settled_bytes(&bytes).map_err(|_| StoreError::Damaged("spec"))?;
         let mut grants = Vec::new();
         for part in store.scan(&key::grants(cid)) {
             grants.extend(parse::<Part>(&part?.1, "grants")?.grants);

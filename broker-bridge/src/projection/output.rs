@@ -201,8 +201,15 @@ mod tests {
         let mut memory = Memory::default();
         let mut projection = Projection::new(&mut memory, &store, &decoder);
         let machines = vec![mid.clone()];
-        let row =
-            CommandRow { sequence: 1, accepted_at: 1, author: key, machines, expires_at: 1, done: false };
+        let row = CommandRow {
+            sequence: 1,
+            accepted_at: 1,
+            author: key,
+            machines,
+            expires_at: 1,
+            done: false,
+            spec_sha256: None,
+        };
         projection.txn.put_json(key::command(cid), &row);
         projection.txn.put(key::run(cid, &mid), RunRow::default().to_bytes());
         test(&mut projection, cid, &mid)

@@ -9,7 +9,9 @@ use signalbox_schemas::{
 };
 
 use super::{Asked, Reply, output};
-use crate::api::{Api, Caller, assignments, audit, commands, credentials, machines, pushes, relays, runs};
+use crate::api::{
+    Api, Caller, assignments, audit, commands, credentials, inventory, machines, pushes, relays, runs,
+};
 
 /// Largest body of a request that only reads.
 const READ_BYTES: usize = 16 * 1024;
@@ -83,6 +85,8 @@ async fn given(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Probl
     match asked.op.as_str() {
         op::AUDIT_LIST => json(&audit::list(api, caller, &arguments(asked)?).await?),
         op::CREDENTIALS_LIST => json(&credentials::list(api, caller, &arguments(asked)?).await?),
+        op::CREDENTIALS_REACH => json(&inventory::reach(api, caller, arguments(asked)?).await?),
+        op::INVENTORY_LIST => json(&inventory::list(api, caller, arguments(asked)?).await?),
         op::SHARED_LIST => json(&credentials::list_shared(api, caller, &arguments(asked)?)?),
         op::SHARED_GET => json(&credentials::get(api, caller, &named(asked)?).await?),
         op::SHARED_CREATE => json(&credentials::create(api, caller, signed(api, caller, asked)?).await?.0),

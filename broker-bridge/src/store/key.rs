@@ -31,6 +31,7 @@
 //! | `z` from cid | a command in DONE whose subjects in RUN and CMD may be purged an hour from then |
 //! | `Z` newest cid mid | a run that stands in DONE as it is: RUN needs its claim and no more. Newest fact (u64, Unix ms) |
 //! | `U` sequence | a message of RUN that says nothing to anybody |
+//! | `i` mid | [`InventoryRow`](crate::projection::inventory::InventoryRow), JSON |
 
 use signalbox_schemas::{
     id::{CommandId, MachineToken},
@@ -182,6 +183,10 @@ pub(crate) fn place(cid: CommandId, mid: &MachineToken, stream: OutputStream, of
 
 pub(crate) fn mailbox(mid: &MachineToken) -> Vec<u8> {
     join(MAILBOX, &[mid.as_str().as_bytes()])
+}
+
+pub(crate) fn inventory(mid: &MachineToken) -> Vec<u8> {
+    join(b'i', &[mid.as_str().as_bytes()])
 }
 
 pub(crate) fn settled_run(at: u64, cid: CommandId, mid: &MachineToken) -> Vec<u8> {

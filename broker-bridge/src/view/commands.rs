@@ -26,8 +26,10 @@ const MAX_PAGE: u32 = 1_000;
 /// A command as it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredCommand {
-    /// Exact bytes of the spec.
+    /// Exact bytes of the spec; once it stands in DONE without what was sealed in it.
     pub spec_bytes: Bytes,
+    /// SHA-256 of its exact bytes.
+    pub spec_sha256: Sha256,
     /// The spec.
     pub spec: CommandSpec,
     /// When the broker stored it, Unix ms.
@@ -129,6 +131,7 @@ impl View {
         let Some(row) = self.command_row(id)? else { return Ok(None) };
         let (spec, spec_bytes) = self.spec(id)?;
         Ok(Some(StoredCommand {
+            spec_sha256: row.spec_sha256.unwrap_or_else(|| Sha256::of(&spec_bytes)),
             spec_bytes,
             spec,
             accepted_at: row.accepted_at,

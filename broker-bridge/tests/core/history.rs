@@ -2,14 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use signalbox_bridge::core::CoreConfig;
 use signalbox_link::StoreError;
 use signalbox_schemas::{
-    id::Nonce,
+    Base64Url,
+    command::{Change, CommandSpec, PutCredential},
+    credential::{CredentialLabel, CredentialType, StorageMode},
+    id::{CredentialName, Nonce, Sha256},
     limit,
+    record::DoneCommand,
     run::{Lost, LostReason, RunState},
-    stream::{DONE, RUN},
+    signed::Signed,
+    stream::{CMD, DONE, RUN},
     subject::FactKind,
 };
 use signalbox_testkit::eventually_within;
@@ -73,6 +78,66 @@ async fn settled_history_leaves_the_live_streams_and_answers_stay() -> Result<()
     world.read(&third, &[DONE]).await?;
     assert_eq!(world.answers(&third).await?, after);
     third.stop().await?;
+    bridge.stop().await
+}
+
+/// A body that is told from everything else.
+const BODY: [u8; 60] = [0xa7; 60];
+
+fn putting() -> Result<Change> {
+    let label = CredentialLabel {
+        name: CredentialName::new("db")?,
+        credential_type: CredentialType::Password,
+        target: None,
+        username: None,
+        storage_mode: StorageMode::RelayOnly,
+    };
+    Ok(Change::PutCredential(PutCredential { label, body: Base64Url(BODY.to_vec()) }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_forgets_what_was_sealed_and_knows_what_was_granted() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let short = |config: &mut CoreConfig| config.history_after = Duration::from_secs(1);
+    let bridge = world.bridge_with("b1", short).await?;
+    let change = putting()?;
+    let with_it =
+        |spec: &mut CommandSpec| (spec.change, spec.crit) = (Some(change), vec!["change".to_owned()]);
+    let cid = world.submit_with(&world.machines, 1_500, with_it).await?;
+    world.read(&bridge, &[CMD]).await?;
+    let whole = bridge.view().command_spec(cid)?.context("it is there")?;
+    assert_eq!(whole.spec_sha256, Sha256::of(&whole.spec_bytes));
+    assert!(whole.spec.without_secret().is_some_and(|kept| kept != whole.spec), "nothing is sealed");
+    world.claim(&web1, cid).await?;
+    world.exit(&web1, cid, 0).await?;
+    eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
+        let left = world.command_subjects(cid).await?;
+        ensure!(left == 0, "{left} messages in CMD");
+        Ok(())
+    })
+    .await?;
+    let record = world.link.last_from_leader(DONE, "done.main._").await?.context("no record")?;
+    let done = Signed::<DoneCommand>::from_json(&record.payload)?.peek()?;
+    assert_eq!(done.spec_sha256, Some(whole.spec_sha256));
+    assert_eq!(Some(CommandSpec::from_settled_bytes(&done.spec.0)?), whole.spec.without_secret());
+    let sealed = data_encoding::BASE64URL_NOPAD.encode(&BODY);
+    let is_kept = |spec: &[u8]| String::from_utf8_lossy(spec).contains(&sealed);
+    assert!(is_kept(&whole.spec_bytes) && !is_kept(&done.spec.0));
+    // The bridge that had the whole of it, and one that knows it from DONE alone.
+    world.read(&bridge, &[DONE]).await?;
+    let other = world.bridge_with("b2", short).await?;
+    for view in [bridge.view(), other.view()] {
+        let stored = view.command_spec(cid)?.context("it is there")?;
+        assert!(!is_kept(&stored.spec_bytes));
+        assert_eq!((stored.spec_sha256, Some(stored.spec)), (whole.spec_sha256, whole.spec.without_secret()));
+        assert_eq!(view.command(cid)?.context("it is there")?.summary.command, "true");
+    }
+    // It is read again when a bridge starts again.
+    bridge.stop().await?;
+    let bridge = world.bridge_with("b1", short).await?;
+    assert!(!is_kept(&bridge.view().command_spec(cid)?.context("it is there")?.spec_bytes));
+    other.stop().await?;
     bridge.stop().await
 }
 

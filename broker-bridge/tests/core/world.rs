@@ -22,6 +22,7 @@ use signalbox_schemas::{
     output::{ChunkHead, OutputStream},
     record::{MachineRecord, OperatorRecord, RelayKeys, table},
     run::{Claim, Exit, ExitState, InlineOutput, RunState, StreamSummary, WithdrawReason, Withdrawal},
+    sealed::WRAPPED_BYTES,
     signed::{Message as Body, PublicKey, Signed, SigningKey},
     stream::{CMD, MBOX, RUN},
     subject::{FactKind, Subject},
@@ -313,7 +314,7 @@ impl World {
                 mid: mid.clone(),
                 spec_sha256: Sha256::of(bytes),
                 expires_at: spec.expires_at,
-                sealed: None,
+                sealed: spec.brings_secret().then(|| Base64Url(vec![9; WRAPPED_BYTES])),
             };
             anyhow::Ok(Signed::sign(&grant, &key)?)
         };

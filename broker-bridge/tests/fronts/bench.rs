@@ -177,6 +177,11 @@ impl Bench {
         Ok(Relay { link: &self.link, id: MachineId::new(machine)?, key })
     }
 
+    /// The key that the machine's relay signs with.
+    pub(crate) fn machine_key(&self, machine: &str) -> Result<&SigningKey> {
+        self.machines.get(machine).context("no such machine")
+    }
+
     /// Publishes a further edition of the authors document, and waits until the bridge knows.
     pub(crate) async fn publish(&self, edit: impl FnOnce(&mut Authors)) -> Result<()> {
         let mut authors = (*self.view.authors().context("no authors")?).clone();

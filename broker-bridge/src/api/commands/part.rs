@@ -3,10 +3,10 @@
 
 use signalbox_schemas::{
     api::PartTaken,
-    authors::Role,
+    authors::{Right, Role},
     command::Part,
     error::{ErrorCode, Problem},
-    id::{CommandId, MachineToken, Sha256},
+    id::{CommandId, MachineToken},
     signed::PublicKey,
     stream,
 };
@@ -38,7 +38,8 @@ pub async fn part(api: &Api, caller: &Caller, part: Part) -> Result<PartTaken, P
     let Author::Operator(key) = &caller.author else {
         return Err(refuse(ErrorCode::Forbidden, "only operators submit commands with grants of their own"));
     };
-    check_author(api, key)?;
+    // What its spec will be is not known yet; the submit asks for the right that it needs.
+    check_author(api, key, &[Right::Command, Right::Credential, Right::Config])?;
     let (id, n) = (part.cid, part.n);
     if part.of < 2 {
         let why = "grants that are one part go with the submit itself";
@@ -99,7 +100,7 @@ fn check_grants(api: &Api, key: &PublicKey, part: &Part) -> Result<(), Problem> 
 fn is_of_accepted(api: &Api, key: &PublicKey, part: &Part) -> Result<bool, Problem> {
     let stored = api.view().command_spec(part.cid).map_err(|error| store_problem(&error))?;
     let Some(stored) = stored else { return Ok(false) };
-    if stored.author == *key && part.spec_sha256() == Some(Sha256::of(&stored.spec_bytes)) {
+    if stored.author == *key && part.spec_sha256() == Some(stored.spec_sha256) {
         return Ok(true);
     }
     Err(refuse(ErrorCode::IdConflict, "there is a command with this id already"))

@@ -41,7 +41,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
     let Author::Operator(key) = &caller.author else {
         return Err(refuse(ErrorCode::Forbidden, "only operators submit commands with grants of their own"));
     };
-    check_author(api, key)?;
+    check_author(api, key, &[spec.right()])?;
     // Two at once under one key would store two lists of grants under one id.
     let _turn = if spec.cid.is_of_key() { api.submits.of(&spec.cid).await } else { None };
     if let Some(stored) = stored(api, spec.cid)? {
@@ -61,6 +61,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
         granted_machines(&spec, sha256, key, &args.grants)?
     };
     let targets = known_machines(api, &machines)?;
+    check_kept(api, &spec, &machines)?;
     check_room(api, &machines)?;
     let cursors = store_command(
         api.link(),
@@ -78,7 +79,7 @@ pub async fn submit(api: &Api, caller: &Caller, args: Submit) -> Result<(Accepte
 
 /// The answer got lost, and the console asks again; or the id is somebody else's.
 fn again(api: &Api, stored: &StoredCommand, args: &Submit) -> Result<(Accepted, Cursors), Problem> {
-    if stored.spec_bytes[..] != args.spec.0[..] {
+    if stored.spec_sha256 != Sha256::of(&args.spec.0) {
         return Err(storing_problem("submit", stored.spec.cid, &SubmitError::IdConflict));
     }
     let is_ahead = args.grants.is_empty();
@@ -122,15 +123,39 @@ fn read_spec(bytes: &[u8]) -> Result<CommandSpec, Problem> {
     CommandSpec::from_bytes(bytes).map_err(|error| refuse(ErrorCode::Invalid, error))
 }
 
-pub(super) fn check_author(api: &Api, key: &PublicKey) -> Result<(), Problem> {
+/// Refuses who has none of these rights.
+pub(super) fn check_author(api: &Api, key: &PublicKey, rights: &[Right]) -> Result<(), Problem> {
     let authors = api.view().authors().filter(|authors| authors.is_valid_at(now_ms()));
     let why = match authors {
-        Some(authors) if authors.may_author(key, Right::Command) => return Ok(()),
-        Some(_) => "the authors document does not give you the right `command`; ask an owner",
+        Some(authors) if rights.iter().any(|right| authors.may_author(key, *right)) => return Ok(()),
+        Some(_) => {
+            let right = rights.first().map_or("", |right| right.as_str());
+            format!("the authors document does not give you the right `{right}`; ask an owner")
+        }
         // Relays would refuse it.
-        None => "there is no valid authors document; issue one with `signalbox-bridge init`",
+        None => "there is no valid authors document; issue one with `signalbox-bridge init`".to_owned(),
     };
     Err(refuse(ErrorCode::Forbidden, why))
+}
+
+/// What the old contract cannot say goes to relays with keys only; so does a change of what relays keep, since nobody else could
+/// check who wants it, or open what is sealed.
+fn check_kept(api: &Api, spec: &CommandSpec, machines: &[MachineToken]) -> Result<(), Problem> {
+    if spec.is_of_old_contract() {
+        return Ok(());
+    }
+    let has_keys = |token: &&MachineToken| {
+        api.view().machine(token.as_str()).is_some_and(|record| record.keys.is_some())
+    };
+    let Some(keyless) = machines.iter().find(|token| !has_keys(token)) else { return Ok(()) };
+    let why = if spec.change.is_some() {
+        format!("the relay of machine {keyless} has no keys, and takes no changes; enrol it, or leave it out")
+    } else {
+        format!(
+            "an SSH target requires target_host and target_username, and nothing else, for the relay of machine {keyless}, which has no keys"
+        )
+    };
+    Err(refuse(ErrorCode::Invalid, why))
 }
 
 fn check_spec(spec: &CommandSpec, api: &Api, caller: &Caller, now_ms: u64) -> Result<(), Problem> {
@@ -238,7 +263,7 @@ pub async fn run(
 ) -> Result<(Accepted, Cursors), Problem> {
     caller.require(Role::Member, "submit a command")?;
     api.ready()?;
-    check_author(api, api.settings.key.public())?;
+    check_author(api, api.settings.key.public(), &[Right::Command])?;
     let wish = Wish::try_new(asked)?;
     let Some(key) = idempotency_key else {
         let id = CommandId::new(Uuid::now_v7()).map_err(|error| refuse(ErrorCode::Invalid, error))?;
@@ -298,6 +323,7 @@ async fn store_wish(
     let (machines, targets) = resolve(api, wish)?;
     check_room(api, &machines)?;
     let spec = wish.spec(api.ws(), id, &caller.principal, now_ms(), machines.len())?;
+    check_kept(api, &spec, &machines)?;
     let bytes = serde_json::to_vec(&spec).map_err(|error| refuse(ErrorCode::Invalid, error))?;
     if bytes.len() > SPEC_BYTES {
         let why = format!(

@@ -2,17 +2,14 @@
 
 use serde::Deserialize;
 use signalbox_schemas::{
-    command::{CommandSpec, SshTarget, Target},
+    command::{CommandSpec, SSH_PORT, SshHop, SshTarget, Target},
     error::{ErrorCode, Problem},
-    id::{CommandId, Workspace},
+    id::{CommandId, CredentialName, Workspace},
     limit::{
         COMMAND_TEXT_BYTES, DEFAULT_EXPIRES_IN_MS, DEFAULT_MAX_OUTPUT, DEFAULT_TIMEOUT_MS, MAX_EXPIRES_IN_MS,
     },
     selector::Selector,
 };
-
-/// Where SSH servers listen.
-const SSH_PORT: u16 = 22;
 
 /// A command as an application asks for it. A member that is not known is refused: a mistyped `timeout_ms`
 /// must not run with the default.
@@ -37,13 +34,29 @@ pub struct NewCommand {
     pub target_host: Option<String>,
     /// Its port, 22 when absent.
     pub target_port: Option<u16>,
-    /// The login name there; with `ssh` only. Empty: absent.
+    /// The login name there; with `ssh` only. Empty: absent. A relay without keys needs one.
     pub target_username: Option<String>,
+    /// Hosts to go through, the first one first; with `ssh` only, and for relays with keys.
+    pub target_jump: Option<Vec<Hop>>,
+    /// The credential to use, by its name; with `ssh` only, and for relays with keys.
+    pub target_credential: Option<CredentialName>,
     /// In whose name; for people.
     pub created_by: Option<String>,
     /// `expires_in_ms` is how long somebody waits, and no part of the wish: asked again with other patience it is the same.
     #[serde(skip)]
     pub(crate) expiry_is_patience: bool,
+}
+
+/// A host to go through.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hop {
+    /// Name or address.
+    host: String,
+    /// Its port, 22 when absent.
+    port: Option<u16>,
+    /// The login name there; absent: the one that goes with the credential.
+    username: Option<String>,
 }
 
 /// Where a machine runs a command.
@@ -89,21 +102,25 @@ fn target(asked: &NewCommand) -> Result<Option<Target>, Problem> {
     // Callers of the older system fill every member in: an empty one says nothing.
     let given = |member: &Option<String>| member.clone().filter(|text| !text.is_empty());
     let (host, username) = (given(&asked.target_host), given(&asked.target_username));
-    let none_is_given = host.is_none() && username.is_none();
+    let jump = asked.target_jump.clone().unwrap_or_default();
+    let credential = asked.target_credential.clone();
+    let none_is_given = host.is_none() && username.is_none() && jump.is_empty() && credential.is_none();
     match asked.target_type.unwrap_or(TargetType::Local) {
         // A port alone says nothing.
         TargetType::Local if none_is_given => Ok(None),
         TargetType::Local => Err(invalid(
-            "cannot submit the command: target_host and target_username go with `\"target_type\": \"ssh\"`",
+            "cannot submit the command: target_host, target_username, target_jump and target_credential go with `\"target_type\": \"ssh\"`",
         )),
         TargetType::Ssh => {
-            let (Some(host), Some(username)) = (host, username) else {
+            let Some(host) = host else {
                 return Err(invalid(
                     "cannot submit the command: an SSH target requires target_host and target_username",
                 ));
             };
             let port = asked.target_port.unwrap_or(SSH_PORT);
-            let (username, jump, credential) = (Some(username), Vec::new(), None);
+            let hop =
+                |Hop { host, port, username }| SshHop { host, port: port.unwrap_or(SSH_PORT), username };
+            let jump = jump.into_iter().map(hop).collect();
             Ok(Some(Target::Ssh(SshTarget { host, port, username, jump, credential })))
         }
     }
@@ -239,7 +256,12 @@ mod tests {
     #[case(json!({"on": "all", "command": ""}), ErrorCode::Invalid)]
     #[case(json!({"on": "all", "command": "x".repeat(65_537)}), ErrorCode::TooLarge)]
     #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_username": "ops"}), ErrorCode::Invalid)]
-    #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_host": "db-1"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "target_credential": "db"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "target_jump": [{"host": "gate"}]}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_host": "db-1", "target_jump": [{"host": "a b"}]}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_host": "db-1", "target_jump": [{"host": "gate", "key": "x"}]}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_host": "db-1", "target_jump": [{"host": "a"}, {"host": "b"}, {"host": "c"}, {"host": "d"}, {"host": "e"}]}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_host": "db-1", "target_credential": ""}), ErrorCode::Invalid)]
     #[case(json!({"on": "a", "command": "true", "target_type": "ssh", "target_host": "", "target_username": "ops"}), ErrorCode::Invalid)]
     #[case(json!({"on": "a", "command": "true", "target_type": "local", "target_host": "db-1"}), ErrorCode::Invalid)]
     #[case(json!({"on": "a", "command": "true", "target_username": "ops"}), ErrorCode::Invalid)]
@@ -255,6 +277,18 @@ mod tests {
             "target_username": ""});
         let spec = spec_of(&wish(body).unwrap()).unwrap();
         assert_eq!((spec.target, spec.crit.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_target_has_hosts_to_go_through_and_a_credential() {
+        let body = json!({"on": "all", "command": "true", "target_type": "ssh", "target_host": "db-1",
+            "target_jump": [{"host": "gate"}, {"host": "10.0.0.7", "port": 2222, "username": "ops"}], "target_credential": "db"});
+        let wish = wish(body).unwrap();
+        let spec = spec_of(&wish).unwrap();
+        let Some(Target::Ssh(ssh)) = &spec.target else { panic!("no target") };
+        assert_eq!(ssh.to_string(), "db-1 through gate, ops@10.0.0.7:2222");
+        assert_eq!(ssh.credential.as_ref().map(CredentialName::as_str), Some("db"));
+        assert!(!spec.is_of_old_contract() && wish.is_of(&spec, "token:admin"));
     }
 
     #[rstest]

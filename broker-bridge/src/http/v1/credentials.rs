@@ -1,4 +1,4 @@
-//! `/credentials` and `/shared-credentials`.
+//! `/credentials`, `/inventory`, `/reach` and `/shared-credentials`.
 
 use std::sync::Arc;
 
@@ -11,17 +11,29 @@ use axum::{
 use signalbox_schemas::api::UpdateSharedCredential;
 
 use super::{super::Shared, Answer, At, Named, Nothing, Paging, Who, body, json, query, same_id};
-use crate::api::credentials;
+use crate::api::{credentials, inventory};
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/credentials", get(held))
+        .route("/inventory", get(kept))
+        .route("/reach", get(reach))
         .route("/shared-credentials", get(list).post(create))
         .route("/shared-credentials/{id}", get(show).patch(update).delete(remove))
 }
 
 async fn held(State(shared): At, Extension(caller): Who, uri: Uri) -> Answer {
     let listed = credentials::list(&shared.front.api, &caller, &query(&uri)?).await?;
+    Ok(json(StatusCode::OK, &listed, None))
+}
+
+async fn kept(State(shared): At, Extension(caller): Who, uri: Uri) -> Answer {
+    let listed = inventory::list(&shared.front.api, &caller, query(&uri)?).await?;
+    Ok(json(StatusCode::OK, &listed, None))
+}
+
+async fn reach(State(shared): At, Extension(caller): Who, uri: Uri) -> Answer {
+    let listed = inventory::reach(&shared.front.api, &caller, query(&uri)?).await?;
     Ok(json(StatusCode::OK, &listed, None))
 }
 

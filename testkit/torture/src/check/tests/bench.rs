@@ -385,6 +385,7 @@ impl Bench {
             self.store(&Subject::DoneRuns(ws(), machine.clone()), BEGIN + 9_000, body);
         }
         let done = DoneCommand {
+            spec_sha256: None,
             ws: ws(),
             cid: cid(n),
             spec,
