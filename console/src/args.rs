@@ -5,6 +5,7 @@
 //! | [`order`] | `run`, `exec` |
 //! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
+//! | [`keep`] | `credential`, `host-keys` |
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
@@ -14,6 +15,7 @@ pub mod assignment;
 pub mod audit;
 mod choice;
 pub mod credential;
+pub mod keep;
 pub mod order;
 pub mod push;
 pub mod ssh;
@@ -29,6 +31,7 @@ use crate::cli::exit;
 use assignment::{Assignment, Assignments, Relay, Relays};
 pub use audit::Audit;
 use credential::{Credentials, SharedCredential};
+use keep::{Credential, HostKeys};
 use order::{Exec, Run};
 use push::{Push, Pushes};
 use work::{Runs, Work};
@@ -86,6 +89,10 @@ pub enum Action {
     Relays(Relays),
     /// Shows one of them, or reports in its name.
     Relay(Relay),
+    /// Lists, gives and takes credentials that relays keep.
+    Credential(Credential),
+    /// Says which SSH host keys relays shall know.
+    HostKeys(HostKeys),
     /// Lists credentials that those relays hold: of one relay, or for a host.
     Credentials(Credentials),
     /// Lists credentials that are given to those relays.
@@ -206,6 +213,8 @@ impl Action {
             Self::Assignment(assignment) => &assignment.within.nats_url,
             Self::Relays(relays) => &relays.listing.reach.nats_url,
             Self::Relay(relay) => &relay.within.nats_url,
+            Self::Credential(credential) => &credential.within.nats_url,
+            Self::HostKeys(keys) => &keys.within.nats_url,
             Self::Credentials(credentials) => &credentials.listing.reach.nats_url,
             Self::SharedCredential(shared) => &shared.within.nats_url,
             Self::Pushes(pushes) => &pushes.listing.reach.nats_url,

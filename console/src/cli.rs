@@ -8,6 +8,8 @@
 //! | [`show`] | `show`, `cancel` |
 //! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
+//! | [`keep`] | `credential`, `host-keys`: what relays keep |
+//! | `secret` | what is secret, from a file, stdin or the keyboard |
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
@@ -32,12 +34,14 @@ pub mod event;
 pub mod exit;
 mod follow;
 mod input;
+pub mod keep;
 pub mod lines;
 pub mod list;
 pub mod printer;
 pub mod push;
 pub mod quantity;
 pub mod run;
+mod secret;
 pub mod show;
 pub mod table;
 pub mod work;
@@ -86,6 +90,8 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::Assignment(assignment)) => assignment::act(config, assignment).await,
         Some(Action::Relays(relays)) => assignment::relays(config, relays).await,
         Some(Action::Relay(relay)) => assignment::relay(config, relay).await,
+        Some(Action::Credential(credential)) => keep::credential(config, credential).await,
+        Some(Action::HostKeys(keys)) => keep::host_keys(config, keys).await,
         Some(Action::Credentials(credentials)) => credential::list(config, credentials).await,
         Some(Action::SharedCredentials(listing)) => credential::shared(config, &listing).await,
         Some(Action::SharedCredential(shared)) => credential::act(config, shared).await,

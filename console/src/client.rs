@@ -8,6 +8,8 @@
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`list`] | lists, page by page |
 //! | [`sign`] | a command and its grants, signed by the operator |
+//! | [`change`] | a change of what relays keep, sealed for each of them |
+//! | [`known`] | the keys that machines are known by |
 //! | [`repeat`] | a command that was submitted before under the same idempotency key |
 //! | [`mod@session`] | the long-lived connection behind the terminal, as two channels |
 //! | [`clock`] | time as this machine has it |
@@ -16,10 +18,12 @@
 //! The terminal never touches a connection: it sends [`Ask`]s and is [`Told`] what happened.
 
 pub mod access;
+pub mod change;
 pub mod clock;
 pub mod error;
 pub mod feed;
 pub mod flow;
+pub mod known;
 pub mod list;
 pub mod nats;
 pub mod repeat;

@@ -1,7 +1,10 @@
 //! `signalbox run` and `signalbox exec`.
 
-use clap::Args as ClapArgs;
-use signalbox_schemas::command::SshTarget;
+use clap::{ArgGroup, Args as ClapArgs};
+use signalbox_schemas::{
+    command::{SshHop, SshTarget},
+    id::CredentialName,
+};
 
 use super::{Reach, ssh};
 use crate::cli::{exit, quantity};
@@ -9,10 +12,14 @@ use crate::cli::{exit, quantity};
 /// `signalbox run`.
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = exit::TABLE)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub struct Run {
     /// Which machines: a name, a glob such as 'web-*', or `all`.
-    #[arg(long, value_name = "SELECTOR")]
-    pub on: String,
+    #[arg(long, value_name = "SELECTOR", group = "which")]
+    pub on: Option<String>,
+    /// One machine, by its name as it is.
+    #[arg(long, value_name = "MACHINE", group = "which")]
+    pub via: Option<String>,
     /// Prints the id once the command is accepted, and leaves.
     #[arg(long)]
     pub no_wait: bool,
@@ -55,9 +62,16 @@ pub struct Order {
     /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = quantity::size_bytes)]
     pub max_output: u64,
-    /// Not on the machine itself but on a host that it reaches by SSH; port 22 unless said.
-    #[arg(long, value_name = "USER@HOST[:PORT]", value_parser = ssh::target)]
+    /// Not on the machine itself but on a host that it reaches by SSH; port 22 unless said. Relays of the older system need
+    /// the user.
+    #[arg(long, value_name = "[USER@]HOST[:PORT]", value_parser = ssh::target)]
     pub ssh: Option<SshTarget>,
+    /// A host to go through to that one; may be given up to four times, the first one first.
+    #[arg(long, value_name = "[USER@]HOST[:PORT]", value_parser = ssh::hop, requires = "ssh")]
+    pub jump: Vec<SshHop>,
+    /// The credential to use there, by its name [default: those whose target means the host, the closest first].
+    #[arg(long, value_name = "NAME", requires = "ssh")]
+    pub credential: Option<CredentialName>,
     /// In whose name, for those who read it later.
     #[arg(long, value_name = "NAME")]
     pub created_by: Option<String>,
@@ -70,4 +84,12 @@ pub struct Order {
     /// The command, for `sh -c`, after `--`; several words are joined by spaces.
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub command: Vec<String>,
+}
+
+impl Order {
+    /// The host that it runs on, with the way there.
+    pub fn target(&self) -> Option<SshTarget> {
+        let (jump, credential) = (self.jump.clone(), self.credential.clone());
+        self.ssh.clone().map(|ssh| SshTarget { jump, credential, ..ssh })
+    }
 }

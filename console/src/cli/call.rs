@@ -85,7 +85,7 @@ impl<'a> Call<'a> {
     }
 
     /// Prints several things: a line of JSON each, or a table.
-    async fn table<R: Row>(&self, items: &[R]) -> Result<u8, Failure> {
+    pub(super) async fn table<R: Row>(&self, items: &[R]) -> Result<u8, Failure> {
         if self.json {
             return print(items.iter().flat_map(event::line).collect::<Vec<u8>>()).await;
         }
@@ -102,11 +102,11 @@ impl<'a> Call<'a> {
         print(if self.json { event::line(answer) } else { card(answer, now_ms()).into_bytes() }).await
     }
 
-    async fn connect(&self) -> Result<Client, Failure> {
+    pub(super) async fn connect(&self) -> Result<Client, Failure> {
         connect(self.config, &self.what).await
     }
 
-    fn failed(&self, error: &ClientError) -> Failure {
+    pub(super) fn failed(&self, error: &ClientError) -> Failure {
         Failure::client(&self.what, error)
     }
 }

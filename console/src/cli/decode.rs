@@ -17,6 +17,7 @@ use signalbox_schemas::{
     credential::SharedCredentialRecord,
     enrol::Enrolment,
     error::report,
+    inventory::Inventory,
     layout::Layout,
     mailbox::Mailbox,
     record::{ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord},
@@ -281,7 +282,7 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 21] = [
+    const KINDS: [Attempt; 22] = [
         attempt::<Claim>,
         attempt::<AuditEntry>,
         attempt::<Exit>,
@@ -294,6 +295,7 @@ fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
         attempt::<Lost>,
         attempt::<Authors>,
         attempt::<MachineRecord>,
+        attempt::<Inventory>,
         attempt::<OperatorRecord>,
         attempt::<AssignmentRecord>,
         attempt::<ApiKeyRecord>,

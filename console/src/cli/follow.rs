@@ -45,11 +45,25 @@ impl From<Hangup> for End {
     }
 }
 
+/// How it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Output, and what went wrong.
+    Output,
+    /// A line about each machine when it is done: what is done has no output.
+    Outcomes,
+    /// Events, for programs.
+    Json,
+}
+
 /// What is known of the command, and how it is shown.
-#[expect(clippy::struct_excessive_bools, reason = "four flags of the user's and the terminal's, one of ours")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three flags of the user's and the terminal's, one of ours"
+)]
 pub(super) struct Follow {
     id: CommandId,
-    json: bool,
+    manner: Manner,
     no_wait: bool,
     err_is_terminal: bool,
     has_progress: bool,
@@ -65,14 +79,14 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// Of a command that was accepted. `json`: events instead of output; `no_wait`: it is not followed.
-    pub(super) fn new(config: &Config, json: bool, no_wait: bool, accepted: &Accepted) -> Self {
+    /// Of a command that was accepted. `no_wait`: it is not followed.
+    pub(super) fn new(config: &Config, manner: Manner, no_wait: bool, accepted: &Accepted) -> Self {
         let colours = config.environment.has_colours();
         let sink = |is_terminal| Sink { is_terminal, colours };
         let sinks = [sink(std::io::stdout().is_terminal()), sink(std::io::stderr().is_terminal())];
         Self {
             id: accepted.id,
-            json,
+            manner,
             no_wait,
             err_is_terminal: std::io::stderr().is_terminal(),
             has_progress: std::io::stderr().is_terminal() && !config.environment.is_dumb(),
@@ -89,9 +103,13 @@ impl Follow {
         }
     }
 
+    fn is_json(&self) -> bool {
+        self.manner == Manner::Json
+    }
+
     /// Says that it is accepted.
     pub(super) async fn accepted(&self, printer: &Printer, accepted: &Accepted) -> Result<(), End> {
-        if self.json {
+        if self.is_json() {
             let event = Event::Accepted { id: accepted.id, targets: &accepted.targets };
             printer.print(Piece::Out(event.line().into())).await?;
         } else if self.no_wait {
@@ -152,7 +170,7 @@ impl Follow {
             return Ok(());
         }
         match item {
-            FeedItem::Output(piece) if self.json => {
+            FeedItem::Output(piece) if self.is_json() => {
                 printer.print(Piece::Out(Event::output(&piece).line().into())).await?;
             }
             FeedItem::Output(piece) => {
@@ -170,14 +188,18 @@ impl Follow {
         if known.as_ref().is_some_and(|known| says_the_same(known, &run)) {
             return Ok(());
         }
-        if self.json {
+        if self.is_json() {
             printer.print(Piece::Out(Event::Run(&run).line().into())).await?;
         } else if run.state.is_settled() {
             for stream in OutputStream::ALL {
                 let rest = self.lines.finish(&run.machine, stream);
                 write(printer, stream, rest).await?;
             }
-            if let Some(trouble) = trouble(&run, self.err_is_terminal && self.runs.len() > 1) {
+            if self.manner == Manner::Outcomes {
+                let outcome = trouble(&run, true)
+                    .unwrap_or_else(|| format!("{}: {}", clean::line(run.machine.as_str()), run.state));
+                printer.print(Piece::Out(format!("{outcome}\n").into())).await?;
+            } else if let Some(trouble) = trouble(&run, self.err_is_terminal && self.runs.len() > 1) {
                 self.troubles += 1;
                 if self.troubles <= TROUBLES {
                     printer.print(Piece::Note(format!("signalbox: {trouble}"))).await?;
@@ -197,7 +219,7 @@ impl Follow {
 
     async fn settled(&mut self, printer: &Printer, counts: &Counts) -> Result<u8, End> {
         let code = exit::of_counts(counts);
-        if self.json {
+        if self.is_json() {
             printer.print(Piece::Out(Event::Done { counts, exit: code }.line().into())).await?;
             return Ok(code);
         }
@@ -208,7 +230,7 @@ impl Follow {
                 .print(Piece::Note(format!("signalbox: and {more} more; see `signalbox show {}`", self.id)))
                 .await?;
         }
-        if self.err_is_terminal && self.runs.len() > 1 {
+        if (self.err_is_terminal || self.manner == Manner::Outcomes) && self.runs.len() > 1 {
             let took = quantity::show_ms(elapsed_ms(self.began));
             let line = format!("{} machines: {} in {took}", self.runs.len(), show_counts(counts));
             printer.print(Piece::Note(line)).await?;
@@ -217,7 +239,7 @@ impl Follow {
     }
 
     async fn progress(&self, printer: &Printer) -> Result<(), End> {
-        if self.json || !self.has_progress || self.began.elapsed() < QUIET {
+        if self.is_json() || !self.has_progress || self.began.elapsed() < QUIET {
             return Ok(());
         }
         let counts = &self.counts;

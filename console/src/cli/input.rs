@@ -57,6 +57,7 @@ pub(super) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == STDIN
 }
 
-fn name(path: &Path) -> String {
+/// What a path is called, also when it means stdin.
+pub(super) fn name(path: &Path) -> String {
     if is_stdin(path) { "stdin".to_owned() } else { path.display().to_string() }
 }

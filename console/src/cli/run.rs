@@ -3,7 +3,7 @@
 //! Ctrl-C detaches: the command goes on without us. A second one within two seconds cancels it first. `exec` also
 //! gives up when its wait is over.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use signalbox_schemas::{
     api::{Accepted, Watch},
@@ -14,14 +14,14 @@ use signalbox_schemas::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{
     clean,
     event::Event,
     exit::{self, Failure},
-    follow::{End, Follow},
+    follow::{End, Follow, Manner},
     printer::{Hangup, Piece, Printer},
     quantity,
 };
@@ -46,17 +46,20 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const WHAT: &str = "run the command";
 
 /// What shall be done with a command.
-struct Plan {
-    draft: Draft,
-    json: bool,
-    no_wait: bool,
+pub(super) struct Plan {
+    /// Completes «cannot …».
+    pub(super) what: String,
+    /// How long it may run, ms.
+    pub(super) timeout_ms: u64,
+    pub(super) manner: Manner,
+    pub(super) no_wait: bool,
     /// One machine only, and no longer than this.
-    exec: Option<Patience>,
+    pub(super) exec: Option<Patience>,
 }
 
 /// How long `exec` waits.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+pub(super) struct Patience {
     wait_ms: u64,
     /// Whether the command is cancelled when it is over.
     cancels: bool,
@@ -67,9 +70,15 @@ struct Patience {
 /// # Errors
 /// [`Failure`] with the exit code of the table.
 pub async fn run(config: &Config, args: Run) -> Result<u8, Failure> {
-    let json = args.order.json;
-    let draft = draft(args.order, args.on.trim().to_owned(), limit::DEFAULT_EXPIRES_IN_MS, None);
-    perform(config, &Plan { draft, json, no_wait: args.no_wait, exec: None }).await
+    let manner = manner(args.order.json);
+    let on = match (args.on, args.via) {
+        (Some(on), _) => on.trim().to_owned(),
+        (None, via) => Selector::of_machine(via.unwrap_or_default().trim()),
+    };
+    let draft = draft(args.order, on, limit::DEFAULT_EXPIRES_IN_MS, None);
+    let (timeout_ms, no_wait) = (draft.timeout_ms, args.no_wait);
+    let plan = Plan { what: WHAT.to_owned(), timeout_ms, manner, no_wait, exec: None };
+    perform(config, &draft, &plan).await
 }
 
 /// Runs a command on one machine, and waits for its end so long.
@@ -77,7 +86,7 @@ pub async fn run(config: &Config, args: Run) -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure`] with the exit code of the table.
 pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
-    let json = args.order.json;
+    let manner = manner(args.order.json);
     let wait_ms = args.wait.unwrap_or_else(|| args.order.timeout.saturating_add(WAY_MS));
     let exec = Some(Patience { wait_ms, cancels: args.cancel_on_give_up });
     let waits = wait_ms > 0;
@@ -88,11 +97,17 @@ pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
     let draft = draft(args.order, on, expires_in_ms, args.idempotency_key);
     // To cancel it at once is to give it up.
     let no_wait = !waits && !args.cancel_on_give_up;
-    perform(config, &Plan { draft, json, no_wait, exec }).await
+    let plan = Plan { what: WHAT.to_owned(), timeout_ms: draft.timeout_ms, manner, no_wait, exec };
+    perform(config, &draft, &plan).await
+}
+
+fn manner(json: bool) -> Manner {
+    if json { Manner::Json } else { Manner::Output }
 }
 
 /// `expires_in_ms` counts unless the order says otherwise.
 fn draft(order: Order, on: String, expires_in_ms: u64, idempotency_key: Option<String>) -> Draft {
+    let ssh = order.target();
     Draft {
         on,
         command: order.command.join(" "),
@@ -101,7 +116,7 @@ fn draft(order: Order, on: String, expires_in_ms: u64, idempotency_key: Option<S
         is_expiry_named: order.expires_in.is_some(),
         max_output_bytes: order.max_output,
         shown: Vec::new(),
-        ssh: order.ssh,
+        ssh,
         created_by: order.created_by,
         idempotency_key,
     }
@@ -127,35 +142,93 @@ impl Standing {
     }
 }
 
-async fn perform(config: &Config, plan: &Plan) -> Result<u8, Failure> {
+async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Failure> {
     // What is wrong is wrong with or without a broker.
-    plan.draft.check().map_err(|error| usage(&error))?;
-    let access = config.access().map_err(|error| fail(&error))?;
-    let mut interrupts =
-        signal(SignalKind::interrupt()).map_err(|error| Failure::system("listen to Ctrl-C", &error))?;
+    draft.check().map_err(|error| usage(&error))?;
+    let access = config.access().map_err(|error| plan.failed(&error))?;
+    let mut interrupts = interrupts()?;
     let patience = sleep(plan.exec.map_or(Duration::MAX, |exec| Duration::from_millis(exec.wait_ms)));
     tokio::pin!(patience);
     let (client, begun) = tokio::select! {
-        begun = begin(access, plan) => begun.map_err(|error| fail(&error))?,
-        _ = interrupts.recv() => return Err(Failure::new(exit::INTERRUPTED, "interrupted; nothing was submitted")),
+        begun = begin(access, draft, plan) => begun.map_err(|error| plan.failed(&error))?,
+        _ = interrupts.recv() => return Err(nothing_submitted()),
     };
     let standing = match begun {
         Begun::Known(standing) => standing,
-        Begun::New(prepared) => tokio::select! {
-            standing = submit(&client, &plan.draft, &prepared) => standing.map_err(|error| fail(&error))?,
-            _ = interrupts.recv() => {
-                super::say(&format!(
-                    "interrupted while {} was submitted: whether it was accepted is not known",
-                    prepared.id
-                ));
-                return Ok(detach(&client, prepared.id, &mut interrupts).await);
+        Begun::New(prepared) => {
+            let submitted = submit(&client, Some(draft), &prepared);
+            match until_submitted(&client, plan, &prepared, submitted, &mut interrupts).await? {
+                Ok(standing) => standing,
+                Err(code) => return Ok(code),
             }
-        },
+        }
     };
+    follow_on(config, client, plan, &standing, interrupts, patience).await
+}
+
+/// Submits a change, and waits for its end.
+///
+/// # Errors
+/// [`Failure`] with the exit code of the table.
+pub(super) async fn carry_out(
+    config: &Config,
+    client: Client,
+    prepared: &Prepared,
+    plan: &Plan,
+) -> Result<u8, Failure> {
+    let mut interrupts = interrupts()?;
+    let submitted = submit(&client, None, prepared);
+    match until_submitted(&client, plan, prepared, submitted, &mut interrupts).await? {
+        Ok(standing) => {
+            let patience = sleep(Duration::MAX);
+            tokio::pin!(patience);
+            follow_on(config, client, plan, &standing, interrupts, patience).await
+        }
+        Err(code) => Ok(code),
+    }
+}
+
+fn interrupts() -> Result<Signal, Failure> {
+    signal(SignalKind::interrupt()).map_err(|error| Failure::system("listen to Ctrl-C", &error))
+}
+
+/// Ctrl-C came first.
+pub(super) fn nothing_submitted() -> Failure {
+    Failure::new(exit::INTERRUPTED, "interrupted; nothing was submitted")
+}
+
+/// What stands then; the exit code, if it was interrupted.
+async fn until_submitted(
+    client: &Client,
+    plan: &Plan,
+    prepared: &Prepared,
+    submitted: impl Future<Output = Result<Standing, ClientError>>,
+    interrupts: &mut Signal,
+) -> Result<Result<Standing, u8>, Failure> {
+    tokio::select! {
+        standing = submitted => standing.map(Ok).map_err(|error| plan.failed(&error)),
+        _ = interrupts.recv() => {
+            super::say(&format!(
+                "interrupted while {} was submitted: whether it was accepted is not known",
+                prepared.id
+            ));
+            Ok(Err(detach(client, prepared.id, interrupts).await))
+        }
+    }
+}
+
+async fn follow_on(
+    config: &Config,
+    client: Client,
+    plan: &Plan,
+    standing: &Standing,
+    mut interrupts: Signal,
+    mut patience: Pin<&mut Sleep>,
+) -> Result<u8, Failure> {
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
-    let mut follow = Follow::new(config, plan.json, plan.no_wait, &standing.accepted);
+    let mut follow = Follow::new(config, plan.manner, plan.no_wait, &standing.accepted);
     let code = tokio::select! {
-        followed = follow_it(&mut follow, &client, &printer, plan, &standing) => match followed {
+        followed = follow_it(&mut follow, &client, &printer, plan, standing) => match followed {
             Err(End::Hangup(Hangup)) => {
                 // The writer knows why it stopped.
                 return Err(printer.finish().await.err().map_or_else(Failure::hangup, |error| Failure::written(&error)));
@@ -175,9 +248,11 @@ async fn perform(config: &Config, plan: &Plan) -> Result<u8, Failure> {
     code
 }
 
-/// Whatever it is, also with one's own identity: the command line is right and nothing was accepted.
-fn fail(error: &ClientError) -> Failure {
-    Failure { code: exit::NOT_ACCEPTED, ..Failure::client(WHAT, error) }
+impl Plan {
+    /// Whatever it is, also with one's own identity: the command line is right and nothing was accepted.
+    pub(super) fn failed(&self, error: &ClientError) -> Failure {
+        Failure { code: exit::NOT_ACCEPTED, ..Failure::client(&self.what, error) }
+    }
 }
 
 /// A command before it is submitted, or one that stands already.
@@ -186,9 +261,8 @@ enum Begun {
     Known(Standing),
 }
 
-async fn begin(access: Access, plan: &Plan) -> Result<(Client, Begun), ClientError> {
+async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Begun), ClientError> {
     let client = Client::connect(access, false).await?;
-    let draft = &plan.draft;
     let begun = if let Some(known) = client.repeated(draft).await? {
         Begun::Known(known.into())
     } else {
@@ -205,14 +279,22 @@ async fn begin(access: Access, plan: &Plan) -> Result<(Client, Begun), ClientErr
     Ok((client, begun))
 }
 
-async fn submit(client: &Client, draft: &Draft, prepared: &Prepared) -> Result<Standing, ClientError> {
+/// `draft`: what it was made of, if that may have been submitted before under its key.
+async fn submit(
+    client: &Client,
+    draft: Option<&Draft>,
+    prepared: &Prepared,
+) -> Result<Standing, ClientError> {
     match client.submit(prepared).await {
         Ok(accepted) => Ok(Standing { accepted, expires_at: prepared.expires_at }),
         Err(error) => {
             let is_taken =
                 matches!(&error, ClientError::Refused(problem) if problem.code == ErrorCode::IdConflict);
             // Somebody was faster under the same key.
-            let known = if is_taken { client.repeated(draft).await? } else { None };
+            let known = match draft.filter(|_| is_taken) {
+                Some(draft) => client.repeated(draft).await?,
+                None => None,
+            };
             known.map(Standing::from).ok_or(error)
         }
     }
@@ -230,7 +312,7 @@ async fn follow_it(
         return Ok(exit::OK);
     }
     let mut feed = client.feed(Watch::Command { id: standing.accepted.id, output: true });
-    let code = follow.follow_to_end(printer, &mut feed, standing.deadline(plan.draft.timeout_ms)).await?;
+    let code = follow.follow_to_end(printer, &mut feed, standing.deadline(plan.timeout_ms)).await?;
     feed.close().await;
     Ok(code)
 }
@@ -249,7 +331,7 @@ async fn give_up(client: &Client, id: CommandId, plan: &Plan, printer: Printer) 
         exit: exit::NOT_RUN,
     };
     let last_words = async {
-        if plan.json {
+        if plan.manner == Manner::Json {
             // Why it cannot be written is asked next.
             let _ = printer.print(Piece::Out(event.line().into())).await;
         }

@@ -60,6 +60,9 @@ pub enum ClientError {
     /// What should be signed cannot be. Not retryable.
     #[error("the request cannot be signed")]
     Sign(#[source] SignedError),
+    /// The system gave no random bytes.
+    #[error("the system has no random bytes")]
+    Random,
     /// The connection was closed for good.
     #[error("the connection is closed")]
     Closed,
@@ -88,7 +91,7 @@ impl ClientError {
             Self::Refused(_) | Self::Busy(_) | Self::NotAsMeant(_) => return None,
             Self::Malformed(_) => "use the same version of console and bridge".to_owned(),
             Self::Sign(_) => "make it shorter".to_owned(),
-            Self::Closed => "try again".to_owned(),
+            Self::Closed | Self::Random => "try again".to_owned(),
         })
     }
 }

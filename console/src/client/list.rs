@@ -3,8 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
     api::{
-        CommandView, Get, ListAssignments, ListConfigPushes, ListCredentials, ListRelays, ListRuns, Listed,
-        MachineView, Page, op,
+        CommandView, Get, InventoryView, ListAssignments, ListConfigPushes, ListCredentials, ListInventory,
+        ListRelays, ListRuns, Listed, MachineView, Page, Reach, op,
     },
     id::CommandId,
     limit,
@@ -38,7 +38,7 @@ macro_rules! paged {
     )*};
 }
 
-paged!(Page, ListAssignments, ListRelays, ListCredentials, ListConfigPushes, ListRuns);
+paged!(Page, ListAssignments, ListRelays, ListCredentials, ListConfigPushes, ListRuns, ListInventory, Reach);
 
 /// A list that is being read page by page.
 #[derive(Debug)]
@@ -154,6 +154,15 @@ impl Client {
             whole.runs.extend(more.runs);
         }
         Ok(whole)
+    }
+
+    /// What the relays of these machines say that they keep, as they signed it.
+    ///
+    /// # Errors
+    /// As [`Self::list_all`].
+    pub async fn inventories(&self, on: &str) -> Result<Vec<InventoryView>, ClientError> {
+        let asked = ListInventory { on: on.to_owned(), ..ListInventory::default() };
+        self.list_all(op::INVENTORY_LIST, asked).await
     }
 
     /// All machines, sorted by token.

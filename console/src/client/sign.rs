@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use signalbox_schemas::{
+    Base64Url,
     api::{Accepted, PartTaken, Preview, Previewed, Submit, Target, op},
     command::{CommandSpec, Grant, InvalidSpec, Part, SshTarget, Target as Where, parts},
     error::{ErrorCode, Problem, report},
@@ -139,10 +140,19 @@ pub struct Prepared {
     ahead: Vec<Part>,
 }
 
-/// Nobody trusts the bridge that made the list: what the author did not mean, or did not see, is not signed for.
-fn check_targets(draft: &Draft, targets: &[Target]) -> Result<(), ClientError> {
+#[cfg(test)]
+impl Prepared {
+    /// What is sent last.
+    pub(super) fn submitted(&self) -> &Submit {
+        &self.submit
+    }
+}
+
+/// Nobody trusts the bridge that made the list: what the author did not mean, or did not see, is not signed for. `shown`: what he
+/// saw, if he saw any.
+pub(super) fn check_targets(on: &str, shown: &[MachineToken], targets: &[Target]) -> Result<(), ClientError> {
     let refuse = |code, message: String| Err(ClientError::Refused(Problem::new(code, message)));
-    let selector = match Selector::parse(&draft.on) {
+    let selector = match Selector::parse(on) {
         Ok(selector) => selector,
         Err(error) => return refuse(ErrorCode::Invalid, error.to_string()),
     };
@@ -152,13 +162,13 @@ fn check_targets(draft: &Draft, targets: &[Target]) -> Result<(), ClientError> {
             return Err(ClientError::NotAsMeant(format!("it says that `{token}` is the machine `{id}`")));
         }
         if !selector.matches(id, token) {
-            return Err(ClientError::NotAsMeant(format!("`{id}` is not meant by `{}`", draft.on)));
+            return Err(ClientError::NotAsMeant(format!("`{id}` is not meant by `{on}`")));
         }
     }
     if !targets.is_sorted_by(|a, b| a.token < b.token) {
         return Err(ClientError::NotAsMeant("its list of machines is not in order".to_owned()));
     }
-    let shown: HashSet<&MachineToken> = draft.shown.iter().collect();
+    let shown: HashSet<&MachineToken> = shown.iter().collect();
     let unseen = |target: &&Target| !shown.is_empty() && !shown.contains(&target.token);
     let unseen: Vec<&str> = targets.iter().filter(unseen).map(|target| target.id.as_str()).collect();
     match unseen.as_slice() {
@@ -180,53 +190,64 @@ fn check_targets(draft: &Draft, targets: &[Target]) -> Result<(), ClientError> {
 /// [`ClientError::Refused`] for no or too many targets, for targets that were not shown and for members out of range,
 /// [`ClientError::NotAsMeant`] for targets that the draft does not mean, [`ClientError::Sign`].
 pub fn prepare(draft: &Draft, access: &Access, targets: &[Target]) -> Result<Prepared, ClientError> {
+    check_targets(&draft.on, &draft.shown, targets)?;
+    let count = check_count(&draft.on, targets)?;
+    let id = draft.id_of_key(access).unwrap_or_else(new_id);
+    let spec = draft.spec(access.ws.clone(), access.operator.as_str(), id, count);
+    let prepared = sign(&spec, access, targets, |_| Ok(None))?;
+    let submit = Submit { idempotency_key: draft.idempotency_key.clone(), ..prepared.submit };
+    Ok(Prepared { submit, ..prepared })
+}
+
+/// How many machines there are, if a command can have so many.
+pub(super) fn check_count(on: &str, targets: &[Target]) -> Result<u32, ClientError> {
     let refuse = |code, message: String| ClientError::Refused(Problem::new(code, message));
-    check_targets(draft, targets)?;
     if targets.is_empty() {
-        return Err(refuse(
-            ErrorCode::NoTargets,
-            format!("no machine matches `{}`; list them to see their names", draft.on),
-        ));
+        let message = format!("no machine matches `{on}`; list them to see their names");
+        return Err(refuse(ErrorCode::NoTargets, message));
     }
     if targets.len() > limit::TARGETS {
         let message = format!(
-            "`{}` matches {} machines, more than the {} of one command; use narrower selectors",
-            draft.on,
+            "`{on}` matches {} machines, more than the {} of one command; use narrower selectors",
             targets.len(),
             limit::TARGETS
         );
         return Err(refuse(ErrorCode::TooLarge, message));
     }
-    let id = draft.id_of_key(access).unwrap_or_else(new_id);
-    let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-    let spec = draft.spec(access.ws.clone(), access.operator.as_str(), id, count);
-    let bytes = serde_json::to_vec(&spec).map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?;
-    CommandSpec::from_bytes(&bytes).map_err(|error| refuse(ErrorCode::Invalid, error.to_string()))?;
+    Ok(u32::try_from(targets.len()).unwrap_or(u32::MAX))
+}
+
+/// Signs a grant of these very bytes for each target. `sealed`: what the one for a machine brings.
+pub(super) fn sign(
+    spec: &CommandSpec,
+    access: &Access,
+    targets: &[Target],
+    sealed: impl Fn(&MachineToken) -> Result<Option<Base64Url>, ClientError>,
+) -> Result<Prepared, ClientError> {
+    let bytes = serde_json::to_vec(spec).map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?;
+    CommandSpec::from_bytes(&bytes)
+        .map_err(|error| ClientError::Refused(Problem::new(ErrorCode::Invalid, error.to_string())))?;
     let spec_sha256 = Sha256::of(&bytes);
     let grant = |target: &Target| {
         let grant = Grant {
             ws: access.ws.clone(),
-            cid: id,
+            cid: spec.cid,
             mid: target.token.clone(),
             spec_sha256,
             expires_at: spec.expires_at,
-            sealed: None,
+            sealed: sealed(&target.token)?,
         };
         Signed::sign(&grant, &access.key).map_err(ClientError::Sign)
     };
     let grants = targets.iter().map(grant).collect::<Result<_, _>>()?;
-    let mut ahead = parts(id, grants);
+    let mut ahead = parts(spec.cid, grants);
     // The grants of one part go with the submit itself.
     let grants = if ahead.len() == 1 { ahead.pop().map(|part| part.grants) } else { None };
     let grants = grants.unwrap_or_default();
-    let submit = Submit {
-        spec: signalbox_schemas::Base64Url(bytes),
-        grants,
-        idempotency_key: draft.idempotency_key.clone(),
-    };
+    let submit = Submit { spec: Base64Url(bytes), grants, idempotency_key: None };
     let mut targets: Vec<MachineId> = targets.iter().map(|target| target.id.clone()).collect();
     targets.sort();
-    Ok(Prepared { id, expires_at: spec.expires_at, targets, submit, ahead })
+    Ok(Prepared { id: spec.cid, expires_at: spec.expires_at, targets, submit, ahead })
 }
 
 /// The same on a thread that may be busy: for 10,000 machines it is, for half a second.
@@ -339,7 +360,7 @@ fn as_meant(prepared: &Prepared, mut accepted: Accepted) -> Result<Accepted, Cli
     Err(ClientError::NotAsMeant(what))
 }
 
-fn new_id() -> CommandId {
+pub(super) fn new_id() -> CommandId {
     // A UUIDv7 is a command id by definition; the loop never turns twice.
     loop {
         if let Ok(id) = CommandId::new(Uuid::now_v7()) {

@@ -6,6 +6,7 @@ mod by_http;
 mod cli;
 mod console;
 mod crash;
+mod credentials;
 mod enrol;
 mod facts;
 mod hostile;

@@ -1,0 +1,335 @@
+//! `signalbox credential` and `signalbox host-keys`: what relays keep, and changes of it.
+//!
+//! A change is a command like any other: previewed, signed for each machine, submitted, and followed to its end on each of them.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use signalbox_schemas::{
+    api::{InventoryView, ListInventory, Liveness, Reach, ReachView, Target, op},
+    command::{self, Change},
+    credential::{CredentialLabel, CredentialMeta, CredentialType, CredentialValue},
+    error::report,
+    id::MachineId,
+    layout::Layout,
+    limit,
+};
+
+use super::{
+    call::{Call, Row},
+    card::{NOTHING, moment},
+    clean,
+    exit::{self, Failure},
+    follow::Manner,
+    input,
+    run::{Plan, carry_out},
+    say, secret,
+    table::Column,
+};
+use crate::{
+    args::keep::{Credential, CredentialAction, HostKeys, HostKeysAction, Push, To},
+    client::{
+        Client,
+        change::{Order, Value, Wish, check_selector, prepare_aside},
+        clock::now_ms,
+        known::{Known, KnownFile, Recipients},
+    },
+    config::Config,
+};
+
+/// How long a relay may take for a change, ms: it writes a file.
+const TIMEOUT_MS: u64 = 30_000;
+/// Machines that are named one by one.
+const NAMED: usize = 20;
+/// Largest file of host keys.
+const HOST_KEYS_BYTES: usize = limit::HOST_KEYS * limit::HOST_KEY_BYTES;
+
+/// Where the console keeps the keys that machines are known by.
+pub(super) fn known_machines(layout: &Layout) -> std::path::PathBuf {
+    layout.root().join("known-machines")
+}
+
+/// A credential that a machine's relay keeps.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    machine: MachineId,
+    state: Liveness,
+    #[serde(flatten)]
+    meta: CredentialMeta,
+}
+
+impl Row for Kept {
+    const COLUMNS: &'static [Column] = &[
+        ("MACHINE", 0),
+        ("STATE", 4),
+        ("TYPE", 1),
+        ("MODE", 3),
+        ("CHANGED", 2),
+        ("USER", 0),
+        ("HOST", 0),
+        ("NAME", 0),
+    ];
+
+    fn cells(&self, _ellipsis: char) -> Vec<String> {
+        let text = |text: &Option<String>| text.as_deref().map_or_else(|| NOTHING.to_owned(), clean::line);
+        vec![
+            clean::line(self.machine.as_str()),
+            self.state.as_str().to_owned(),
+            self.meta.credential_type.as_str().to_owned(),
+            self.meta.storage_mode.as_str().to_owned(),
+            moment(self.meta.last_updated_at, now_ms()),
+            text(&self.meta.username),
+            text(&self.meta.target_host),
+            clean::line(&self.meta.credential_name),
+        ]
+    }
+}
+
+/// Does one thing with credentials that relays keep.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn credential(config: &Config, args: Credential) -> Result<u8, Failure> {
+    let json = args.within.json;
+    match args.action {
+        CredentialAction::List { on, reaches: None } => list(config, json, on).await,
+        CredentialAction::List { on, reaches: Some(target) } => reaching(config, json, on, target).await,
+        CredentialAction::Push(push) => give(config, json, *push).await,
+        CredentialAction::Remove { name, to } => {
+            let what = format!("remove credential {name}");
+            change(config, json, what, Change::RemoveCredential { name }, to).await
+        }
+    }
+}
+
+/// Does one thing with host keys.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn host_keys(config: &Config, args: HostKeys) -> Result<u8, Failure> {
+    let json = args.within.json;
+    let (what, keys, to) = match args.action {
+        HostKeysAction::Add { file, lines, to } => {
+            let add = match file {
+                Some(path) => {
+                    let text = input::text(&path, HOST_KEYS_BYTES, "the host keys").await?;
+                    text.lines().map(str::to_owned).collect()
+                }
+                None => lines,
+            };
+            let is_key = |line: &String| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+            let add = add.into_iter().filter(is_key).map(|line| line.trim().to_owned()).collect();
+            ("add host keys", command::HostKeys { add, remove: Vec::new() }, to)
+        }
+        HostKeysAction::Remove { hosts, to } => {
+            ("remove host keys", command::HostKeys { add: Vec::new(), remove: hosts }, to)
+        }
+    };
+    if keys.add.is_empty() && keys.remove.is_empty() {
+        return Err(Failure::new(exit::USAGE, format!("cannot {what}: there is none in it")));
+    }
+    change(config, json, what.to_owned(), Change::HostKeys(keys), to).await
+}
+
+fn plan(json: bool, what: String, to: &To) -> Plan {
+    let manner = if json { Manner::Json } else { Manner::Outcomes };
+    Plan { what, timeout_ms: TIMEOUT_MS, manner, no_wait: to.no_wait, exec: None }
+}
+
+/// Connects and asks which machines are meant.
+async fn begin(config: &Config, plan: &Plan, on: &str) -> Result<(Client, Vec<Target>), Failure> {
+    // What is wrong is wrong with or without a broker.
+    check_selector(on).map_err(|error| Failure { code: exit::USAGE, ..plan.failed(&error) })?;
+    let access = config.access().map_err(|error| plan.failed(&error))?;
+    let client = Client::connect(access, false).await.map_err(|error| plan.failed(&error))?;
+    let targets = client.preview(on).await.map_err(|error| plan.failed(&error))?;
+    Ok((client, targets))
+}
+
+/// Makes a change with nothing secret in it.
+async fn change(config: &Config, json: bool, what: String, change: Change, to: To) -> Result<u8, Failure> {
+    let plan = plan(json, what, &to);
+    let on = to.on.trim().to_owned();
+    let (client, targets) = begin(config, &plan, &on).await?;
+    let order = Order { on, what: Wish::Plain(change), timeout_ms: TIMEOUT_MS, expires_in_ms: to.expires_in };
+    let prepared = prepare_aside(order, client.access(), targets).await;
+    carry_out(config, client, &prepared.map_err(|error| plan.failed(&error))?, &plan).await
+}
+
+/// Gives a credential to machines.
+async fn give(config: &Config, json: bool, push: Push) -> Result<u8, Failure> {
+    let plan = plan(json, format!("push credential {}", push.name), &push.to);
+    let on = push.to.on.trim().to_owned();
+    let value = value(&push).await?;
+    let (client, mut targets) = begin(config, &plan, &on).await?;
+    let views = client.inventories(&on).await.map_err(|error| plan.failed(&error))?;
+    let recipients = recipients(config, &client, &plan, (&targets, &views), &push.accept_key).await?;
+    leave_out(&plan, &recipients, push.skip_unsealable)?;
+    targets.retain(|target| recipients.keys.contains_key(&target.token));
+    let label = CredentialLabel {
+        name: push.name,
+        credential_type: push.credential_type,
+        target: push.target,
+        username: push.user,
+        storage_mode: push.mode,
+    };
+    let what = Wish::Put { label, value, keys: recipients.keys };
+    let order = Order { on, what, timeout_ms: TIMEOUT_MS, expires_in_ms: push.to.expires_in };
+    let prepared = prepare_aside(order, client.access(), targets).await;
+    carry_out(config, client, &prepared.map_err(|error| plan.failed(&error))?, &plan).await
+}
+
+/// The value, from where it is said to be, or asked for.
+async fn value(push: &Push) -> Result<Value, Failure> {
+    const MOST: usize = limit::CREDENTIAL_VALUE_BYTES;
+    let usage = |why: &str| Failure::new(exit::USAGE, format!("cannot push credential {}: {why}", push.name));
+    let single = async |what| match &push.value_file {
+        Some(path) => secret::line(path, MOST, what).await,
+        None => secret::ask(what, MOST, "name a file with --value-file, or - for stdin").await,
+    };
+    if push.key_file.is_some() && push.credential_type != CredentialType::SshKey {
+        return Err(usage("--key-file goes with --type ssh_key; use --value-file"));
+    }
+    let value = match push.credential_type {
+        CredentialType::SshKey => {
+            let path = push.key_file.as_ref().or(push.value_file.as_ref());
+            let path = path.ok_or_else(|| usage("name the private key's file with --key-file"))?;
+            let key = secret::text(path, MOST, "the private key").await?;
+            if !key.expose().contains("PRIVATE KEY-----") {
+                return Err(usage("the file holds no private key, neither of OpenSSH nor PEM"));
+            }
+            let passphrase = match &push.passphrase_file {
+                Some(path) => Some(secret::line(path, MOST, "the passphrase").await?),
+                None => None,
+            };
+            let certificate = match &push.cert_file {
+                Some(path) => Some(input::text(path, MOST, "the certificate").await?),
+                None => None,
+            };
+            CredentialValue::SshKey { key, passphrase, certificate }
+        }
+        CredentialType::Password => CredentialValue::Password { password: single("the password").await? },
+        CredentialType::ApiKey => CredentialValue::ApiKey { key: single("the token").await? },
+    };
+    Value::new(&value)
+        .map_err(|bytes| usage(&format!("its value has {bytes} bytes, at most {MOST} can be kept")))
+}
+
+/// Whom it can be sealed for, by the keys that machines are known by here; those that are met first are known from then on.
+async fn recipients(
+    config: &Config,
+    client: &Client,
+    plan: &Plan,
+    (targets, views): (&[Target], &[InventoryView]),
+    accept: &[String],
+) -> Result<Recipients, Failure> {
+    let path = known_machines(&config.layout);
+    let ws = client.access().ws.clone();
+    let (targets, views) = (targets.to_vec(), views.to_vec());
+    let accepted: BTreeSet<String> = accept.iter().cloned().collect();
+    let what = plan.what.clone();
+    let refused = move |error: &dyn std::error::Error| {
+        Failure::new(exit::NOT_ACCEPTED, format!("cannot {what}: {}", clean::line(&report(error))))
+    };
+    let job = tokio::task::spawn_blocking(move || {
+        let file = KnownFile::hold(path).map_err(|error| refused(&error))?;
+        let mut known = file.read().map_err(|error| refused(&error))?;
+        let before = known.clone();
+        let recipients =
+            known.recipients(&ws, &targets, &views, &accepted).map_err(|error| refused(&error))?;
+        if known != before {
+            file.write(&known).map_err(|error| refused(&error))?;
+        }
+        Ok(recipients)
+    });
+    let recipients = job.await.map_err(|error| Failure::system(&plan.what, &error))??;
+    if !recipients.first_met.is_empty() {
+        say(&format!("trusted on first use: {}", names(&recipients.first_met)));
+    }
+    if !recipients.accepted.is_empty() {
+        say(&format!("accepted with new keys: {}", names(&recipients.accepted)));
+    }
+    Ok(recipients)
+}
+
+/// `web-1, web-2` or `117 machines`.
+fn names(machines: &[MachineId]) -> String {
+    if machines.len() > NAMED {
+        return format!("{} machines", machines.len());
+    }
+    machines.iter().map(|machine| clean::line(machine.as_str())).collect::<Vec<_>>().join(", ")
+}
+
+/// Names the machines that nothing can be sealed for, and refuses all unless they may be left out.
+fn leave_out(plan: &Plan, recipients: &Recipients, may_skip: bool) -> Result<(), Failure> {
+    let unsealable = &recipients.unsealable;
+    if unsealable.is_empty() {
+        return Ok(());
+    }
+    for (machine, why) in unsealable.iter().take(NAMED) {
+        say(&format!("{}: {}", clean::line(machine.as_str()), why.as_str()));
+    }
+    if unsealable.len() > NAMED {
+        say(&format!("and {} more", unsealable.len() - NAMED));
+    }
+    let count = unsealable.len();
+    let refuse = |why: &str| {
+        let line = format!("cannot {}: nothing can be sealed for {count} machines; {why}", plan.what);
+        Err(Failure::new(exit::NOT_ACCEPTED, line))
+    };
+    if recipients.keys.is_empty() {
+        return refuse("there is no other one");
+    }
+    if may_skip { Ok(()) } else { refuse("leave them out with --skip-unsealable") }
+}
+
+/// Lists what relays with keys say that they keep.
+async fn list(config: &Config, json: bool, on: String) -> Result<u8, Failure> {
+    let call = Call::new(config, json, "list what relays keep");
+    let client = call.connect().await?;
+    let asked = ListInventory { on, ..ListInventory::default() };
+    let views: Vec<InventoryView> =
+        client.list_all(op::INVENTORY_LIST, asked).await.map_err(|error| call.failed(&error))?;
+    let known = Known::read(&known_machines(&config.layout))
+        .map_err(|error| Failure::system("list what relays keep", &error))?;
+    let (mut kept, mut doubts) = (Vec::new(), 0_usize);
+    for view in views {
+        let name = clean::line(view.machine.as_str());
+        match known.open(&client.access().ws, &view, &BTreeSet::new()) {
+            Ok(Some(inventory)) => {
+                if let Some(problem) = &inventory.problem {
+                    say(&format!("{name}: its credentials cannot be read: {}", clean::line(problem)));
+                }
+                if inventory.left_out > 0 {
+                    say(&format!("{name}: {} more are not listed", inventory.left_out));
+                }
+                let (machine, state) = (view.machine, view.state);
+                let row = |meta| Kept { machine: machine.clone(), state, meta };
+                kept.extend(inventory.credentials.into_iter().map(row));
+            }
+            Ok(None) if view.signing_key.is_some() => {
+                say(&format!("{name}: its relay has not said what it keeps"));
+            }
+            Ok(None) => {}
+            Err(doubt) => {
+                doubts += 1;
+                say(&clean::line(&report(&doubt)));
+            }
+        }
+    }
+    let code = call.table(&kept).await?;
+    Ok(if doubts > 0 { exit::FAILED } else { code })
+}
+
+/// Lists who reaches a host.
+async fn reaching(config: &Config, json: bool, on: String, target: String) -> Result<u8, Failure> {
+    let call = Call::new(config, json, "list who reaches the host");
+    let client = call.connect().await?;
+    let asked = Reach { target, on: Some(on), ..Reach::default() };
+    let found: Vec<ReachView> =
+        client.list_all(op::CREDENTIALS_REACH, asked).await.map_err(|error| call.failed(&error))?;
+    let rows = found.into_iter().flat_map(|ReachView { machine, state, credentials, .. }| {
+        credentials.into_iter().map(move |meta| Kept { machine: machine.clone(), state, meta })
+    });
+    call.table(&rows.collect::<Vec<_>>()).await
+}
