@@ -19,6 +19,7 @@ mod records;
 pub mod relays;
 mod replay;
 pub mod runs;
+pub mod shared;
 mod turns;
 pub(crate) mod work;
 

@@ -9,6 +9,8 @@ mod bench;
 mod changes;
 #[path = "credentials/inventory.rs"]
 mod inventory;
+#[path = "credentials/shared.rs"]
+mod shared;
 
 use anyhow::{Context as _, Result, ensure};
 use bench::{Bench, Console};

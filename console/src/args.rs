@@ -31,7 +31,7 @@ use crate::cli::exit;
 use assignment::{Assignment, Assignments, Relay, Relays};
 pub use audit::Audit;
 use credential::{Credentials, SharedCredential};
-use keep::{Credential, HostKeys};
+use keep::{Credential, HostKeys, RecoveryKey};
 use order::{Exec, Run};
 use push::{Push, Pushes};
 use work::{Runs, Work};
@@ -91,6 +91,8 @@ pub enum Action {
     Relay(Relay),
     /// Lists, gives and takes credentials that relays keep.
     Credential(Credential),
+    /// Makes the key that shared credentials are given to more machines with.
+    RecoveryKey(RecoveryKey),
     /// Says which SSH host keys relays shall know.
     HostKeys(HostKeys),
     /// Lists credentials that those relays hold: of one relay, or for a host.
@@ -221,7 +223,7 @@ impl Action {
             Self::Push(push) => &push.within.nats_url,
             Self::Work(work) => &work.within.nats_url,
             Self::Audit(audit) => &audit.listing.reach.nats_url,
-            Self::Up(_) | Self::Decode(_) | Self::Completions { .. } => return None,
+            Self::Up(_) | Self::Decode(_) | Self::Completions { .. } | Self::RecoveryKey(_) => return None,
         };
         reach.clone()
     }

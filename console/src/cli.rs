@@ -9,6 +9,7 @@
 //! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
 //! | [`keep`] | `credential`, `host-keys`: what relays keep |
+//! | [`shared`] | `recovery-key`, and credentials that more machines get later |
 //! | `secret` | what is secret, from a file, stdin or the keyboard |
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
@@ -42,6 +43,7 @@ pub mod push;
 pub mod quantity;
 pub mod run;
 mod secret;
+pub mod shared;
 pub mod show;
 pub mod table;
 pub mod work;
@@ -91,6 +93,7 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::Relays(relays)) => assignment::relays(config, relays).await,
         Some(Action::Relay(relay)) => assignment::relay(config, relay).await,
         Some(Action::Credential(credential)) => keep::credential(config, credential).await,
+        Some(Action::RecoveryKey(key)) => shared::recovery_key(config, key).await,
         Some(Action::HostKeys(keys)) => keep::host_keys(config, keys).await,
         Some(Action::Credentials(credentials)) => credential::list(config, credentials).await,
         Some(Action::SharedCredentials(listing)) => credential::shared(config, &listing).await,

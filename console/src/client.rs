@@ -10,6 +10,7 @@
 //! | [`sign`] | a command and its grants, signed by the operator |
 //! | [`change`] | a change of what relays keep, sealed for each of them |
 //! | [`known`] | the keys that machines are known by |
+//! | [`recovery`] | what is sealed for those who get it later |
 //! | [`repeat`] | a command that was submitted before under the same idempotency key |
 //! | [`mod@session`] | the long-lived connection behind the terminal, as two channels |
 //! | [`clock`] | time as this machine has it |
@@ -26,6 +27,7 @@ pub mod flow;
 pub mod known;
 pub mod list;
 pub mod nats;
+pub mod recovery;
 pub mod repeat;
 pub mod session;
 pub mod sign;

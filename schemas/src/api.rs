@@ -125,6 +125,11 @@ pub mod op {
     pub const SHARED_UPDATE: &str = "shared_credentials.update";
     /// Removes one (signed): [`ById`](super::ById) → [`SharedCredentialView`](super::SharedCredentialView).
     pub const SHARED_REMOVE: &str = "shared_credentials.remove";
+    /// Says who has one of those for relays with keys (signed): [`KeepShared`](super::KeepShared) →
+    /// [`SharedCredentialView`](super::SharedCredentialView).
+    pub const SHARED_KEEP: &str = "shared_credentials.keep";
+    /// One of those, with its sealed value: [`ByName`](super::ByName) → [`SharedKept`](crate::credential::SharedKept).
+    pub const SHARED_KEPT: &str = "shared_credentials.kept";
     /// Queues a configuration push (signed): [`NewConfigPush`](super::NewConfigPush) →
     /// [`ConfigPushView`](super::ConfigPushView).
     pub const PUSHES_CREATE: &str = "config_pushes.create";
@@ -148,7 +153,7 @@ pub mod op {
     pub const FEED_CLOSE: &str = "feed.close";
 
     /// All of them.
-    pub const ALL: [&str; 39] = [
+    pub const ALL: [&str; 41] = [
         MACHINES_LIST,
         COMMANDS_PREVIEW,
         COMMANDS_SUBMIT,
@@ -179,6 +184,8 @@ pub mod op {
         SHARED_GET,
         SHARED_UPDATE,
         SHARED_REMOVE,
+        SHARED_KEEP,
+        SHARED_KEPT,
         PUSHES_CREATE,
         PUSHES_LIST,
         PUSHES_GET,

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
+    bytes::Base64Url,
     host::HostPattern,
-    id::{CredentialName, Workspace},
+    id::{CommandId, CredentialName, MachineToken, Workspace},
     limit,
     record::{Edition, is_first},
+    sealed::{BODY_EXTRA_BYTES, SealingKey, WRAPPED_BYTES},
     secret::Secret,
-    signed::Message,
+    signed::{Message, Signed},
 };
 
 /// What a credential is good for.
@@ -205,12 +207,75 @@ pub struct SharedCredentialRecord {
     pub created_at: u64,
     /// When it was last changed, Unix ms.
     pub updated_at: u64,
+    /// What relays with keys are given instead. Then there is no `encrypted_value`, and it is assigned to no relay of the
+    /// old contract.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Box<SharedKept>>,
     /// When it was removed, Unix ms; its value is gone from this edition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<u64>,
     /// Grows with each edition, so that an older one that is published again changes nothing.
     #[serde(default, skip_serializing_if = "is_first")]
     pub revision: u64,
+}
+
+/// A shared credential of relays with keys: who has it, and its value for whoever gives it to more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedKept {
+    /// All but the value.
+    pub label: CredentialLabel,
+    /// The value, for the recovery key; absent where there was none when it was pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Signed<SharedSecret>>,
+    /// The machines that it is assigned to, sorted.
+    pub machines: Vec<MachineToken>,
+}
+
+/// A credential that is sealed for the organisation's recovery key, signed by who pushed it: anybody can seal something for a
+/// key that is public, so what is given to more machines must be somebody's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedSecret {
+    /// Workspace.
+    pub ws: Workspace,
+    /// All but its value.
+    pub label: CredentialLabel,
+    /// What it is bound to: drawn for this.
+    pub cid: CommandId,
+    /// The value, sealed with a content key.
+    pub body: Base64Url,
+    /// The content key, wrapped for the recovery key.
+    pub wrapped: Base64Url,
+    /// That key.
+    pub recovery_key: SealingKey,
+    /// When it was sealed, Unix ms by its author's clock.
+    pub sealed_at: u64,
+}
+
+impl Message for SharedSecret {
+    const TYPE: &'static str = "shared_secret";
+    // The body as base64, and once more in the envelope.
+    const MAX_BYTES: usize = 64 * 1024;
+}
+
+impl SharedSecret {
+    /// Checks what its types do not say.
+    ///
+    /// # Errors
+    /// A rule that is broken.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        self.label.validate()?;
+        let most = limit::CREDENTIAL_VALUE_BYTES + BODY_EXTRA_BYTES;
+        if !(BODY_EXTRA_BYTES + 1..=most).contains(&self.body.0.len()) {
+            return Err("a sealed value has 1 byte to 24 KiB");
+        }
+        if self.wrapped.0.len() != WRAPPED_BYTES {
+            return Err("a wrapped key has 80 bytes");
+        }
+        if self.label.storage_mode != StorageMode::Shared {
+            return Err("its mode is shared");
+        }
+        Ok(())
+    }
 }
 
 impl Message for SharedCredentialRecord {

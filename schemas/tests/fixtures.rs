@@ -20,16 +20,17 @@ use signalbox_schemas::{
     Base64Url,
     api::{
         Accepted, Answer, AnswerBody, AuditView, Cancel, Cancelling, CommandSummary, CommandView, Credit,
-        FeedEvent, Get, InventoryView, ListInventory, Listed, Liveness, MachineView, OpenFeed, OutputView,
-        Page, PartTaken, Preview, Previewed, Reach, ReachView, ReadOutput, Request, RunView, Submit, Target,
-        Watch, op,
+        FeedEvent, Get, InventoryView, KeepShared, ListInventory, Listed, Liveness, MachineView, OpenFeed,
+        OutputView, Page, PartTaken, Preview, Previewed, Reach, ReachView, ReadOutput, Request, RunView,
+        Submit, Target, Watch, op,
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
     command::{self, Change, CommandSpec, Grant, HostKeys, Part, PutCredential, SshHop, SshTarget},
     config::{ConfigPushRecord, PushState, PushType},
     credential::{
-        CredentialLabel, CredentialMeta, CredentialType, CredentialValue, SharedCredentialRecord, StorageMode,
+        CredentialLabel, CredentialMeta, CredentialType, CredentialValue, SharedCredentialRecord, SharedKept,
+        SharedSecret, StorageMode,
     },
     enrol::{Enrolled, Enrolment},
     error::{ErrorCode, Problem},
@@ -321,6 +322,32 @@ fn inventory() -> Inventory {
     }
 }
 
+fn shared_secret() -> SharedSecret {
+    let label = CredentialLabel {
+        name: CredentialName::new("db password").unwrap(),
+        credential_type: CredentialType::Password,
+        target: Some("*.lan:22".parse().unwrap()),
+        username: Some("root".into()),
+        storage_mode: StorageMode::Shared,
+    };
+    let recovery_key = sealed::OpeningKey::from_material(&[9; 32]).unwrap().public().clone();
+    let (body, wrapped) = (Base64Url(vec![1; 60]), Base64Url(vec![2; 80]));
+    SharedSecret { ws: ws(), label, cid: cid(), body, wrapped, recovery_key, sealed_at: NOW }
+}
+
+#[test]
+fn what_is_shared_among_relays_with_keys() {
+    let secret = shared_secret();
+    secret.validate().unwrap();
+    signed(&secret, 2);
+    let (label, secret) = (secret.label.clone(), Signed::sign(&secret, &key(2)).unwrap());
+    let kept = SharedKept { label: label.clone(), secret: Some(secret.clone()), machines: vec![mid()] };
+    plain("shared_kept", &kept);
+    let name = label.name.clone();
+    let add = vec![mid()];
+    plain("keep_shared", &KeepShared { name, label: Some(label), secret: Some(secret), add, remove: vec![] });
+}
+
 #[test]
 fn what_a_relay_keeps() {
     signed(&inventory(), 3);
@@ -492,6 +519,7 @@ fn what_stands_beside_assignments() {
             created_by: "token:admin".into(),
             created_at: NOW,
             updated_at: NOW,
+            kept: None,
             removed_at: None,
             revision: NOW,
         },

@@ -7,7 +7,7 @@ use signalbox_schemas::{
         UpdateSharedCredential,
     },
     authors::Role,
-    credential::{SharedCredentialRecord, StorageMode},
+    credential::{SharedCredentialRecord, SharedKept, StorageMode},
     error::{ErrorCode, Problem},
     limit::SSH_HOST_BYTES,
     record::{AssignmentRecord, table},
@@ -30,7 +30,7 @@ const VALUE_BYTES: usize = 64 * 1024;
 /// Most assignments of one shared credential.
 const ASSIGNED: usize = 1_000;
 /// Most shared credentials: all of them are in memory.
-const SHARED: usize = 1_000;
+pub(super) const SHARED: usize = 1_000;
 
 const MAKING: &str = "make the shared credential";
 const CHANGING: &str = "change the shared credential";
@@ -136,6 +136,7 @@ pub async fn create(
         created_by: caller.principal().to_owned(),
         created_at: now,
         updated_at: now,
+        kept: None,
         removed_at: None,
         revision: 0,
     };
@@ -248,7 +249,7 @@ pub async fn update(
     args: UpdateSharedCredential,
 ) -> Result<(SharedCredentialView, Cursors), Problem> {
     caller.require(Role::Admin, CHANGING)?;
-    known(api, &args.id).await?;
+    let known = known(api, &args.id).await?;
     if let Some(name) = &args.name {
         check_printable(CHANGING, "name", name, NAME_CHARS)?;
     }
@@ -260,6 +261,12 @@ pub async fn update(
         Some(ids) => Some(assigned(api, CHANGING, ids).await?),
         None => None,
     };
+    if known.kept.is_some() {
+        // Its value is none that could be opened by a relay of the old contract, and its name is what it is bound to.
+        let message =
+            format!("cannot {CHANGING}: it belongs to relays with keys; push it anew, assign or unassign it");
+        return Err(Problem::new(ErrorCode::Invalid, message));
+    }
     let now = now_ms();
     let edit = |stands: Option<SharedCredentialRecord>| {
         let record = stands.filter(|record| record.removed_at.is_none())?;
@@ -294,13 +301,20 @@ pub async fn remove(
     let edit = |stands: Option<SharedCredentialRecord>| {
         let record = stands.filter(|record| record.removed_at.is_none())?;
         let encrypted_value = String::new();
-        Some(SharedCredentialRecord { encrypted_value, updated_at: now, removed_at: Some(now), ..record })
+        let kept = record.kept.clone().map(|kept| Box::new(SharedKept { secret: None, ..*kept }));
+        Some(SharedCredentialRecord {
+            encrypted_value,
+            kept,
+            updated_at: now,
+            removed_at: Some(now),
+            ..record
+        })
     };
     let (stands, cursors) = api.edit(caller.principal(), doing, table::SHARED_CREDENTIALS, id, edit).await?;
     Ok((view(stands.ok_or_else(not_found)?), cursors))
 }
 
-fn view(record: SharedCredentialRecord) -> SharedCredentialView {
+pub(super) fn view(record: SharedCredentialRecord) -> SharedCredentialView {
     SharedCredentialView {
         id: record.id,
         name: record.name,
@@ -308,6 +322,7 @@ fn view(record: SharedCredentialRecord) -> SharedCredentialView {
         target_host: record.target_host,
         storage_mode: StorageMode::Shared,
         assigned: record.assigned,
+        machines: record.kept.map(|kept| kept.machines).unwrap_or_default(),
         created_by: record.created_by,
         created_at: record.created_at,
         updated_at: record.updated_at,

@@ -105,6 +105,8 @@ impl Assignments {
     ) -> impl Iterator<Item = &'a SharedCredentialRecord> + 'a {
         let is_for = move |record: &&SharedCredentialRecord| {
             record.removed_at.is_none()
+                // What is kept for relays with keys is none that these could open.
+                && record.kept.is_none()
                 && record.assigned.binary_search_by(|id| id.as_str().cmp(assignment)).is_ok()
         };
         self.shared.values().filter(is_for)

@@ -10,7 +10,7 @@ use signalbox_schemas::{
 
 use super::{Asked, Reply, output};
 use crate::api::{
-    Api, Caller, assignments, audit, commands, credentials, inventory, machines, pushes, relays, runs,
+    Api, Caller, assignments, audit, commands, credentials, inventory, machines, pushes, relays, runs, shared,
 };
 
 /// Largest body of a request that only reads.
@@ -95,6 +95,8 @@ async fn given(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Probl
             let ById { id } = signed(api, caller, asked)?;
             json(&credentials::remove(api, caller, &id).await?.0)
         }
+        op::SHARED_KEEP => json(&shared::keep(api, caller, signed(api, caller, asked)?).await?.0),
+        op::SHARED_KEPT => json(&shared::kept(api, caller, arguments(asked)?).await?),
         op::PUSHES_LIST => json(&pushes::list(api, caller, &arguments(asked)?).await?),
         op::PUSHES_GET => json(&pushes::get(api, caller, &named(asked)?).await?),
         op::PUSHES_CREATE => json(&pushes::create(api, caller, signed(api, caller, asked)?).await?.0),

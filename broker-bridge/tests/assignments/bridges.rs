@@ -44,6 +44,7 @@ async fn two_bridges_that_change_one_record_lose_nothing() -> Result<()> {
         created_by: "token:admin".to_owned(),
         created_at: 1,
         updated_at: 1,
+        kept: None,
         removed_at: None,
         revision: 0,
     };

@@ -404,6 +404,7 @@ async fn shared_credentials_go_to_those_they_are_meant_for() -> Result<()> {
             created_by: "token:admin".to_owned(),
             created_at: 1,
             updated_at: 1_795_000_000_000,
+            kept: None,
             removed_at: None,
             revision: 0,
         }

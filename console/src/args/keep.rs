@@ -39,6 +39,30 @@ pub enum CredentialAction {
     /// Gives a credential to machines, in place of one with the same name. Its value is sealed here for each relay: nobody
     /// on the way can read it.
     Push(Box<Push>),
+    /// Gives a shared credential to more machines: whoever holds the recovery key can.
+    #[command(after_help = exit::TABLE)]
+    Assign {
+        /// What it is called.
+        name: CredentialName,
+        /// The private half of the recovery key, as `recovery-key create` wrote it; stdin with `-`.
+        #[arg(long, value_name = "FILE")]
+        recovery_key: PathBuf,
+        /// Whom it can be sealed for.
+        #[command(flatten)]
+        trust: Trust,
+        /// To whom, and how.
+        #[command(flatten)]
+        to: To,
+    },
+    /// Takes a shared credential from machines, which are no longer assigned to it.
+    #[command(after_help = exit::TABLE)]
+    Unassign {
+        /// What it is called.
+        name: CredentialName,
+        /// To whom, and how.
+        #[command(flatten)]
+        to: To,
+    },
     /// Takes a credential from machines.
     #[command(after_help = exit::TABLE)]
     Remove {
@@ -80,15 +104,45 @@ pub struct Push {
     /// What the key is encrypted with.
     #[arg(long, value_name = "FILE", requires = "key_file")]
     pub passphrase_file: Option<PathBuf>,
+    /// Whom it can be sealed for.
+    #[command(flatten)]
+    pub trust: Trust,
+    /// To whom, and how.
+    #[command(flatten)]
+    pub to: To,
+}
+
+/// Whom something is sealed for.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Trust {
     /// Leaves machines out that nothing can be sealed for, instead of refusing them all.
     #[arg(long)]
     pub skip_unsealable: bool,
     /// This machine's relay has new keys, and that is right; may be given several times.
     #[arg(long, value_name = "MACHINE")]
     pub accept_key: Vec<String>,
-    /// To whom, and how.
-    #[command(flatten)]
-    pub to: To,
+}
+
+/// `signalbox recovery-key`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RecoveryKey {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: RecoveryAction,
+}
+
+/// One thing to do with the recovery key.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RecoveryAction {
+    /// Makes a key that shared credentials are sealed for, too, from now on; prints its public half.
+    Create {
+        /// Where the private half goes: a new file. Keep it apart from this machine.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// There is a key already: what was sealed for that one stays so until it is pushed anew.
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 /// `signalbox host-keys`.

@@ -14,7 +14,7 @@ use signalbox_schemas::{
     authors::Authors,
     command::{CommandSpec, Grant},
     config::ConfigPushRecord,
-    credential::SharedCredentialRecord,
+    credential::{SharedCredentialRecord, SharedSecret},
     enrol::Enrolment,
     error::report,
     inventory::Inventory,
@@ -282,7 +282,7 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 22] = [
+    const KINDS: [Attempt; 23] = [
         attempt::<Claim>,
         attempt::<AuditEntry>,
         attempt::<Exit>,
@@ -301,6 +301,7 @@ fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
         attempt::<ApiKeyRecord>,
         attempt::<RelayRecord>,
         attempt::<SharedCredentialRecord>,
+        attempt::<SharedSecret>,
         attempt::<ConfigPushRecord>,
         attempt::<Enrolment>,
         attempt::<DoneRun>,

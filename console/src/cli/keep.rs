@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
     api::{InventoryView, ListInventory, Liveness, Reach, ReachView, Target, op},
     command::{self, Change},
-    credential::{CredentialLabel, CredentialMeta, CredentialType, CredentialValue},
+    credential::{CredentialLabel, CredentialMeta, CredentialType, CredentialValue, StorageMode},
     error::report,
-    id::MachineId,
+    id::{MachineId, MachineToken},
     layout::Layout,
     limit,
 };
@@ -23,11 +23,11 @@ use super::{
     follow::Manner,
     input,
     run::{Plan, carry_out},
-    say, secret,
+    say, secret, shared,
     table::Column,
 };
 use crate::{
-    args::keep::{Credential, CredentialAction, HostKeys, HostKeysAction, Push, To},
+    args::keep::{Credential, CredentialAction, HostKeys, HostKeysAction, Push, To, Trust},
     client::{
         Client,
         change::{Order, Value, Wish, check_selector, prepare_aside},
@@ -95,6 +95,17 @@ pub async fn credential(config: &Config, args: Credential) -> Result<u8, Failure
         CredentialAction::List { on, reaches: None } => list(config, json, on).await,
         CredentialAction::List { on, reaches: Some(target) } => reaching(config, json, on, target).await,
         CredentialAction::Push(push) => give(config, json, *push).await,
+        CredentialAction::Assign { name, recovery_key, trust, to } => {
+            let plan = plan(json, format!("assign credential {name}"), &to);
+            shared::assign(config, &plan, &name, &recovery_key, Wanted { to, trust }).await
+        }
+        CredentialAction::Unassign { name, to } => {
+            let plan = plan(json, format!("unassign credential {name}"), &to);
+            let (client, targets, on) = begin(config, &plan, &to).await?;
+            shared::unassign(&client, &plan, &name, &targets).await?;
+            let change = Change::RemoveCredential { name };
+            carry_out_plain(config, client, &plan, targets, (on, change, to.expires_in)).await
+        }
         CredentialAction::Remove { name, to } => {
             let what = format!("remove credential {name}");
             change(config, json, what, Change::RemoveCredential { name }, to).await
@@ -136,36 +147,88 @@ fn plan(json: bool, what: String, to: &To) -> Plan {
     Plan { what, timeout_ms: TIMEOUT_MS, manner, no_wait: to.no_wait, exec: None }
 }
 
-/// Connects and asks which machines are meant.
-async fn begin(config: &Config, plan: &Plan, on: &str) -> Result<(Client, Vec<Target>), Failure> {
+/// Connects and asks which machines are meant, by which selector.
+async fn begin(config: &Config, plan: &Plan, to: &To) -> Result<(Client, Vec<Target>, String), Failure> {
+    let on = to.on.trim().to_owned();
     // What is wrong is wrong with or without a broker.
-    check_selector(on).map_err(|error| Failure { code: exit::USAGE, ..plan.failed(&error) })?;
+    check_selector(&on).map_err(|error| Failure { code: exit::USAGE, ..plan.failed(&error) })?;
     let access = config.access().map_err(|error| plan.failed(&error))?;
     let client = Client::connect(access, false).await.map_err(|error| plan.failed(&error))?;
-    let targets = client.preview(on).await.map_err(|error| plan.failed(&error))?;
-    Ok((client, targets))
+    let targets = client.preview(&on).await.map_err(|error| plan.failed(&error))?;
+    Ok((client, targets, on))
 }
 
 /// Makes a change with nothing secret in it.
 async fn change(config: &Config, json: bool, what: String, change: Change, to: To) -> Result<u8, Failure> {
     let plan = plan(json, what, &to);
-    let on = to.on.trim().to_owned();
-    let (client, targets) = begin(config, &plan, &on).await?;
-    let order = Order { on, what: Wish::Plain(change), timeout_ms: TIMEOUT_MS, expires_in_ms: to.expires_in };
+    let (client, targets, on) = begin(config, &plan, &to).await?;
+    carry_out_plain(config, client, &plan, targets, (on, change, to.expires_in)).await
+}
+
+async fn carry_out_plain(
+    config: &Config,
+    client: Client,
+    plan: &Plan,
+    targets: Vec<Target>,
+    (on, change, expires_in_ms): (String, Change, u64),
+) -> Result<u8, Failure> {
+    let order = Order { on, what: Wish::Plain(change), timeout_ms: TIMEOUT_MS, expires_in_ms };
     let prepared = prepare_aside(order, client.access(), targets).await;
-    carry_out(config, client, &prepared.map_err(|error| plan.failed(&error))?, &plan).await
+    carry_out(config, client, &prepared.map_err(|error| plan.failed(&error))?, plan).await
+}
+
+/// To whom, and whom of them it can be sealed for.
+pub(super) struct Wanted {
+    pub(super) to: To,
+    pub(super) trust: Trust,
+}
+
+/// Machines that are meant, and the keys to seal for them.
+pub(super) struct Meant {
+    pub(super) client: Client,
+    on: String,
+    targets: Vec<Target>,
+    recipients: Recipients,
+}
+
+impl Meant {
+    /// Asks which machines are meant, and whom of them something can be sealed for.
+    pub(super) async fn ask(config: &Config, plan: &Plan, wanted: &Wanted) -> Result<Self, Failure> {
+        let (client, mut targets, on) = begin(config, plan, &wanted.to).await?;
+        let views = client.inventories(&on).await.map_err(|error| plan.failed(&error))?;
+        let accept = &wanted.trust.accept_key;
+        let recipients = recipients(config, &client, plan, (&targets, &views), accept).await?;
+        leave_out(plan, &recipients, wanted.trust.skip_unsealable)?;
+        targets.retain(|target| recipients.keys.contains_key(&target.token));
+        Ok(Self { client, on, targets, recipients })
+    }
+
+    /// The machines that get it.
+    pub(super) fn machines(&self) -> Vec<MachineToken> {
+        self.targets.iter().map(|target| target.token.clone()).collect()
+    }
+
+    /// Gives it to them.
+    pub(super) async fn give(
+        self,
+        config: &Config,
+        plan: &Plan,
+        (label, value): (CredentialLabel, Value),
+        expires_in_ms: u64,
+    ) -> Result<u8, Failure> {
+        let what = Wish::Put { label, value, keys: self.recipients.keys };
+        let order = Order { on: self.on, what, timeout_ms: TIMEOUT_MS, expires_in_ms };
+        let prepared = prepare_aside(order, self.client.access(), self.targets).await;
+        carry_out(config, self.client, &prepared.map_err(|error| plan.failed(&error))?, plan).await
+    }
 }
 
 /// Gives a credential to machines.
 async fn give(config: &Config, json: bool, push: Push) -> Result<u8, Failure> {
     let plan = plan(json, format!("push credential {}", push.name), &push.to);
-    let on = push.to.on.trim().to_owned();
     let value = value(&push).await?;
-    let (client, mut targets) = begin(config, &plan, &on).await?;
-    let views = client.inventories(&on).await.map_err(|error| plan.failed(&error))?;
-    let recipients = recipients(config, &client, &plan, (&targets, &views), &push.accept_key).await?;
-    leave_out(&plan, &recipients, push.skip_unsealable)?;
-    targets.retain(|target| recipients.keys.contains_key(&target.token));
+    let wanted = Wanted { to: push.to, trust: push.trust };
+    let meant = Meant::ask(config, &plan, &wanted).await?;
     let label = CredentialLabel {
         name: push.name,
         credential_type: push.credential_type,
@@ -173,10 +236,11 @@ async fn give(config: &Config, json: bool, push: Push) -> Result<u8, Failure> {
         username: push.user,
         storage_mode: push.mode,
     };
-    let what = Wish::Put { label, value, keys: recipients.keys };
-    let order = Order { on, what, timeout_ms: TIMEOUT_MS, expires_in_ms: push.to.expires_in };
-    let prepared = prepare_aside(order, client.access(), targets).await;
-    carry_out(config, client, &prepared.map_err(|error| plan.failed(&error))?, &plan).await
+    if label.storage_mode == StorageMode::Shared {
+        // First: what relays have and nobody knows of would be given to nobody else, and taken from nobody.
+        shared::record(config, &meant, &plan, &label, &value).await?;
+    }
+    meant.give(config, &plan, (label, value), wanted.to.expires_in).await
 }
 
 /// The value, from where it is said to be, or asked for.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use signalbox_schemas::{
     api::Target,
     command::{Change, CommandSpec, PutCredential},
-    credential::{CredentialLabel, CredentialValue},
+    credential::{CredentialLabel, CredentialValue, NoValue},
     error::{ErrorCode, Problem},
     id::{CommandId, MachineToken},
     limit,
@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Bytes of a nonce of what is sealed.
-const NONCE_BYTES: usize = 24;
+pub(super) const NONCE_BYTES: usize = 24;
 
 /// What shall be changed, where, and for how long it is worth waiting.
 #[derive(Debug)]
@@ -70,6 +70,18 @@ impl Value {
         let json = value.to_json();
         if json.len() <= limit::CREDENTIAL_VALUE_BYTES { Ok(Self(json)) } else { Err(json.len()) }
     }
+
+    /// Takes what was sealed before.
+    ///
+    /// # Errors
+    /// [`NoValue`], when it is none.
+    pub(super) fn opened(json: Zeroizing<Vec<u8>>) -> Result<Self, NoValue> {
+        CredentialValue::from_json(&json).map(|_| Self(json))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Random bytes.
@@ -105,7 +117,7 @@ impl Sealed {
     }
 }
 
-fn unsealed(error: SealError) -> ClientError {
+pub(super) fn unsealed(error: SealError) -> ClientError {
     ClientError::NotAsMeant(format!("nothing can be sealed for that key: {error}"))
 }
 
@@ -185,7 +197,7 @@ pub fn check_selector(on: &str) -> Result<(), ClientError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use nkeys::{KeyPair, KeyPairType};
@@ -202,12 +214,12 @@ mod tests {
 
     use super::*;
 
-    fn key(byte: u8) -> SigningKey {
+    pub(in super::super) fn key(byte: u8) -> SigningKey {
         let pair = KeyPair::new_from_raw(KeyPairType::User, [byte; 32]).unwrap();
         SigningKey::from_seed(&pair.seed().unwrap()).unwrap()
     }
 
-    fn access() -> Access {
+    pub(in super::super) fn access() -> Access {
         // A token that says who it is for; nobody checks who signed it.
         let claims = format!(r#"{{"sub": "{}", "name": "local"}}"#, key(1).public());
         let token = format!("e30.{}.AAAA", data_encoding::BASE64URL_NOPAD.encode(claims.as_bytes()));

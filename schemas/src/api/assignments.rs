@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::{
     config::{PushState, PushType},
-    credential::{CredentialMeta, CredentialType, StorageMode},
-    id::{CommandId, MachineId, Sha256},
+    credential::{CredentialLabel, CredentialMeta, CredentialType, SharedSecret, StorageMode},
+    id::{CommandId, CredentialName, MachineId, MachineToken, Sha256},
     relay::LegacyMetrics,
     run::RunState,
+    signed::Signed,
 };
 
 use super::whole::whole;
@@ -275,12 +276,43 @@ pub struct SharedCredentialView {
     pub storage_mode: StorageMode,
     /// Assignments whose relays get it, sorted.
     pub assigned: Vec<String>,
+    /// Machines with keys that it is assigned to, sorted; relays of the old contract get none of those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineToken>,
     /// Who made it.
     pub created_by: String,
     /// Since when, Unix ms.
     pub created_at: u64,
     /// When it was last changed, Unix ms.
     pub updated_at: u64,
+}
+
+/// Says to whom a credential is given that is shared among relays with keys, and what it is if it is pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepShared {
+    /// What it is called: unique among these.
+    pub name: CredentialName,
+    /// Given when a value is pushed: the one that was known before is forgotten. Absent: only the machines change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<CredentialLabel>,
+    /// That value for the recovery key; with `label` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Signed<SharedSecret>>,
+    /// Machines that get it.
+    #[serde(default)]
+    pub add: Vec<MachineToken>,
+    /// Machines that lose it.
+    #[serde(default)]
+    pub remove: Vec<MachineToken>,
+}
+
+/// One shared credential by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByName {
+    /// What it is called.
+    pub name: CredentialName,
 }
 
 /// A wish for a configuration push.

@@ -427,3 +427,68 @@ async fn a_run_names_hosts_to_go_through_and_a_credential() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_credential_is_given_to_more_machines_with_the_recovery_key_alone() -> Result<()> {
+    let (stack, relays) = played(2).await?;
+    let dir = tempfile::tempdir()?;
+    for relay in &relays {
+        relay.say(&stack, vec![]).await?;
+    }
+    let key = dir.path().join("recovery.key");
+    let key = key.to_str().context("no text")?;
+    let (code, public, stderr) = cli(&stack, &["recovery-key", "create", "--out", key]).await?;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(public.trim().len(), 43, "{public}");
+    let (code, _, stderr) = cli(&stack, &["recovery-key", "create", "--out", key]).await?;
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("--replace"), "{stderr}");
+
+    let console = Daemon::spawn(&mut push(&stack, dir.path(), &["--mode", "shared", "--to", "demo-1"])?)?;
+    let (spec, _) = relays[0].offer().await?;
+    relays[0].acknowledge(spec.cid, None).await?;
+    let (code, _, stderr) = ended(&console).await?;
+    assert_eq!(code, Some(0), "{stderr}");
+
+    let assign = ["credential", "assign", "db", "--recovery-key", key, "--to", "demo-2"];
+    let console = Daemon::spawn(&mut stack.cli(&assign)?)?;
+    let (spec, grant) = relays[1].offer().await?;
+    let (label, value) = relays[1].opened(&spec, &grant)?;
+    assert_eq!(value, CredentialValue::Password { password: "hunter2".to_owned().into() });
+    assert_eq!((label.name.as_str(), label.storage_mode), ("db", StorageMode::Shared));
+    relays[1].acknowledge(spec.cid, None).await?;
+    let (code, stdout, stderr) = ended(&console).await?;
+    assert_eq!((code, stdout.as_str()), (Some(0), "demo-2: completed\n"), "{stderr}");
+    assert!(stderr.contains("db as operator:local has pushed it"), "{stderr}");
+    let shared = || async {
+        let listed = stack.http().json("/api/v1/shared-credentials").await?;
+        anyhow::Ok(listed["items"][0]["machines"].clone())
+    };
+    assert_eq!(shared().await?, json!(["demo-1", "demo-2"]));
+
+    let console = Daemon::spawn(&mut stack.cli(&["credential", "unassign", "db", "--to", "demo-1"])?)?;
+    let (spec, _) = eventually("it is taken back", || async {
+        let (spec, grant) = relays[0].offer().await?;
+        ensure!(serde_json::to_value(&spec.change)? == json!({"remove_credential": {"name": "db"}}));
+        Ok((spec, grant))
+    })
+    .await?;
+    relays[0].acknowledge(spec.cid, None).await?;
+    let (code, _, stderr) = ended(&console).await?;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(shared().await?, json!(["demo-2"]));
+
+    // Another key opens nothing, and nothing else is a key.
+    let other = dir.path().join("other.key");
+    let other = other.to_str().context("no text")?;
+    assert_eq!(cli(&stack, &["recovery-key", "create", "--replace", "--out", other]).await?.0, Some(0));
+    for (file, code) in [(other, 3), ("/etc/hostname", 2)] {
+        let args = ["credential", "assign", "db", "--recovery-key", file, "--to", "demo-1"];
+        let (ended, _, stderr) = cli(&stack, &args).await?;
+        assert_eq!(ended, Some(code), "{stderr}");
+    }
+    assert_eq!(shared().await?, json!(["demo-2"]));
+    let found = Command::new("grep").args(["-rl", "hunter2"]).arg(&stack.ready().state_dir).output()?;
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "it lies about");
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `signalbox recovery-key`, and credentials that are shared among relays with keys.
+//!
+//! What is shared has a record at the bridges: which machines it is assigned to, and its value for the recovery key, as the word
+//! of who pushed it. Relays get theirs as everybody does, by a push.
+
+use std::path::Path;
+
+use signalbox_schemas::{
+    api::{ByName, KeepShared, SharedCredentialView, Target, op},
+    credential::{CredentialLabel, SharedKept},
+    error::report,
+    id::CredentialName,
+};
+
+use super::{
+    call, clean,
+    exit::{self, Failure},
+    keep::{Meant, Wanted},
+    quantity,
+    run::Plan,
+    say, secret,
+};
+use crate::{
+    args::keep::{RecoveryAction, RecoveryKey},
+    client::{Client, change::Value, clock::now_ms, recovery},
+    config::Config,
+};
+
+/// Largest file of a recovery key.
+const KEY_BYTES: usize = 1024;
+
+/// Does one thing with the recovery key.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn recovery_key(config: &Config, args: RecoveryKey) -> Result<u8, Failure> {
+    const WHAT: &str = "make the recovery key";
+    let RecoveryAction::Create { out, replace } = args.action;
+    let layout = config.layout.clone();
+    let failed = |error: &dyn std::error::Error| Failure::system(WHAT, error);
+    let job = tokio::task::spawn_blocking(move || {
+        if recovery::public(&layout).map_err(|error| failed(&error))?.is_some() && !replace {
+            let line = format!(
+                "cannot {WHAT}: there is one, see {}; make another one in its place with --replace",
+                recovery::public_file(&layout).display()
+            );
+            return Err(Failure::new(exit::NOT_ACCEPTED, line));
+        }
+        let made = recovery::create(&layout, &out).map_err(|error| failed(&error))?;
+        made.map_err(|error| failed(&error))
+    });
+    let public = job.await.map_err(|error| Failure::system(WHAT, &error))??;
+    call::print(format!("{public}\n")).await
+}
+
+/// Says at the bridges what is pushed, and to whom.
+pub(super) async fn record(
+    config: &Config,
+    meant: &Meant,
+    plan: &Plan,
+    label: &CredentialLabel,
+    value: &Value,
+) -> Result<(), Failure> {
+    let access = meant.client.access();
+    let public = recovery::public(&config.layout).map_err(|error| Failure::system(&plan.what, &error))?;
+    let secret = public.map(|key| recovery::seal(access, label, value, &key)).transpose();
+    let secret = secret.map_err(|error| plan.failed(&error))?;
+    if secret.is_none() {
+        say(
+            "there is no recovery key: to give it to more machines later, push it again; see `signalbox recovery-key create`",
+        );
+    }
+    let (name, label) = (label.name.clone(), Some(label.clone()));
+    let asked = KeepShared { name, label, secret, add: meant.machines(), remove: Vec::new() };
+    keep(&meant.client, plan, &asked).await
+}
+
+async fn keep(client: &Client, plan: &Plan, asked: &KeepShared) -> Result<(), Failure> {
+    let kept: Result<SharedCredentialView, _> = client.change(op::SHARED_KEEP, asked).await;
+    kept.map(drop).map_err(|error| plan.failed(&error))
+}
+
+/// Opens what is shared, and gives it to more machines.
+pub(super) async fn assign(
+    config: &Config,
+    plan: &Plan,
+    name: &CredentialName,
+    key_file: &Path,
+    wanted: Wanted,
+) -> Result<u8, Failure> {
+    let text = secret::text(key_file, KEY_BYTES, "the recovery key").await?;
+    let refused = |error: &dyn std::error::Error| {
+        Failure::new(exit::NOT_ACCEPTED, format!("cannot {}: {}", plan.what, clean::line(&report(error))))
+    };
+    let key = recovery::private(key_file, &text)
+        .map_err(|error| Failure { code: exit::USAGE, ..refused(&error) })?;
+    let meant = Meant::ask(config, plan, &wanted).await?;
+    let access = meant.client.access();
+    let asked = ByName { name: name.clone() };
+    let kept: SharedKept =
+        meant.client.ask(op::SHARED_KEPT, &asked).await.map_err(|error| plan.failed(&error))?;
+    let Some(signed) = kept.secret else {
+        let line = format!(
+            "cannot {}: it was pushed without a recovery key, so nobody can open it; push it anew",
+            plan.what
+        );
+        return Err(Failure::new(exit::NOT_ACCEPTED, line));
+    };
+    let authors = recovery::authors(&config.layout);
+    let (opened, value) = recovery::open(access, authors.as_ref(), name.as_str(), &signed, &key)
+        .map_err(|error| refused(&error))?;
+    let by = authors.and_then(|authors| authors.author(signed.key()).map(|author| author.name.clone()));
+    say(&format!(
+        "{name} as {} has pushed it {} ago",
+        by.as_deref().map_or_else(|| signed.key().to_string(), clean::line),
+        quantity::show_age(now_ms().saturating_sub(opened.sealed_at))
+    ));
+    let asked = KeepShared {
+        name: name.clone(),
+        label: None,
+        secret: None,
+        add: meant.machines(),
+        remove: Vec::new(),
+    };
+    keep(&meant.client, plan, &asked).await?;
+    meant.give(config, plan, (opened.label, value), wanted.to.expires_in).await
+}
+
+/// Says at the bridges that machines have it no longer.
+pub(super) async fn unassign(
+    client: &Client,
+    plan: &Plan,
+    name: &CredentialName,
+    targets: &[Target],
+) -> Result<(), Failure> {
+    let remove = targets.iter().map(|target| target.token.clone()).collect();
+    let asked = KeepShared { name: name.clone(), label: None, secret: None, add: Vec::new(), remove };
+    keep(client, plan, &asked).await
+}
