@@ -302,6 +302,7 @@ async fn a_relay_does_what_the_table_says(#[case] via: Via) -> Result<()> {
         format!("run.main.demo-1.{OTHER_CID}.exit"),
         format!("run.main.demo-1.{OTHER_CID}.lost"),
         format!("out.main.demo-1.{OTHER_CID}"),
+        "inv.main.demo-1".to_owned(),
     ] {
         let answer = ask(&relay, &subject, "mine").await.with_context(|| subject.clone())?;
         assert!(answer.contains("\"seq\""), "{subject}: {answer}");
@@ -339,6 +340,8 @@ async fn a_relay_stores_and_reads_nothing_else(#[case] via: Via) -> Result<()> {
         (format!("run.main.demo-1.{OTHER_CID}.done"), "forged"),
         (format!("out.main.demo-2.{OTHER_CID}"), "forged"),
         ("hb.main.demo-2".to_owned(), "forged"),
+        ("inv.main.demo-2".to_owned(), "forged"),
+        ("inv.other.demo-1".to_owned(), "forged"),
         ("mbox.main.demo-1".to_owned(), "forged"),
         ("mbox.main.demo-2".to_owned(), "forged"),
         ("live.mbox.main.demo-2".to_owned(), "forged"),
@@ -586,6 +589,7 @@ async fn an_operator_speaks_for_itself_and_reaches_no_stream() -> Result<()> {
         "feed.main.other.12345678",
         "mbox.main.demo-1",
         "hb.main.demo-1",
+        "inv.main.demo-1",
         "live.mbox.main.demo-1",
         "live.hb.main.demo-1",
         "doc.main.authors",
