@@ -423,6 +423,10 @@ impl Keeper {
         }
         let path = self.store.lock_path();
         self.lock.release().map_err(|source| KeeperError::Lock { path, source })?;
+        let remote = self.shared.board.remote_runs();
+        if remote > 0 {
+            tracing::warn!(remote, "commands on other hosts were asked to end, and may go on");
+        }
         tracing::info!(runs = runs.len(), "keeper ended");
         match reason {
             Reason::Told => Ok(()),
@@ -431,11 +435,14 @@ impl Keeper {
         }
     }
 
+    /// Waits for the end of these runs, and of those on other hosts.
     async fn wait_until_empty(&self, runs: &[(CommandId, Group)], limit: Duration) {
         let until = Instant::now() + limit;
         loop {
             self.shared.reaper.collect();
-            if Instant::now() >= until || runs.iter().all(|(_, group)| group.is_empty()) {
+            let none_left =
+                runs.iter().all(|(_, group)| group.is_empty()) && self.shared.board.remote_runs() == 0;
+            if none_left || Instant::now() >= until {
                 return;
             }
             sleep(SHUTDOWN_POLL).await;

@@ -187,16 +187,26 @@ impl Board {
         cids.iter().filter_map(|cid| inner.runs.get(cid)).map(|entry| entry.status.clone()).collect()
     }
 
+    /// How many runs go on that have no processes here.
+    pub(crate) fn remote_runs(&self) -> usize {
+        self.0.borrow().remote_runs().count()
+    }
+
     /// Starts nothing and tells nobody any more: what ends from now on was ended by the keeper's own end, which
-    /// the relay calls `lost`. Answers the runs that go on.
+    /// the relay calls `lost`. Answers the runs that go on here; those elsewhere are asked to end.
     pub(crate) fn close(&self) -> Vec<(CommandId, Group)> {
         let mut inner = self.0.borrow_mut();
         inner.closed = true;
+        inner.remote_runs().for_each(|entry| entry.cancel.notify_one());
         inner.runs.iter().filter_map(|(cid, entry)| Some((*cid, entry.group?))).collect()
     }
 }
 
 impl Inner {
+    fn remote_runs(&self) -> impl Iterator<Item = &Entry> {
+        self.runs.values().filter(|entry| entry.status.phase == Phase::Running && entry.group.is_none())
+    }
+
     fn free(&self) -> usize {
         MAX_REMEMBERED.saturating_sub(self.runs.len() + self.forgotten.len())
     }

@@ -136,6 +136,17 @@ async fn timeout_ends_what_does_not_want_to() -> Result<()> {
     nothing_runs(&sshd).await
 }
 
+#[tokio::test]
+async fn a_keeper_that_is_told_to_end_ends_what_runs_elsewhere() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let route = room.route(&sshd)?;
+    let run = room.start_of(&route, &format!("echo $$ > {}; exec sleep 300", sshd.path("pid").display()));
+    room.start(run).await?;
+    let pid = pid_in(&sshd, "pid").await?;
+    room.client.shutdown().await?;
+    is_gone(pid).await
+}
+
 /// Signals are for users who are not root: the server sends none to what root runs.
 #[tokio::test]
 async fn cancel_is_a_signal_of_the_server_where_it_sends_one() -> Result<()> {
