@@ -4,14 +4,24 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::broker::find_in_path;
 
-/// Program that must be in `PATH`, and the package that brings it.
-const NEEDED: [(&str, &str); 3] = [("tmux", "tmux"), ("ip", "iproute2"), ("faketime", "faketime")];
+/// Program that must be in `PATH`, or where servers are, and the package that brings it.
+const NEEDED: [(&str, &str); 5] = [
+    ("tmux", "tmux"),
+    ("ip", "iproute2"),
+    ("faketime", "faketime"),
+    ("sshd", "openssh-server"),
+    ("ssh-keygen", "openssh-client"),
+];
+
+/// Where servers are: not in everybody's `PATH`.
+const SERVERS: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/sbin"];
 
 /// Another package tool may hold apt's lock; wait that long for it and not for ever.
 const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=120";
@@ -32,11 +42,8 @@ pub(crate) fn install_what_can_be(wanted: &[(&str, &str)]) {
 }
 
 fn install(wanted: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<&str> = wanted
-        .iter()
-        .filter(|(program, _)| find_in_path(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -54,6 +61,10 @@ fn install(wanted: &[(&str, &str)]) -> Result<()> {
         return Ok(());
     }
     bail!("{install} failed, and {} is missing", missing.join(", "))
+}
+
+fn is_there(program: &str) -> bool {
+    find_in_path(program).is_some() || SERVERS.iter().any(|folder| Path::new(folder).join(program).is_file())
 }
 
 fn apt_get_install(packages: &[&str]) -> Result<bool> {
