@@ -8,7 +8,31 @@ use crate::{
         wire,
     },
     vault,
+    ssh::known_hosts::{Lines, Verdict, hashed, host_and_port, name_of},
 };
+
+/// A file of known hosts, and a host that is looked for in it.
+pub fn known_hosts(text: &[u8], host: &str) {
+    let Ok(lines) = Lines::parse(text) else { return };
+    let name = host_and_port(host).map_or_else(|| host.to_owned(), |(host, port)| name_of(&host, port));
+    let about = lines.about(&name);
+    for line in &lines {
+        let verdict = lines.look_up(&name, &line.key);
+        assert_eq!(about.look_up(&name, &line.key), verdict, "what speaks of a host is not all that does");
+        let is_revoked = lines.revocation(&name, &line.key).is_some();
+        assert_eq!(matches!(verdict, Verdict::Revoked(_)), is_revoked, "a revoked key is known");
+        if line.marker.is_none() && line.means(&name) && !is_revoked {
+            assert_eq!(verdict, Verdict::Known, "a key that stands there is not known");
+        }
+        if line.names(&name) && !line.hosts.contains(['!', ',']) {
+            assert!(line.means(&name), "a line names a host that it does not mean");
+        }
+    }
+    if !name.is_empty() && !name.contains(char::is_whitespace) {
+        let line = format!("{} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5", hashed(&name, &[7; 20]));
+        assert!(Lines::parse(line.as_bytes()).is_ok_and(|lines| lines.iter().all(|line| line.means(&name))));
+    }
+}
 
 /// What a center may answer, read as the answer to every question.
 pub fn center_answer(status: u16, content_type: &str, body: &[u8]) {
