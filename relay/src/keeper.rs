@@ -94,6 +94,8 @@ const SHUTDOWN_SEARCH: Duration = Duration::from_millis(500);
 const MAX_CONNECTIONS: usize = 8;
 /// Requests waiting to be served, over all connections; more wait in their sockets.
 const WAITING_REQUESTS: usize = 16;
+/// Threads for what blocks: names that are resolved, keys that are opened, known hosts, and searches for processes.
+const MAX_BLOCKING_THREADS: usize = 64;
 /// The log of keepers is dropped above this: it lies in the store, beside what must be written.
 const MAX_LOG_BYTES: u64 = 256 * 1024;
 /// Longest text about a failed start.
@@ -104,7 +106,10 @@ const MAX_MESSAGE_CHARS: usize = 200;
 /// # Errors
 /// [`KeeperError`] when it could not begin, or ended because it had to.
 pub fn main_blocking(store: &Path) -> Result<(), KeeperError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build();
     let runtime = runtime.map_err(|source| KeeperError::System { what: "no runtime", source })?;
     LocalSet::new().block_on(&runtime, async {
         let mut keeper = Keeper::begin(store)?;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -162,6 +163,18 @@ impl Sshd {
     /// When they cannot be counted.
     pub fn connections(&self) -> Result<usize> {
         Ok(children(self.server.pid())?.len())
+    }
+
+    /// Sends a signal to the process of each connection: STOP makes them hang, until CONT.
+    ///
+    /// # Errors
+    /// When they cannot be found.
+    pub fn signal_connections(&self, signal: Signal) -> Result<()> {
+        for pid in children(self.server.pid())? {
+            let pid = Pid::from_raw(i32::try_from(pid)?).context("no pid")?;
+            kill_process(pid, signal).context("signalling a connection")?;
+        }
+        Ok(())
     }
 
     /// Processes of commands, and all they started, below its own.
@@ -332,6 +345,7 @@ pub struct FailingPeer {
     cut: watch::Sender<bool>,
     /// Bytes carried from the server.
     carried: Arc<AtomicU64>,
+    accepted: Arc<AtomicU32>,
     _tasks: JoinSet<()>,
 }
 
@@ -370,10 +384,13 @@ impl FailingPeer {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.context("opening a port")?;
         let port = listener.local_addr()?.port();
         let (cut, is_cut) = watch::channel(false);
+        let accepted = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&accepted);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (served, mut is_cut) = (serve(client), is_cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
@@ -383,7 +400,7 @@ impl FailingPeer {
                 });
             }
         });
-        Ok(Self { port, cut, carried, _tasks: tasks })
+        Ok(Self { port, cut, carried, accepted, _tasks: tasks })
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -394,6 +411,11 @@ impl FailingPeer {
     /// Bytes carried from the server so far, over all connections.
     pub fn carried_bytes(&self) -> u64 {
         self.carried.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were made to it so far.
+    pub fn accepted(&self) -> u32 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Closes all connections, and those that come.

@@ -34,10 +34,10 @@ impl Record {
 
     /// Keeps what a run printed.
     pub(crate) fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
+        self.spool.write(stream, bytes);
         if self.told.is_none() && !self.untold {
             hit(Part::Keeper, Point::OutputHalf);
         }
-        self.spool.write(stream, bytes);
         self.untold = true;
     }
 

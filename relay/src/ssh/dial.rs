@@ -227,8 +227,10 @@ async fn reach(
     };
     let handle = shake_hands(config, line, watch, &place).await?;
     let mut reached = Reached { handle, heard, cutter };
-    let prepared = prepared.await.map_err(interrupted)?;
-    let login = login::log_in(&mut reached.handle, hop, &place, prepared);
+    let login = async {
+        let prepared = prepared.await.map_err(interrupted)?;
+        login::log_in(&mut reached.handle, hop, &place, prepared).await
+    };
     let logged_in = timeout(LOGIN_WAIT, login).await.unwrap_or_else(|_| {
         let message =
             format!("{place} did not answer the login within {} s; its log says why", LOGIN_WAIT.as_secs());

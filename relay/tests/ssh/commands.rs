@@ -80,6 +80,20 @@ async fn a_hundred_mebibytes_come_byte_for_byte() -> Result<()> {
 }
 
 #[tokio::test]
+async fn keys_are_exchanged_anew_in_the_middle_of_output() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start_with(&["RekeyLimit 2M"]).await?);
+    let route = room.route(&sshd)?;
+    let command = "for i in 1 2 3 4; do head -c 8388608 /dev/zero & done; wait";
+    for _ in 0..2 {
+        let status = room.run(&route, command).await?;
+        assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
+        assert_eq!(status.stdout.bytes, 32 * MIB);
+    }
+    assert_eq!(sshd.connections()?, 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn output_is_told_while_the_command_runs() -> Result<()> {
     let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
     let route = room.route(&sshd)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use signalbox_relay::{
     keeper::{
         client::KeeperEvent,
@@ -85,15 +86,19 @@ async fn commands_share_one_connection_and_leave_nothing_on_it() -> Result<()> {
 
 #[tokio::test]
 async fn who_is_cancelled_while_he_waits_leaves_no_session_open() -> Result<()> {
-    let (mut room, sshd) = (Room::open().await?, Sshd::start_with(&["MaxSessions 2"]).await?);
-    let route = room.route(&sshd)?;
-    for _ in 0..15 {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start_with(&["MaxSessions 4"]).await?);
+    let way = FailingPeer::carrying(sshd.port(), u64::MAX, Then::Closes).await?;
+    room.know(&sshd.known_as("host", way.port())?)?;
+    let route = room.route_by(vec![hop_at(&sshd, way.port(), vec![key(&sshd, "user")?])]);
+    assert_eq!(room.print(&route, "echo x").await?, "x\n");
+    for _ in 0..40 {
         let run = room.start_of(&route, "echo x");
         let cid = room.start(run).await?;
         room.client.cancel(cid).await?;
         room.end_of(cid).await?;
     }
-    room.run_all(&route, 8, "true").await?;
+    assert_eq!(room.print(&route, "echo x").await?, "x\n");
+    assert_eq!(way.accepted(), 1, "sessions are left open on the first connection");
     nothing_runs(&sshd).await
 }
 
@@ -138,6 +143,19 @@ async fn a_connection_that_died_while_nobody_used_it_is_made_again() -> Result<(
         .await?;
         way.mend();
     }
+    Ok(())
+}
+
+/// Nothing is heard of a connection whose other side has gone silently: it is given up when no channel can be opened on it.
+#[tokio::test]
+async fn a_connection_that_hangs_is_made_again_before_anything_was_said() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let route = room.route(&sshd)?;
+    assert_eq!(room.print(&route, "echo x").await?, "x\n");
+    sshd.signal_connections(Signal::STOP)?;
+    let printed = room.print(&route, "echo x").await;
+    sshd.signal_connections(Signal::CONT)?;
+    assert_eq!(printed?, "x\n");
     Ok(())
 }
 
