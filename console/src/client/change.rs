@@ -306,6 +306,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn many_machines_have_parts_that_fit_each_with_its_own_key() {
+        let names: Vec<String> = (0..1_001).map(|n| format!("web-{n:04}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let machines: Vec<(&str, u8)> = names.iter().map(|name| (*name, 11)).collect();
+        let prepared = prepare(put(&machines), &access(), &targets(&names)).unwrap();
+        let ahead = prepared.sent_ahead();
+        assert_eq!((ahead.len(), prepared.submitted().grants.len()), (2, 0));
+        let mut keys = std::collections::HashSet::new();
+        for part in ahead {
+            part.check(serde_json::to_vec(part).unwrap().len()).unwrap();
+            keys.extend(part.grants.iter().map(|grant| grant.peek().unwrap().sealed.unwrap()));
+        }
+        assert_eq!(keys.len(), 1_001, "two machines have the same key");
+    }
+
+    #[test]
     fn what_is_not_secret_needs_no_key() {
         let access = access();
         let remove = Change::RemoveCredential { name: CredentialName::new("db").unwrap() };

@@ -146,6 +146,11 @@ impl Prepared {
     pub(super) fn submitted(&self) -> &Submit {
         &self.submit
     }
+
+    /// What goes before it.
+    pub(super) fn sent_ahead(&self) -> &[Part] {
+        &self.ahead
+    }
 }
 
 /// Nobody trusts the bridge that made the list: what the author did not mean, or did not see, is not signed for. `shown`: what he

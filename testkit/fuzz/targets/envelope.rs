@@ -9,9 +9,10 @@ use signalbox_schemas::{
     authors::Authors,
     command::{CommandSpec, Grant},
     config::ConfigPushRecord,
-    credential::SharedCredentialRecord,
+    credential::{SharedCredentialRecord, SharedSecret},
     enrol::Enrolment,
     heartbeat::Heartbeat,
+    inventory::Inventory,
     mailbox::Mailbox,
     record::{ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord},
     relay::RelayRecord,
@@ -51,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
     let wrapped = wrapped(rest);
     for bytes in [rest, &wrapped] {
         // What was kept of earlier runs means what it meant.
-        match if *kind == u8::MAX { 22 } else { kind % 22 } {
+        match if *kind >= 253 { 22 + (u8::MAX - *kind) } else { kind % 22 } {
             0 => again::<Mailbox>(bytes),
             1 => again::<Claim>(bytes),
             2 => again::<Rejection>(bytes),
@@ -78,6 +79,8 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
             22 => again::<AuditEntry>(bytes),
+            23 => again::<Inventory>(bytes),
+            24 => again::<SharedSecret>(bytes),
             _ => {
                 if let Ok(spec) = CommandSpec::from_bytes(bytes) {
                     once_more(&spec);
