@@ -7,8 +7,8 @@ use crate::{
         http::{Answer, StatusCode},
         wire,
     },
-    vault,
     ssh::known_hosts::{Lines, Verdict, hashed, host_and_port, name_of},
+    vault,
 };
 
 /// A file of known hosts, and a host that is looked for in it.
