@@ -164,7 +164,7 @@ pub fn all() -> Vec<StreamDef> {
             ..StreamDef::file(HB, &["hb.*.*"])
         },
         StreamDef {
-            max_bytes: Some(2 << 30),
+            max_bytes: Some(512 << 20),
             max_msgs_per_subject: Some(1),
             max_message_bytes: Some(size(RELAY_PAYLOAD_BYTES)),
             ..StreamDef::file(INV, &["inv.*.*"])
