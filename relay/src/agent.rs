@@ -100,7 +100,8 @@ enum Done {
     Changed(CommandId, u64, Result<String, RunError>),
     /// What is kept, when it is not what was said last.
     Inventory(Option<Box<(Option<Stamp>, Inventory)>>),
-    InventorySaid(Option<Stamp>, Result<(), StoreError>),
+    /// It was said, or not, with what was wrong.
+    InventorySaid(Option<Stamp>, Option<String>, Result<(), StoreError>),
     Sampled(Box<Sampler>, Option<Metrics>),
     Synced(io::Result<()>),
     /// The journal was written anew.
@@ -173,6 +174,11 @@ impl Run {
     /// Whether it takes up one of the parallel runs.
     fn holds_slot(&self) -> bool {
         !matches!(self.stage, Stage::Ended | Stage::Lost { .. } | Stage::Reporting)
+    }
+
+    /// Whether it changes what is kept here, which has nothing to do with a keeper.
+    fn is_change(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.spec.change.is_some())
     }
 
     fn is_alive(&self) -> bool {
@@ -359,7 +365,7 @@ impl Agent {
             Done::Routed(cid, found) => self.on_routed(cid, found).await,
             Done::Changed(cid, started_at, done) => self.on_changed(cid, started_at, done),
             Done::Inventory(found) => self.on_inventory(found),
-            Done::InventorySaid(mark, said) => self.on_inventory_said(mark, said),
+            Done::InventorySaid(mark, problem, said) => self.on_inventory_said(mark, problem, said),
             Done::Sampled(sampler, metrics) => self.on_sampled(sampler, metrics),
             Done::Synced(synced) => {
                 self.syncing = false;

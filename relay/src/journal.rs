@@ -156,6 +156,10 @@ impl Journal {
         self.length = self.file.metadata().map_or(self.length + line.len() as u64, |file| file.len());
         self.is_torn = false;
         self.is_dirty = true;
+        // What was sealed for this relay stays in the file no longer than its claim needs it.
+        if let Entry::Fact { cid, .. } | Entry::Decided { cid } | Entry::Unclaimed { cid } = &entry {
+            self.is_rewrite_due |= self.ledger.brought_secret(*cid);
+        }
         self.ledger.apply(entry);
         Ok(())
     }
@@ -191,11 +195,6 @@ impl Journal {
         self.is_rewrite_due = true;
     }
 
-    /// Has the file written anew soon: it holds what should not stay there longer than it is needed.
-    pub(crate) fn rewrite_soon(&mut self) {
-        self.is_rewrite_due = true;
-    }
-
     /// Whether something was added since the last [`take_dirty`](Self::take_dirty).
     pub(crate) fn is_dirty(&self) -> bool {
         self.is_dirty
@@ -215,6 +214,8 @@ impl Journal {
     /// with an `fdatasync`. What is added meanwhile goes into the old file, and is carried over at the end.
     pub(crate) fn begin_rewrite(&mut self) -> Draft {
         self.carried = Some(Vec::new());
+        // What makes it due from now on is in the draft.
+        self.is_rewrite_due = false;
         Draft { path: draft_of(&self.path), ledger: self.ledger.clone() }
     }
 
@@ -233,12 +234,13 @@ impl Journal {
         match ended {
             Ok((file, length)) => {
                 (self.file, self.length) = (file, length);
-                (self.is_torn, self.is_rewrite_due) = (false, false);
+                self.is_torn = false;
                 self.is_dirty |= !carried.is_empty();
                 self.rewrite_above = REWRITE_BYTES.max(2 * length);
                 Ok(())
             }
             Err(error) => {
+                self.is_rewrite_due = true;
                 // What it took of a full disk is what the next entries need.
                 drop(remove_if_there(&draft));
                 Err(error)

@@ -237,8 +237,10 @@ async fn serve(
             );
         }
         let lock = lock.map_or_else(|| Lock::acquire(&store), Ok)?;
-        let hosts = (Hosts::new(&store, ssh.host_keys), ssh.shared_secret.clone());
         let place = place(&store, exe.clone(), lock)?;
+        // Its own path, however the store was named.
+        let home = place.0.folder.parent().unwrap_or(&store);
+        let hosts = (Hosts::new(home, ssh.host_keys), ssh.shared_secret.clone());
         let worker = Worker::new(center.clone(), relay_id, place, hosts, intervals, is_finishing);
         finished = worker.run(stop.as_mut()).await?;
         if finished.is_none() {

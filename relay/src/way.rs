@@ -71,7 +71,7 @@ pub(crate) fn with_key(
     let user = user.ok_or_else(|| fault(format!("no login name for {host}")))?;
     let ways = vec![Way::Key { name, key, passphrase: None, certificate: None }];
     let allow_non_strict = rules.ssh.allows_non_strict(&host, port);
-    Ok(of_hops(vec![Hop { host, port, user, ways, allow_non_strict }], rules))
+    fitting(of_hops(vec![Hop { host, port, user, ways, allow_non_strict }], rules))
 }
 
 fn of_hops(hops: Vec<Hop>, rules: Rules<'_>) -> Route {
@@ -101,14 +101,27 @@ fn route(target: &SshTarget, vault: &Vault, rules: Rules<'_>) -> Result<Route, R
         credential: target.credential.as_ref(),
     };
     let hops = jumps.chain([last]).map(|asked| hop(asked, vault, rules)).collect::<Result<_, _>>()?;
-    Ok(of_hops(hops, rules))
+    fitting(of_hops(hops, rules))
+}
+
+/// A route that the keeper takes: where there are more credentials than fit, the ones that go with a host least closely are
+/// left out.
+fn fitting(mut route: Route) -> Result<Route, RunError> {
+    loop {
+        let Err(error) = route.validate() else { return Ok(route) };
+        let richest = route.hops.iter_mut().max_by_key(|hop| hop.ways.len());
+        match richest.filter(|hop| hop.ways.len() > 1) {
+            Some(hop) => drop(hop.ways.pop()),
+            None => return Err(fault(format!("there is no way that can be gone: {error}"))),
+        }
+    }
 }
 
 fn hop(asked: Asked<'_>, vault: &Vault, rules: Rules<'_>) -> Result<Hop, RunError> {
     let Asked { host, port, user, credential } = asked;
     let asked_for = user.filter(|_| rules.precedence == Precedence::Command);
     let found = match credential {
-        Some(name) => vec![named(name, vault)?],
+        Some(name) => vec![named(name, &asked, vault)?],
         None => vault.find(host, port, asked_for),
     };
     let found: Vec<&Entry> = found.into_iter().filter(|entry| opens_a_login(entry)).collect();
@@ -132,9 +145,16 @@ fn hop(asked: Asked<'_>, vault: &Vault, rules: Rules<'_>) -> Result<Hop, RunErro
     Ok(Hop { host: host.to_owned(), port, user: user.to_owned(), ways, allow_non_strict })
 }
 
-fn named<'a>(name: &CredentialName, vault: &'a Vault) -> Result<&'a Entry, RunError> {
+/// The credential that the command names: what is for other hosts is sent to none, whoever asks for it.
+fn named<'a>(name: &CredentialName, asked: &Asked<'_>, vault: &'a Vault) -> Result<&'a Entry, RunError> {
     let found = vault.entries().iter().find(|entry| entry.label.name == *name);
     let found = found.ok_or_else(|| fault(format!("there is no credential `{name}` on this machine")))?;
+    if let Some(target) = found.label.target.as_ref()
+        && target.matches(asked.host, asked.port).is_none()
+    {
+        let place = place(asked.host, asked.port);
+        return Err(fault(format!("credential `{name}` is for {target}, and not for {place}")));
+    }
     if opens_a_login(found) {
         return Ok(found);
     }
@@ -163,10 +183,14 @@ fn fault(message: String) -> RunError {
     RunError { code: SshFault::NoCredential.as_str().to_owned(), message }
 }
 
+fn place(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Says what is missing, and how to bring it.
 fn no_credential(asked: &Asked<'_>, found: &[&Entry]) -> RunError {
     let Asked { host, port, .. } = asked;
-    let place = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let place = place(host, *port);
     fault(if found.is_empty() {
         format!(
             "no credential for {place} on this machine: push one (`signalbox credential push NAME --target {host}`), or \
@@ -175,4 +199,139 @@ fn no_credential(asked: &Asked<'_>, found: &[&Entry]) -> RunError {
     } else {
         format!("no login name for {place}: name one in the command (USER@HOST), or with the credential")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::VaultPlace;
+    use rstest::rstest;
+    use signalbox_schemas::credential::{CredentialLabel, StorageMode};
+
+    struct Kept {
+        _folder: tempfile::TempDir,
+        vault: Vault,
+    }
+
+    /// A vault with these passwords: name, target, user.
+    fn kept(credentials: &[(&str, Option<&str>, Option<&str>)]) -> Kept {
+        let folder = tempfile::tempdir().unwrap();
+        let mut vault = Vault::open(VaultPlace::new(&folder.path().join("store"), None)).unwrap();
+        for (name, target, user) in credentials {
+            let label = CredentialLabel {
+                name: CredentialName::new(*name).unwrap(),
+                credential_type: CredentialType::Password,
+                target: target.map(|target| target.parse().unwrap()),
+                username: user.map(str::to_owned),
+                storage_mode: StorageMode::RelayOnly,
+            };
+            let password = format!("password of {name}").into();
+            vault.put(label, &CredentialValue::Password { password }).unwrap();
+        }
+        Kept { _folder: folder, vault }
+    }
+
+    fn target(user: Option<&str>, credential: Option<&str>) -> SshTarget {
+        SshTarget {
+            host: "db-1.lan".into(),
+            port: 22,
+            username: user.map(str::to_owned),
+            jump: vec![],
+            credential: credential.map(|name| CredentialName::new(name).unwrap()),
+        }
+    }
+
+    fn found(
+        kept: &Kept,
+        target: &SshTarget,
+        precedence: Precedence,
+    ) -> Result<(String, Vec<String>), String> {
+        let ssh = Ssh::default();
+        let rules = Rules { ssh: &ssh, known_hosts: Path::new("/known_hosts"), precedence };
+        let route = route(target, &kept.vault, rules).map_err(|error| {
+            assert_eq!(error.code, "no_credential");
+            error.message
+        })?;
+        let hop = route.hops.last().unwrap();
+        Ok((hop.user.clone(), hop.ways.iter().map(Way::name).collect()))
+    }
+
+    #[rstest]
+    #[case::the_command_names_the_user(Some("ops"), Precedence::Command, "ops", &["`any`", "`wide`"])]
+    #[case::the_closest_credential_does(None, Precedence::Command, "deploy", &["`own`", "`any`"])]
+    #[case::so_it_does_for_centers_that_speak_http(Some("ops"), Precedence::Credential, "deploy", &["`own`", "`any`"])]
+    fn users_come_from_where_it_is_written(
+        #[case] asked: Option<&str>,
+        #[case] precedence: Precedence,
+        #[case] user: &str,
+        #[case] ways: &[&str],
+    ) {
+        let kept = kept(&[
+            ("wide", Some("*.lan"), Some("ops")),
+            ("any", Some("db-1.lan:22"), None),
+            ("own", Some("db-1.lan:22"), Some("deploy")),
+            ("other", Some("db-2.lan"), None),
+        ]);
+        let (found_user, found_ways) = found(&kept, &target(asked, None), precedence).unwrap();
+        assert_eq!(found_user, user);
+        for way in ways {
+            assert!(found_ways.iter().any(|found| found == way), "{found_ways:?}");
+        }
+        assert!(!found_ways.contains(&"`other`".to_owned()), "{found_ways:?}");
+    }
+
+    /// Whoever may give commands may name a credential, and a host of his own.
+    #[test]
+    fn a_credential_is_sent_to_no_host_that_it_is_not_for() {
+        let kept = kept(&[
+            ("for others", Some("db-2.lan"), Some("ops")),
+            ("for its port", Some("db-1.lan:2222"), Some("ops")),
+            ("for whom it is named", None, Some("ops")),
+        ]);
+        let found = |name| found(&kept, &target(None, Some(name)), Precedence::Command);
+        assert_eq!(
+            found("for others").unwrap_err(),
+            "credential `for others` is for db-2.lan, and not for db-1.lan:22"
+        );
+        assert!(found("for its port").is_err());
+        assert_eq!(found("for whom it is named"), Ok(("ops".into(), vec!["`for whom it is named`".into()])));
+        assert!(found("unknown").unwrap_err().contains("there is no credential `unknown`"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let nothing = found(&kept(&[]), &target(Some("ops"), None), Precedence::Command).unwrap_err();
+        assert!(
+            nothing.contains("no credential for db-1.lan:22") && nothing.contains("credential push"),
+            "{nothing}"
+        );
+        let without_user = kept(&[("any", Some("*"), None)]);
+        let no_user = found(&without_user, &target(None, None), Precedence::Command).unwrap_err();
+        assert!(no_user.starts_with("no login name for db-1.lan:22"), "{no_user}");
+    }
+
+    #[test]
+    fn credentials_that_do_not_fit_are_left_out_from_the_end() {
+        let long = |name: &str| Way::Password { name: name.into(), password: "x".repeat(24_000).into() };
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let hop = |names: &[&str]| Hop {
+            host: "h".into(),
+            port: 22,
+            user: "u".into(),
+            ways: names.iter().map(|name| long(name)).collect(),
+            allow_non_strict: false,
+        };
+        let route = |hops| Route {
+            hops,
+            known_hosts: "/known_hosts".into(),
+            host_keys: crate::ssh::route::HostKeyPolicy::Strict,
+            targets: None,
+        };
+        let fitted = fitting(route(vec![hop(&names), hop(&names[..1])])).unwrap();
+        fitted.validate().unwrap();
+        let left: Vec<_> = fitted.hops.iter().map(|hop| hop.ways.len()).collect();
+        assert!(left[0] >= 3 && left[1] == 1, "{left:?}");
+        assert_eq!(fitted.hops[0].ways[0].name(), "`a`");
+        assert!(fitting(route(vec![])).is_err());
+    }
 }

@@ -19,5 +19,7 @@ mod harness;
 mod protocol;
 #[path = "legacy/results.rs"]
 mod results;
+#[path = "legacy/ssh.rs"]
+mod ssh;
 #[path = "legacy/tls.rs"]
 mod tls;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use signalbox_schemas::{id::CommandId, run::RunError};
 
-use super::{Agent, Done, Stage};
+use super::{Agent, Done, Stage, inventory::in_turn};
 use crate::{
     change::{Scene, apply},
     clock::unix_ms,
+    journal::Entry,
     run::{NotStarted, exit_changed},
 };
 
@@ -16,6 +17,11 @@ impl Agent {
     pub(super) fn change_later(&mut self, cid: CommandId) {
         self.keeping.changes.push_back(cid);
         self.change_next();
+    }
+
+    /// Whether a change has perhaps been applied by a former process: it is once more, which is as good as once.
+    pub(super) fn is_applying(&self, cid: CommandId) -> bool {
+        self.journal.borrow().ledger().claimed(cid).is_some_and(|claimed| claimed.is_applying)
     }
 
     /// Applies the next change on another thread, unless one is being applied.
@@ -26,20 +32,23 @@ impl Agent {
             let waits = |run: &&super::Run| matches!(run.stage, Stage::Preparing);
             let Some(run) = self.runs.get(&cid).filter(waits) else { continue };
             let Some(work) = run.work.clone() else { continue };
-            if run.is_cancelled {
+            if run.is_cancelled && !self.is_applying(cid) {
                 self.report_not_started(cid, &NotStarted::Cancelled);
                 continue;
             }
+            // Where that cannot be written down, what is kept cannot be, either.
+            self.note(Entry::Applying { cid });
             self.keeping.is_changing = true;
             let (keepsakes, opening) = (Arc::clone(&self.keeping.shared), Arc::clone(&self.keeping.opening));
             let (ws, mid) = (self.identity.config.ws.clone(), self.identity.config.mid.clone());
             let started_at = unix_ms();
-            self.jobs.spawn_blocking(move || {
+            let turn = Arc::clone(&self.keeping.turn);
+            self.jobs.spawn_local(in_turn(turn, move || {
                 let scene = Scene { ws: &ws, mid: &mid, cid, keepsakes: &keepsakes, opening: &opening };
                 let change = work.spec.change.as_ref();
                 let done = change.map(|change| apply(change, work.sealed.as_ref(), &scene));
                 Done::Changed(cid, started_at, done.unwrap_or_else(|| Ok(String::new())))
-            });
+            }));
         }
     }
 
@@ -55,8 +64,6 @@ impl Agent {
             if let Some(fact) = self.sign_exit(&exit) {
                 self.report_when_written(cid, expires_at, fact);
             }
-            // The claim has brought what is sealed into the journal: nothing needs it there any more.
-            self.journal.borrow_mut().rewrite_soon();
         }
         self.say_inventory();
         self.change_next();

@@ -335,9 +335,38 @@ impl Agent {
         };
         let nonce = self.claimer().nonce_in(&register.payload, cid);
         match nonce.filter(|nonce| nonce_sha256 == Some(Sha256::of(&nonce.0))) {
+            // It is made by this process, whatever became of the keeper; once more is as good as once.
+            Some(nonce) if self.is_claimed_change(cid) => {
+                self.change_after_all(cid, (nonce, instance), expires_at);
+            }
             Some(nonce) => self.bring_out_lost(cid, (nonce, instance), expires_at, known_bytes),
             None => self.settle(cid, Entry::Decided { cid }),
         }
+    }
+
+    fn is_claimed_change(&self, cid: CommandId) -> bool {
+        self.claimed_work(cid).is_some_and(|work| work.spec.change.is_some())
+    }
+
+    fn claimed_work(&self, cid: CommandId) -> Option<Work> {
+        serde_json::from_str(&self.journal.borrow().ledger().claimed(cid)?.spec).ok()
+    }
+
+    /// Makes a change that was claimed in the life of a former keeper.
+    fn change_after_all(&mut self, cid: CommandId, (nonce, instance): (Nonce, Nonce), expires_at: u64) {
+        let run = Run {
+            stage: Stage::Preparing,
+            nonce,
+            instance,
+            expires_at,
+            work: self.claimed_work(cid).map(Arc::new),
+            backoff: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            is_cancelled: false,
+            is_begun_told: false,
+            status: None,
+        };
+        self.runs.insert(cid, run);
+        self.change_later(cid);
     }
 
     pub(super) fn report_lost(

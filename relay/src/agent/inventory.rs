@@ -5,7 +5,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use signalbox_link::StoreError;
 use signalbox_schemas::{id::CommandId, inventory::Inventory, sealed::OpeningKey, signed::Signed};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use super::{Agent, Done};
 use crate::{
@@ -30,6 +34,8 @@ pub(super) struct Keeping {
     pub(super) shared: Arc<Keepsakes>,
     /// Opens what is sealed for this relay.
     pub(super) opening: Arc<OpeningKey>,
+    /// Who has it may use the vault. It is waited for here, so that one thread at most waits for the disk.
+    pub(super) turn: Arc<Semaphore>,
     /// Changes that wait for their turn, and whether one has it.
     pub(super) changes: VecDeque<CommandId>,
     pub(super) is_changing: bool,
@@ -40,11 +46,25 @@ pub(super) struct Keeping {
 }
 
 /// What was said last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Said {
     Nothing,
-    /// What was kept while the vault's file was this one, or absent.
-    Of(Option<Stamp>),
+    /// What was kept while the vault's file was this one, or absent; and why it could not be read, if it could not.
+    Of(Option<Stamp>, Option<String>),
+}
+
+/// Does something with the vault on another thread, when nobody else does.
+pub(super) async fn in_turn(turn: Arc<Semaphore>, act: impl FnOnce() -> Done + Send + 'static) -> Done {
+    // It is never closed; without a permit the vault's own lock keeps the order.
+    let _turn = turn.acquire().await;
+    match spawn_blocking(act).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending.
+            Err(_) => Done::Repeated,
+        },
+    }
 }
 
 impl Keeping {
@@ -52,6 +72,7 @@ impl Keeping {
         Self {
             shared: Arc::new(keepsakes),
             opening: Arc::new(opening),
+            turn: Arc::new(Semaphore::new(1)),
             changes: VecDeque::new(),
             is_changing: false,
             said: Said::Nothing,
@@ -69,14 +90,19 @@ impl Agent {
         if rests || std::mem::replace(&mut keeping.is_saying, true) {
             return;
         }
-        let (shared, said) = (Arc::clone(&keeping.shared), keeping.said);
+        let (shared, said) = (Arc::clone(&keeping.shared), keeping.said.clone());
         let (ws, mid) = (self.identity.config.ws.clone(), self.identity.config.mid.clone());
         let sealing_key = keeping.opening.public().clone();
-        self.jobs.spawn_blocking(move || {
+        self.jobs.spawn_local(in_turn(Arc::clone(&keeping.turn), move || {
             let mark = shared.vault.mark();
-            let is_new = said != Said::Of(mark);
-            Done::Inventory(is_new.then(|| Box::new((mark, shared.inventory(ws, mid, sealing_key)))))
-        });
+            if said == Said::Of(mark, None) {
+                return Done::Inventory(None);
+            }
+            // What was wrong may have been set right without the file.
+            let inventory = shared.inventory(ws, mid, sealing_key);
+            let is_new = said != Said::Of(mark, inventory.problem.clone());
+            Done::Inventory(is_new.then(|| Box::new((mark, inventory))))
+        }));
     }
 
     /// Has it said again, changed or not.
@@ -102,15 +128,20 @@ impl Agent {
                 return;
             }
         };
-        let nats = self.nats.clone();
-        self.jobs.spawn_local(async move { Done::InventorySaid(mark, say(nats, body).await) });
+        let (nats, problem) = (self.nats.clone(), inventory.problem);
+        self.jobs.spawn_local(async move { Done::InventorySaid(mark, problem, say(nats, body).await) });
     }
 
-    pub(super) fn on_inventory_said(&mut self, mark: Option<Stamp>, said: Result<(), StoreError>) {
+    pub(super) fn on_inventory_said(
+        &mut self,
+        mark: Option<Stamp>,
+        problem: Option<String>,
+        said: Result<(), StoreError>,
+    ) {
         self.keeping.is_saying = false;
         match said {
             Ok(()) => {
-                self.keeping.said = Said::Of(mark);
+                self.keeping.said = Said::Of(mark, problem);
                 // It may have changed while it was on its way.
                 self.say_inventory();
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use signalbox_schemas::{
     command::{SshTarget, Target},
+    error::report,
     id::CommandId,
     limit::EXPIRY_GRACE_MS,
     run::{RunError, Start},
@@ -14,13 +15,17 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Agent, Done, Stage,
+    inventory::in_turn,
     keeping::{KEEPER_PATIENCE, Untold},
     notes::Unwritten,
 };
 use crate::{
     clock::unix_ms,
     journal::Report,
-    keeper::protocol::{RunStatus, StartRun},
+    keeper::{
+        KeeperError,
+        protocol::{RunStatus, StartRun},
+    },
     nats_link::FactMessage,
     outbox::deliver,
     run::{NotStarted, exit_not_started},
@@ -31,16 +36,17 @@ use crate::{
 impl Agent {
     /// Begins what was claimed.
     pub(super) async fn start(&mut self, cid: CommandId) {
+        let is_applying = self.is_applying(cid);
         let Some(run) = self.runs.get_mut(&cid) else { return };
         let Some(work) = run.work.clone() else {
             return self.report_not_started(cid, &NotStarted::Unreadable);
         };
-        if run.is_cancelled {
+        if run.is_cancelled && !is_applying {
             return self.report_not_started(cid, &NotStarted::Cancelled);
         }
         // The claim was first in the register, so the command is not expired yet: the bridge would take it back only
         // this much later. A claim that was answered later still (a long outage) is not started any more.
-        if unix_ms() >= run.expires_at.saturating_add(EXPIRY_GRACE_MS) {
+        if unix_ms() >= run.expires_at.saturating_add(EXPIRY_GRACE_MS) && !is_applying {
             return self.report_not_started(cid, &NotStarted::Expired);
         }
         match (&work.spec.change, &work.spec.target) {
@@ -59,11 +65,12 @@ impl Agent {
     /// Looks on another thread how the target is reached: the vault may have to be opened.
     fn find_route(&mut self, cid: CommandId, target: SshTarget) {
         let (keepsakes, ssh) = (Arc::clone(&self.keeping.shared), self.identity.config.ssh.clone());
-        self.jobs.spawn_blocking(move || {
+        let turn = Arc::clone(&self.keeping.turn);
+        self.jobs.spawn_local(in_turn(turn, move || {
             let known_hosts = &keepsakes.known_hosts;
             let rules = Rules { ssh: &ssh, known_hosts, precedence: Precedence::Command };
             Done::Routed(cid, find(&target, &keepsakes.vault, rules).map(Box::new))
-        });
+        }));
     }
 
     pub(super) async fn on_routed(&mut self, cid: CommandId, found: Result<Box<Route>, RunError>) {
@@ -101,6 +108,11 @@ impl Agent {
         keeper.free = keeper.free.map(|free| free.saturating_sub(1));
         keeper.is_free_its_word = false;
         let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
+        if let Ok(Err(error @ KeeperError::Frame(_))) = &told {
+            // Nothing of it was sent, and it would not fit the next time either.
+            let error = RunError { code: "too_large".to_owned(), message: report(error) };
+            return self.report_not_started(cid, &NotStarted::Fault(error));
+        }
         self.check_told(told);
         let until = Instant::now() + KEEPER_PATIENCE;
         if let Some(run) = self.runs.get_mut(&cid).filter(|run| matches!(run.stage, Stage::Starting { .. })) {

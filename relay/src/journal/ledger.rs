@@ -78,6 +78,8 @@ pub(crate) enum Entry {
         #[serde(default, skip_serializing_if = "Progress::is_zero")]
         before: Progress,
     },
+    /// The change that was claimed is about to be applied: from then on it is, whatever else is wanted.
+    Applying { cid: CommandId },
     /// The claim was never stored, and nobody wants it any more.
     Unclaimed { cid: CommandId },
     /// Somebody else decided its fate; it is never started here.
@@ -160,6 +162,8 @@ pub(crate) struct Claimed {
     /// The spec's text.
     pub(crate) spec: String,
     pub(crate) chunks: ChunkLog,
+    /// Of a change: whether applying it has begun.
+    pub(crate) is_applying: bool,
 }
 
 /// Where a remembered command stands.
@@ -197,6 +201,8 @@ pub(crate) struct Ledger {
     inventory: u64,
     keepers: BTreeMap<Nonce, KeeperMark>,
     commands: HashMap<CommandId, Record>,
+    /// Commands in `Claimed`, in the order in which they were claimed.
+    claimed: Vec<CommandId>,
     /// Commands in `Reported`, oldest first.
     reports: VecDeque<CommandId>,
     report_bytes: usize,
@@ -231,12 +237,20 @@ impl Ledger {
         }
     }
 
-    /// Every claim that was not reported yet, in no order.
+    /// Every claim that was not reported yet, in the order in which they were made.
     pub(crate) fn claims(&self) -> impl Iterator<Item = (CommandId, u64, &Claimed)> {
-        self.commands.iter().filter_map(|(cid, record)| match &record.state {
-            RecordState::Claimed(claimed) => Some((*cid, record.expires_at, claimed.as_ref())),
-            _ => None,
+        self.claimed.iter().filter_map(|cid| {
+            let record = self.commands.get(cid)?;
+            match &record.state {
+                RecordState::Claimed(claimed) => Some((*cid, record.expires_at, claimed.as_ref())),
+                _ => None,
+            }
         })
+    }
+
+    /// Whether a claim brought a secret, sealed, that should not lie in the file when the claim is over.
+    pub(crate) fn brought_secret(&self, cid: CommandId) -> bool {
+        self.claimed(cid).is_some_and(|claimed| claimed.spec.contains(r#""sealed":""#))
     }
 
     /// Every fact that waits for its acknowledgement, in no order.
@@ -275,11 +289,18 @@ impl Ledger {
             }
             Entry::Claim { cid, instance, expires_at, spec, before } => {
                 let chunks = ChunkLog { before, window: VecDeque::new() };
-                let claimed = Claimed { instance, spec, chunks };
+                let claimed = Claimed { instance, spec, chunks, is_applying: false };
                 self.set(cid, Some(expires_at), RecordState::Claimed(Box::new(claimed)));
+            }
+            Entry::Applying { cid } => {
+                if let Some(Record { state: RecordState::Claimed(claimed), .. }) = self.commands.get_mut(&cid)
+                {
+                    claimed.is_applying = true;
+                }
             }
             Entry::Unclaimed { cid } => {
                 self.drop_report(cid);
+                self.claimed.retain(|claimed| *claimed != cid);
                 self.commands.remove(&cid);
             }
             Entry::Decided { cid } => self.set(cid, None, RecordState::Known),
@@ -301,6 +322,10 @@ impl Ledger {
         self.drop_report(cid);
         let known = self.commands.get(&cid).map(|record| record.expires_at);
         let expires_at = expires_at.or(known).unwrap_or_default();
+        self.claimed.retain(|claimed| *claimed != cid);
+        if matches!(state, RecordState::Claimed(_)) {
+            self.claimed.push(cid);
+        }
         self.commands.insert(cid, Record { expires_at, state });
     }
 
@@ -353,9 +378,12 @@ impl Ledger {
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let seen = self.seen.map(|(generation, sha256)| Entry::Mailbox { generation, sha256 });
         let keepers = self.keepers.values().map(|mark| Entry::Keeper { mark: mark.clone() });
-        let in_order = self.reports.iter().filter_map(|cid| Some((*cid, self.commands.get(cid)?)));
+        let in_order = self.claimed.iter().chain(&self.reports);
+        let in_order = in_order.filter_map(|cid| Some((*cid, self.commands.get(cid)?)));
         let others = self.commands.iter().map(|(cid, record)| (*cid, record));
-        let others = others.filter(|(_, record)| !matches!(record.state, RecordState::Reported(..)));
+        let is_in_order =
+            |state: &RecordState| matches!(state, RecordState::Claimed(_) | RecordState::Reported(..));
+        let others = others.filter(move |(_, record)| !is_in_order(&record.state));
         let commands = in_order.chain(others).flat_map(|(cid, record)| command_entries(cid, record));
         let inventory = (self.inventory > 0).then_some(Entry::Inventory { revision: self.inventory });
         seen.into_iter().chain(inventory).chain(keepers).chain(commands)
@@ -366,9 +394,10 @@ fn command_entries(cid: CommandId, record: &Record) -> Vec<Entry> {
     let expires_at = record.expires_at;
     match &record.state {
         RecordState::Claimed(claimed) => {
-            let Claimed { instance, spec, chunks } = claimed.as_ref();
+            let Claimed { instance, spec, chunks, is_applying } = claimed.as_ref();
             let (instance, spec, before) = (*instance, spec.clone(), chunks.before);
             let mut entries = vec![Entry::Claim { cid, instance, expires_at, spec, before }];
+            entries.extend(is_applying.then_some(Entry::Applying { cid }));
             entries.extend(chunks.window.iter().map(|chunk| Entry::Chunk { cid, chunk: *chunk }));
             entries
         }

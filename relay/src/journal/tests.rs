@@ -40,7 +40,7 @@ fn mark(number: u8) -> Entry {
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {
-    (0..9_u8, 0..6_u128, 0..40_u64).prop_map(|(kind, number, at)| match kind {
+    (0..11_u8, 0..6_u128, 0..40_u64).prop_map(|(kind, number, at)| match kind {
         0 => Entry::Mailbox { generation: at, sha256: Sha256::of(&[kind]) },
         1 => mark(number as u8),
         2 => claim(number),
@@ -49,6 +49,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         5 => chunk(number, at, at % 3, at % 5 == 0),
         6 => fact(number, at as usize),
         7 => Entry::Acked { cid: cid(number) },
+        8 => Entry::Applying { cid: cid(number) },
+        9 => Entry::Inventory { revision: at },
         _ => Entry::Known { cid: cid(number), expires_at: at },
     })
 }
@@ -251,4 +253,49 @@ fn room_that_is_kept_or_tried_is_no_entry() {
     (&journal.file).write_all(&b"\n".repeat(100)).unwrap();
     let again = Journal::open(store.path(), 0).unwrap();
     assert_eq!((again.broken_lines, again.ledger()), (0, &fold([claim(1), claim(2)])));
+}
+
+#[test]
+fn claims_stay_in_their_order() {
+    let ledger = fold([claim(3), claim(1), claim(2), claim(4), Entry::Decided { cid: cid(1) }]);
+    let order = |ledger: &Ledger| ledger.claims().map(|(cid, ..)| cid).collect::<Vec<_>>();
+    assert_eq!(order(&ledger), [cid(3), cid(2), cid(4)]);
+    assert_eq!(order(&fold(ledger.entries())), [cid(3), cid(2), cid(4)]);
+}
+
+/// What is sealed for this relay opens with keys that lie beside the journal.
+#[test]
+fn a_secret_that_was_brought_leaves_the_file_with_its_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(folder.path(), 0).unwrap();
+    let secret = |number| match claim(number) {
+        Entry::Claim { cid, instance, expires_at, before, .. } => {
+            let spec = r#"{"body":"HIDDEN","sealed":"KEY"}"#.to_owned();
+            Entry::Claim { cid, instance, expires_at, spec, before }
+        }
+        other => other,
+    };
+    let text = || fs::read_to_string(folder.path().join(FILE)).unwrap();
+    let is_written_anew = |journal: &mut Journal| {
+        assert!(journal.wants_rewrite());
+        let draft = journal.begin_rewrite();
+        journal.end_rewrite(draft.write()).unwrap();
+    };
+    for settled in [fact(1, 3), Entry::Decided { cid: cid(1) }, Entry::Unclaimed { cid: cid(1) }] {
+        journal.append(secret(1)).unwrap();
+        assert!(!journal.wants_rewrite() && text().contains("HIDDEN"));
+        journal.append(settled).unwrap();
+        is_written_anew(&mut journal);
+        assert!(!text().contains("HIDDEN"), "{}", text());
+    }
+    // A second one is settled while the file is written anew because of the first.
+    journal.append(secret(1)).unwrap();
+    journal.append(secret(2)).unwrap();
+    journal.append(fact(1, 3)).unwrap();
+    let draft = journal.begin_rewrite();
+    journal.append(fact(2, 3)).unwrap();
+    journal.end_rewrite(draft.write()).unwrap();
+    assert!(text().contains("HIDDEN"));
+    is_written_anew(&mut journal);
+    assert!(!text().contains("HIDDEN"), "{}", text());
 }

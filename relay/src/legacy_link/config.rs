@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     config::MAX_PATTERNS,
+    private_file::replace,
     vault::{Arrived, seed::SharedCredential},
 };
 
@@ -83,25 +84,29 @@ impl Config {
 
     /// The interval of reports that was set.
     pub(super) fn status_interval(&self) -> Option<Duration> {
-        self.settings().status_interval_ms.map(Duration::from_millis)
+        let settings = self.settings().unwrap_or_else(|error| {
+            tracing::warn!(error, "The interval of reports is the usual one");
+            Settings::default()
+        });
+        settings.status_interval_ms.map(Duration::from_millis)
     }
 
     /// The hosts that may be dialled, where that was set.
-    pub(super) fn ssh_targets(&self) -> Option<Vec<HostPattern>> {
-        self.settings().ssh_targets
+    ///
+    /// # Errors
+    /// Where it is not known whether it was: then nothing may be dialled.
+    pub(super) fn ssh_targets(&self) -> Result<Option<Vec<HostPattern>>, String> {
+        Ok(self.settings()?.ssh_targets)
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> Result<Settings, String> {
+        let failed = |why: &dyn std::fmt::Display| {
+            format!("the settings in {} cannot be read ({why}); mend or remove the file", self.path.display())
+        };
         match fs::read(&self.path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::warn!(path = %self.path.display(), %error, "Settings are not read");
-                Settings::default()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Settings::default(),
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "Settings are not read");
-                Settings::default()
-            }
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| failed(&error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
+            Err(error) => Err(failed(&error)),
         }
     }
 
@@ -212,8 +217,9 @@ impl Config {
 
     /// Sets what is pushed, for good. The answer is the interval of reports, if that was it.
     fn apply(&self, push: &Push) -> Result<Option<Duration>, String> {
-        let mut settings = self.settings();
-        match setting_of(push)? {
+        let setting = setting_of(push)?;
+        let mut settings = self.settings()?;
+        match setting {
             Setting::Interval(interval) => {
                 settings.status_interval_ms = Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
                 self.set(&settings).map(|()| Some(interval))
@@ -227,11 +233,9 @@ impl Config {
     }
 
     fn set(&self, settings: &Settings) -> Result<(), String> {
-        let draft = self.path.with_extension("new");
-        // Numbers always have a JSON form.
+        // Numbers and patterns always have a JSON form.
         let text = serde_json::to_vec(settings).unwrap_or_default();
-        let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, &self.path));
-        written.map_err(|error| format!("the setting cannot be kept: {error}"))
+        replace(&self.path, &text).map_err(|error| format!("the setting cannot be kept: {error}"))
     }
 }
 
@@ -355,19 +359,24 @@ mod tests {
     fn settings_survive_side_by_side() {
         let folder = tempfile::tempdir().unwrap();
         let config = || config(folder.path(), None);
-        assert_eq!((config().status_interval(), config().ssh_targets()), (None, None));
+        assert_eq!((config().status_interval(), config().ssh_targets()), (None, Ok(None)));
         let interval = push(Some("metrics_interval"), Some(r#"{"intervalMs":6000}"#));
         assert_eq!(config().apply(&interval), Ok(Some(Duration::from_secs(6))));
         let targets = push(Some("ssh_targets"), Some(r#"{"targets":["*.lan", "10.0.0.0/8:22"]}"#));
         assert_eq!(config().apply(&targets), Ok(None));
         assert_eq!(config().status_interval(), Some(Duration::from_secs(6)));
-        let written: Vec<_> = config().ssh_targets().unwrap().iter().map(ToString::to_string).collect();
+        let written: Vec<_> =
+            config().ssh_targets().unwrap().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(written, ["*.lan", "10.0.0.0/8:22"]);
         let nothing = push(Some("ssh_targets"), Some(r#"{"targets":[]}"#));
         assert_eq!(config().apply(&nothing), Ok(None));
-        assert_eq!(config().ssh_targets(), Some(Vec::new()), "an empty list is a list");
-        fs::write(folder.path().join(FILE), "rubbish").unwrap();
+        assert_eq!(config().ssh_targets(), Ok(Some(Vec::new())), "an empty list is a list");
+        let damaged = "{\"ssh_targets\":[\"a";
+        fs::write(folder.path().join(FILE), damaged).unwrap();
         assert_eq!(config().status_interval(), None);
+        assert!(config().ssh_targets().is_err(), "what may be dialled is not known, and all is");
+        assert!(config().apply(&interval).is_err(), "a restriction was lifted by another setting");
+        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), damaged);
         fs::remove_dir_all(folder.path()).unwrap();
         assert!(config().apply(&interval).is_err(), "what cannot be kept was taken");
     }

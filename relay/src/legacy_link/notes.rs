@@ -56,6 +56,7 @@ impl Unwritten {
             // A claim is refused when it cannot be written, and this transport writes nothing else.
             Entry::Mailbox { .. }
             | Entry::Inventory { .. }
+            | Entry::Applying { .. }
             | Entry::Claim { .. }
             | Entry::Unclaimed { .. }
             | Entry::Chunk { .. } => {}

@@ -226,7 +226,7 @@ impl Worker {
         self.runs.insert(cid, Run { instance, starting_until: None });
         let (hosts, config) = (self.hosts.clone(), self.config.clone());
         self.jobs.spawn_blocking(move || {
-            let route = hosts.route(&target, config.ssh_targets());
+            let route = config.ssh_targets().and_then(|targets| hosts.route(&target, targets));
             Done::Routed(cid, instance, Box::new(granted), route.map(Box::new))
         });
     }

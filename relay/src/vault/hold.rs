@@ -31,7 +31,11 @@ impl Hold {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut vault = match open.take() {
             Some(mut vault) => {
-                vault.refresh()?;
+                // One that cannot be read now keeps what it has, its key before all.
+                if let Err(error) = vault.refresh() {
+                    *open = Some(vault);
+                    return Err(error);
+                }
                 vault
             }
             None => Vault::open(self.place.clone())?,

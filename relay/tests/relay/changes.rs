@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use signalbox_relay::keeper::client::KeeperClient;
 use signalbox_schemas::{
     Base64Url,
     command::{Change, CommandSpec, Grant, HostKeys, PutCredential},
@@ -12,8 +13,9 @@ use signalbox_schemas::{
     run::{Exit, ExitState, RejectReason},
     sealed::{ContentKey, Context, OpeningKey, Recipient, SealingKey},
     signed::SigningKey,
+    subject::FactKind,
 };
-use signalbox_testkit::process::Signal;
+use signalbox_testkit::{eventually, process::Signal};
 
 use crate::harness::{Fleet, Machine, Relay, grant, sign_offer, spec};
 
@@ -278,6 +280,37 @@ async fn host_keys_are_brought_and_taken() -> Result<()> {
     let removed = change(&fleet, &machine, keys(&[], &["db-1.lan"])).await?;
     assert_eq!(said(&removed), "host keys: 0 added, 1 removed\n");
     assert!(!fs::read_to_string(&file)?.contains(key));
+    Ok(())
+}
+
+/// What waits for the vault does not wait for the keeper.
+#[tokio::test]
+async fn a_change_outlives_the_keeper_in_whose_life_it_was_claimed() -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    push(&fleet, &machine, label("first", "*.lan")?, &password()).await?;
+    let lock = fs::OpenOptions::new().write(true).open(machine.store().join("vault.lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+    let sealing_key = fleet.inventory(&machine, |_| true).await?.sealing_key;
+    let (cid, offer) =
+        Push::new(&machine, label("second", "*.lan")?, &password(), &sealing_key)?.by(&fleet.operator)?;
+    fleet.offer(&machine, &[offer]).await?;
+    eventually("the claim", || async {
+        fleet.fact::<signalbox_schemas::run::Claim>(&machine, cid, FactKind::Claim).await?.context("no claim")
+    })
+    .await?;
+    relay.kill_keeper().await?;
+    eventually("the next keeper", || async {
+        let (_, welcome) = KeeperClient::connect(&machine.store()).await?;
+        ensure!(welcome.pid != relay.keeper_pid, "it is the former one");
+        Ok(())
+    })
+    .await?;
+    drop(lock);
+    let exit = fleet.exit(&machine, cid).await?;
+    assert_eq!(exit.state, ExitState::Completed, "{exit:?}");
+    fleet.inventory(&machine, |kept| kept.credentials.len() == 2).await?;
     Ok(())
 }
 

@@ -53,10 +53,14 @@ impl Place {
     }
 
     async fn lets_in(&self, user: Option<&str>) -> Result<()> {
+        self.keeps("gate key", Some("127.0.0.1"), user).await
+    }
+
+    async fn keeps(&self, name: &str, target: Option<&str>, user: Option<&str>) -> Result<()> {
         let label = CredentialLabel {
-            name: CredentialName::new("gate key")?,
+            name: CredentialName::new(name)?,
             credential_type: CredentialType::SshKey,
-            target: Some("127.0.0.1".parse()?),
+            target: target.map(str::parse).transpose()?,
             username: user.map(str::to_owned),
             storage_mode: StorageMode::RelayOnly,
         };
@@ -145,9 +149,9 @@ async fn what_cannot_be_done_has_a_code_of_its_own() -> Result<()> {
     assert_eq!(code(&exit), (ExitState::Failed, "no_credential"), "{exit:?}");
     let exit = place.run(at("127.0.0.1", 1), "true").await?;
     assert_eq!(code(&exit), (ExitState::Failed, "refused"), "{exit:?}");
-    let exit = place
-        .run(SshTarget { credential: Some(CredentialName::new("gate key")?), ..at("10.1.2.3", 22) }, "true")
-        .await?;
+    place.keeps("for any", None, None).await?;
+    let named = Some(CredentialName::new("for any")?);
+    let exit = place.run(SshTarget { credential: named, ..at("10.1.2.3", 22) }, "true").await?;
     assert_eq!(code(&exit), (ExitState::Failed, "target_denied"), "{exit:?}");
     let named = SshTarget { credential: Some(CredentialName::new("none")?), ..place.target(None) };
     assert_eq!(code(&place.run(named, "true").await?), (ExitState::Failed, "no_credential"));
