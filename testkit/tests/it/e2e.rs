@@ -17,5 +17,6 @@ mod old_relays;
 mod output;
 mod processes;
 mod rebuild;
+mod secrets;
 mod store;
 mod wire;
