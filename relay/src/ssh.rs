@@ -6,6 +6,7 @@
 //! | `guard` | which hosts may be dialled; pure |
 //! | [`known_hosts`], `host_key` | host keys that are known, their file, and whether a host is who it is said to be |
 //! | `dial`, `login`, `line` | from a route to a connection on which its user is logged in |
+//! | `no_channels` | what refuses the channels that a host wants to open |
 //! | `pool` | connections that are kept, and the channels on them |
 //! | `session` | one command on a channel |
 //! | [`scan`] | which keys a host shows |
@@ -18,6 +19,7 @@ mod host_key;
 pub mod known_hosts;
 mod line;
 mod login;
+mod no_channels;
 mod pool;
 pub mod route;
 pub mod scan;

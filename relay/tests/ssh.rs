@@ -10,9 +10,13 @@ mod failing;
 mod harness;
 #[path = "ssh/host_keys.rs"]
 mod host_keys;
+#[path = "ssh/hostile.rs"]
+mod hostile;
 #[path = "ssh/login.rs"]
 mod login;
 #[path = "ssh/old_server.rs"]
 mod old_server;
+#[path = "ssh/peer.rs"]
+mod peer;
 #[path = "ssh/sharing.rs"]
 mod sharing;

@@ -130,17 +130,7 @@ impl RemoteRun {
         let place = route.place();
         session.set_variable(REMOTE_RUN_VARIABLE, self.mark.clone());
         session.exec(command);
-        let mut progress = Progress {
-            begun: false,
-            told: None,
-            silent: false,
-            closed: false,
-            failure: None,
-            forced: None,
-            ending: Ending::new(KILL_GRACE),
-            search: None,
-            searching: None,
-        };
+        let mut progress = Progress::new();
         let mut events: u32 = 0;
         loop {
             let now = Instant::now();
@@ -151,7 +141,7 @@ impl RemoteRun {
             let due = self.next_due(&progress);
             tokio::select! {
                 biased;
-                () = self.cancel.notified() => force(&mut progress, &mut session, Forced::Cancelled),
+                () = self.cancel.notified() => self.force(&mut progress, &mut session, Forced::Cancelled),
                 () = sleep_until(due) => {}
                 () = searched(&mut progress.searching) => progress.searching = None,
                 event = heard(&mut session, progress.closed) => {
@@ -168,6 +158,7 @@ impl RemoteRun {
 
     fn take(&mut self, progress: &mut Progress, event: Event, place: &str) {
         match event {
+            Event::Begun if progress.begun => {}
             Event::Begun => {
                 progress.begun = true;
                 self.record.status.begun_at_ms = Some(unix_ms());
@@ -175,14 +166,10 @@ impl RemoteRun {
             }
             Event::Output(stream, bytes) => self.record.write(stream, &bytes),
             Event::Eof => progress.silent = true,
-            Event::Status(status) => progress.told = Some((Told::Status(status), Instant::now())),
-            Event::Signal(name) => progress.told = Some((Told::Signal(name), Instant::now())),
+            Event::Status(status) => progress.tell(Told::Status(status)),
+            Event::Signal(name) => progress.tell(Told::Signal(name)),
             Event::Closed => (progress.silent, progress.closed) = (true, true),
-            Event::Refused => {
-                let message =
-                    format!("{place} let the login in and refused the command; what may the user do there?");
-                progress.failure = Some(Failure::new(SshFault::ChannelRefused, message));
-            }
+            Event::Refused => progress.failure = Some(refusal(progress.begun, place)),
             Event::Lost(why) => {
                 progress.closed = true;
                 let message = format!(
@@ -210,7 +197,7 @@ impl RemoteRun {
 
     fn act_on_time(&mut self, progress: &mut Progress, session: &mut Session, now: Instant, route: &Route) {
         if now >= self.deadline() {
-            force(progress, session, Forced::Timeout);
+            self.force(progress, session, Forced::Timeout);
         }
         if progress.ending.has_begun() {
             advance(progress, session, now);
@@ -234,15 +221,38 @@ impl RemoteRun {
             [natural, progress.ending.due(), search, self.record.tell_due()].into_iter().flatten().min();
         due.unwrap_or_else(|| self.deadline())
     }
+
+    /// Ends the run, unless it ended by itself or is being ended already. One that goes on because somebody there holds a pipe
+    /// open has not ended by itself, although its command has.
+    fn force(&self, progress: &mut Progress, session: &mut Session, forced: Forced) {
+        let is_over = progress.told.is_some() && !self.await_pipes;
+        if progress.forced.is_some() || is_over || progress.closed {
+            return;
+        }
+        progress.forced = Some(forced);
+        advance(progress, session, Instant::now());
+    }
 }
 
-/// Ends the command, unless it ended by itself or is being ended already.
-fn force(progress: &mut Progress, session: &mut Session, forced: Forced) {
-    if progress.forced.is_some() || progress.told.is_some() || progress.closed {
-        return;
+impl Progress {
+    fn new() -> Self {
+        Self {
+            begun: false,
+            told: None,
+            silent: false,
+            closed: false,
+            failure: None,
+            forced: None,
+            ending: Ending::new(KILL_GRACE),
+            search: None,
+            searching: None,
+        }
     }
-    progress.forced = Some(forced);
-    advance(progress, session, Instant::now());
+
+    /// Takes how the command ended. The first word counts: a host that says more of it holds the run no longer for that.
+    fn tell(&mut self, told: Told) {
+        self.told.get_or_insert_with(|| (told, Instant::now()));
+    }
 }
 
 fn advance(progress: &mut Progress, session: &mut Session, now: Instant) {
@@ -325,6 +335,18 @@ fn result(progress: Progress, place: &str) -> Result {
     Result { cause, is_dead, fault }
 }
 
+/// Why a command was refused. A host that took it before may have begun it.
+fn refusal(begun: bool, place: &str) -> Failure {
+    if begun {
+        let message = format!(
+            "{place} took the command and refused it afterwards, which is against the protocol: whether it goes on there is not known"
+        );
+        return Failure::new(SshFault::Protocol, message);
+    }
+    let message = format!("{place} let the login in and refused the command; what may the user do there?");
+    Failure::new(SshFault::ChannelRefused, message)
+}
+
 fn unsaid(place: &str) -> Failure {
     let message = format!("{place} closed the command's channel and did not say how it ended");
     Failure::new(SshFault::ExitStatus, message)
@@ -340,4 +362,24 @@ fn not_confirmed(begun: bool, failure: Option<&Failure>, place: &str) -> Failure
         ),
     };
     Failure::new(SshFault::NotConfirmed, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::before_it_was_taken(false, SshFault::ChannelRefused, true)]
+    #[case::after_it_was_taken(true, SshFault::Protocol, false)]
+    fn a_command_is_known_not_to_run_only_where_it_was_refused_at_once(
+        #[case] begun: bool,
+        #[case] code: SshFault,
+        #[case] is_dead: bool,
+    ) {
+        let failure = Some(refusal(begun, "a host"));
+        let result = result(Progress { begun, failure, ..Progress::new() }, "a host");
+        let Cause::Fault(fault) = result.cause else { panic!("no fault") };
+        assert_eq!((fault.code.as_str(), result.is_dead), (code.as_str(), is_dead));
+    }
 }

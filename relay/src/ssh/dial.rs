@@ -35,6 +35,7 @@ use super::{
     known_hosts::file::KnownHosts,
     line::{Cutter, Line, Stream},
     login::{self, Prepared},
+    no_channels::no_channels,
     route::{Hop, Route},
 };
 
@@ -167,6 +168,8 @@ impl Handler for Watch {
         );
         Err(Ended::Refused(Failure::new(SshFault::AlgorithmMismatch, message)))
     }
+
+    no_channels!();
 
     async fn disconnected(&mut self, reason: DisconnectReason<Ended>) -> Result<(), Ended> {
         let last = match reason {

@@ -15,6 +15,7 @@ use super::{
     guard::Guard,
     known_hosts::{fingerprint, name_of},
     line::Line,
+    no_channels::no_channels,
     route::Hop,
 };
 
@@ -46,6 +47,8 @@ impl Handler for Taker {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = shown.public_key().to_bytes().ok();
         Ok(false)
     }
+
+    no_channels!();
 }
 
 /// Asks a host for its keys: one connection for each kind. Any host is asked: a person does it, on the machine itself.
