@@ -457,6 +457,10 @@ impl Worker {
             self.dial_from = Instant::now() + DIAL_AGAIN;
             return;
         }
+        self.fail_waiting(failure);
+    }
+
+    fn fail_waiting(&self, failure: &Failure) {
         for waiter in self.lane.waiting.borrow_mut().drain(..) {
             // Who waits no more needs no answer.
             drop(waiter.answer.send(Err(failure.clone())));
@@ -509,11 +513,19 @@ impl Worker {
             self.lane.waiting.borrow_mut().push_front(waiter);
             return;
         }
+        // A login for each of those that wait would come to the same, and hosts lock out who logs in so often.
+        if self.members.iter().any(|member| !member.is_retired) {
+            self.dial_from = Instant::now() + DIAL_AGAIN;
+            self.lane.waiting.borrow_mut().push_front(waiter);
+            return;
+        }
         let message = format!(
             "{} let the login in and opened no session ({why}); is the user allowed commands (MaxSessions, the account's shell)?",
             self.lane.route.place()
         );
-        drop(waiter.answer.send(Err(Failure::new(SshFault::ChannelRefused, message))));
+        let failure = Failure::new(SshFault::ChannelRefused, message);
+        drop(waiter.answer.send(Err(failure.clone())));
+        self.fail_waiting(&failure);
     }
 
     /// Nothing was said of the command yet, so it may go over another connection; once.

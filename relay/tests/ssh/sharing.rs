@@ -111,6 +111,28 @@ async fn a_server_that_opens_no_session_is_said_to() -> Result<()> {
     Ok(())
 }
 
+/// Many logins in a row are what a host locks somebody out for.
+#[tokio::test]
+async fn a_server_that_opens_no_session_is_not_logged_in_to_for_each_command() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start_with(&["MaxSessions 0"]).await?);
+    let way = FailingPeer::carrying(sshd.port(), u64::MAX, Then::Closes).await?;
+    room.know(&sshd.known_as("host", way.port())?)?;
+    let route = room.route_by(vec![hop_at(&sshd, way.port(), vec![key(&sshd, "user")?])]);
+    let mut open = BTreeSet::new();
+    for _ in 0..40 {
+        let run = room.start_of(&route, "echo x");
+        open.insert(run.cid);
+        room.client.start(run).await?;
+    }
+    while !open.is_empty() {
+        let status = room.status_when(|status| status.phase == Phase::Ended).await?;
+        assert_eq!(fault(&status)?.code, SshFault::ChannelRefused.as_str(), "{status:?}");
+        open.remove(&status.cid);
+    }
+    assert!(way.accepted() <= 2, "{} logins", way.accepted());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_credential_that_was_replaced_gets_a_connection_of_its_own() -> Result<()> {
     let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
