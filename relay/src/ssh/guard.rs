@@ -59,7 +59,8 @@ impl<'a> Guard<'a> {
         }
         let names_it = |pattern: &HostPattern| pattern.is_one_host() && pattern.matches(host, port).is_some();
         let is_named = self.targets.is_some_and(|targets| targets.iter().any(names_it));
-        if self.means(host, port) && (!is_local_name(host) || is_named) {
+        let is_name = !is_local_name(host) && !is_numeric(host);
+        if self.means(host, port) && (is_name || is_named) {
             return Ok(());
         }
         Err(Self::denial(host, port, self.means(host, port), None))
@@ -91,6 +92,15 @@ impl<'a> Guard<'a> {
 fn is_local_name(host: &str) -> bool {
     let host = signalbox_schemas::host::plain(host);
     host == "localhost" || host.ends_with(".localhost")
+}
+
+/// Whether a text may be one of the many spellings of an address that resolvers take beside the usual one: `127.1`,
+/// `2130706433`, `0x7f.1`. No domain ends with a label of digits.
+fn is_numeric(host: &str) -> bool {
+    let host = signalbox_schemas::host::plain(host);
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_hex = |digits: &str| digits.chars().all(|c| c.is_ascii_hexdigit());
+    last.chars().all(|c| c.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(is_hex)
 }
 
 /// Whether nobody means an address who does not name it.
@@ -205,6 +215,18 @@ mod tests {
     #[case(None, "127.0.0.1", false)]
     #[case(None, "localhost", false)]
     #[case(None, "a.LocalHost.", false)]
+    #[case(None, "2130706433", false)]
+    #[case(None, "2852039166", false)]
+    #[case(None, "127.1", false)]
+    #[case(None, "127.1.", false)]
+    #[case(None, "0177.0.0.1", false)]
+    #[case(None, "0x7f.1", false)]
+    #[case(None, "0X7F000001", false)]
+    #[case(None, "127.0.0.0x1", false)]
+    #[case(None, "web-1", true)]
+    #[case(None, "0xen.lan", true)]
+    #[case(Some(&["*"][..]), "127.1", false)]
+    #[case(Some(&["127.1"][..]), "127.1", true)]
     #[case(Some(&["*"][..]), "localhost", false)]
     #[case(Some(&["localhost"][..]), "localhost", true)]
     #[case(Some(&["127.0.0.1"][..]), "127.0.0.1", true)]
