@@ -45,7 +45,7 @@ pub enum Marker {
 enum Hosts {
     /// One, whose name cannot be read.
     Hashed { salt: Vec<u8>, hash: Vec<u8> },
-    /// Those that a pattern means and none excludes, lower case.
+    /// Those that a pattern means and none excludes, as [`spelled`] has them.
     Patterns(Vec<String>),
 }
 
@@ -142,30 +142,48 @@ fn hmac_sha1(salt: &[u8], name: &str) -> Option<Vec<u8>> {
     Some(mac.finalize().into_bytes().to_vec())
 }
 
-impl Line {
-    /// Reads a line. None when it is empty, a comment, or none.
-    pub fn parse(number: usize, text: &str) -> Option<Self> {
-        let mut words = text.split([' ', '\t']).filter(|word| !word.is_empty());
-        let mut hosts = words.next().filter(|word| !word.starts_with('#'))?;
+/// The words of a line as they are written.
+struct Words<'a> {
+    marker: Option<Marker>,
+    hosts: &'a [u8],
+    key_type: &'a [u8],
+    key: &'a [u8],
+}
+
+impl<'a> Words<'a> {
+    /// None when they are too few, a comment, or have a marker that is not known.
+    fn of(line: &'a [u8]) -> Option<Self> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut words = line.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty());
+        let mut hosts = words.next().filter(|word| !word.starts_with(b"#"))?;
         let marker = match hosts {
-            "@revoked" => Some(Marker::Revoked),
-            "@cert-authority" => Some(Marker::Authority),
-            other if other.starts_with('@') => return None,
+            b"@revoked" => Some(Marker::Revoked),
+            b"@cert-authority" => Some(Marker::Authority),
+            other if other.starts_with(b"@") => return None,
             _ => None,
         };
         if marker.is_some() {
             hosts = words.next()?;
         }
-        let (key_type, key) = (words.next()?, words.next()?);
-        let key = BASE64.decode(key.as_bytes()).ok()?;
+        Some(Self { marker, hosts, key_type: words.next()?, key: words.next()? })
+    }
+}
+
+impl Line {
+    /// Reads a line. None when it is empty, a comment, or none. What stands behind the key says nothing and may be any bytes.
+    pub fn parse(number: usize, line: &[u8]) -> Option<Self> {
+        let Words { marker, hosts, key_type, key } = Words::of(line)?;
+        let key = BASE64.decode(key).ok()?;
         // The key names its kind itself.
         let named = key.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize)?;
         let named = key.get(4..named.checked_add(4)?)?;
-        if named != key_type.as_bytes() {
+        if named != key_type {
             return None;
         }
-        let (key_type, meant) = (key_type.to_owned(), Hosts::parse(hosts)?);
-        Some(Self { number, marker, hosts: hosts.to_owned(), key_type, key, meant })
+        let (key_type, meant) = (str::from_utf8(key_type).ok()?.to_owned(), Hosts::parse(hosts)?);
+        let hosts = String::from_utf8_lossy(hosts).into_owned();
+        Some(Self { number, marker, hosts, key_type, key, meant })
     }
 
     /// Its key's fingerprint, `SHA256:…`.
@@ -199,24 +217,43 @@ impl Line {
         }
     }
 
+    /// Whether nobody can read which host it speaks of.
+    fn is_hashed(&self) -> bool {
+        matches!(self.meant, Hosts::Hashed { .. })
+    }
+
     fn place(&self) -> Place {
         Place { line: self.number, key_type: self.key_type.clone(), fingerprint: self.fingerprint() }
     }
 }
 
 impl Hosts {
-    fn parse(text: &str) -> Option<Self> {
-        if let Some(rest) = text.strip_prefix(HASHED) {
-            let (salt, hash) = rest.split_once('|')?;
+    fn parse(word: &[u8]) -> Option<Self> {
+        if let Some(rest) = word.strip_prefix(HASHED.as_bytes()) {
+            let (salt, hash) = str::from_utf8(rest).ok()?.split_once('|')?;
             let bytes = |text: &str| BASE64.decode(text.as_bytes()).ok().filter(|it| it.len() == HASH_BYTES);
             return Some(Self::Hashed { salt: bytes(salt)?, hash: bytes(hash)? });
         }
-        let patterns: Vec<String> = text.split(',').map(str::to_lowercase).collect();
+        // What is empty or no text means no host: what stands beside it is heeded, as OpenSSH does.
+        let texts = word.split(|byte| *byte == b',').filter_map(|text| str::from_utf8(text).ok());
+        let patterns: Vec<String> = texts.filter(|text| !text.is_empty()).map(spelled).collect();
         let is_pattern = |text: &String| {
             let text = text.strip_prefix('!').unwrap_or(text);
-            !text.is_empty() && !text.starts_with('|') && text.len() <= limit::HOST_KEY_BYTES
+            !text.starts_with('|') && text.len() <= limit::HOST_KEY_BYTES
         };
-        patterns.iter().all(is_pattern).then_some(Self::Patterns(patterns))
+        (!patterns.is_empty() && patterns.iter().all(is_pattern)).then_some(Self::Patterns(patterns))
+    }
+}
+
+/// A host of a line as it is compared: names and addresses are spelled as [`name_of`] does, patterns are lower case.
+fn spelled(text: &str) -> String {
+    let (not, name) = text.strip_prefix('!').map_or(("", text), |name| ("!", name));
+    if name.contains(['*', '?']) {
+        return text.to_lowercase();
+    }
+    match name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => format!("{not}[{}]{port}", plain(host)),
+        None => format!("{not}{}", plain(name)),
     }
 }
 
@@ -244,8 +281,7 @@ impl Lines {
             if line.len() > LINE_BYTES {
                 return Err(TooLarge::Line(number));
             }
-            let text = str::from_utf8(line).ok().map(|text| text.strip_suffix('\r').unwrap_or(text));
-            lines.extend(text.and_then(|text| Line::parse(number, text)));
+            lines.extend(Line::parse(number, line));
         }
         Ok(Self(lines))
     }

@@ -18,7 +18,10 @@ use rustix::{
 };
 use signalbox_schemas::limit;
 
-use super::{FILE_BYTES, HASH_BYTES, Line, Lines, Marker, TooLarge, Verdict, hashed, host_and_port, name_of};
+use super::{
+    FILE_BYTES, HASH_BYTES, Line, Lines, Marker, TooLarge, Verdict, Words, hashed, host_and_port, name_of,
+    spelled,
+};
 
 /// A change takes a few milliseconds: who has the lock for longer hangs on its disk.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -161,7 +164,7 @@ impl KnownHosts {
             if lines.iter().any(|old| is_there(&old)) {
                 continue;
             }
-            append(&mut bytes, &text);
+            append(&mut bytes, text.as_bytes());
             lines.0.push(line);
             changed.added += 1;
         }
@@ -187,7 +190,7 @@ impl KnownHosts {
         let mut salt = [0; HASH_BYTES];
         getrandom::fill(&mut salt).map_err(|error| self.failed("written", io::Error::other(error)))?;
         let line = format!("{} {} {}", hashed(&name, &salt), key.algorithm(), BASE64.encode(&blob));
-        append(&mut bytes, &line);
+        append(&mut bytes, line.as_bytes());
         self.replace(&bytes)?;
         Ok(Verdict::Known)
     }
@@ -246,7 +249,7 @@ fn checked_host(text: &str) -> Result<String, KnownHostsError> {
 fn checked_line(text: &str) -> Result<(String, Line), KnownHostsError> {
     let text = text.trim();
     let is_short = text.len() <= limit::HOST_KEY_BYTES && !text.contains(['\n', '\r', '\0']);
-    let line = is_short.then(|| Line::parse(0, text)).flatten();
+    let line = is_short.then(|| Line::parse(0, text.as_bytes())).flatten();
     let is_key = |line: &Line| {
         PublicKey::from_bytes(&line.key).is_ok_and(|key| key.algorithm().as_str() == line.key_type)
     };
@@ -260,33 +263,34 @@ fn checked_line(text: &str) -> Result<(String, Line), KnownHostsError> {
 fn without(bytes: &[u8], names: &[String]) -> (Vec<u8>, usize) {
     let (mut left, mut changed) = (Vec::with_capacity(bytes.len()), 0);
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let text = str::from_utf8(line).ok().map(str::trim_end);
-        let parsed = text.and_then(|text| Line::parse(index + 1, text));
-        let Some(parsed) = parsed.filter(|parsed| {
+        let parsed = Line::parse(index + 1, line).filter(|parsed| {
             parsed.marker != Some(Marker::Revoked) && names.iter().any(|name| parsed.names(name))
-        }) else {
+        });
+        let Some((parsed, Words { hosts, .. })) = parsed.zip(Words::of(line)) else {
             left.extend_from_slice(line);
             continue;
         };
         changed += 1;
-        let others: Vec<&str> =
-            parsed.hosts.split(',').filter(|host| !names.contains(&host.to_lowercase())).collect();
+        let is_other = |host: &&[u8]| !str::from_utf8(host).is_ok_and(|host| names.contains(&spelled(host)));
+        let others: Vec<&[u8]> = hosts.split(|byte| *byte == b',').filter(is_other).collect();
         // Exclusions alone mean nobody.
-        let speaks_of_others =
-            others.iter().any(|host| !host.starts_with('!')) && !parsed.hosts.starts_with('|');
-        if let Some(text) = text.filter(|_| speaks_of_others) {
-            append(&mut left, &text.replacen(&parsed.hosts, &others.join(","), 1));
+        let speaks_of_others = others.iter().any(|host| !host.is_empty() && !host.starts_with(b"!"));
+        let place = line.windows(hosts.len()).position(|part| part == hosts);
+        if let Some(at) = place.filter(|_| speaks_of_others && !parsed.is_hashed()) {
+            let (before, after) = line.split_at(at);
+            let after = after.get(hosts.len()..).unwrap_or_default().trim_ascii_end();
+            append(&mut left, &[before, &others.join(&b","[..]), after].concat());
         }
     }
     (left, changed)
 }
 
 /// Appends a line, after the end of the one before it.
-fn append(bytes: &mut Vec<u8>, line: &str) {
+fn append(bytes: &mut Vec<u8>, line: &[u8]) {
     if bytes.last().is_some_and(|last| *last != b'\n') {
         bytes.push(b'\n');
     }
-    bytes.extend_from_slice(line.as_bytes());
+    bytes.extend_from_slice(line);
     bytes.push(b'\n');
 }
 

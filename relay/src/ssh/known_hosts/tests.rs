@@ -6,7 +6,7 @@ const FIRST: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbie
 const SECOND: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G1sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
 
 fn blob(key: &str) -> Vec<u8> {
-    Line::parse(1, &format!("x {key}")).unwrap().key
+    Line::parse(1, format!("x {key}").as_bytes()).unwrap().key
 }
 
 fn look_up(text: &str, name: &str) -> Verdict {
@@ -33,6 +33,13 @@ fn look_up(text: &str, name: &str) -> Verdict {
 #[case("@unknown web-1 FIRST", "web-1", false)]
 #[case("@cert-authority web-1 FIRST", "web-1", false)]
 #[case("web-1 FIRST", "", false)]
+#[case("web-1,,web-2, FIRST", "web-2", true)]
+#[case("web-1,,web-2, FIRST", "", false)]
+#[case("2001:DB8:0::7 FIRST", "2001:db8::7", true)]
+#[case("[2001:DB8:0::7]:2222,a FIRST", "[2001:db8::7]:2222", true)]
+#[case("::ffff:10.0.0.7 FIRST", "10.0.0.7", true)]
+#[case("*,!2001:DB8:0::7 FIRST", "2001:db8::7", false)]
+#[case("Web-1. FIRST", "web-1", true)]
 fn lines_mean_hosts(#[case] text: &str, #[case] name: &str, #[case] is_known: bool) {
     let verdict = look_up(&text.replace("FIRST", FIRST), name);
     assert_eq!(verdict, if is_known { Verdict::Known } else { Verdict::Unknown });
@@ -59,6 +66,19 @@ fn another_key_has_changed_and_says_where_it_stands() {
     assert_eq!(look_up(&both, "web-1"), Verdict::Known);
 }
 
+/// OpenSSH heeds such lines: who left them out would believe a key that was revoked.
+#[test]
+fn bytes_that_are_no_text_take_nothing_from_a_line() {
+    let read = |before: &[u8], after: &[u8]| {
+        let text = [before, FIRST.as_bytes(), after].concat();
+        Lines::parse(&text).unwrap().look_up("web-1", &blob(FIRST))
+    };
+    assert_eq!(read(b"web-1 ", b" M\xfcller"), Verdict::Known);
+    assert!(matches!(read(b"@revoked * ", b" M\xfcller"), Verdict::Revoked(_)));
+    assert_eq!(read(b"w\xfcb,web-1 ", b""), Verdict::Known);
+    assert_eq!(read(b"w\xfcb ", b""), Verdict::Unknown);
+}
+
 #[test]
 fn what_was_revoked_is_not_known_wherever_that_stands() {
     let text = format!("web-1 {FIRST}\n@revoked * {FIRST}\n");
@@ -75,9 +95,9 @@ fn what_was_revoked_is_not_known_wherever_that_stands() {
 #[case("web-1 ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ")]
 #[case("|1|AAAA|AAAA ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ")]
 #[case("|2|a|b ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ")]
-#[case("web-1,,web-2 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ")]
+#[case(", ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ")]
 fn lines_that_are_none_say_nothing(#[case] text: &str) {
-    assert_eq!(Line::parse(1, text), None);
+    assert_eq!(Line::parse(1, text.as_bytes()), None);
 }
 
 #[test]

@@ -95,6 +95,16 @@ fn what_is_known_of_a_host_is_forgotten_and_nothing_else() {
 }
 
 #[test]
+fn what_is_forgotten_leaves_odd_bytes_and_spellings_beside_it() {
+    let room = Room::with("x");
+    let line = |hosts: &[u8]| [hosts, b" ", FIRST.as_bytes(), b" M\xfcller\n"].concat();
+    fs::write(&room.file.path, [line(b"web-1,w\xfcb,,a"), line(b"FE80:0::1,b"), line(b"fe80::1")].concat())
+        .unwrap();
+    assert_eq!((room.remove("web-1"), room.remove("fe80::1")), (1, 2));
+    assert_eq!(fs::read(&room.file.path).unwrap(), [line(b"w\xfcb,,a"), line(b"b")].concat());
+}
+
+#[test]
 fn a_change_replaces_keys_in_one_step() {
     let room = Room::with(&format!("web-1 {FIRST}\n"));
     let changed = room.file.change(&["web-1".into()], &[format!("web-1 {SECOND}")]).unwrap();
