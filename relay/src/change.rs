@@ -14,7 +14,10 @@ use signalbox_schemas::{
 use crate::{
     keepsakes::Keepsakes,
     ssh::known_hosts::file::KnownHosts,
-    vault::{VaultError, key::KeyFault},
+    vault::{
+        VaultError,
+        key::{self, KeyFault},
+    },
 };
 
 /// What changes are applied to, and in whose name they came.
@@ -89,10 +92,10 @@ fn open(
         .map_err(|source| error("value", format!("{source}; a newer console may have sealed it")))
 }
 
-/// A key that nobody can use is refused while the one who gave it is there.
+/// A key or a certificate that nobody can use is refused while the one who gave it is there.
 fn check_key(name: &CredentialName, value: &CredentialValue) -> Result<(), RunError> {
     let CredentialValue::SshKey { .. } = value else { return Ok(()) };
-    match crate::vault::key::open(value) {
+    match key::open(value).and_then(|opened| key::certificate(value, &opened)) {
         Ok(_) => Ok(()),
         Err(fault @ KeyFault::Passphrase) => {
             Err(error(SshFault::KeyPassphrase.as_str(), format!("the key of `{name}`: {fault}")))
@@ -114,4 +117,37 @@ fn change_host_keys(keys: &HostKeys, scene: &Scene<'_>) -> Result<String, RunErr
     let changed =
         file.change(&keys.remove, &keys.add).map_err(|source| error("host_keys", report(&source)))?;
     Ok(format!("host keys: {} added, {} removed", changed.added, changed.removed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const KEY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/ed25519"));
+    const OTHER_KEY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/ecdsa_p384"));
+    const CERTIFICATE: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/ed25519-cert.pub"));
+
+    #[rstest]
+    #[case::alone(KEY, None, true)]
+    #[case::with_its_certificate(KEY, Some(CERTIFICATE), true)]
+    #[case::with_another_keys(OTHER_KEY, Some(CERTIFICATE), false)]
+    #[case::with_none(KEY, Some("ssh-ed25519 AAAA"), false)]
+    fn keys_are_kept_with_certificates_of_their_own(
+        #[case] key: &str,
+        #[case] certificate: Option<&str>,
+        #[case] is_kept: bool,
+    ) {
+        let value = CredentialValue::SshKey {
+            key: key.to_owned().into(),
+            passphrase: None,
+            certificate: certificate.map(str::to_owned),
+        };
+        let checked = check_key(&CredentialName::new("deploy").unwrap(), &value);
+        assert_eq!(
+            checked.map_err(|error| error.code),
+            if is_kept { Ok(()) } else { Err("value".to_owned()) }
+        );
+    }
 }

@@ -11,13 +11,12 @@ use russh::{
     keys::{
         Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg,
         agent::{AgentIdentity, client::AgentClient},
-        decode_secret_key,
         signature::Signer as _,
         ssh_encoding::Encode as _,
         ssh_key::{self, private::KeypairData},
     },
 };
-use signalbox_schemas::{Secret, ssh::SshFault};
+use signalbox_schemas::{Secret, credential::CredentialValue, ssh::SshFault};
 use tokio::net::UnixStream;
 
 use super::{
@@ -25,6 +24,7 @@ use super::{
     failure::Failure,
     route::{Hop, Way},
 };
+use crate::vault::key::{self, KeyFault};
 
 /// Tries of one login: more than any server hears.
 const MAX_TRIES: usize = 24;
@@ -39,7 +39,7 @@ pub(crate) enum Prepared {
     Key {
         name: String,
         key: Arc<PrivateKey>,
-        certificate: Option<Box<Certificate>>,
+        certificate: Result<Option<Box<Certificate>>, KeyFault>,
     },
     Password {
         name: String,
@@ -57,7 +57,7 @@ impl Prepared {
     pub(crate) fn new(way: Way) -> Self {
         match way {
             Way::Key { name, key, passphrase, certificate } => {
-                open_key(name, &key, passphrase.as_ref(), certificate)
+                open_key(name, &CredentialValue::SshKey { key, passphrase, certificate })
             }
             Way::Password { name, password } => Self::Password { name, password },
             Way::Agent { socket } => Self::Agent { socket },
@@ -65,30 +65,15 @@ impl Prepared {
     }
 }
 
-fn open_key(
-    name: String,
-    key: &Secret,
-    passphrase: Option<&Secret>,
-    certificate: Option<String>,
-) -> Prepared {
-    let key = match decode_secret_key(key.expose(), passphrase.map(Secret::expose)) {
-        // An OpenSSH key whose passphrase is missing is read as far as it is public.
-        Ok(key) if key.is_encrypted() => {
-            return Prepared::Unusable(format!("key `{name}` needs a passphrase"));
+/// Opens a key as the vault does: what could be stored can be used.
+fn open_key(name: String, value: &CredentialValue) -> Prepared {
+    match key::open(value) {
+        Ok(key) => {
+            // A certificate that cannot be used costs only itself.
+            let certificate = key::certificate(value, &key).map(|certificate| certificate.map(Box::new));
+            Prepared::Key { name, key: Arc::new(key), certificate }
         }
-        Ok(key) => Arc::new(key),
-        Err(_) => {
-            let why = if passphrase.is_some() {
-                "does not open with its passphrase"
-            } else {
-                "is no private key, or needs a passphrase"
-            };
-            return Prepared::Unusable(format!("key `{name}` {why}"));
-        }
-    };
-    match certificate.map(|text| Certificate::from_openssh(text.trim())).transpose() {
-        Ok(certificate) => Prepared::Key { name, key, certificate: certificate.map(Box::new) },
-        Err(_) => Prepared::Unusable(format!("the certificate of key `{name}` is none")),
+        Err(fault) => Prepared::Unusable(format!("key `{name}`: {fault}")),
     }
 }
 
@@ -107,7 +92,7 @@ impl Try {
         match way {
             Prepared::Key { name, key, certificate } => {
                 let (name, key) = (name.clone(), Arc::clone(key));
-                let certificate = certificate.clone().map(|certificate| Self::Certificate {
+                let certificate = certificate.clone().ok().flatten().map(|certificate| Self::Certificate {
                     name: name.clone(),
                     key: Arc::clone(&key),
                     certificate,
@@ -185,7 +170,13 @@ pub(crate) async fn log_in(
         _ => None,
     });
     let unusable: Vec<String> = unusable.collect();
-    let (mut said, mut offers) = (Vec::new(), None);
+    let without_certificate = ways.iter().filter_map(|way| match way {
+        Prepared::Key { name, certificate: Err(fault), .. } => {
+            Some(format!("certificate of `{name}` ({fault})"))
+        }
+        _ => None,
+    });
+    let (mut said, mut offers) = (without_certificate.collect(), None);
     let mut login = Login { handle, hop, place };
     if !tries.is_empty() && login.run(tries, &mut said, &mut offers).await? {
         return Ok(());

@@ -103,6 +103,40 @@ async fn a_certificate_lets_in(#[case] args: &[&str]) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_certificate_that_cannot_be_used_costs_only_itself() -> Result<()> {
+    let sshd = Sshd::start().await?;
+    let mut room = room_for(&sshd).await?;
+    sshd.keygen("stranger", &["-t", "ed25519", "-N", ""])?;
+    for file in ["host.pub", "ca"] {
+        let way = with_certificate(&sshd, key(&sshd, "user")?, file)?;
+        let route = room.route_by(vec![hop(&sshd, vec![way])]);
+        assert_eq!(room.print(&route, "echo in").await?, "in\n");
+        let way = with_certificate(&sshd, key(&sshd, "stranger")?, file)?;
+        let said = room.fails(&room.route_by(vec![hop(&sshd, vec![way])]), SshFault::AuthFailed).await?;
+        assert!(said.contains("certificate of `stranger` (") && said.contains("key `stranger`"), "{said}");
+    }
+    Ok(())
+}
+
+/// Texts that are pasted have lines that end or begin with blanks, and a key of a stranger may ask for hours.
+#[tokio::test]
+async fn keys_are_read_as_the_vault_reads_them() -> Result<()> {
+    let sshd = Sshd::start().await?;
+    let mut room = room_for(&sshd).await?;
+    let Way::Key { name, key, .. } = key(&sshd, "user")? else { anyhow::bail!("no key") };
+    let text = format!("  {}", key.expose().replace('\n', " \r\n  "));
+    let way = Way::Key { name, key: Secret::new(text), passphrase: None, certificate: None };
+    assert_eq!(room.print(&room.route_by(vec![hop(&sshd, vec![way])]), "echo in").await?, "in\n");
+    let costly = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/ec_pkcs8_costly"));
+    let key = Secret::new(costly.to_owned());
+    let way = Way::Key { name: "costly".into(), key, passphrase: None, certificate: None };
+    let way = with_passphrase(way, "hunter2");
+    let said = room.fails(&room.route_by(vec![hop(&sshd, vec![way])]), SshFault::KeyPassphrase).await?;
+    assert!(said.contains("more time or memory"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_agent_lets_in() -> Result<()> {
     let sshd = Sshd::start().await?;
     let agent = Agent::with(&sshd.path("user")).await?;
