@@ -111,12 +111,15 @@ pub fn main_blocking(store: &Path) -> Result<(), KeeperError> {
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build();
     let runtime = runtime.map_err(|source| KeeperError::System { what: "no runtime", source })?;
-    LocalSet::new().block_on(&runtime, async {
+    let ended = LocalSet::new().block_on(&runtime, async {
         let mut keeper = Keeper::begin(store)?;
         keeper.end_left_behind().await;
         let reason = keeper.serve().await;
         keeper.end(reason).await
-    })
+    });
+    // A name that is looked up, or a file of known hosts on a disk that hangs, must not hold the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Why a keeper ends.

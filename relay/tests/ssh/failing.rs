@@ -1,13 +1,20 @@
 //! Hosts that fail at every moment.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use signalbox_relay::keeper::protocol::{Cause, StartRun};
 use signalbox_schemas::{output::OutputStream::Stdout, ssh::SshFault};
-use signalbox_testkit::sshd::{FailingPeer, Sshd, Then};
+use signalbox_testkit::{
+    eventually_within,
+    sshd::{FailingPeer, Sshd, Then, run},
+};
 
-use crate::harness::{Room, cause, end, fault, hop_at, key};
+use crate::harness::{PATIENCE, Room, cause, end, fault, hop_at, key};
 
 /// Bytes from the server until it is in the middle of exchanging keys.
 const IN_KEX: u64 = 600;
@@ -123,4 +130,29 @@ async fn who_is_cancelled_or_late_while_a_host_hangs_ends_at_once() -> Result<()
     assert_eq!(cause(&status)?, &Cause::Timeout { shell: None });
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     Ok(())
+}
+
+/// Whatever hangs there, the keeper ends: a disk, or here a pipe in place of a file.
+#[tokio::test]
+async fn a_keeper_that_is_told_to_end_waits_for_nothing_that_hangs() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let route = room.route_by(vec![hop_at(&sshd, sshd.port(), vec![key(&sshd, "user")?])]);
+    run(Command::new("mkfifo").arg(room.path("known_hosts")))?;
+    let hanging = room.start_of(&route, "true");
+    room.start(hanging).await?;
+    // It hangs once the host has been dialled.
+    eventually_within("the host is dialled", PATIENCE, || async {
+        ensure!(sshd.connections()? > 0, "nobody came");
+        Ok(())
+    })
+    .await?;
+    room.client.shutdown().await?;
+    let stat = format!("/proc/{}/stat", room.welcome.pid);
+    eventually_within("the keeper is gone", Duration::from_secs(15), || async {
+        let state = fs::read_to_string(&stat).unwrap_or_default();
+        // One that nobody has waited for yet is gone all the same.
+        ensure!(state.is_empty() || state.contains(") Z "), "it is there: {state}");
+        Ok(())
+    })
+    .await
 }
