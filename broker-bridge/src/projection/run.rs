@@ -119,7 +119,9 @@ impl Projection<'_> {
             if row.done.is_some() {
                 // It stands in DONE as it was, and what came now stands in RUN: to be purged again, and not before the
                 // last offer of it is void.
-                let spec = self.txn.get(&key::spec(cid))?.map(|bytes| CommandSpec::from_bytes(&bytes));
+                // What was sealed in it may be gone: it stands in DONE.
+                let spec =
+                    self.txn.get(&key::spec(cid))?.map(|bytes| CommandSpec::from_settled_bytes(&bytes));
                 let spec = spec.transpose().map_err(|_| StoreError::Damaged("spec"))?;
                 let expires_at = spec.map_or(0, |spec| spec.expires_at);
                 self.txn.put(key::purge(event.stored_at.max(expires_at), cid), Vec::new());

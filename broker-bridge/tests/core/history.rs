@@ -141,6 +141,43 @@ async fn history_forgets_what_was_sealed_and_knows_what_was_granted() -> Result<
     bridge.stop().await
 }
 
+/// What is learned after the sealed value was forgotten is a fact as any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_without_what_was_sealed_is_still_ended_by_a_late_exit() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let short = |config: &mut CoreConfig| {
+        config.history_after = Duration::from_secs(1);
+        config.lost_grace = Duration::from_millis(100);
+    };
+    let bridge = world.bridge_with("b1", short).await?;
+    let change = putting()?;
+    let with_it =
+        |spec: &mut CommandSpec| (spec.change, spec.crit) = (Some(change), vec!["change".to_owned()]);
+    let cid = world.submit_with(&world.machines, 1_500, with_it).await?;
+    world.claim(&web1, cid).await?;
+    bridge.state(cid, &web1, RunState::Lost).await?;
+    eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
+        let left = world.command_subjects(cid).await?;
+        ensure!(left == 0, "{left} messages in CMD");
+        Ok(())
+    })
+    .await?;
+    world.read(&bridge, &[DONE]).await?;
+    world.exit(&web1, cid, 3).await?;
+    bridge.state(cid, &web1, RunState::Failed).await?;
+    let after = world.answers(&bridge).await?;
+    // One that starts again, and one that begins with nothing.
+    bridge.stop().await?;
+    let bridge = world.bridge_with("b1", short).await?;
+    assert_eq!(world.answers(&bridge).await?, after);
+    let fresh = world.bridge_with("b2", short).await?;
+    fresh.state(cid, &web1, RunState::Failed).await?;
+    assert_eq!(world.answers(&fresh).await?, after);
+    fresh.stop().await?;
+    bridge.stop().await
+}
+
 /// The largest claim and the largest exit that a relay can store, the first of them rubbish.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_hostile_relay_does_not_stop_the_history_of_all() -> Result<()> {

@@ -192,7 +192,8 @@ impl Ledger {
             }
             Subject::DoneCommands(_) => {
                 let done: DoneCommand = open(body, |key| self.is_bridge(key, message.at))?;
-                let spec = CommandSpec::from_bytes(&done.spec.0).map_err(|error| error.to_string())?;
+                let spec =
+                    CommandSpec::from_settled_bytes(&done.spec.0).map_err(|error| error.to_string())?;
                 agree(spec.cid == done.cid)?;
                 let command = Command { spec, machines: done.machines, is_cancelled: false, is_done: true };
                 self.commands.entry(done.cid).or_insert(command).is_done = true;
