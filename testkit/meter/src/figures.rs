@@ -8,6 +8,7 @@ mod login;
 mod old_relays;
 mod output;
 mod project;
+mod ssh;
 mod submit;
 
 use std::{
@@ -44,6 +45,8 @@ pub(crate) enum Figure {
     Console,
     /// Relays of the older system
     OldRelays,
+    /// Commands on a host behind a machine, beside SSH
+    Ssh,
 }
 
 impl Figure {
@@ -69,6 +72,7 @@ impl Figure {
             Self::Login => Box::pin(login::measure(scope, to)).await,
             Self::Console => Box::pin(console::measure(scope, to)).await,
             Self::OldRelays => Box::pin(old_relays::measure(scope, to)).await,
+            Self::Ssh => Box::pin(ssh::measure(scope, to)).await,
         }?;
         Ok(report)
     }

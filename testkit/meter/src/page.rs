@@ -117,6 +117,11 @@ fn words(figure: Figure) -> (&'static str, &'static str) {
             "`old-relays`: relays of the older system",
             "Each has two kept connections, polls every 5 s and reports every 30 s, as the original does.",
         ),
+        Figure::Ssh => (
+            "`ssh`: a command on a host behind a machine",
+            "What a relay adds to the chain of `dispatch` when the command runs elsewhere: its keeper alone, from the moment at \
+             which it is asked to the one at which it says how the run ended. Host keys are checked; asyncssh does not.",
+        ),
     }
 }
 

@@ -60,6 +60,21 @@ impl Sshd {
         self.server.path("master")
     }
 
+    /// Where it listens, on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// Who is let in.
+    pub(crate) fn user(&self) -> &str {
+        self.server.user()
+    }
+
+    /// The key that lets him in.
+    pub(crate) fn key(&self) -> Result<String> {
+        self.server.text("user")
+    }
+
     /// `ssh` over a new connection; the command follows.
     pub(crate) fn new_connection(&self) -> Result<Command> {
         let mut command = Command::new(find("ssh").context("not installed: ssh")?);
@@ -76,7 +91,7 @@ impl Sshd {
         Ok(command)
     }
 
-    /// So many connections in one process.
+    /// So many warm connections in one process; with none of them, one that makes a new one for each command.
     ///
     /// # Errors
     /// When it is not installed, or cannot connect; the error is what a report says of it.

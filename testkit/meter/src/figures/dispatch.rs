@@ -84,7 +84,7 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn split<T>(result: Result<T>) -> (Option<T>, Option<anyhow::Error>) {
+pub(super) fn split<T>(result: Result<T>) -> (Option<T>, Option<anyhow::Error>) {
     match result {
         Ok(value) => (Some(value), None),
         Err(error) => (None, Some(error)),
