@@ -462,7 +462,7 @@ fn timed_run(found: &[u8]) -> Option<(u64, CommandId, MachineToken)> {
 /// What history keeps of a spec: all of it, and where something is sealed in it the same without that, and the hash of the
 /// whole. Four hundred days are too long for a secret, however it is sealed.
 fn kept(spec: Vec<u8>) -> (Vec<u8>, Option<Sha256>) {
-    let without = CommandSpec::from_bytes(&spec).ok().and_then(|spec| spec.without_secret());
+    let without = CommandSpec::from_stored_bytes(&spec).ok().and_then(|spec| spec.without_secret());
     // A spec that was read has a JSON form.
     match without.and_then(|without| serde_json::to_vec(&without).ok()) {
         Some(without) => (without, Some(Sha256::of(&spec))),

@@ -120,7 +120,7 @@ pub(crate) mod tests {
     use signalbox_schemas::{
         Base64Url,
         authors::{Author, Role},
-        command::{Grant, HostKeys, PutCredential},
+        command::{Grant, HostKeys, PutCredential, SshTarget, Target},
         credential::{CredentialLabel, CredentialType, StorageMode},
         id::CredentialName,
         signed::{Signed, SigningKey},
@@ -251,10 +251,19 @@ pub(crate) mod tests {
         assert_eq!(judge(&offer(&spec, &grant, 1), &[]), Err(reason));
     }
 
+    fn on(host: &str) -> Target {
+        let (host, username) = (host.to_owned(), Some("ops".to_owned()));
+        Target::Ssh(SshTarget { host, port: 22, username, jump: Vec::new(), credential: None })
+    }
+
     #[rstest]
     #[case::range(|s: &mut CommandSpec| s.timeout_ms = 0, RejectReason::Invalid)]
     #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(serde_json::json!(1)), RejectReason::Invalid)]
     #[case::critical(|s: &mut CommandSpec| s.crit = vec!["sandbox".into()], RejectReason::Critical)]
+    #[case::accepted_by_a_looser_rule(
+        |s: &mut CommandSpec| (s.target, s.crit) = (Some(on("fe80::1%eth0")), vec!["target".into()]),
+        RejectReason::Invalid
+    )]
     fn a_granted_spec_is_still_checked(#[case] spoil: fn(&mut CommandSpec), #[case] reason: RejectReason) {
         let mut spec = spec(1);
         spoil(&mut spec);

@@ -12,7 +12,7 @@ use crate::{
     authors::Right,
     bytes::Base64Url,
     credential::{CredentialLabel, is_username},
-    host::is_host,
+    host::{HOST_RULE, is_host},
     id::{CommandId, CredentialName, MachineToken, Sha256, Workspace},
     limit,
     sealed::{BODY_EXTRA_BYTES, WRAPPED_BYTES},
@@ -193,6 +193,20 @@ impl Change {
     }
 }
 
+/// How far a spec has come: what was accepted once is not read by a stricter rule later, or the view could not be built again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    New,
+    Accepted,
+    Settled,
+}
+
+/// The rule by which hosts were accepted before [`is_host`].
+fn was_host(text: &str) -> bool {
+    (1..=limit::SSH_HOST_BYTES).contains(&text.len())
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
 /// A member of a spec is out of range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{member}: {rule}")]
@@ -218,13 +232,24 @@ impl CommandSpec {
         Ok(spec)
     }
 
-    /// Reads a spec as history keeps it: its sealed value may be gone, see [`Self::without_secret`].
+    /// Reads a spec that was accepted, maybe by an earlier version: its hosts may be what is accepted as none today. Whoever is to
+    /// run it reads it with [`Self::from_bytes`].
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`].
+    pub fn from_stored_bytes(bytes: &[u8]) -> Result<Self, InvalidSpec> {
+        let spec = Self::parse(bytes)?;
+        spec.check(Age::Accepted)?;
+        Ok(spec)
+    }
+
+    /// Reads a spec as history keeps it: the same, and its sealed value may be gone, see [`Self::without_secret`].
     ///
     /// # Errors
     /// As [`Self::from_bytes`].
     pub fn from_settled_bytes(bytes: &[u8]) -> Result<Self, InvalidSpec> {
         let spec = Self::parse(bytes)?;
-        spec.check(true)?;
+        spec.check(Age::Settled)?;
         Ok(spec)
     }
 
@@ -270,10 +295,10 @@ impl CommandSpec {
     /// # Errors
     /// [`InvalidSpec`] naming the first member that is out of range.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
-        self.check(false)
+        self.check(Age::New)
     }
 
-    fn check(&self, is_settled: bool) -> Result<(), InvalidSpec> {
+    fn check(&self, age: Age) -> Result<(), InvalidSpec> {
         let rule = |good: bool, member, rule| if good { Ok(()) } else { Err(InvalidSpec { member, rule }) };
         let text = self.command.as_bytes();
         rule(
@@ -308,8 +333,8 @@ impl CommandSpec {
             "created_by",
             "at most 128 bytes",
         )?;
-        self.check_target()?;
-        self.check_change(is_settled)?;
+        self.check_target(age)?;
+        self.check_change(age)?;
         rule(
             self.crit.iter().all(|name| Self::CRIT.contains(&name.as_str())),
             "crit",
@@ -319,16 +344,16 @@ impl CommandSpec {
 }
 
 impl CommandSpec {
-    fn check_target(&self) -> Result<(), InvalidSpec> {
+    fn check_target(&self, age: Age) -> Result<(), InvalidSpec> {
         let Some(Target::Ssh(ssh)) = &self.target else { return Ok(()) };
-        let fits = |host: &str, port, username: Option<&str>| {
-            is_host(host) && port > 0 && username.is_none_or(is_username)
-        };
-        let hops = ssh.jump.iter().all(|hop| fits(&hop.host, hop.port, hop.username.as_deref()));
-        if !fits(&ssh.host, ssh.port, ssh.username.as_deref()) || !hops {
-            let rule =
-                "a host of 1 to 255 bytes, a port and a login name of 1 to 128 bytes, without white space";
-            return Err(InvalidSpec { member: "target", rule });
+        let rule = |good: bool, rule| if good { Ok(()) } else { Err(InvalidSpec { member: "target", rule }) };
+        let hops = ssh.jump.iter().map(|hop| (&hop.host, hop.port, hop.username.as_deref()));
+        for (host, port, username) in hops.chain([(&ssh.host, ssh.port, ssh.username.as_deref())]) {
+            rule(if age == Age::New { is_host(host) } else { was_host(host) }, HOST_RULE)?;
+            rule(
+                port > 0 && username.is_none_or(is_username),
+                "a port from 1 on, and a login name of 1 to 128 bytes without white space",
+            )?;
         }
         if ssh.jump.len() > limit::SSH_JUMPS {
             return Err(InvalidSpec { member: "target", rule: "at most 4 hosts to go through" });
@@ -337,7 +362,7 @@ impl CommandSpec {
         self.check_names_in_crit("target", "must name `target` where there is one")
     }
 
-    fn check_change(&self, is_settled: bool) -> Result<(), InvalidSpec> {
+    fn check_change(&self, age: Age) -> Result<(), InvalidSpec> {
         let Some(change) = &self.change else { return Ok(()) };
         let invalid = |rule| Err(InvalidSpec { member: "change", rule });
         if self.target.is_some() {
@@ -349,7 +374,7 @@ impl CommandSpec {
                     return invalid(rule);
                 }
                 let most = limit::CREDENTIAL_VALUE_BYTES + BODY_EXTRA_BYTES;
-                let is_gone = is_settled && put.body.0.is_empty();
+                let is_gone = age == Age::Settled && put.body.0.is_empty();
                 if !is_gone && !(BODY_EXTRA_BYTES + 1..=most).contains(&put.body.0.len()) {
                     return invalid("a sealed value has 1 byte to 24 KiB");
                 }
@@ -680,8 +705,9 @@ mod tests {
         assert!(!String::from_utf8_lossy(&bytes).contains("BwcHB"), "the body is still there");
         assert_eq!(CommandSpec::from_settled_bytes(&bytes), Ok(kept.clone()));
         assert_eq!(CommandSpec::from_settled_bytes(&serde_json::to_vec(&whole).unwrap()), Ok(whole.clone()));
-        // Nothing without its value is accepted as new.
+        // Nothing without its value is accepted as new, or taken from CMD.
         assert_eq!(CommandSpec::from_bytes(&bytes).unwrap_err().member, "change");
+        assert_eq!(CommandSpec::from_stored_bytes(&bytes).unwrap_err().member, "change");
         assert_eq!((whole.right(), spec().right()), (Right::Credential, Right::Command));
     }
 
@@ -836,6 +862,33 @@ mod tests {
         let mut bad = spec();
         spoil(&mut bad);
         assert_eq!(bad.validate().unwrap_err().member, member);
+    }
+
+    #[rstest]
+    #[case("fe80::1%eth0", true)]
+    #[case("a#b", true)]
+    #[case("", false)]
+    #[case("a b", false)]
+    #[case("a\u{7}", false)]
+    fn what_was_accepted_before_is_read_and_not_accepted_again(
+        #[case] host: &str,
+        #[case] was_accepted: bool,
+    ) {
+        let mut old = CommandSpec { crit: vec!["target".into()], target: Some(ssh(host, 22, "u")), ..spec() };
+        for as_jump in [false, true] {
+            if as_jump {
+                let hop = SshHop { host: host.into(), port: 22, username: None };
+                let Target::Ssh(target) = ssh("h", 22, "u");
+                old.target = Some(Target::Ssh(SshTarget { jump: vec![hop], ..target }));
+            }
+            let bytes = serde_json::to_vec(&old).unwrap();
+            assert_eq!(
+                CommandSpec::from_bytes(&bytes),
+                Err(InvalidSpec { member: "target", rule: HOST_RULE })
+            );
+            assert_eq!(CommandSpec::from_stored_bytes(&bytes).is_ok(), was_accepted, "{host:?}");
+            assert_eq!(CommandSpec::from_settled_bytes(&bytes).is_ok(), was_accepted, "{host:?}");
+        }
     }
 
     #[rstest]

@@ -22,6 +22,9 @@ use crate::limit::SSH_HOST_BYTES;
 /// Longest pattern, bytes: a host in brackets, and a port.
 pub const PATTERN_BYTES: usize = SSH_HOST_BYTES + 8;
 
+/// What [`is_host`] asks, for people.
+pub const HOST_RULE: &str = r#"a host is a name or an address of 1 to 255 bytes, without white space, control characters and any of @/\,*?!#|[]"', and with colons only in an address of IPv6, without a zone"#;
+
 /// Whether a text can be a host: 1 to 255 bytes, without white space, control characters, and what has a meaning in
 /// patterns, in known-hosts files and before an `@`.
 pub fn is_host(text: &str) -> bool {

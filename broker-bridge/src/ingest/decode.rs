@@ -360,7 +360,7 @@ impl Decoder {
                 Ok(Event::Part { cid, n, body: body.clone() })
             }
             CommandPiece::Spec => {
-                let spec = CommandSpec::from_bytes(body).map_err(|error| error.member)?;
+                let spec = CommandSpec::from_stored_bytes(body).map_err(|error| error.member)?;
                 agree(spec.cid == cid && spec.ws == self.ws)?;
                 Ok(Event::Spec { cid, spec: Box::new(spec), bytes: body.clone() })
             }

@@ -7,7 +7,7 @@ use signalbox_bridge::core::CoreConfig;
 use signalbox_link::StoreError;
 use signalbox_schemas::{
     Base64Url,
-    command::{Change, CommandSpec, PutCredential},
+    command::{Change, CommandSpec, PutCredential, SshTarget, Target},
     credential::{CredentialLabel, CredentialType, StorageMode},
     id::{CredentialName, Nonce, Sha256},
     limit,
@@ -174,6 +174,37 @@ async fn a_change_without_what_was_sealed_is_still_ended_by_a_late_exit() -> Res
     let fresh = world.bridge_with("b2", short).await?;
     fresh.state(cid, &web1, RunState::Failed).await?;
     assert_eq!(world.answers(&fresh).await?, after);
+    fresh.stop().await?;
+    bridge.stop().await
+}
+
+/// What was accepted by a looser rule is read by it, in CMD and in DONE, and its relay says what it thinks of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_that_were_accepted_before_stay_readable() -> Result<()> {
+    let world = World::start(&["web-1"]).await?;
+    let web1 = mid("web-1")?;
+    let short = |config: &mut CoreConfig| config.history_after = Duration::from_secs(1);
+    let bridge = world.bridge_with("b1", short).await?;
+    let old = |spec: &mut CommandSpec| {
+        let (host, username) = ("fe80::1%eth0".to_owned(), Some("ops".to_owned()));
+        let ssh = SshTarget { host, port: 22, username, jump: Vec::new(), credential: None };
+        (spec.target, spec.crit) = (Some(Target::Ssh(ssh)), vec!["target".to_owned()]);
+    };
+    let cid = world.submit_with(&world.machines, 1_500, old).await?;
+    world.read(&bridge, &[CMD]).await?;
+    assert!(bridge.view().command_spec(cid)?.is_some());
+    world.claim(&web1, cid).await?;
+    world.exit(&web1, cid, 0).await?;
+    bridge.state(cid, &web1, RunState::Completed).await?;
+    let before = world.answers(&bridge).await?;
+    eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
+        let left = world.command_subjects(cid).await?;
+        ensure!(left == 0, "{left} messages in CMD");
+        Ok(())
+    })
+    .await?;
+    let fresh = world.bridge_with("b2", short).await?;
+    assert_eq!(world.answers(&fresh).await?, before);
     fresh.stop().await?;
     bridge.stop().await
 }

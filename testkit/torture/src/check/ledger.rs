@@ -223,7 +223,7 @@ impl Ledger {
                 Ok(())
             }
             CommandPiece::Spec => {
-                let spec = CommandSpec::from_bytes(body).map_err(|error| error.to_string())?;
+                let spec = CommandSpec::from_stored_bytes(body).map_err(|error| error.to_string())?;
                 agree(spec.cid == cid)?;
                 let sha256 = Sha256::of(body);
                 let mut parts = self.parts.get(&cid).into_iter().flatten();
