@@ -209,8 +209,8 @@ impl<'a> Projection<'a> {
             }
             Event::DoneCommand { done, spec, key } => self.done_command(stored_at, done, spec, key),
             Event::Heartbeat(beat) => Ok(self.heartbeat(stored_at, beat)),
-            Event::Inventory { mid, revision, key, envelope } => {
-                self.inventory(stored_at, mid, (*revision, key), envelope)
+            Event::Inventory { mid, list } => {
+                self.inventory(stored_at, mid, list.as_deref().map_err(|reason| *reason), last_chance)
             }
         };
         match outcome {

@@ -18,7 +18,7 @@ pub struct Inventory {
     pub ws: Workspace,
     /// The machine.
     pub mid: MachineToken,
-    /// Grows with each list: max(previous + 1, Unix ms by the relay's clock). An older one changes nothing.
+    /// Grows with each list: max(previous + 1, Unix ms by the relay's clock). For eyes: the one that was stored last counts.
     pub revision: u64,
     /// Secrets for this relay are sealed to it.
     pub sealing_key: SealingKey,

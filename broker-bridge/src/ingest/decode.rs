@@ -149,12 +149,10 @@ pub(crate) enum Event {
         key: PublicKey,
     },
     Heartbeat(Box<Heartbeat>),
-    /// What a machine's relay keeps.
+    /// What a machine's relay keeps; or why what stands in that place says nothing.
     Inventory {
         mid: MachineToken,
-        revision: u64,
-        key: PublicKey,
-        envelope: Bytes,
+        list: Result<Box<Signed<Inventory>>, &'static str>,
     },
 }
 
@@ -274,7 +272,8 @@ impl Decoder {
             }
             Subject::Inventory(ws, mid) => {
                 self.own(&ws)?;
-                self.inventory(mid, body, checking)
+                let list = self.inventory(&mid, body, checking).map(Box::new);
+                Ok(Event::Inventory { mid, list })
             }
             _ => Err("subject"),
         }
@@ -491,16 +490,16 @@ impl Decoder {
 
     fn inventory(
         &self,
-        mid: MachineToken,
+        mid: &MachineToken,
         body: &Bytes,
         checking: &mut Checking,
-    ) -> Result<Event, &'static str> {
-        let (inventory, key) = checking.open::<Inventory>(body)?;
-        agree(inventory.ws == self.ws && inventory.mid == mid)?;
+    ) -> Result<Signed<Inventory>, &'static str> {
+        let (inventory, _) = checking.open::<Inventory>(body)?;
+        agree(inventory.ws == self.ws && inventory.mid == *mid)?;
         if inventory.credentials.len() > limit::CREDENTIALS {
             return Err("too_many");
         }
-        Ok(Event::Inventory { mid, revision: inventory.revision, key, envelope: body.clone() })
+        Signed::from_json(body).map_err(|error| error.reason())
     }
 }
 

@@ -98,7 +98,7 @@ impl Assignments {
         self.all.get(id).filter(|record| record.removed_at.is_none())
     }
 
-    /// Shared credentials that an assignment's relay gets, oldest first.
+    /// Shared credentials that an assignment's relay gets, by id.
     pub(crate) fn shared_with<'a>(
         &'a self,
         assignment: &'a str,

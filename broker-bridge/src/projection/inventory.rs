@@ -1,53 +1,69 @@
 //! What relays keep for their machines, as each says itself.
 //!
-//! Nobody but the machine's own key is believed, and a list that it made later is not replaced by an earlier one that somebody
-//! stores again. The broker keeps one message for each machine, so that a view which is built anew knows the last that was
-//! stored there: what a relay's own login can spoil is its own list, and the next one puts it right.
+//! The broker keeps one message for each machine, the last. That one decides, whatever stood there before and whoever signed it, so
+//! that a view which is built anew says the same as one that has read along: it is kept as it came, and shown as long as the key
+//! that signed it is the one that the machine has. What a relay's own login can spoil is its own list, and the next one puts it
+//! right.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use signalbox_schemas::{id::MachineToken, inventory::Inventory, signed::PublicKey, signed::Signed};
+use signalbox_schemas::{id::MachineToken, inventory::Inventory, record::MachineRecord, signed::Signed};
 
 use super::{Applied, ApplyError, Outcome, Projection};
 use crate::store::key;
 
-/// The newest list of a machine's relay, as it was signed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Lists that are kept of machines without a record, which may yet come. Only who can make logins of relays can have more stored.
+pub(crate) const MAX_WAITING_LISTS: usize = 10_000;
+
+/// The last list of a machine's relay, as it was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InventoryRow {
     /// When the broker stored it, Unix ms.
     pub(crate) stored_at: u64,
-    /// Its revision.
-    pub(crate) revision: u64,
     /// The message.
     pub(crate) envelope: Signed<Inventory>,
 }
 
+impl InventoryRow {
+    /// Whether it is the word of the key that the machine has now.
+    pub(crate) fn counts_for(&self, machine: &MachineRecord) -> bool {
+        machine.signing_key() == Some(self.envelope.key())
+    }
+}
+
 impl Projection<'_> {
+    /// Keeps what stands last in a machine's place. A machine that is not known may become so.
     pub(super) fn inventory(
         &mut self,
         stored_at: u64,
         mid: &MachineToken,
-        (revision, signer): (u64, &PublicKey),
-        envelope: &Bytes,
+        list: Result<&Signed<Inventory>, &'static str>,
+        last_chance: bool,
     ) -> Outcome {
-        let Some(machine) = self.memory.machines.get(mid) else { return Ok(Applied::NotYet) };
-        if !machine.keys.contains(signer) {
-            return Ok(Applied::NotYet);
-        }
-        let has = |key: &PublicKey| machine.record.signing_key() == Some(key);
-        if let Some(known) = self.txn.json::<InventoryRow>(&key::inventory(mid), "inventory")? {
-            let is_newer = if known.envelope.key() == signer {
-                known.revision < revision
-            } else {
-                // A key that was replaced does not take the word of the one that replaced it.
-                has(signer) || !has(known.envelope.key())
-            };
-            if !is_newer {
-                return Err(ApplyError::Refused("older_revision"));
+        let place = key::inventory(mid);
+        let envelope = match list {
+            Ok(envelope) => envelope.clone(),
+            Err(reason) => {
+                // It stands where the list stood, which a view that is built anew never sees.
+                self.txn.delete(place);
+                self.memory.waiting_lists.remove(mid);
+                return Err(ApplyError::Refused(reason));
             }
+        };
+        if !self.memory.machines.contains_key(mid) {
+            if !last_chance {
+                return Ok(Applied::NotYet);
+            }
+            let waiting = &mut self.memory.waiting_lists;
+            if waiting.len() >= MAX_WAITING_LISTS && !waiting.contains(mid) {
+                return Err(ApplyError::Refused("too_many_unknown"));
+            }
+            waiting.insert(mid.clone());
+            self.notes.push("inventory.unknown");
         }
-        let envelope = Signed::from_json(envelope).map_err(|error| ApplyError::Refused(error.reason()))?;
-        self.txn.put_json(key::inventory(mid), &InventoryRow { stored_at, revision, envelope });
+        self.txn.put_json(place, &InventoryRow { stored_at, envelope });
         Ok(Applied::Yes)
     }
 }
+
+#[cfg(test)]
+mod tests;

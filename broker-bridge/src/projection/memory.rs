@@ -157,6 +157,8 @@ pub(crate) struct Memory {
     pub(crate) unknown_facts: u64,
     /// Rows of parts that wait for their spec.
     pub(crate) waiting_parts: u64,
+    /// Machines without a record of which a list of what their relay keeps was stored.
+    pub(crate) waiting_lists: BTreeSet<MachineToken>,
     /// A claimed run without an exit is lost this long after claim time and `timeout_ms`, ms.
     lost_grace_ms: u64,
 }
@@ -206,6 +208,13 @@ impl Memory {
         let count = |kind| store.keys(vec![kind], key::after(&[kind])).count() as u64;
         memory.unknown_facts = count(key::UNKNOWN);
         memory.waiting_parts = count(key::PART) + count(key::FURTHER_PART);
+        for found in store.keys(vec![key::INVENTORY], key::after(&[key::INVENTORY])) {
+            let mid = key::Reader(found?.get(1..).unwrap_or_default()).mid();
+            let mid = mid.ok_or(StoreError::Damaged("inventory"))?;
+            if !memory.machines.contains_key(&mid) {
+                memory.waiting_lists.insert(mid);
+            }
+        }
         Ok(memory)
     }
 
@@ -279,6 +288,7 @@ impl Memory {
     /// Makes a machine known, or changes it.
     pub(crate) fn put_machine(&mut self, record: MachineRecord) {
         self.by_id.insert(record.id.clone(), record.token.clone());
+        self.waiting_lists.remove(&record.token);
         let keys: Vec<PublicKey> =
             record.signing_key().into_iter().chain(&record.former_keys).cloned().collect();
         let token = record.token.clone();

@@ -46,6 +46,7 @@ pub(crate) const AUTHORS: &[u8] = b"a";
 pub(crate) const OUTPUT_TRIMMED: &[u8] = b"e";
 pub(crate) const RECORD: u8 = b's';
 pub(crate) const MACHINE_KEY: u8 = b'k';
+pub(crate) const INVENTORY: u8 = b'i';
 pub(crate) const PART: u8 = b'p';
 pub(crate) const FURTHER_PART: u8 = b'P';
 pub(crate) const OPEN: u8 = b'o';
@@ -186,7 +187,7 @@ pub(crate) fn mailbox(mid: &MachineToken) -> Vec<u8> {
 }
 
 pub(crate) fn inventory(mid: &MachineToken) -> Vec<u8> {
-    join(b'i', &[mid.as_str().as_bytes()])
+    join(INVENTORY, &[mid.as_str().as_bytes()])
 }
 
 pub(crate) fn settled_run(at: u64, cid: CommandId, mid: &MachineToken) -> Vec<u8> {

@@ -55,15 +55,15 @@ impl Place {
 }
 
 impl View {
-    /// What a machine's relay says that it keeps, signed with the key that it has now; and when the broker stored that, Unix ms.
+    /// What a machine's relay says that it keeps, if what stands last was signed with the key that it has now; and when the broker stored that, Unix ms.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub(crate) fn inventory_row(&self, mid: &MachineToken) -> Result<Option<InventoryRow>, StoreError> {
         let row: Option<InventoryRow> = self.shared.store.json(&key::inventory(mid), "inventory")?;
         let memory = self.shared.memory();
-        let key = memory.machines.get(mid).and_then(|machine| machine.record.signing_key());
-        Ok(row.filter(|row| Some(row.envelope.key()) == key))
+        let machine = memory.machines.get(mid);
+        Ok(row.filter(|row| machine.is_some_and(|machine| row.counts_for(&machine.record))))
     }
 
     /// The same, read.
