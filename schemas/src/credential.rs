@@ -188,7 +188,7 @@ pub struct NoValue;
 pub struct SharedCredentialRecord {
     /// Workspace.
     pub ws: Workspace,
-    /// Its id, a UUIDv7.
+    /// Its id: a UUIDv7, or where relays with keys share it a UUIDv8 made from its name.
     pub id: String,
     /// What it is called; names are not unique.
     pub name: String,

@@ -178,7 +178,7 @@ async fn assigned(api: &Api, doing: &str, mut ids: Vec<String>) -> Result<Vec<St
     Ok(ids)
 }
 
-/// A page of shared credentials, oldest first; `after` is the last id of the page before.
+/// A page of shared credentials, by id; `after` is the last id of the page before.
 ///
 /// # Errors
 /// `forbidden`, `not_caught_up`, `invalid`.

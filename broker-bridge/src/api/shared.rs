@@ -22,6 +22,8 @@ use super::{
 };
 use crate::view::Cursors;
 
+/// Largest record before it is put into its envelope.
+const PAYLOAD_BYTES: usize = (limit::RECORD_BYTES - 1024) / 4 * 3;
 const DOING: &str = "say who has the shared credential";
 
 /// Under which id it stands: its name is unique, whichever bridge is asked.
@@ -66,6 +68,7 @@ pub async fn keep(
         let why = format!("there are {SHARED} shared credentials already; remove some");
         return Err(refuse(ErrorCode::RateLimited, why));
     }
+    check_size(&id, stands.as_ref(), &asked, (api.ws(), caller.principal()))?;
     let (now, by) = (now_ms(), caller.principal());
     let edit = |stands: Option<SharedCredentialRecord>| {
         let stands = stands.filter(|record| record.removed_at.is_none() || asked.label.is_some());
@@ -113,6 +116,30 @@ fn check(api: &Api, key: &PublicKey, asked: &KeepShared) -> Result<(), Problem> 
         return invalid("what is sealed has another label");
     }
     Ok(())
+}
+
+/// Whether the record as it is to stand is one that bridges read.
+fn check_size(
+    id: &str,
+    stands: Option<&SharedCredentialRecord>,
+    asked: &KeepShared,
+    (ws, by): (&Workspace, &str),
+) -> Result<(), Problem> {
+    // What makes it smaller always may.
+    if asked.add.is_empty() {
+        return Ok(());
+    }
+    let Some(record) = edited(ws, id, stands.cloned(), asked, (by, now_ms())) else { return Ok(()) };
+    let count = record.kept.as_ref().map_or(0, |kept| kept.machines.len());
+    let bytes = serde_json::to_vec(&record).map_or(usize::MAX, |json| json.len());
+    if count <= limit::TARGETS && bytes <= PAYLOAD_BYTES {
+        return Ok(());
+    }
+    let why = format!(
+        "it would be assigned to {count} machines, more than one credential can have: {} at the most, and fewer with long names; unassign some, or push it to the others under another name",
+        limit::TARGETS
+    );
+    Err(refuse(ErrorCode::TooLarge, why))
 }
 
 /// The record as it is to stand; `None`: there is nothing to change.
@@ -173,4 +200,64 @@ pub async fn kept(api: &Api, caller: &Caller, asked: ByName) -> Result<SharedKep
     let record = known(api, &id_of(api.ws(), &asked.name)).await?;
     let kept = record.and_then(|record| record.kept).map(|kept| *kept);
     kept.ok_or_else(|| not_found(&asked.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use signalbox_schemas::{credential::CredentialType, signed::SigningKey};
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, 10_000, 8, true)]
+    #[case(1, 10_000, 8, false)]
+    #[case(0, 7_000, 60, false)]
+    #[case(0, 5_000, 60, true)]
+    fn a_record_that_no_bridge_would_read_is_refused(
+        #[case] more: usize,
+        #[case] before: usize,
+        #[case] width: usize,
+        #[case] fits: bool,
+    ) {
+        let ws = Workspace::main();
+        let name = CredentialName::new("db").unwrap();
+        let label = CredentialLabel {
+            name: name.clone(),
+            credential_type: CredentialType::Password,
+            target: None,
+            username: None,
+            storage_mode: StorageMode::Shared,
+        };
+        let machines = |from: usize, to: usize| {
+            (from..to).map(|n| MachineToken::new(format!("m{n:0width$}")).unwrap()).collect::<Vec<_>>()
+        };
+        let asked = |add| KeepShared {
+            name: name.clone(),
+            label: Some(label.clone()),
+            secret: None,
+            add,
+            remove: vec![],
+        };
+        let half = before / 2;
+        let stands = edited(&ws, "id", None, &asked(machines(0, half)), ("operator:x", 1)).unwrap();
+        let add = asked(machines(half, before + more));
+        let checked = check_size("id", Some(&stands), &add, (&ws, "operator:x"));
+        assert_eq!(
+            checked.as_ref().map_err(|problem| problem.code).err(),
+            (!fits).then_some(ErrorCode::TooLarge)
+        );
+        if let Some(record) = edited(&ws, "id", Some(stands), &add, ("operator:x", 1)).filter(|_| fits) {
+            let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [1; 32]).unwrap();
+            Signed::sign(&record, &SigningKey::from_seed(&pair.seed().unwrap()).unwrap()).unwrap();
+        } else {
+            // Those that are too many can still be made fewer.
+            let fewer = KeepShared { remove: machines(0, 1), label: None, ..asked(vec![]) };
+            check_size("id", Some(&stands_of(&ws, &add)), &fewer, (&ws, "operator:x")).unwrap();
+        }
+    }
+
+    fn stands_of(ws: &Workspace, asked: &KeepShared) -> SharedCredentialRecord {
+        edited(ws, "id", None, asked, ("operator:x", 1)).unwrap()
+    }
 }

@@ -140,13 +140,13 @@ impl View {
         memory.assignments.shared.get(id).filter(|record| record.removed_at.is_none()).cloned()
     }
 
-    /// All shared credentials, oldest first.
+    /// All shared credentials, by id.
     pub fn shared_credentials(&self) -> Vec<SharedCredentialRecord> {
         let memory = self.shared.memory();
         memory.assignments.shared.values().filter(|record| record.removed_at.is_none()).cloned().collect()
     }
 
-    /// Shared credentials that an assignment's relay gets, oldest first.
+    /// Shared credentials that an assignment's relay gets, by id.
     pub fn shared_with(&self, assignment: &str) -> Vec<SharedCredentialRecord> {
         self.shared.memory().assignments.shared_with(assignment).cloned().collect()
     }
