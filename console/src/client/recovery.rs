@@ -45,6 +45,17 @@ pub enum RecoveryError {
         /// Why.
         source: io::Error,
     },
+    /// The private half would be written over something.
+    #[error("{} is there already; name another file, or remove this one if it is left from a key that was never made", .0.display())]
+    Taken(PathBuf),
+    /// The private half is written, and is not used.
+    #[error("the key is not in use, and {} is of no use; remove it", .out.display())]
+    Unused {
+        /// Where the private half lies.
+        out: PathBuf,
+        /// Why.
+        source: Box<RecoveryError>,
+    },
     /// The file holds something else.
     #[error("{} holds no recovery key", .0.display())]
     NoKey(PathBuf),
@@ -96,9 +107,30 @@ pub fn create(layout: &Layout, out: &Path) -> Result<Result<SealingKey, Recovery
     let key = OpeningKey::from_material(&material[..]).map_err(unsealed)?;
     let text = Zeroizing::new(format!("{BEGIN}{}\n", *Zeroizing::new(BASE64URL_NOPAD.encode(&material[..]))));
     let public = format!("{}\n", key.public());
-    let written =
-        write_new(out, text.as_bytes()).and_then(|()| write_over(&public_file(layout), public.as_bytes()));
-    Ok(written.map(|()| key.public().clone()))
+    Ok(write_both(out, text.as_bytes(), &public_file(layout), public.as_bytes())
+        .map(|()| key.public().clone()))
+}
+
+/// First the private half, for good: what is sealed for a key whose private half went with the power nobody opens.
+fn write_both(out: &Path, private: &[u8], public_file: &Path, public: &[u8]) -> Result<(), RecoveryError> {
+    write_new(out, private).map_err(|error| match error {
+        RecoveryError::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+            RecoveryError::Taken(out.to_owned())
+        }
+        error => error,
+    })?;
+    let written = sync_folder(out).and_then(|()| write_over(public_file, public));
+    written.map_err(|error| RecoveryError::Unused { out: out.to_owned(), source: Box::new(error) })
+}
+
+/// Has a name that was made in a folder survive a power failure.
+fn sync_folder(file: &Path) -> Result<(), RecoveryError> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| RecoveryError::File {
+        doing: "keep what was written in",
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), RecoveryError> {
@@ -119,7 +151,8 @@ fn write_over(path: &Path, bytes: &[u8]) -> Result<(), RecoveryError> {
         _ => {}
     }
     write_new(&beside, bytes)?;
-    fs::rename(&beside, path).map_err(failed)
+    fs::rename(&beside, path).map_err(failed)?;
+    sync_folder(path)
 }
 
 /// The private half as its file holds it.
@@ -281,6 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn a_private_half_that_is_left_over_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (layout, out) = (Layout::new(dir.path().join("state")), dir.path().join("recovery.key"));
+        // The state directory is not there.
+        let error = create(&layout, &out).unwrap().unwrap_err();
+        assert!(matches!(error, RecoveryError::Unused { .. }), "{error:?}");
+        assert!(error.to_string().contains(&format!("{}", out.display())) && out.exists(), "{error}");
+        fs::create_dir(layout.root()).unwrap();
+        let error = create(&layout, &out).unwrap().unwrap_err().to_string();
+        assert!(error.contains("remove this one"), "{error}");
+        fs::remove_file(&out).unwrap();
+        create(&layout, &out).unwrap().unwrap();
+    }
+
+    #[test]
     fn a_signature_is_looked_at() {
         let (access, signed) =
             (access(), seal(&access(), &label("db"), &value(), opening(9).public()).unwrap());
@@ -304,7 +352,7 @@ mod tests {
         let text = Secret::new(fs::read_to_string(&out).unwrap());
         assert_eq!(private(&out, &text).unwrap().public(), &made);
         let again = create(&layout, &out).unwrap().unwrap_err();
-        assert!(matches!(again, RecoveryError::File { doing: "make", .. }), "{again:?}");
+        assert!(matches!(again, RecoveryError::Taken(_)), "{again:?}");
         assert_eq!(public(&layout).unwrap(), Some(made));
         for other in ["", "rubbish", "signalbox-recovery-key:", "signalbox-recovery-key:AAAA"] {
             assert!(private(&out, &Secret::new(other.to_owned())).is_err(), "{other}");
