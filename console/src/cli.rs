@@ -39,6 +39,7 @@ pub mod keep;
 pub mod lines;
 pub mod list;
 pub mod printer;
+mod prompt;
 pub mod push;
 pub mod quantity;
 pub mod run;

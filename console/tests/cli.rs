@@ -30,6 +30,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
     mailbox::Mailbox,
     output::OutputStream,
+    record::DoneCommand,
     run::{Claim, RunState},
     signed::{Message, Signed, SigningKey},
 };
@@ -487,6 +488,32 @@ fn decode_tells_types_apart_and_looks_into_them() {
     let inner = &found[0].payload["args"]["grants"][0];
     assert_eq!((&inner["type"], &inner["signature"]), (&"grant".into(), &"verified".into()));
     assert_eq!(inner["payload"]["expires_at"], 9);
+}
+
+#[test]
+fn decode_looks_into_history_that_has_forgotten_what_was_sealed() {
+    let change = serde_json::json!({ "put_credential": {
+        "label": { "name": "db", "credential_type": "password", "storage_mode": "relay_only" }, "body": ""
+    } });
+    let spec = serde_json::json!({
+        "ws": "main", "cid": id(), "command": "put credential db", "timeout_ms": 1, "created_at": 1,
+        "expires_at": 2, "max_output": 1, "on": "all", "targets": 1, "by": "operator:local",
+        "change": change, "crit": ["change"]
+    });
+    let done = DoneCommand {
+        ws: Workspace::main(),
+        cid: id(),
+        spec: Base64Url(spec.to_string().into_bytes()),
+        spec_sha256: Some(Sha256::of(b"the whole")),
+        sequence: 1,
+        accepted_at: 1,
+        author: key().public().clone(),
+        machines: vec![MachineToken::new("demo-1").unwrap()],
+        counts: Counts::new(),
+    };
+    let found = explain(&Signed::sign(&done, &key()).unwrap().to_json(), &known());
+    assert_eq!(found[0].kind, Some("done_command"));
+    assert_eq!(found[0].payload["spec"]["change"], change);
 }
 
 #[test]

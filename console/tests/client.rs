@@ -7,6 +7,8 @@ mod cases;
 mod exec;
 #[path = "client/fake.rs"]
 mod fake;
+#[path = "client/keep.rs"]
+mod keep;
 #[path = "client/operations.rs"]
 mod operations;
 #[path = "client/parts.rs"]

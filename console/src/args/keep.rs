@@ -7,6 +7,7 @@ use signalbox_schemas::{
     credential::{CredentialType, StorageMode, is_username},
     host::HostPattern,
     id::CredentialName,
+    signed::PublicKey,
 };
 
 use super::{Within, choice::one_of};
@@ -54,7 +55,7 @@ pub enum CredentialAction {
         #[command(flatten)]
         to: To,
     },
-    /// Takes a shared credential from machines, which are no longer assigned to it.
+    /// Takes a shared credential from machines; those that have removed it are no longer assigned to it.
     #[command(after_help = exit::TABLE)]
     Unassign {
         /// What it is called.
@@ -115,12 +116,18 @@ pub struct Push {
 /// Whom something is sealed for.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Trust {
-    /// Leaves machines out that nothing can be sealed for, instead of refusing them all.
-    #[arg(long)]
-    pub skip_unsealable: bool,
-    /// This machine's relay has new keys, and that is right; may be given several times.
-    #[arg(long, value_name = "MACHINE")]
-    pub accept_key: Vec<String>,
+    /// This machine's relay has this key now, and no other one; may be given several times.
+    #[arg(long, value_name = "MACHINE=KEY", value_parser = accepted)]
+    pub accept_key: Vec<(String, PublicKey)>,
+}
+
+/// `web-1=U…`: a machine, and the key that it signs with.
+fn accepted(text: &str) -> Result<(String, PublicKey), String> {
+    let wrong = || "write MACHINE=KEY, with the whole key: U and 55 characters".to_owned();
+    // A machine's id may have the sign in it, and no key has.
+    let (machine, key) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let key = key.parse().map_err(|_| wrong())?;
+    if machine.is_empty() { Err(wrong()) } else { Ok((machine.to_owned(), key)) }
 }
 
 /// `signalbox recovery-key`.
@@ -193,6 +200,10 @@ pub struct To {
     /// How long it waits for machines that are offline, up to 7d.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = quantity::duration_ms)]
     pub expires_in: u64,
+    /// Leaves machines out, instead of refusing them all: those whose relay is of the older system, and where a credential is given
+    /// those that it cannot be sealed for.
+    #[arg(long)]
+    pub skip_unsealable: bool,
     /// Prints the id once it is accepted, and leaves.
     #[arg(long)]
     pub no_wait: bool,

@@ -273,7 +273,8 @@ fn encoded(name: &str, member: &Value) -> Option<Value> {
     let text = member.as_str().filter(|_| matches!(name, "spec" | "body"))?;
     let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
     if name == "spec" {
-        return CommandSpec::from_bytes(&bytes).ok().and_then(|spec| serde_json::to_value(spec).ok());
+        // DONE has them without what was sealed.
+        return CommandSpec::from_settled_bytes(&bytes).ok().and_then(|spec| serde_json::to_value(spec).ok());
     }
     serde_json::from_slice(&bytes).ok()
 }

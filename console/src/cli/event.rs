@@ -6,6 +6,7 @@ use signalbox_schemas::{
     api::{Counts, RunView},
     id::{CommandId, MachineId},
     output::OutputStream,
+    signed::PublicKey,
 };
 
 use super::clean;
@@ -15,6 +16,15 @@ use crate::client::flow::Piece;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<'a> {
+    /// The key of a machine is known here from now on.
+    Trusted {
+        /// The machine.
+        machine: &'a MachineId,
+        /// The key that its relay signs with.
+        key: &'a PublicKey,
+        /// Whether it was known by another one.
+        replaced: bool,
+    },
     /// The command is accepted.
     Accepted {
         /// Its id.

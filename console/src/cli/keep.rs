@@ -2,7 +2,7 @@
 //!
 //! A change is a command like any other: previewed, signed for each machine, submitted, and followed to its end on each of them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
@@ -10,19 +10,21 @@ use signalbox_schemas::{
     command::{self, Change},
     credential::{CredentialLabel, CredentialMeta, CredentialType, CredentialValue, StorageMode},
     error::report,
-    id::{MachineId, MachineToken},
+    id::{CommandId, MachineId, MachineToken},
     layout::Layout,
     limit,
+    signed::PublicKey,
 };
 
 use super::{
-    call::{Call, Row},
+    call::{self, Call, Row},
     card::{NOTHING, moment},
     clean,
+    event::Event,
     exit::{self, Failure},
     follow::Manner,
-    input,
-    run::{Plan, carry_out},
+    input, prompt,
+    run::{Plan, before_submit, carry_out, interrupts},
     say, secret, shared,
     table::Column,
 };
@@ -32,7 +34,8 @@ use crate::{
         Client,
         change::{Order, Value, Wish, check_selector, prepare_aside},
         clock::now_ms,
-        known::{Known, KnownFile, Recipients},
+        known::{Accepted, Known, KnownFile, Recipients, Told, Unsealable},
+        sign::Prepared,
     },
     config::Config,
 };
@@ -94,21 +97,23 @@ pub async fn credential(config: &Config, args: Credential) -> Result<u8, Failure
     match args.action {
         CredentialAction::List { on, reaches: None } => list(config, json, on).await,
         CredentialAction::List { on, reaches: Some(target) } => reaching(config, json, on, target).await,
-        CredentialAction::Push(push) => give(config, json, *push).await,
+        CredentialAction::Push(push) => {
+            secret::harden("push the credential")?;
+            give(config, json, *push).await
+        }
         CredentialAction::Assign { name, recovery_key, trust, to } => {
             let plan = plan(json, format!("assign credential {name}"), &to);
+            secret::harden(&plan.what)?;
             shared::assign(config, &plan, &name, &recovery_key, Wanted { to, trust }).await
         }
         CredentialAction::Unassign { name, to } => {
             let plan = plan(json, format!("unassign credential {name}"), &to);
-            let (client, targets, on) = begin(config, &plan, &to).await?;
-            shared::unassign(&client, &plan, &name, &targets).await?;
-            let change = Change::RemoveCredential { name };
-            carry_out_plain(config, client, &plan, targets, (on, change, to.expires_in)).await
+            shared::unassign(config, &plan, &name, to).await
         }
         CredentialAction::Remove { name, to } => {
-            let what = format!("remove credential {name}");
-            change(config, json, what, Change::RemoveCredential { name }, to).await
+            let plan = plan(json, format!("remove credential {name}"), &to);
+            let change = Change::RemoveCredential { name };
+            make(config, &plan, &to, async { Ok(change) }).await.map(|(code, _)| code)
         }
     }
 }
@@ -119,27 +124,34 @@ pub async fn credential(config: &Config, args: Credential) -> Result<u8, Failure
 /// [`Failure`].
 pub async fn host_keys(config: &Config, args: HostKeys) -> Result<u8, Failure> {
     let json = args.within.json;
-    let (what, keys, to) = match args.action {
+    match args.action {
         HostKeysAction::Add { file, lines, to } => {
-            let add = match file {
-                Some(path) => {
-                    let text = input::text(&path, HOST_KEYS_BYTES, "the host keys").await?;
-                    text.lines().map(str::to_owned).collect()
+            let plan = plan(json, "add host keys".to_owned(), &to);
+            let keys = async {
+                let lines = match file {
+                    Some(path) => {
+                        let text = input::text(&path, HOST_KEYS_BYTES, "the host keys").await?;
+                        text.lines().map(str::to_owned).collect()
+                    }
+                    None => lines,
+                };
+                let is_key = |line: &String| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+                let add: Vec<String> =
+                    lines.into_iter().filter(is_key).map(|line| line.trim().to_owned()).collect();
+                if add.is_empty() {
+                    let line = format!("cannot {}: there is none in it", plan.what);
+                    return Err(Failure::new(exit::USAGE, line));
                 }
-                None => lines,
+                Ok(Change::HostKeys(command::HostKeys { add, remove: Vec::new() }))
             };
-            let is_key = |line: &String| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-            let add = add.into_iter().filter(is_key).map(|line| line.trim().to_owned()).collect();
-            ("add host keys", command::HostKeys { add, remove: Vec::new() }, to)
+            make(config, &plan, &to, keys).await.map(|(code, _)| code)
         }
         HostKeysAction::Remove { hosts, to } => {
-            ("remove host keys", command::HostKeys { add: Vec::new(), remove: hosts }, to)
+            let plan = plan(json, "remove host keys".to_owned(), &to);
+            let change = Change::HostKeys(command::HostKeys { add: Vec::new(), remove: hosts });
+            make(config, &plan, &to, async { Ok(change) }).await.map(|(code, _)| code)
         }
-    };
-    if keys.add.is_empty() && keys.remove.is_empty() {
-        return Err(Failure::new(exit::USAGE, format!("cannot {what}: there is none in it")));
     }
-    change(config, json, what.to_owned(), Change::HostKeys(keys), to).await
 }
 
 fn plan(json: bool, what: String, to: &To) -> Plan {
@@ -154,27 +166,37 @@ async fn begin(config: &Config, plan: &Plan, to: &To) -> Result<(Client, Vec<Tar
     check_selector(&on).map_err(|error| Failure { code: exit::USAGE, ..plan.failed(&error) })?;
     let access = config.access().map_err(|error| plan.failed(&error))?;
     let client = Client::connect(access, false).await.map_err(|error| plan.failed(&error))?;
-    let targets = client.preview(&on).await.map_err(|error| plan.failed(&error))?;
+    // Nothing is done for machines that are not meant, whatever the bridge says.
+    let targets = client.meant(&on).await.map_err(|error| plan.failed(&error))?;
     Ok((client, targets, on))
 }
 
-/// Makes a change with nothing secret in it.
-async fn change(config: &Config, json: bool, what: String, change: Change, to: To) -> Result<u8, Failure> {
-    let plan = plan(json, what, &to);
-    let (client, targets, on) = begin(config, &plan, &to).await?;
-    carry_out_plain(config, client, &plan, targets, (on, change, to.expires_in)).await
-}
-
-async fn carry_out_plain(
+/// Makes a change with nothing secret in it, on machines whose relays have keys; how that ended, and under which id.
+pub(super) async fn make(
     config: &Config,
-    client: Client,
     plan: &Plan,
-    targets: Vec<Target>,
-    (on, change, expires_in_ms): (String, Change, u64),
-) -> Result<u8, Failure> {
-    let order = Order { on, what: Wish::Plain(change), timeout_ms: TIMEOUT_MS, expires_in_ms };
-    let prepared = prepare_aside(order, client.access(), targets).await;
-    carry_out(config, client, &prepared.map_err(|error| plan.failed(&error))?, plan).await
+    to: &To,
+    change: impl Future<Output = Result<Change, Failure>>,
+) -> Result<(u8, CommandId), Failure> {
+    let mut interrupts = interrupts()?;
+    let prepare = async {
+        let change = change.await?;
+        let (client, mut targets, on) = begin(config, plan, to).await?;
+        let told = client.told(&on).await.map_err(|error| plan.failed(&error))?;
+        let able: BTreeSet<_> = told.iter().filter(|told| told.has_keys()).map(Told::token).collect();
+        let without = targets.iter().filter(|target| !able.contains(&target.token));
+        let without: Vec<_> = without.map(|target| (target.id.clone(), Unsealable::NoKeys)).collect();
+        let is_all = without.len() == targets.len();
+        leave_out(&plan.what, "it cannot be done", (&without, is_all), to.skip_unsealable)?;
+        targets.retain(|target| able.contains(&target.token));
+        let (what, expires_in_ms) = (Wish::Plain(change), to.expires_in);
+        let order = Order { on, what, timeout_ms: TIMEOUT_MS, expires_in_ms };
+        let prepared = prepare_aside(order, client.access(), targets).await;
+        Ok((client, prepared.map_err(|error| plan.failed(&error))?))
+    };
+    let (client, prepared) = before_submit(&mut interrupts, Box::pin(prepare)).await?;
+    let id = prepared.id;
+    Box::pin(carry_out(config, client, &prepared, plan, interrupts)).await.map(|code| (code, id))
 }
 
 /// To whom, and whom of them it can be sealed for.
@@ -195,10 +217,8 @@ impl Meant {
     /// Asks which machines are meant, and whom of them something can be sealed for.
     pub(super) async fn ask(config: &Config, plan: &Plan, wanted: &Wanted) -> Result<Self, Failure> {
         let (client, mut targets, on) = begin(config, plan, &wanted.to).await?;
-        let views = client.inventories(&on).await.map_err(|error| plan.failed(&error))?;
-        let accept = &wanted.trust.accept_key;
-        let recipients = recipients(config, &client, plan, (&targets, &views), accept).await?;
-        leave_out(plan, &recipients, wanted.trust.skip_unsealable)?;
+        let told = client.told(&on).await.map_err(|error| plan.failed(&error))?;
+        let recipients = recipients(config, plan, (&targets, told), wanted).await?;
         targets.retain(|target| recipients.keys.contains_key(&target.token));
         Ok(Self { client, on, targets, recipients })
     }
@@ -208,27 +228,33 @@ impl Meant {
         self.targets.iter().map(|target| target.token.clone()).collect()
     }
 
-    /// Gives it to them.
-    pub(super) async fn give(
+    /// Seals and signs it for them.
+    pub(super) async fn prepare(
         self,
-        config: &Config,
         plan: &Plan,
         (label, value): (CredentialLabel, Value),
         expires_in_ms: u64,
-    ) -> Result<u8, Failure> {
+    ) -> Result<(Client, Prepared), Failure> {
         let what = Wish::Put { label, value, keys: self.recipients.keys };
         let order = Order { on: self.on, what, timeout_ms: TIMEOUT_MS, expires_in_ms };
         let prepared = prepare_aside(order, self.client.access(), self.targets).await;
-        carry_out(config, self.client, &prepared.map_err(|error| plan.failed(&error))?, plan).await
+        Ok((self.client, prepared.map_err(|error| plan.failed(&error))?))
     }
 }
 
 /// Gives a credential to machines.
 async fn give(config: &Config, json: bool, push: Push) -> Result<u8, Failure> {
     let plan = plan(json, format!("push credential {}", push.name), &push.to);
+    // From before the first question on, for what is pressed there means all of it.
+    let mut interrupts = interrupts()?;
+    let (client, prepared) = before_submit(&mut interrupts, Box::pin(prepare(config, &plan, push))).await?;
+    Box::pin(carry_out(config, client, &prepared, &plan, interrupts)).await
+}
+
+async fn prepare(config: &Config, plan: &Plan, push: Push) -> Result<(Client, Prepared), Failure> {
     let value = value(&push).await?;
     let wanted = Wanted { to: push.to, trust: push.trust };
-    let meant = Meant::ask(config, &plan, &wanted).await?;
+    let meant = Meant::ask(config, plan, &wanted).await?;
     let label = CredentialLabel {
         name: push.name,
         credential_type: push.credential_type,
@@ -238,9 +264,9 @@ async fn give(config: &Config, json: bool, push: Push) -> Result<u8, Failure> {
     };
     if label.storage_mode == StorageMode::Shared {
         // First: what relays have and nobody knows of would be given to nobody else, and taken from nobody.
-        shared::record(config, &meant, &plan, &label, &value).await?;
+        shared::record(config, &meant, plan, &label, &value).await?;
     }
-    meant.give(config, &plan, (label, value), wanted.to.expires_in).await
+    meant.prepare(plan, (label, value), wanted.to.expires_in).await
 }
 
 /// The value, from where it is said to be, or asked for.
@@ -249,7 +275,7 @@ async fn value(push: &Push) -> Result<Value, Failure> {
     let usage = |why: &str| Failure::new(exit::USAGE, format!("cannot push credential {}: {why}", push.name));
     let single = async |what| match &push.value_file {
         Some(path) => secret::line(path, MOST, what).await,
-        None => secret::ask(what, MOST, "name a file with --value-file, or - for stdin").await,
+        None => prompt::ask(what, MOST, "name a file with --value-file, or - for stdin").await,
     };
     if push.key_file.is_some() && push.credential_type != CredentialType::SshKey {
         return Err(usage("--key-file goes with --type ssh_key; use --value-file"));
@@ -279,69 +305,87 @@ async fn value(push: &Push) -> Result<Value, Failure> {
         .map_err(|bytes| usage(&format!("its value has {bytes} bytes, at most {MOST} can be kept")))
 }
 
-/// Whom it can be sealed for, by the keys that machines are known by here; those that are met first are known from then on.
+/// Whom it can be sealed for, by the keys that machines are known by here; those that are met first are known from then on, if
+/// nothing stands in the way of what is asked for.
 async fn recipients(
     config: &Config,
-    client: &Client,
     plan: &Plan,
-    (targets, views): (&[Target], &[InventoryView]),
-    accept: &[String],
+    (targets, told): (&[Target], Vec<Told>),
+    Wanted { to, trust }: &Wanted,
 ) -> Result<Recipients, Failure> {
     let path = known_machines(&config.layout);
-    let ws = client.access().ws.clone();
-    let (targets, views) = (targets.to_vec(), views.to_vec());
-    let accepted: BTreeSet<String> = accept.iter().cloned().collect();
-    let what = plan.what.clone();
+    let targets = targets.to_vec();
+    let accepted: Accepted = trust.accept_key.iter().cloned().collect();
+    let (what, may_skip) = (plan.what.clone(), to.skip_unsealable);
     let refused = move |error: &dyn std::error::Error| {
         Failure::new(exit::NOT_ACCEPTED, format!("cannot {what}: {}", clean::line(&report(error))))
     };
+    let waits = || say("waiting for another console, which keeps the keys that machines are known by");
+    let file = KnownFile::hold(path, waits).await.map_err(|error| refused(&error))?;
+    let what = plan.what.clone();
     let job = tokio::task::spawn_blocking(move || {
-        let file = KnownFile::hold(path).map_err(|error| refused(&error))?;
         let mut known = file.read().map_err(|error| refused(&error))?;
         let before = known.clone();
-        let recipients =
-            known.recipients(&ws, &targets, &views, &accepted).map_err(|error| refused(&error))?;
+        let recipients = known.recipients(&targets, &told, &accepted).map_err(|error| refused(&error))?;
+        let left_out = (&recipients.unsealable[..], recipients.keys.is_empty());
+        leave_out(&what, "nothing can be sealed", left_out, may_skip)?;
         if known != before {
             file.write(&known).map_err(|error| refused(&error))?;
         }
         Ok(recipients)
     });
     let recipients = job.await.map_err(|error| Failure::system(&plan.what, &error))??;
-    if !recipients.first_met.is_empty() {
-        say(&format!("trusted on first use: {}", names(&recipients.first_met)));
-    }
-    if !recipients.accepted.is_empty() {
-        say(&format!("accepted with new keys: {}", names(&recipients.accepted)));
-    }
+    tell(plan, &known_machines(&config.layout), &recipients).await?;
     Ok(recipients)
 }
 
-/// `web-1, web-2` or `117 machines`.
-fn names(machines: &[MachineId]) -> String {
-    if machines.len() > NAMED {
-        return format!("{} machines", machines.len());
+/// Says whose keys are known from now on, for the operator to compare them.
+async fn tell(plan: &Plan, path: &Path, recipients: &Recipients) -> Result<(), Failure> {
+    if plan.manner == Manner::Json {
+        let lines = |keys: &[(MachineId, PublicKey)], replaced| -> Vec<u8> {
+            keys.iter().flat_map(|(machine, key)| Event::Trusted { machine, key, replaced }.line()).collect()
+        };
+        return call::print(
+            [lines(&recipients.first_met, false), lines(&recipients.accepted, true)].concat(),
+        )
+        .await
+        .map(drop);
     }
-    machines.iter().map(|machine| clean::line(machine.as_str())).collect::<Vec<_>>().join(", ")
+    for (how, keys) in
+        [("trusted on first use", &recipients.first_met), ("accepted with its new key", &recipients.accepted)]
+    {
+        for (machine, key) in keys.iter().take(NAMED) {
+            say(&format!("{how}: {} {key}", clean::line(machine.as_str())));
+        }
+        if keys.len() > NAMED {
+            say(&format!("{how}: {} more, all of them in {}", keys.len() - NAMED, path.display()));
+        }
+    }
+    Ok(())
 }
 
-/// Names the machines that nothing can be sealed for, and refuses all unless they may be left out.
-fn leave_out(plan: &Plan, recipients: &Recipients, may_skip: bool) -> Result<(), Failure> {
-    let unsealable = &recipients.unsealable;
-    if unsealable.is_empty() {
+/// Names the machines that it is impossible for, and refuses all unless they may be left out. `is_all`: there are no others.
+fn leave_out(
+    what: &str,
+    why_not: &str,
+    (machines, is_all): (&[(MachineId, Unsealable)], bool),
+    may_skip: bool,
+) -> Result<(), Failure> {
+    if machines.is_empty() {
         return Ok(());
     }
-    for (machine, why) in unsealable.iter().take(NAMED) {
+    for (machine, why) in machines.iter().take(NAMED) {
         say(&format!("{}: {}", clean::line(machine.as_str()), why.as_str()));
     }
-    if unsealable.len() > NAMED {
-        say(&format!("and {} more", unsealable.len() - NAMED));
+    if machines.len() > NAMED {
+        say(&format!("and {} more", machines.len() - NAMED));
     }
-    let count = unsealable.len();
-    let refuse = |why: &str| {
-        let line = format!("cannot {}: nothing can be sealed for {count} machines; {why}", plan.what);
+    let count = machines.len();
+    let refuse = |advice: &str| {
+        let line = format!("cannot {what}: {why_not} for {count} machines; {advice}");
         Err(Failure::new(exit::NOT_ACCEPTED, line))
     };
-    if recipients.keys.is_empty() {
+    if is_all {
         return refuse("there is no other one");
     }
     if may_skip { Ok(()) } else { refuse("leave them out with --skip-unsealable") }
@@ -359,7 +403,7 @@ async fn list(config: &Config, json: bool, on: String) -> Result<u8, Failure> {
     let (mut kept, mut doubts) = (Vec::new(), 0_usize);
     for view in views {
         let name = clean::line(view.machine.as_str());
-        match known.open(&client.access().ws, &view, &BTreeSet::new()) {
+        match known.open(&client.access().ws, &view, &Accepted::new()) {
             Ok(Some(inventory)) => {
                 if let Some(problem) = &inventory.problem {
                     say(&format!("{name}: its credentials cannot be read: {}", clean::line(problem)));

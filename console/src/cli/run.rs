@@ -166,6 +166,24 @@ async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Fail
     follow_on(config, client, plan, &standing, interrupts, patience).await
 }
 
+/// Does everything that comes before a submit, unless Ctrl-C comes first. Whatever fails on the way, nothing was accepted.
+///
+/// # Errors
+/// [`Failure`] with the exit code of the table.
+pub(super) async fn before_submit<T>(
+    interrupts: &mut Signal,
+    doing: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let done = tokio::select! {
+        done = doing => done,
+        _ = interrupts.recv() => return Err(nothing_submitted()),
+    };
+    done.map_err(|failure| match failure.code {
+        exit::FAILED => Failure { code: exit::NOT_ACCEPTED, ..failure },
+        _ => failure,
+    })
+}
+
 /// Submits a change, and waits for its end.
 ///
 /// # Errors
@@ -175,8 +193,8 @@ pub(super) async fn carry_out(
     client: Client,
     prepared: &Prepared,
     plan: &Plan,
+    mut interrupts: Signal,
 ) -> Result<u8, Failure> {
-    let mut interrupts = interrupts()?;
     let submitted = submit(&client, None, prepared);
     match until_submitted(&client, plan, prepared, submitted, &mut interrupts).await? {
         Ok(standing) => {
@@ -188,7 +206,8 @@ pub(super) async fn carry_out(
     }
 }
 
-fn interrupts() -> Result<Signal, Failure> {
+/// From now on Ctrl-C ends nothing by itself.
+pub(super) fn interrupts() -> Result<Signal, Failure> {
     signal(SignalKind::interrupt()).map_err(|error| Failure::system("listen to Ctrl-C", &error))
 }
 

@@ -6,23 +6,25 @@
 use std::path::Path;
 
 use signalbox_schemas::{
-    api::{ByName, KeepShared, SharedCredentialView, Target, op},
+    api::{ByName, KeepShared, SharedCredentialView, op},
+    command::Change,
     credential::{CredentialLabel, SharedKept},
     error::report,
     id::CredentialName,
+    run::RunState,
 };
 
 use super::{
     call, clean,
     exit::{self, Failure},
-    keep::{Meant, Wanted},
+    keep::{Meant, Wanted, make},
     quantity,
-    run::Plan,
+    run::{Plan, before_submit, carry_out, interrupts},
     say, secret,
 };
 use crate::{
-    args::keep::{RecoveryAction, RecoveryKey},
-    client::{Client, change::Value, clock::now_ms, recovery},
+    args::keep::{RecoveryAction, RecoveryKey, To},
+    client::{Client, change::Value, clock::now_ms, recovery, sign::Prepared},
     config::Config,
 };
 
@@ -36,6 +38,7 @@ const KEY_BYTES: usize = 1024;
 pub async fn recovery_key(config: &Config, args: RecoveryKey) -> Result<u8, Failure> {
     const WHAT: &str = "make the recovery key";
     let RecoveryAction::Create { out, replace } = args.action;
+    secret::harden(WHAT)?;
     let layout = config.layout.clone();
     let failed = |error: &dyn std::error::Error| Failure::system(WHAT, error);
     let job = tokio::task::spawn_blocking(move || {
@@ -88,6 +91,19 @@ pub(super) async fn assign(
     key_file: &Path,
     wanted: Wanted,
 ) -> Result<u8, Failure> {
+    let mut interrupts = interrupts()?;
+    let prepared = prepare_assign(config, plan, name, key_file, wanted);
+    let (client, prepared) = before_submit(&mut interrupts, Box::pin(prepared)).await?;
+    Box::pin(carry_out(config, client, &prepared, plan, interrupts)).await
+}
+
+async fn prepare_assign(
+    config: &Config,
+    plan: &Plan,
+    name: &CredentialName,
+    key_file: &Path,
+    wanted: Wanted,
+) -> Result<(Client, Prepared), Failure> {
     let text = secret::text(key_file, KEY_BYTES, "the recovery key").await?;
     let refused = |error: &dyn std::error::Error| {
         Failure::new(exit::NOT_ACCEPTED, format!("cannot {}: {}", plan.what, clean::line(&report(error))))
@@ -123,17 +139,45 @@ pub(super) async fn assign(
         remove: Vec::new(),
     };
     keep(&meant.client, plan, &asked).await?;
-    meant.give(config, plan, (opened.label, value), wanted.to.expires_in).await
+    meant.prepare(plan, (opened.label, value), wanted.to.expires_in).await
 }
 
-/// Says at the bridges that machines have it no longer.
+/// Takes a credential from machines, then says at the bridges which of them have it no longer: one that still has it is still
+/// assigned to it.
 pub(super) async fn unassign(
-    client: &Client,
+    config: &Config,
     plan: &Plan,
     name: &CredentialName,
-    targets: &[Target],
-) -> Result<(), Failure> {
-    let remove = targets.iter().map(|target| target.token.clone()).collect();
-    let asked = KeepShared { name: name.clone(), label: None, secret: None, add: Vec::new(), remove };
-    keep(client, plan, &asked).await
+    to: To,
+) -> Result<u8, Failure> {
+    if to.no_wait {
+        let line = format!("cannot {}: it has to wait for the machines; leave --no-wait out", plan.what);
+        return Err(Failure::new(exit::USAGE, line));
+    }
+    let change = async {
+        // Where it is not shared there is nothing to change afterwards.
+        let client = call::connect(config, &plan.what).await?;
+        let asked = ByName { name: name.clone() };
+        let kept: Result<SharedKept, _> = client.ask(op::SHARED_KEPT, &asked).await;
+        kept.map_err(|error| plan.failed(&error))?;
+        Ok(Change::RemoveCredential { name: name.clone() })
+    };
+    let (code, id) = make(config, plan, &to, change).await?;
+    if code == exit::INTERRUPTED {
+        say(&format!("{name} stays assigned to all of them; unassign it again once {id} has ended"));
+        return Ok(code);
+    }
+    let client = call::connect(config, &plan.what).await?;
+    let command = client.command(id).await.map_err(|error| Failure::client(&plan.what, &error))?;
+    let done = command.runs.iter().filter(|run| run.state == RunState::Completed);
+    let remove: Vec<_> = done.map(|run| run.machine.token()).collect();
+    if remove.len() < command.runs.len() {
+        say(&format!("who has not removed it is still assigned to it; unassign {name} again for those"));
+    }
+    if !remove.is_empty() {
+        let asked = KeepShared { name: name.clone(), label: None, secret: None, add: Vec::new(), remove };
+        let kept: Result<SharedCredentialView, _> = client.change(op::SHARED_KEEP, &asked).await;
+        kept.map_err(|error| Failure::client(&plan.what, &error))?;
+    }
+    Ok(code)
 }

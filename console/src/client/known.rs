@@ -2,15 +2,11 @@
 //!
 //! A bridge says which key a machine has, and nobody trusts a bridge with that: whoever it named could open what is sealed. So the
 //! first key that is met of a machine is kept in a file, and another one later is refused until the operator says that it is
-//! right. Pure, but for the file.
+//! right. Pure, but for [`file`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs, io,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+mod file;
+
+use std::collections::BTreeMap;
 
 use signalbox_schemas::{
     api::{InventoryView, Target},
@@ -20,54 +16,34 @@ use signalbox_schemas::{
     signed::{PublicKey, Signed, SignedError},
 };
 
-/// Largest file: a hundred bytes for each machine, and more of them than a fleet has.
-const FILE_BYTES: u64 = 16 * 1024 * 1024;
+pub use file::{KnownError, KnownFile};
 
 /// The keys that are known, by machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known(BTreeMap<MachineToken, PublicKey>);
-
-/// The file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KnownError {
-    /// The system refused.
-    #[error("cannot {doing} {}", .path.display())]
-    File {
-        /// What was being done.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It was not written by this program.
-    #[error("line {line} of {} is no machine with its key; put it right, or remove the file to trust all machines anew", .path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Which line, from 1.
-        line: usize,
-    },
-    /// It is too large.
-    #[error("{} is larger than any that this program writes", .path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-}
 
 /// What a machine says of itself is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
     /// Another key than the one that is known.
     #[error(
-        "machine {machine} is known here by the key {known}, and {found} is told now; if its relay was given new keys, accept that with --accept-key {machine}"
+        "machine {machine} is known here by the key {known}, and {found} is told now; if its relay was given new keys, find its key out on that machine, and where it is this one accept it with '--accept-key {machine}={found}'"
     )]
     Changed {
         /// Which machine.
         machine: MachineId,
         /// The key that is known.
         known: PublicKey,
+        /// The one that is told.
+        found: PublicKey,
+    },
+    /// Another key than the one that the operator names.
+    #[error("--accept-key names {named} for machine {machine}, and {found} is told")]
+    NotNamed {
+        /// Which machine.
+        machine: MachineId,
+        /// The key that the operator names.
+        named: PublicKey,
         /// The one that is told.
         found: PublicKey,
     },
@@ -86,7 +62,7 @@ pub enum Distrust {
 pub enum Unsealable {
     /// Its relay is of the older system.
     NoKeys,
-    /// Its relay has not said what it keeps: it is an older one, or was never connected.
+    /// Its relay has not said what it keeps: it is an older one, was never connected, or the broker does not take it.
     Silent,
 }
 
@@ -96,7 +72,7 @@ impl Unsealable {
         match self {
             Self::NoKeys => "its relay is of the older system, and has no keys",
             Self::Silent => {
-                "its relay has not said its sealing key; it is an older version, or never connected"
+                "its relay has not said its sealing key; it is an older version, never connected, or the broker has account tokens of before, which do not let it say so"
             }
         }
     }
@@ -107,13 +83,61 @@ impl Unsealable {
 pub struct Recipients {
     /// The sealing key of each machine.
     pub keys: BTreeMap<MachineToken, SealingKey>,
-    /// Machines whose key was not known before.
-    pub first_met: Vec<MachineId>,
-    /// Machines whose key was known as another one, and is accepted.
-    pub accepted: Vec<MachineId>,
+    /// Machines whose key was not known before, with that key.
+    pub first_met: Vec<(MachineId, PublicKey)>,
+    /// Machines whose key was known as another one, with the one that is accepted.
+    pub accepted: Vec<(MachineId, PublicKey)>,
     /// Those for whom nothing can be sealed.
     pub unsealable: Vec<(MachineId, Unsealable)>,
 }
+
+/// What a bridge tells of a machine, as far as something is to be sealed for it: a list of what its relay keeps is a hundred
+/// times as large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    machine: MachineId,
+    token: MachineToken,
+    /// Its key, as the bridge says.
+    signing_key: Option<PublicKey>,
+    /// Who signed its list.
+    signer: Option<PublicKey>,
+    /// The key to seal for it, if its list is the word of its key.
+    sealing_key: Result<Option<SealingKey>, Distrust>,
+}
+
+impl Told {
+    /// Takes from a list what counts.
+    pub fn of(ws: &Workspace, view: InventoryView) -> Self {
+        let sealing_key = read(ws, &view).map(|list| list.map(|list| list.sealing_key));
+        let signer = view.inventory.as_ref().map(Signed::key).cloned();
+        let InventoryView { machine, token, signing_key, .. } = view;
+        Self { machine, token, signing_key, signer, sealing_key }
+    }
+
+    /// Its token.
+    pub fn token(&self) -> &MachineToken {
+        &self.token
+    }
+
+    /// Whether its relay has keys, as the bridge says.
+    pub fn has_keys(&self) -> bool {
+        self.signing_key.is_some()
+    }
+}
+
+/// What a machine's relay has said, if it is signed by the key that is told.
+fn read(ws: &Workspace, view: &InventoryView) -> Result<Option<Inventory>, Distrust> {
+    let Some(said) = &view.inventory else { return Ok(None) };
+    let forged = |source| Distrust::Forged { machine: view.machine.clone(), source };
+    let inventory = said.open(|key| Some(key) == view.signing_key.as_ref()).map_err(forged)?;
+    if inventory.ws != *ws || inventory.mid != view.token || view.machine.token() != view.token {
+        return Err(forged(SignedError::Misplaced("machine")));
+    }
+    Ok(Some(inventory))
+}
+
+/// The keys that the operator names for machines, by id or token: the only ones that count for those.
+pub type Accepted = BTreeMap<String, PublicKey>;
 
 impl Known {
     /// The key of a machine.
@@ -121,8 +145,8 @@ impl Known {
         self.0.get(mid)
     }
 
-    /// What a machine's relay has said that it keeps, if that is its own word by the key that it is known by, or by the one that is
-    /// told where none is known.
+    /// What a machine's relay has said that it keeps, if that is its own word by the key that the operator names, or else by the one
+    /// that it is known by, or by the one that is told where none is known.
     ///
     /// # Errors
     /// [`Distrust`].
@@ -130,160 +154,67 @@ impl Known {
         &self,
         ws: &Workspace,
         view: &InventoryView,
-        accepted: &BTreeSet<String>,
+        accepted: &Accepted,
     ) -> Result<Option<Inventory>, Distrust> {
-        let machine = view.machine.clone();
         let signer = view.inventory.as_ref().map(Signed::key);
-        let is_accepted = accepted.contains(machine.as_str()) || accepted.contains(view.token.as_str());
-        if let Some(known) = self.key(&view.token).filter(|_| !is_accepted) {
-            let other = view.signing_key.iter().chain(signer).find(|key| *key != known);
-            if let Some(found) = other {
-                return Err(Distrust::Changed { machine, known: known.clone(), found: found.clone() });
+        self.check((&view.machine, &view.token), view.signing_key.iter().chain(signer), accepted)?;
+        read(ws, view)
+    }
+
+    /// Whether all `keys` that are told of a machine are the one that counts for it.
+    fn check<'a>(
+        &self,
+        (machine, token): (&MachineId, &MachineToken),
+        mut keys: impl Iterator<Item = &'a PublicKey>,
+        accepted: &Accepted,
+    ) -> Result<(), Distrust> {
+        let mut other = |right: &PublicKey| keys.find(|key| *key != right).cloned();
+        let machine = machine.clone();
+        if let Some(named) = accepted.get(machine.as_str()).or_else(|| accepted.get(token.as_str())) {
+            if let Some(found) = other(named) {
+                return Err(Distrust::NotNamed { machine, named: named.clone(), found });
             }
+        } else if let Some(known) = self.key(token)
+            && let Some(found) = other(known)
+        {
+            return Err(Distrust::Changed { machine, known: known.clone(), found });
         }
-        let Some(said) = &view.inventory else { return Ok(None) };
-        let forged = |source| Distrust::Forged { machine: view.machine.clone(), source };
-        let inventory = said.open(|key| Some(key) == view.signing_key.as_ref()).map_err(forged)?;
-        if inventory.ws != *ws || inventory.mid != view.token || view.machine.token() != view.token {
-            return Err(forged(SignedError::Misplaced("machine")));
-        }
-        Ok(Some(inventory))
+        Ok(())
     }
 
     /// Whom of these machines something can be sealed for, by what a bridge tells of them; their keys are known from then on.
-    /// `accepted`: machines, by id or token, that may have another key than before.
+    /// The targets are those that the operator's selector means: that was checked before.
     ///
     /// # Errors
     /// [`Distrust`] of the first machine that is not to be believed.
     pub fn recipients(
         &mut self,
-        ws: &Workspace,
         targets: &[Target],
-        views: &[InventoryView],
-        accepted: &BTreeSet<String>,
+        told: &[Told],
+        accepted: &Accepted,
     ) -> Result<Recipients, Distrust> {
-        let views: BTreeMap<&MachineToken, &InventoryView> =
-            views.iter().map(|view| (&view.token, view)).collect();
+        let told: BTreeMap<&MachineToken, &Told> = told.iter().map(|told| (&told.token, told)).collect();
         let mut recipients = Recipients::default();
         for Target { id, token, .. } in targets {
-            let view = views.get(token).copied();
-            let Some(inventory) = view.map(|view| self.open(ws, view, accepted)).transpose()?.flatten()
-            else {
-                let has_keys = view.is_some_and(|view| view.signing_key.is_some());
+            let told = told.get(token).copied();
+            if let Some(told) = told {
+                self.check((&told.machine, token), told.signing_key.iter().chain(&told.signer), accepted)?;
+            }
+            let sealing = told.map(|told| told.sealing_key.clone()).transpose()?.flatten();
+            let (Some(Told { machine, signing_key: Some(key), .. }), Some(sealing)) = (told, sealing) else {
+                let has_keys = told.is_some_and(|told| told.signing_key.is_some());
                 let why = if has_keys { Unsealable::Silent } else { Unsealable::NoKeys };
                 recipients.unsealable.push((id.clone(), why));
                 continue;
             };
-            // It was opened with this one.
-            if let Some(key) = view.and_then(|view| view.signing_key.clone()) {
-                match self.0.insert(token.clone(), key.clone()) {
-                    None => recipients.first_met.push(id.clone()),
-                    Some(known) if known != key => recipients.accepted.push(id.clone()),
-                    Some(_) => {}
-                }
+            match self.0.insert(token.clone(), key.clone()) {
+                None => recipients.first_met.push((machine.clone(), key.clone())),
+                Some(known) if known != *key => recipients.accepted.push((machine.clone(), key.clone())),
+                Some(_) => {}
             }
-            recipients.keys.insert(token.clone(), inventory.sealing_key);
+            recipients.keys.insert(token.clone(), sealing);
         }
         Ok(recipients)
-    }
-
-    /// Reads the file; without it nothing is known. Blocks.
-    ///
-    /// # Errors
-    /// [`KnownError`].
-    pub fn read(path: &Path) -> Result<Self, KnownError> {
-        let failed = |source| KnownError::File { doing: "read", path: path.to_owned(), source };
-        match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed(error)),
-            Ok(found) if found.len() > FILE_BYTES => {
-                return Err(KnownError::TooLarge { path: path.to_owned() });
-            }
-            Ok(_) => {}
-        }
-        let text = fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text).map_err(|line| KnownError::Line { path: path.to_owned(), line })
-    }
-
-    /// The text's machines, or the number of the line that is none.
-    fn parse(text: &str) -> Result<Self, usize> {
-        let mut known = BTreeMap::new();
-        for (n, line) in (1..).zip(text.lines()) {
-            let read = line
-                .split_once(' ')
-                .and_then(|(mid, key)| Some((MachineToken::new(mid).ok()?, key.parse::<PublicKey>().ok()?)));
-            let (mid, key) = read.ok_or(n)?;
-            if known.insert(mid, key).is_some() {
-                return Err(n);
-            }
-        }
-        Ok(Self(known))
-    }
-
-    fn to_text(&self) -> String {
-        let mut text = String::new();
-        for (mid, key) in &self.0 {
-            // A string takes everything.
-            let _ = writeln!(text, "{mid} {key}");
-        }
-        text
-    }
-
-    /// Replaces the file by this: all of it or nothing, also when the power fails. Blocks.
-    ///
-    /// # Errors
-    /// [`KnownError`].
-    pub fn write(&self, path: &Path) -> Result<(), KnownError> {
-        let failed = |source| KnownError::File { doing: "write", path: path.to_owned(), source };
-        let beside = path.with_extension("new");
-        let write = || {
-            let mut file = fs::OpenOptions::new();
-            let file = file.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-            io::Write::write_all(&mut &file, self.to_text().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&beside, path)?;
-            fs::File::open(path.parent().unwrap_or(path))?.sync_all()
-        };
-        write().map_err(failed)
-    }
-}
-
-/// The file, held against another console until this is dropped.
-#[derive(Debug)]
-pub struct KnownFile {
-    path: PathBuf,
-    _lock: fs::File,
-}
-
-impl KnownFile {
-    /// Waits for whoever holds it: for as long as somebody seals something. Blocks.
-    ///
-    /// # Errors
-    /// [`KnownError`].
-    pub fn hold(path: PathBuf) -> Result<Self, KnownError> {
-        let lock = path.with_extension("lock");
-        let failed = |source| KnownError::File { doing: "lock", path: lock.clone(), source };
-        let mut options = fs::OpenOptions::new();
-        let file =
-            options.write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        Ok(Self { path, _lock: file })
-    }
-
-    /// Reads what is known. Blocks.
-    ///
-    /// # Errors
-    /// [`KnownError`].
-    pub fn read(&self) -> Result<Known, KnownError> {
-        Known::read(&self.path)
-    }
-
-    /// Writes what is known. Blocks.
-    ///
-    /// # Errors
-    /// [`KnownError`].
-    pub fn write(&self, known: &Known) -> Result<(), KnownError> {
-        known.write(&self.path)
     }
 }
 
@@ -326,10 +257,11 @@ mod tests {
         InventoryView { machine, token, state, signing_key, seen_at: Some(1), inventory }
     }
 
-    fn meet(known: &mut Known, view: &InventoryView, accept: &[&str]) -> Result<Recipients, Distrust> {
-        let accept = accept.iter().map(|name| (*name).to_owned()).collect();
+    fn meet(known: &mut Known, view: &InventoryView, accept: &[(&str, u8)]) -> Result<Recipients, Distrust> {
+        let accept =
+            accept.iter().map(|(name, byte)| ((*name).to_owned(), key(*byte).public().clone())).collect();
         let targets = [target(view.machine.as_str())];
-        known.recipients(&Workspace::main(), &targets, std::slice::from_ref(view), &accept)
+        known.recipients(&targets, &[Told::of(&Workspace::main(), view.clone())], &accept)
     }
 
     fn good(name: &str, byte: u8) -> InventoryView {
@@ -340,7 +272,7 @@ mod tests {
     fn a_machine_is_trusted_when_it_is_met_and_known_from_then_on() {
         let mut known = Known::default();
         let first = meet(&mut known, &good("web-1", 1), &[]).unwrap();
-        assert_eq!(first.first_met, [MachineId::new("web-1").unwrap()]);
+        assert_eq!(first.first_met, [(MachineId::new("web-1").unwrap(), key(1).public().clone())]);
         let again = meet(&mut known, &good("web-1", 1), &[]).unwrap();
         assert_eq!((again.first_met.len(), again.accepted.len()), (0, 0));
         assert_eq!(again.keys[&target("web-1").token], *OpeningKey::of_machine(&key(1)).unwrap().public());
@@ -355,16 +287,23 @@ mod tests {
         let other =
             [good("web-1", 2), view("web-1", 2, None), view("web-1", 2, Some((list("web-1", &key(1)), 1)))];
         for view in &other {
-            let refused = meet(&mut known, view, &["web-2"]).unwrap_err();
+            let refused = meet(&mut known, view, &[("web-2", 2)]).unwrap_err();
             let text = refused.to_string();
             assert!(matches!(refused, Distrust::Changed { .. }), "{refused:?}");
-            for said in [key(1).public().as_str(), key(2).public().as_str(), "--accept-key web-1"] {
+            let (old, new) = (key(1).public().clone(), key(2).public().clone());
+            for said in [old.as_str(), new.as_str(), &format!("--accept-key web-1={new}")] {
                 assert!(text.contains(said), "{text}");
             }
             assert_eq!(known, before);
         }
-        let accepted = meet(&mut known, &good("web-1", 2), &["web-1"]).unwrap();
-        assert_eq!(accepted.accepted, [MachineId::new("web-1").unwrap()]);
+        // Only the one that the operator names, whatever is told next, and the one of before no more.
+        for told in [good("web-1", 3), good("web-1", 1), view("web-1", 3, None)] {
+            let refused = meet(&mut known, &told, &[("web-1", 2)]).unwrap_err();
+            assert!(matches!(refused, Distrust::NotNamed { .. }), "{refused:?}");
+            assert_eq!(known, before);
+        }
+        let accepted = meet(&mut known, &good("web-1", 2), &[("web-1", 2)]).unwrap();
+        assert_eq!(accepted.accepted, [(MachineId::new("web-1").unwrap(), key(2).public().clone())]);
         meet(&mut known, &good("web-1", 2), &[]).unwrap();
         assert!(matches!(meet(&mut known, &good("web-1", 1), &[]), Err(Distrust::Changed { .. })));
     }
@@ -376,7 +315,7 @@ mod tests {
     #[case::with_a_key_of_the_bridges(forged())]
     fn what_a_relay_has_not_said_is_refused(#[case] view: InventoryView) {
         let mut known = Known::default();
-        let refused = meet(&mut known, &view, &["web-1"]).unwrap_err();
+        let refused = meet(&mut known, &view, &[]).unwrap_err();
         assert!(matches!(refused, Distrust::Forged { .. }), "{refused:?}");
         assert_eq!(known, Known::default());
     }
@@ -396,38 +335,11 @@ mod tests {
         let old = InventoryView { signing_key: None, ..view("old-1", 1, None) };
         let views = [good("web-1", 1), view("web-2", 2, None), old];
         let targets = ["nobody", "old-1", "web-1", "web-2"].map(target);
-        let met = known.recipients(&Workspace::main(), &targets, &views, &BTreeSet::new()).unwrap();
+        let told = views.map(|view| Told::of(&Workspace::main(), view));
+        let met = known.recipients(&targets, &told, &Accepted::new()).unwrap();
         let named: Vec<_> = met.unsealable.iter().map(|(id, why)| (id.as_str(), *why)).collect();
         let (no_keys, silent) = (Unsealable::NoKeys, Unsealable::Silent);
         assert_eq!(named, [("nobody", no_keys), ("old-1", no_keys), ("web-2", silent)]);
         assert_eq!(met.keys.len(), 1);
-    }
-
-    #[test]
-    fn the_file_is_read_as_it_was_written_and_nobody_else_can_read_it() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("known-machines");
-        let file = KnownFile::hold(path.clone()).unwrap();
-        assert_eq!(file.read().unwrap(), Known::default());
-        let mut known = Known::default();
-        for (name, byte) in [("web-2", 2), ("web-1", 1)] {
-            meet(&mut known, &good(name, byte), &[]).unwrap();
-        }
-        file.write(&known).unwrap();
-        assert_eq!(Known::read(&path).unwrap(), known);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(fs::read_to_string(&path).unwrap().starts_with("web-1 U"));
-    }
-
-    #[rstest]
-    #[case("web-1 rubbish\n", 1)]
-    #[case("web-1\n", 1)]
-    #[case("W U\n", 1)]
-    #[case("\n", 1)]
-    fn a_file_of_somebody_else_is_refused(#[case] text: &str, #[case] line: usize) {
-        assert_eq!(Known::parse(text), Err(line));
-        let good = format!("web-1 {}\n", key(1).public());
-        assert_eq!(Known::parse(&format!("{good}{good}")), Err(2), "a machine has one key");
     }
 }

@@ -10,7 +10,7 @@ use signalbox_schemas::{
     limit,
 };
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, known::Told};
 
 /// Items per page, the most that a bridge gives.
 pub(super) const PAGE: usize = 1_000;
@@ -156,13 +156,25 @@ impl Client {
         Ok(whole)
     }
 
-    /// What the relays of these machines say that they keep, as they signed it.
+    /// What is told of these machines, as far as something is to be sealed for them.
     ///
     /// # Errors
-    /// As [`Self::list_all`].
-    pub async fn inventories(&self, on: &str) -> Result<Vec<InventoryView>, ClientError> {
+    /// As [`Pages::next`]; [`ClientError::NotAsMeant`] also for more machines than a command can have.
+    pub async fn told(&self, on: &str) -> Result<Vec<Told>, ClientError> {
         let asked = ListInventory { on: on.to_owned(), ..ListInventory::default() };
-        self.list_all(op::INVENTORY_LIST, asked).await
+        let mut pages = Pages::new(op::INVENTORY_LIST, asked);
+        let mut told = Vec::new();
+        while !pages.is_over() {
+            let views: Vec<InventoryView> = pages.next(self, PAGE).await?;
+            told.extend(views.into_iter().map(|view| Told::of(&self.access().ws, view)));
+            if told.len() > limit::TARGETS {
+                return Err(ClientError::NotAsMeant(format!(
+                    "its list has more than the {} machines that one command can have",
+                    limit::TARGETS
+                )));
+            }
+        }
+        Ok(told)
     }
 
     /// All machines, sorted by token.

@@ -271,6 +271,18 @@ pub async fn prepare_aside(
 }
 
 impl Client {
+    /// Which machines a selector means now, sorted by token: each of them is meant by it, and there are no more than a command can
+    /// have. For whoever does something for them before a command is signed.
+    ///
+    /// # Errors
+    /// As [`Self::preview`] and [`prepare`].
+    pub async fn meant(&self, on: &str) -> Result<Vec<Target>, ClientError> {
+        let targets = self.preview(on).await?;
+        check_targets(on, &[], &targets)?;
+        check_count(on, &targets)?;
+        Ok(targets)
+    }
+
     /// Which machines a selector means now, sorted by token, read page by page.
     ///
     /// # Errors

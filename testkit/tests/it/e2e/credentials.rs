@@ -225,7 +225,10 @@ async fn a_pushed_credential_is_opened_by_its_relays_and_seen_by_nobody() -> Res
         lines,
         ["demo-1: completed", "demo-2: failed, the vault cannot be written: no space is left",]
     );
-    assert!(stderr.contains("trusted on first use: demo-1, demo-2"), "{stderr}");
+    for relay in &relays {
+        let line = format!("trusted on first use: {} {}", relay.mid, relay.key.public());
+        assert!(stderr.contains(&line), "{stderr}");
+    }
     assert!(stderr.contains("2 machines: 1 completed, 1 failed"), "{stderr}");
     // One command, and no part of the system has what was sealed.
     assert_eq!(ids.first(), ids.last());
@@ -267,7 +270,7 @@ async fn a_bridge_that_names_another_key_is_refused_until_that_is_accepted() -> 
     let console = Daemon::spawn(&mut push(&stack, dir.path(), &["--to", "all"])?)?;
     let (code, stdout, stderr) = ended(&console).await?;
     assert_eq!((code, stdout.as_str()), (Some(3), ""), "{stderr}");
-    for said in [relay.key.public().as_str(), theirs.public().as_str(), "--accept-key demo-1"] {
+    for said in [relay.key.public().as_str(), theirs.public().as_str(), "--accept-key demo-1="] {
         assert!(stderr.contains(said), "{stderr}");
     }
     // A list says the same, and is not to be believed either.
@@ -275,12 +278,21 @@ async fn a_bridge_that_names_another_key_is_refused_until_that_is_accepted() -> 
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stack.http().json("/api/v1/commands").await?, before, "something was submitted");
     // Whoever knows that it is right says so, once.
-    for accept in [&["--accept-key", "demo-1"][..], &[]] {
+    let [theirs_named, own_named] = [theirs.public(), relay.key.public()].map(|key| format!("demo-1={key}"));
+    let more = ["--to", "demo-1", "--no-wait", "--accept-key", &own_named];
+    let console = Daemon::spawn(&mut push(&stack, dir.path(), &more)?)?;
+    let (code, _, stderr) = ended(&console).await?;
+    assert_eq!(code, Some(3), "another one than the operator names is taken: {stderr}");
+    for accept in [&["--accept-key", &theirs_named][..], &[]] {
         let more = [&["--to", "demo-1", "--no-wait"], accept].concat();
         let console = Daemon::spawn(&mut push(&stack, dir.path(), &more)?)?;
         let (code, _, stderr) = ended(&console).await?;
         assert_eq!(code, Some(0), "{stderr}");
-        assert_eq!(stderr.contains("accepted with new keys: demo-1"), !accept.is_empty(), "{stderr}");
+        assert_eq!(
+            stderr.contains(&format!("accepted with its new key: demo-1 {}", theirs.public())),
+            !accept.is_empty(),
+            "{stderr}"
+        );
     }
     Ok(())
 }
@@ -308,7 +320,10 @@ async fn machines_that_nothing_can_be_sealed_for_are_named_and_left_out_on_deman
     let (code, stdout, stderr) = ended(&console).await?;
     assert_eq!(code, Some(0), "{stderr}");
     let events = events(&stdout)?;
-    assert_eq!(events[0]["targets"], json!(["demo-1"]));
+    let key = relays[0].key.public();
+    let trusted = json!({"event": "trusted", "machine": "demo-1", "key": key, "replaced": false});
+    assert_eq!(events[0], trusted);
+    assert_eq!(events[1]["targets"], json!(["demo-1"]));
     assert_eq!(events.last(), Some(&json!({"event": "done", "counts": {"completed": 1}, "exit": 0})));
     Ok(())
 }

@@ -1,0 +1,219 @@
+//! Asking the terminal for a secret: what is typed is not shown, and however it ends the terminal is as it was.
+//!
+//! The terminal hands over key by key: as lines it would keep 4,095 bytes of each and drop the rest, and the keys that send signals
+//! would leave it silent.
+
+use std::{
+    fs::{File, OpenOptions},
+    future::poll_fn,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    task::Poll,
+    time::Duration,
+};
+
+use rustix::{
+    fs::OFlags,
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
+};
+use signalbox_schemas::{Secret, error::report};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    exit::{self, Failure},
+    run::nothing_submitted,
+    say,
+};
+
+/// The terminal that the operator sits at, whatever stdin is.
+const TERMINAL: &str = "/dev/tty";
+/// How often it is looked whether a key was pressed, so that what ends the program can end the question, too.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Asks for a line that is not shown, of at most `most` bytes. `what` it is completes «cannot ask for …».
+///
+/// # Errors
+/// [`Failure`] when there is no terminal to ask at, when what is typed is empty, too long or no text, for Ctrl-C, and for a signal that
+/// ends programs.
+pub(super) async fn ask(what: &'static str, most: usize, instead: &str) -> Result<Secret, Failure> {
+    let failed = |error: &io::Error| {
+        let line = format!("cannot ask for {what}, for there is no terminal ({}); {instead}", report(error));
+        Failure::new(exit::USAGE, line)
+    };
+    // From before the terminal is silent.
+    let mut ends = Ends::new().map_err(|error| Failure::system("listen to signals", &error))?;
+    let tty = Tty::open().map_err(|error| failed(&error))?;
+    (&tty.file).write_all(format!("{what}: ").as_bytes()).map_err(|error| failed(&error))?;
+    let typed = tokio::select! {
+        typed = tty.typed(most) => typed,
+        () = ends.one() => Ok(Typed::GivenUp),
+    };
+    // The line end that was typed was not shown.
+    let ended = (&tty.file).write_all(b"\n");
+    drop(tty);
+    let wrong = |why: String| Err(Failure::new(exit::USAGE, format!("cannot go on: {what} {why}")));
+    match typed.and_then(|typed| ended.map(|()| typed)).map_err(|error| failed(&error))? {
+        Typed::GivenUp => Err(nothing_submitted()),
+        Typed::TooLong => wrong(format!("is longer than {most} bytes; {instead}")),
+        Typed::Line(line) if line.is_empty() => wrong("is empty".to_owned()),
+        Typed::Line(line) => match std::str::from_utf8(&line) {
+            Ok(text) => Ok(Secret::new(text.to_owned())),
+            Err(_) => wrong(format!("is no text; {instead}")),
+        },
+    }
+}
+
+/// The signals that tell a program to end.
+struct Ends(Vec<Signal>);
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        let kinds =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+        kinds.into_iter().map(signal).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Waits for one of them.
+    async fn one(&mut self) {
+        poll_fn(|context| {
+            let is_one = self.0.iter_mut().any(|end| end.poll_recv(context).is_ready());
+            if is_one { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// A terminal that shows nothing of what is typed, until it is dropped.
+struct Tty {
+    file: File,
+    before: Termios,
+}
+
+impl Tty {
+    fn open() -> io::Result<Self> {
+        let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).map_err(io::Error::other)?;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(TERMINAL)?;
+        let before = tcgetattr(&file)?;
+        let mut silent = before.clone();
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN;
+        tcsetattr(&file, OptionalActions::Flush, &silent)?;
+        Ok(Self { file, before })
+    }
+
+    async fn typed(&self, most: usize) -> io::Result<Typed> {
+        let mut line = Line::new(most);
+        loop {
+            let mut keys = Zeroizing::new([0; 64]);
+            let read = match (&self.file).read(&mut keys[..]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                read => read?,
+            };
+            if read == 0 {
+                return Ok(Typed::GivenUp);
+            }
+            for key in keys.iter().take(read) {
+                if let Some(typed) = line.press(*key) {
+                    return Ok(typed);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Tty {
+    fn drop(&mut self) {
+        if let Err(error) = tcsetattr(&self.file, OptionalActions::Now, &self.before) {
+            say(&format!("the terminal does not show what is typed ({error}); `stty sane` makes it so"));
+        }
+    }
+}
+
+/// What became of a question.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    Line(Zeroizing<Vec<u8>>),
+    TooLong,
+    GivenUp,
+}
+
+/// What was typed so far.
+struct Line {
+    typed: Zeroizing<Vec<u8>>,
+    most: usize,
+    /// What is too long is read to its end: the rest of it is not for the shell to run.
+    is_too_long: bool,
+}
+
+impl Line {
+    fn new(most: usize) -> Self {
+        // Room for all of it, so that nothing is left behind where it grew.
+        Self { typed: Zeroizing::new(Vec::with_capacity(most)), most, is_too_long: false }
+    }
+
+    /// Takes a key; what was typed, if that ends it.
+    fn press(&mut self, key: u8) -> Option<Typed> {
+        const INTERRUPT: u8 = 0x03;
+        const END: u8 = 0x04;
+        const QUIT: u8 = 0x1c;
+        const SUSPEND: u8 = 0x1a;
+        const BACKSPACE: u8 = 0x08;
+        const DELETE: u8 = 0x7f;
+        const KILL_LINE: u8 = 0x15;
+        match key {
+            INTERRUPT | QUIT => return Some(Typed::GivenUp),
+            END if self.typed.is_empty() => return Some(Typed::GivenUp),
+            b'\n' | b'\r' | END => {
+                if self.is_too_long {
+                    return Some(Typed::TooLong);
+                }
+                return Some(Typed::Line(std::mem::take(&mut self.typed)));
+            }
+            // Nothing is left to come back to while a question is open.
+            SUSPEND => {}
+            KILL_LINE => {
+                self.typed.clear();
+                self.is_too_long = false;
+            }
+            BACKSPACE | DELETE => {
+                // A character of several bytes goes as a whole.
+                while self.typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            byte if self.typed.len() < self.most => self.typed.push(byte),
+            _ => self.is_too_long = true,
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("hunter2\r", Typed::Line(b"hunter2".to_vec().into()))]
+    #[case("hunt3\u{7f}er2\n", Typed::Line(b"hunter2".to_vec().into()))]
+    #[case("h\u{fc}\u{7f}i\n", Typed::Line(b"hi".to_vec().into()))]
+    #[case("wrong\u{15}right\n", Typed::Line(b"right".to_vec().into()))]
+    #[case("a\u{1a}b\u{4}", Typed::Line(b"ab".to_vec().into()))]
+    #[case("\n", Typed::Line(Vec::new().into()))]
+    #[case("12345678\n", Typed::Line(b"12345678".to_vec().into()))]
+    #[case("123456789\n", Typed::TooLong)]
+    #[case("1234567890\u{7f}\u{7f}\u{7f}\n", Typed::TooLong)]
+    #[case("\u{4}", Typed::GivenUp)]
+    #[case("abc\u{3}", Typed::GivenUp)]
+    #[case("abc\u{1c}", Typed::GivenUp)]
+    fn keys_make_a_line(#[case] keys: &str, #[case] expected: Typed) {
+        let mut line = Line::new(8);
+        let mut typed: Vec<_> = keys.bytes().map(|key| line.press(key)).collect();
+        assert_eq!(typed.pop(), Some(Some(expected)), "the last key ends it");
+        assert!(typed.iter().all(Option::is_none), "it ended before");
+    }
+}
