@@ -10,7 +10,7 @@
 //! vault_secret_file = "/run/credentials/signalbox-relay.service/vault"
 //! ```
 //!
-//! and a table [`ssh`] for hosts behind the machine.
+//! and a table `ssh` for hosts behind the machine.
 
 mod ssh;
 

@@ -30,7 +30,7 @@ pub struct KnownHostsArgs {
     /// The relay's store, whose `known_hosts` is meant.
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Another file, as `known_hosts` under [ssh] in relay.toml names it.
+    /// Another file, as `known_hosts` of the table `ssh` in relay.toml names it.
     #[arg(long, global = true, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Print JSON.

@@ -63,7 +63,7 @@ pub struct StartRun {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub await_pipes: bool,
     /// The host on which `command` is run, as it is, in place of this machine; `folder` then means nothing, and
-    /// `leave_children` is what hosts do anyhow. Only said to a keeper that is [`remote`](Greeting::remote): another one
+    /// `leave_children` is what hosts do anyhow. Only said to a keeper that says `remote`: another one
     /// would run the command here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Box<Route>>,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A line that is none of this says nothing, as with OpenSSH; so keys are compared as bytes, and one of a kind that nobody here
-//! can read can be revoked. The file itself is in [`file`].
+//! can read can be revoked. The file itself is in [`mod@file`].
 
 pub mod file;
 
