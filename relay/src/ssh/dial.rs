@@ -36,7 +36,7 @@ use super::{
     line::{Cutter, Line, Stream},
     login::{self, Prepared},
     no_channels::no_channels,
-    route::{Hop, Route},
+    route::{Hop, HostKeyPolicy, Route},
 };
 
 /// A name is resolved within this time.
@@ -83,6 +83,8 @@ struct Reached {
 pub(crate) struct Heard {
     /// What the host said, or what became of it, when the connection ended.
     last: Mutex<Option<String>>,
+    /// What it showed to be who it is, and was believed.
+    shown: Mutex<Option<Arc<PublicKeyOrCertificate>>>,
     /// Rung when it ended.
     ended: Arc<Notify>,
 }
@@ -119,6 +121,21 @@ impl Connection {
         self.heard.last_words()
     }
 
+    /// Whether the known hosts, as they are now, still say that all hosts on its way are who they showed to be.
+    pub(crate) async fn is_believed(&self, route: &Route) -> bool {
+        let heard = self.before.iter().map(|hop| &hop.heard).chain([&self.heard]);
+        let shown: Vec<_> = heard.map(|heard| heard.shown()).collect();
+        let (file, hops) = (KnownHosts::at(&route.known_hosts), route.hops.clone());
+        let check = move || {
+            hops.iter().zip(shown).all(|(hop, shown)| {
+                // Nothing is learnt here, whatever the policy.
+                let keys = HostKeys::read(file.clone(), HostKeyPolicy::Strict, &hop.host, hop.port);
+                shown.is_some_and(|shown| keys.and_then(|keys| keys.check(&shown)).is_ok())
+            })
+        };
+        spawn_blocking(check).await.unwrap_or(false)
+    }
+
     /// Says goodbye; the connection ends with its drop.
     pub(crate) async fn goodbye(&self) {
         for handle in std::iter::once(&self.handle).chain(self.before.iter().rev().map(|hop| &hop.handle)) {
@@ -130,6 +147,10 @@ impl Connection {
 impl Heard {
     fn last_words(&self) -> Option<String> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn shown(&self) -> Option<Arc<PublicKeyOrCertificate>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -144,9 +165,14 @@ impl Handler for Watch {
                 PublicKeyOrCertificate::from(certificate.clone())
             }
         };
-        let keys = Arc::clone(&self.keys);
-        match spawn_blocking(move || keys.check(&shown)).await {
-            Ok(checked) => checked.map(|()| true).map_err(Ended::Refused),
+        let (keys, shown) = (Arc::clone(&self.keys), Arc::new(shown));
+        let checked = Arc::clone(&shown);
+        match spawn_blocking(move || keys.check(&checked)).await {
+            Ok(Ok(())) => {
+                *self.heard.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+                Ok(true)
+            }
+            Ok(Err(failure)) => Err(Ended::Refused(failure)),
             // The check panicked: nothing is believed.
             Err(_) => Err(Ended::Ssh(russh::Error::Inconsistent)),
         }
@@ -220,7 +246,7 @@ async fn reach(
     let interrupted = |_| Failure::new(SshFault::Protocol, "the keeper is ending");
     let keys = Arc::new(keys.await.map_err(interrupted)??);
     let (line, cutter) = Line::new(stream);
-    let heard = Arc::new(Heard { last: Mutex::new(None), ended: Arc::clone(ended) });
+    let heard = Arc::new(Heard { last: Mutex::default(), shown: Mutex::default(), ended: Arc::clone(ended) });
     let config = Arc::new(config(preferred(&keys, hop.allow_non_strict)));
     let watch = Watch {
         keys,

@@ -2,8 +2,9 @@
 //!
 //! All commands with the same route share a *lane*: up to four connections, and those that wait for a channel, in their order. A
 //! server lets so many channels be open on one connection (`MaxSessions`, 10 by default) and says so only by refusing one more:
-//! that number is then the connection's limit, the next connection is made, and what finds no room waits. One task per lane
-//! decides and does all of this; whoever waits can go away at any moment and leaves nothing open.
+//! that number is then the connection's limit, the next connection is made, and what finds no room waits. Where the known hosts
+//! have changed, a connection gets no more commands before its hosts were looked up again. One task per lane decides and does all
+//! of this; whoever waits can go away at any moment and leaves nothing open.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,13 +18,14 @@ use russh::{ChannelWriteHalf, client::Msg};
 use signalbox_schemas::{id::Sha256, ssh::SshFault};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
-    task::{AbortHandle, JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet, spawn_blocking},
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     dial::{Connection, dial},
     failure::Failure,
+    known_hosts::file::{KnownHosts, Stamp},
     route::Route,
     session::Session,
 };
@@ -73,8 +75,24 @@ struct Lane {
     to_close: RefCell<Vec<Closing>>,
     /// Rung when there is something to do, also by a connection that ended.
     ring: Arc<Notify>,
+    /// What the file of known hosts was when a channel was wanted last, and how often it was seen to be another one.
+    known_hosts: Cell<(Stamp, u64)>,
     /// Somebody else needs room: connections that nobody uses go now.
     is_pressed: Cell<bool>,
+}
+
+impl Lane {
+    /// Takes the stamp of the known hosts. Where it is another one, connections are looked at anew before they are used.
+    fn see(&self, stamp: Stamp) {
+        let (seen, changes) = self.known_hosts.get();
+        if seen != stamp {
+            self.known_hosts.set((stamp, changes + 1));
+        }
+    }
+
+    fn changes(&self) -> u64 {
+        self.known_hosts.get().1
+    }
 }
 
 /// Somebody who waits for a channel.
@@ -167,7 +185,10 @@ impl Pool {
     /// Opens a channel to the last host of a route, over a connection that is there or a new one. Whoever drops the future
     /// leaves nothing behind.
     pub(crate) async fn open(self: &Rc<Self>, route: Route) -> Result<Session, Failure> {
+        let file = KnownHosts::at(&route.known_hosts);
+        let stamp = spawn_blocking(move || file.stamp()).await.unwrap_or_default();
         let lane = self.lane(route);
+        lane.see(stamp);
         let (answer, answered) = oneshot::channel();
         lane.waiting.borrow_mut().push_back(Waiter { answer, retried: false });
         lane.ring.notify_one();
@@ -194,6 +215,7 @@ impl Pool {
             waiting: RefCell::default(),
             to_close: RefCell::default(),
             ring: Arc::default(),
+            known_hosts: Cell::default(),
             is_pressed: Cell::default(),
         });
         self.lanes.borrow_mut().insert(fingerprint, Rc::clone(&lane));
@@ -230,6 +252,10 @@ struct Member {
     opened: usize,
     /// No more channels are opened on it.
     is_retired: bool,
+    /// How often the known hosts had changed when its hosts were believed.
+    believed_at: u64,
+    /// Its hosts are being looked up again.
+    is_checked: bool,
     idle_since: Instant,
 }
 
@@ -238,6 +264,7 @@ impl Member {
         let used = self.open.get() + self.opening;
         let in_limit = self.limit.is_none_or(|limit| used < limit);
         !self.is_retired
+            && !self.is_checked
             && in_limit
             && self.opening < OPENING_AT_ONCE
             && self.opened + self.opening < MAX_CHANNELS
@@ -257,8 +284,18 @@ impl Member {
 
 /// What a job of a lane came to.
 enum Done {
-    Dialled(Result<Box<Held>, Failure>),
-    Opened { member: u64, waiter: Waiter, result: Result<russh::Channel<Msg>, NotOpened> },
+    /// With how often the known hosts had changed before.
+    Dialled(Result<Box<Held>, Failure>, u64),
+    Checked {
+        member: u64,
+        changes: u64,
+        is_believed: bool,
+    },
+    Opened {
+        member: u64,
+        waiter: Waiter,
+        result: Result<russh::Channel<Msg>, NotOpened>,
+    },
     Closed,
 }
 
@@ -355,6 +392,9 @@ impl Worker {
     }
 
     fn serve_waiting(&mut self) {
+        if !self.lane.waiting.borrow().is_empty() {
+            self.check();
+        }
         loop {
             match self.next_step() {
                 Step::Nothing => return,
@@ -364,6 +404,31 @@ impl Worker {
                     self.open(index, waiter);
                 }
             }
+        }
+    }
+
+    /// Looks up again who has connections from before the known hosts changed.
+    fn check(&mut self) {
+        let changes = self.lane.changes();
+        let is_due =
+            |member: &&mut Member| !member.is_retired && !member.is_checked && member.believed_at != changes;
+        for member in self.members.iter_mut().filter(is_due) {
+            member.is_checked = true;
+            let (id, held, lane) = (member.id, Rc::clone(&member.held), Rc::clone(&self.lane));
+            self.jobs.spawn_local(async move {
+                let is_believed = held.connection.is_believed(&lane.route).await;
+                Done::Checked { member: id, changes, is_believed }
+            });
+        }
+    }
+
+    /// A connection to a host that is not believed any more takes no more commands. Those that it has go on.
+    fn checked(&mut self, id: u64, changes: u64, is_believed: bool) {
+        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return };
+        (member.is_checked, member.believed_at) = (false, changes);
+        if !is_believed {
+            tracing::info!(route = %self.lane.route.place(), "known hosts have changed, an ssh connection is given up");
+            member.is_retired = true;
         }
     }
 
@@ -385,6 +450,7 @@ impl Worker {
     fn dial(&mut self) {
         let (lane, room, pool) = (Rc::clone(&self.lane), Arc::clone(&self.room), self.pool.clone());
         tracing::debug!(route = %lane.route.place(), "dialling");
+        let changes = lane.changes();
         self.dialling = Some(self.jobs.spawn_local(async move {
             let permit = loop {
                 if let Ok(Ok(permit)) = timeout(PRESS_EVERY, Arc::clone(&room).acquire_owned()).await {
@@ -395,7 +461,7 @@ impl Worker {
                 }
             };
             let dialled = dial(&lane.route, &lane.ring).await;
-            Done::Dialled(dialled.map(|connection| Box::new(Held { connection, _permit: permit })))
+            Done::Dialled(dialled.map(|connection| Box::new(Held { connection, _permit: permit })), changes)
         }));
     }
 
@@ -416,10 +482,11 @@ impl Worker {
 
     fn take(&mut self, done: Result<Done, JoinError>) {
         match done {
-            Ok(Done::Dialled(dialled)) => {
+            Ok(Done::Checked { member, changes, is_believed }) => self.checked(member, changes, is_believed),
+            Ok(Done::Dialled(dialled, changes)) => {
                 self.dialling = None;
                 match dialled {
-                    Ok(held) => self.add(*held),
+                    Ok(held) => self.add(*held, changes),
                     Err(failure) => self.dial_failed(&failure),
                 }
             }
@@ -435,7 +502,7 @@ impl Worker {
         }
     }
 
-    fn add(&mut self, held: Held) {
+    fn add(&mut self, held: Held, believed_at: u64) {
         let id = self.next_id;
         self.next_id += 1;
         self.members.push(Member {
@@ -446,18 +513,25 @@ impl Worker {
             limit: None,
             opened: 0,
             is_retired: false,
+            believed_at,
+            is_checked: false,
             idle_since: Instant::now(),
         });
     }
 
     /// Those that wait hear why, unless they can wait for a connection that is there.
     fn dial_failed(&mut self, failure: &Failure) {
-        if !self.members.is_empty() {
+        if self.has_usable() {
             tracing::debug!(%failure, "no further ssh connection");
             self.dial_from = Instant::now() + DIAL_AGAIN;
             return;
         }
         self.fail_waiting(failure);
+    }
+
+    /// Whether there is a connection that takes commands, now or later.
+    fn has_usable(&self) -> bool {
+        self.members.iter().any(|member| !member.is_retired)
     }
 
     fn fail_waiting(&self, failure: &Failure) {
@@ -514,7 +588,7 @@ impl Worker {
             return;
         }
         // A login for each of those that wait would come to the same, and hosts lock out who logs in so often.
-        if self.members.iter().any(|member| !member.is_retired) {
+        if self.has_usable() {
             self.dial_from = Instant::now() + DIAL_AGAIN;
             self.lane.waiting.borrow_mut().push_front(waiter);
             return;

@@ -8,10 +8,10 @@ use signalbox_relay::ssh::{
     known_hosts::{file::KnownHosts, hashed},
     route::HostKeyPolicy,
 };
-use signalbox_schemas::ssh::SshFault;
-use signalbox_testkit::sshd::Sshd;
+use signalbox_schemas::{output::OutputStream::Stdout, ssh::SshFault};
+use signalbox_testkit::sshd::{FailingPeer, Sshd, Then};
 
-use crate::harness::{Room, hop, key};
+use crate::harness::{Room, hop, hop_at, key};
 
 #[tokio::test]
 async fn a_host_that_is_not_known_is_refused_and_says_what_to_do() -> Result<()> {
@@ -67,11 +67,42 @@ async fn a_hashed_host_is_known_and_a_revoked_key_never() -> Result<()> {
     let route = room.route_by(vec![hop(&sshd, vec![key(&sshd, "user")?])]);
     assert_eq!(room.print(&route, "echo in").await?, "in\n");
     room.know(&format!("@revoked * {rest}"))?;
-    // The connection that was made before goes on; this one is another.
-    let mut route = route;
+    let mut accepting = route.clone();
+    accepting.host_keys = HostKeyPolicy::AcceptNew;
+    for route in [route, accepting] {
+        let said = room.fails(&route, SshFault::HostKeyChanged).await?;
+        assert!(said.contains("revoked") && said.contains("line 2"), "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_is_known_no_more_is_given_no_more_commands_and_ends_those_it_has() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let (route, fifo) = (room.route(&sshd)?, sshd.path("fifo"));
+    let run = room.start_of(&route, &format!("mkfifo {0}; echo begun; cat {0}", fifo.display()));
+    let busy = room.start(run).await?;
+    room.status_when(|status| status.cid == busy && status.stdout.kept == 6).await?;
+    let known = KnownHosts::at(&room.path("known_hosts"));
+    assert_eq!(known.remove_hosts(&[format!("127.0.0.1:{}", sshd.port())])?, 1);
+    room.fails(&route, SshFault::HostKeyUnknown).await?;
+    fs::write(&fifo, "went on\n")?;
+    let status = room.end_of(busy).await?;
+    assert_eq!(room.text(&status, Stdout)?, "begun\nwent on\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_learnt_of_other_hosts_costs_no_connection() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let way = FailingPeer::carrying(sshd.port(), u64::MAX, Then::Closes).await?;
+    let mut route = room.route_by(vec![hop_at(&sshd, way.port(), vec![key(&sshd, "user")?])]);
     route.host_keys = HostKeyPolicy::AcceptNew;
-    let said = room.fails(&route, SshFault::HostKeyChanged).await?;
-    assert!(said.contains("revoked") && said.contains("line 2"), "{said}");
+    for port in 1..=5 {
+        assert_eq!(room.print(&route, "echo in").await?, "in\n");
+        room.know(&sshd.known_as("ca", port)?)?;
+    }
+    assert_eq!(way.accepted(), 1);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     thread::park_timeout,
     time::{Duration, Instant},
@@ -80,6 +80,11 @@ pub enum KnownHostsError {
     },
 }
 
+/// Tells a state of the file from the ones before it, without a look into it. Absent where there is no file, or none that can
+/// be seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamp(Option<(u64, u64, i64, i64, u64)>);
+
 /// What came of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changed {
@@ -98,6 +103,12 @@ impl KnownHosts {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The stamp of its state.
+    pub fn stamp(&self) -> Stamp {
+        let of = |file: fs::Metadata| (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size());
+        Stamp(fs::metadata(&self.path).ok().map(of))
     }
 
     /// Reads it; one that is not there is empty.
