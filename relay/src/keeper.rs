@@ -404,7 +404,8 @@ impl Keeper {
         self.runs.spawn_local(run.follow(route, start.command.clone()));
     }
 
-    /// Ends all children, removes what is this keeper's own, and says why.
+    /// Ends all children, removes what is this keeper's own, and says why. Commands on other hosts are sent TERM, and what does
+    /// not end by that before the keeper does may go on there: nothing is left here that could end it.
     async fn end(self, reason: Reason) -> Result<(), KeeperError> {
         let runs = self.shared.board.close();
         if matches!(reason, Reason::Told) {

@@ -397,7 +397,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             if let Some(mut frame) = self.take_frame()? {
                 let message = serde_json::from_slice(&frame).map(Some).map_err(FrameError::Malformed);
-                // It may hold secrets.
+                // It may hold secrets. What the buffer held before it grew is freed as it was.
                 frame.zeroize();
                 return message;
             }
