@@ -42,6 +42,10 @@ const OPENING_AT_ONCE: usize = 8;
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 /// A channel's end is said within this time, or with the connection's.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// A channel that was closed from here may count at the host for so long: until what ran on it has ended there.
+const CLOSED_COUNTS: Duration = Duration::from_secs(1);
+/// A connection that refused a channel because of such a one is left alone for so long.
+const REST: Duration = Duration::from_millis(50);
 /// A connection is used for so many channels: russh keeps a little of each that was closed from here.
 const MAX_CHANNELS: usize = 4096;
 /// While there is no room for a connection, those that nobody uses are asked for so often.
@@ -257,14 +261,23 @@ struct Member {
     /// Its hosts are being looked up again.
     is_checked: bool,
     idle_since: Instant,
+    /// When a channel was last closed from here.
+    closed_at: Option<Instant>,
+    /// Nothing is opened on it before.
+    rests_until: Option<Instant>,
 }
 
 impl Member {
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
     fn has_room(&self) -> bool {
         let used = self.open.get() + self.opening;
         let in_limit = self.limit.is_none_or(|limit| used < limit);
         !self.is_retired
             && !self.is_checked
+            && !self.rests()
             && in_limit
             && self.opening < OPENING_AT_ONCE
             && self.opened + self.opening < MAX_CHANNELS
@@ -272,9 +285,8 @@ impl Member {
 
     /// Whether it is known to take no more, and not just busy opening.
     fn is_full(&self) -> bool {
-        self.is_retired
-            || self.opened + self.opening >= MAX_CHANNELS
-            || self.limit.is_some_and(|limit| self.open.get() + self.opening >= limit)
+        let is_at_limit = self.limit.is_some_and(|limit| self.open.get() + self.opening >= limit);
+        self.is_retired || self.opened + self.opening >= MAX_CHANNELS || is_at_limit && !self.rests()
     }
 
     fn is_unused(&self) -> bool {
@@ -364,9 +376,18 @@ impl Worker {
         }
         let closing: Vec<Closing> = self.lane.to_close.borrow_mut().drain(..).collect();
         for Closing { write, using } in closing {
+            let is_its = |member: &&mut Member| Rc::ptr_eq(&member.held, &using.held);
+            if let Some(member) = self.members.iter_mut().find(is_its) {
+                member.closed_at = Some(Instant::now());
+            }
             self.jobs.spawn_local(async move {
-                // With a connection that is gone its channels are, too.
-                drop(timeout(CLOSE_WAIT, write.close()).await);
+                // russh does not tell that the host has closed it too, and until it has it counts there: what is answered
+                // after it came after it. With a connection that is gone its channels are, too.
+                let closed = async {
+                    write.close().await?;
+                    using.held.connection.handle.send_ping().await
+                };
+                drop(timeout(CLOSE_WAIT, closed).await);
                 drop(using);
                 Done::Closed
             });
@@ -516,6 +537,8 @@ impl Worker {
             believed_at,
             is_checked: false,
             idle_since: Instant::now(),
+            closed_at: None,
+            rests_until: None,
         });
     }
 
@@ -575,7 +598,13 @@ impl Worker {
     /// The connection has as many channels as it takes, or takes none.
     fn refused(&mut self, id: u64, waiter: Waiter, why: &str) {
         let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return };
-        let (open, was_good) = (member.open.get(), member.opened > 0);
+        let (open, was_good, now) = (member.open.get(), member.opened > 0, Instant::now());
+        if member.closed_at.is_some_and(|at| now < at + CLOSED_COUNTS) {
+            // That one may still count there, and says nothing of how many there may be.
+            member.rests_until = Some(now + REST);
+            self.lane.waiting.borrow_mut().push_front(waiter);
+            return;
+        }
         if open > 0 || member.opening > 0 {
             member.limit = Some(open.max(1));
             self.lane.waiting.borrow_mut().push_front(waiter);
@@ -625,6 +654,7 @@ impl Worker {
             .map(|member| member.idle_since + IDLE_KEEP);
         let now = Instant::now();
         let dial = (self.dial_from > now && !self.lane.waiting.borrow().is_empty()).then_some(self.dial_from);
-        idle.chain(dial).min().unwrap_or(now + IDLE_KEEP)
+        let rest = self.members.iter().filter_map(|member| member.rests_until).filter(|until| *until > now);
+        idle.chain(dial).chain(rest).min().unwrap_or(now + IDLE_KEEP)
     }
 }
