@@ -2,7 +2,7 @@
 //!
 //! A bridge says which key a machine has, and nobody trusts a bridge with that: whoever it named could open what is sealed. So the
 //! first key that is met of a machine is kept in a file, and another one later is refused until the operator says that it is
-//! right. Pure, but for [`mod@file`].
+//! right. Pure, but for `file`.
 
 mod file;
 
