@@ -817,6 +817,7 @@ fn no_fixture_is_read_by_nobody() {
     what_everybody_agrees_on();
     what_was_done();
     what_a_relay_keeps();
+    what_is_shared_among_relays_with_keys();
     let files = fs::read_dir(folder()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();

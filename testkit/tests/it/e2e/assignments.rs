@@ -255,9 +255,11 @@ async fn exec_gives_back_output_gives_up_and_does_nothing_twice() -> Result<()> 
         cli(&stack, &["exec", "demo-1", "--idempotency-key", "monday", "--", "true"]).await?;
     assert_eq!(code, Some(3));
     assert!(stderr.contains("was used for another command"), "{stderr}");
-    // A machine's own relay runs nothing that is meant for a host behind it.
-    let (code, _, stderr) = cli(&stack, &["exec", "demo-1", "--ssh", "me@db", "--", "true"]).await?;
-    assert_eq!(code, Some(4), "{stderr}");
-    assert!(stderr.contains("demo-1: rejected"), "{stderr}");
+    // What is meant for a host behind a machine is not run on the machine, also where nothing leads to that host.
+    let elsewhere = format!("echo ran >> {}/elsewhere", dir.path().display());
+    let (code, _, stderr) = cli(&stack, &["exec", "demo-1", "--ssh", "me@db", "--", &elsewhere]).await?;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("demo-1: failed, no credential for db:22"), "{stderr}");
+    assert!(!dir.path().join("elsewhere").exists(), "it ran on the machine");
     Ok(())
 }
