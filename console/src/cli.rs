@@ -39,7 +39,6 @@ pub mod keep;
 pub mod lines;
 pub mod list;
 pub mod printer;
-mod prompt;
 pub mod push;
 pub mod quantity;
 pub mod run;

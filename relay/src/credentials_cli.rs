@@ -3,14 +3,13 @@
 //! | room | holds |
 //! |---|---|
 //! | [`args`] | the command line |
-//! | `input`, `prompt` | values, which are never arguments |
+//! | `input` | values, which are never arguments |
 //! | `import` | the store of an older relay |
 //! | `table` | what people read |
 
 pub mod args;
 mod import;
 mod input;
-mod prompt;
 mod table;
 
 use std::{
@@ -24,9 +23,9 @@ use signalbox_schemas::{
     id::CredentialName,
     layout::RELAY_TOML,
 };
+use signalbox_tty::AskError;
 
 use args::{AddArgs, CredentialsAction, ImportArgs, VaultArgs};
-pub use prompt::PromptError;
 
 use crate::{
     config::{Config, ConfigError},
@@ -92,7 +91,7 @@ pub enum CliError {
         what: &'static str,
         /// Why.
         #[source]
-        source: PromptError,
+        source: AskError,
     },
     /// Two answers to one question.
     #[error("the two values differ, and nothing was kept; try again")]

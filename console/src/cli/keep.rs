@@ -23,7 +23,7 @@ use super::{
     event::Event,
     exit::{self, Failure},
     follow::Manner,
-    input, prompt,
+    input,
     run::{Plan, before_submit, carry_out, interrupts},
     say, secret, shared,
     table::Column,
@@ -275,7 +275,7 @@ async fn value(push: &Push) -> Result<Value, Failure> {
     let usage = |why: &str| Failure::new(exit::USAGE, format!("cannot push credential {}: {why}", push.name));
     let single = async |what| match &push.value_file {
         Some(path) => secret::line(path, MOST, what).await,
-        None => prompt::ask(what, MOST, "name a file with --value-file, or - for stdin").await,
+        None => secret::asked(what, MOST, "name a file with --value-file, or - for stdin").await,
     };
     if push.key_file.is_some() && push.credential_type != CredentialType::SshKey {
         return Err(usage("--key-file goes with --type ssh_key; use --value-file"));

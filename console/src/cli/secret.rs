@@ -1,14 +1,16 @@
-//! What is secret: read from a file or from stdin, never an argument, which others can see. [`prompt`](super::prompt) asks for it.
+//! What is secret: read from a file, from stdin or from the terminal, never an argument, which others can see.
 
 use std::{fs::File, io::Read, path::Path};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use signalbox_schemas::{Secret, error::report};
+use signalbox_tty::AskError;
 use zeroize::Zeroizing;
 
 use super::{
     exit::{self, Failure},
     input::{is_stdin, name},
+    run::nothing_submitted,
 };
 
 /// What a file, or stdin for `-`, holds as text; `what` it is completes «cannot read …».
@@ -42,6 +44,19 @@ pub(super) async fn line(path: &Path, most: usize, what: &'static str) -> Result
         return Err(Failure::new(exit::USAGE, format!("cannot read {what}: {} is empty", name(path))));
     }
     Ok(Secret::new(line.to_owned()))
+}
+
+/// What is typed at the terminal, of at most `most` bytes; `instead` names another way.
+///
+/// # Errors
+/// [`Failure`] when there is no terminal to ask at, when what is typed is empty, too long or no text, for Ctrl-C, and for a signal that
+/// ends programs.
+pub(super) async fn asked(what: &'static str, most: usize, instead: &str) -> Result<Secret, Failure> {
+    signalbox_tty::ask(what, most).await.map_err(|error| match error {
+        AskError::GivenUp => nothing_submitted(),
+        AskError::Empty => Failure::new(exit::USAGE, format!("cannot go on: {what} is empty")),
+        error => Failure::new(exit::USAGE, format!("cannot ask for {what}: {}; {instead}", report(&error))),
+    })
 }
 
 fn read(source: impl Read, most: usize, what: &str, name: &str) -> Result<Secret, Failure> {

@@ -3,9 +3,10 @@
 use std::{env, fs::File, io::Read as _, path::Path};
 
 use signalbox_schemas::Secret;
+use signalbox_tty::AskError;
 use zeroize::Zeroizing;
 
-use super::{CliError, args::ImportArgs, input, prompt};
+use super::{CliError, args::ImportArgs, input};
 use crate::{
     api_key::VARIABLE,
     identity::read_secret,
@@ -75,12 +76,12 @@ fn api_key(path: Option<&Path>) -> Result<Secret, CliError> {
             Ok(key) if !key.is_empty() => key,
             _ => {
                 let failed = |source| match source {
-                    prompt::PromptError::NoTerminal => CliError::Usage(format!(
+                    AskError::NoTerminal(_) => CliError::Usage(format!(
                         "the API key is missing: --api-key-file FILE, or - for standard input, or the variable {VARIABLE}"
                     )),
                     source => CliError::Prompt { what: "the API key", source },
                 };
-                return prompt::ask("API key that the store was made with").map_err(failed);
+                return input::asked("API key that the store was made with").map_err(failed);
             }
         },
     };

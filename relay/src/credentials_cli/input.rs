@@ -11,9 +11,10 @@ use signalbox_schemas::{
     credential::{CredentialType, CredentialValue},
     limit::CREDENTIAL_VALUE_BYTES,
 };
+use signalbox_tty::AskError;
 use zeroize::Zeroizing;
 
-use super::{CliError, args::AddArgs, prompt};
+use super::{CliError, args::AddArgs};
 use crate::vault::key::{self, KeyFault};
 
 /// Stands for standard input.
@@ -72,9 +73,9 @@ fn ssh_key(args: &AddArgs) -> Result<CredentialValue, CliError> {
 }
 
 fn asked_passphrase(path: &Path) -> Result<Secret, CliError> {
-    match prompt::ask(&format!("Passphrase of {}", path.display())) {
+    match asked(&format!("Passphrase of {}", path.display())) {
         // Without anybody to ask it is simply missing.
-        Err(prompt::PromptError::NoTerminal) => {
+        Err(AskError::NoTerminal(_)) => {
             Err(CliError::Key { path: path.to_owned(), fault: KeyFault::Passphrase })
         }
         asked => asked.map_err(|source| CliError::Prompt { what: "the passphrase", source }),
@@ -87,17 +88,23 @@ fn text(args: &AddArgs, what: &'static str) -> Result<Secret, CliError> {
         return line(path);
     }
     let failed = |source| match source {
-        prompt::PromptError::NoTerminal => CliError::Usage(
+        AskError::NoTerminal(_) => CliError::Usage(
             "the value is missing: --value-file FILE, or - for standard input; there is no terminal to ask"
                 .to_owned(),
         ),
         source => CliError::Prompt { what: "the value", source },
     };
-    let first = prompt::ask(what).map_err(failed)?;
-    if prompt::ask("Once more").map_err(failed)? != first {
+    let first = asked(what).map_err(failed)?;
+    if asked("Once more").map_err(failed)? != first {
         return Err(CliError::Differ);
     }
     Ok(first)
+}
+
+/// What is typed at the terminal.
+pub(super) fn asked(what: &str) -> Result<Secret, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(signalbox_tty::ask(what, CREDENTIAL_VALUE_BYTES))
 }
 
 pub(super) fn is_stdin(path: &Path) -> bool {

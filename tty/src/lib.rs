@@ -16,38 +16,50 @@ use rustix::{
     fs::OFlags,
     termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
 };
-use signalbox_schemas::{Secret, error::report};
+use signalbox_schemas::Secret;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
 use zeroize::Zeroizing;
 
-use super::{
-    exit::{self, Failure},
-    run::nothing_submitted,
-    say,
-};
-
-/// The terminal that the operator sits at, whatever stdin is.
+/// The terminal that the operator sits at, whatever standard input is.
 const TERMINAL: &str = "/dev/tty";
 /// How often it is looked whether a key was pressed, so that what ends the program can end the question, too.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Asks for a line that is not shown, of at most `most` bytes. `what` it is completes «cannot ask for …».
+/// Nobody answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is nobody to ask.
+    #[error("there is no terminal to ask")]
+    NoTerminal(#[source] io::Error),
+    /// Whoever was asked gave up, or the program was told to end.
+    #[error("it was given up")]
+    GivenUp,
+    /// Nothing was typed.
+    #[error("it is empty")]
+    Empty,
+    /// More was typed than fits.
+    #[error("it is longer than {0} bytes")]
+    TooLong(usize),
+    /// What was typed is no UTF-8.
+    #[error("it is no text in UTF-8")]
+    NoText,
+    /// The terminal refuses, or is gone.
+    #[error("the terminal cannot be asked")]
+    System(#[from] io::Error),
+}
+
+/// Asks for a line that is not shown, of 1 to `most` bytes; `what` it is stands before it.
 ///
 /// # Errors
-/// [`Failure`] when there is no terminal to ask at, when what is typed is empty, too long or no text, for Ctrl-C, and for a signal that
-/// ends programs.
-pub(super) async fn ask(what: &'static str, most: usize, instead: &str) -> Result<Secret, Failure> {
-    let failed = |error: &io::Error| {
-        let line = format!("cannot ask for {what}, for there is no terminal ({}); {instead}", report(error));
-        Failure::new(exit::USAGE, line)
-    };
+/// [`AskError`]. Ctrl-C and a signal that ends programs are [`AskError::GivenUp`].
+pub async fn ask(what: &str, most: usize) -> Result<Secret, AskError> {
     // From before the terminal is silent.
-    let mut ends = Ends::new().map_err(|error| Failure::system("listen to signals", &error))?;
-    let tty = Tty::open().map_err(|error| failed(&error))?;
-    (&tty.file).write_all(format!("{what}: ").as_bytes()).map_err(|error| failed(&error))?;
+    let mut ends = Ends::new()?;
+    let tty = Tty::open()?;
+    (&tty.file).write_all(format!("{what}: ").as_bytes())?;
     let typed = tokio::select! {
         typed = tty.typed(most) => typed,
         () = ends.one() => Ok(Typed::GivenUp),
@@ -55,15 +67,16 @@ pub(super) async fn ask(what: &'static str, most: usize, instead: &str) -> Resul
     // The line end that was typed was not shown.
     let ended = (&tty.file).write_all(b"\n");
     drop(tty);
-    let wrong = |why: String| Err(Failure::new(exit::USAGE, format!("cannot go on: {what} {why}")));
-    match typed.and_then(|typed| ended.map(|()| typed)).map_err(|error| failed(&error))? {
-        Typed::GivenUp => Err(nothing_submitted()),
-        Typed::TooLong => wrong(format!("is longer than {most} bytes; {instead}")),
-        Typed::Line(line) if line.is_empty() => wrong("is empty".to_owned()),
-        Typed::Line(line) => match std::str::from_utf8(&line) {
-            Ok(text) => Ok(Secret::new(text.to_owned())),
-            Err(_) => wrong(format!("is no text; {instead}")),
-        },
+    let typed = typed?;
+    ended?;
+    match typed {
+        Typed::GivenUp => Err(AskError::GivenUp),
+        Typed::TooLong => Err(AskError::TooLong(most)),
+        Typed::Line(line) if line.is_empty() => Err(AskError::Empty),
+        Typed::Line(line) => {
+            let text = std::str::from_utf8(&line).map_err(|_| AskError::NoText)?;
+            Ok(Secret::new(text.to_owned()))
+        }
     }
 }
 
@@ -94,13 +107,14 @@ struct Tty {
 }
 
 impl Tty {
-    fn open() -> io::Result<Self> {
+    fn open() -> Result<Self, AskError> {
         let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).map_err(io::Error::other)?;
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(TERMINAL)?;
-        let before = tcgetattr(&file)?;
+        let open = OpenOptions::new().read(true).write(true).custom_flags(flags).open(TERMINAL);
+        let file = open.map_err(AskError::NoTerminal)?;
+        let before = tcgetattr(&file).map_err(|error| AskError::NoTerminal(error.into()))?;
         let mut silent = before.clone();
         silent.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN;
-        tcsetattr(&file, OptionalActions::Flush, &silent)?;
+        tcsetattr(&file, OptionalActions::Flush, &silent).map_err(io::Error::from)?;
         Ok(Self { file, before })
     }
 
@@ -130,7 +144,10 @@ impl Tty {
 impl Drop for Tty {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(&self.file, OptionalActions::Now, &self.before) {
-            say(&format!("the terminal does not show what is typed ({error}); `stty sane` makes it so"));
+            let line =
+                format!("the terminal does not show what is typed ({error}); `stty sane` makes it so\n");
+            // A terminal that takes neither is gone, and nobody sits at it.
+            drop((&self.file).write_all(line.as_bytes()));
         }
     }
 }
