@@ -1,13 +1,17 @@
 //! Asking the terminal for a secret: what is typed is not shown, and however it ends the terminal is as it was.
 //!
 //! The terminal hands over key by key: as lines it would keep 4,095 bytes of each and drop the rest, and the keys that send signals
-//! would leave it silent.
+//! would leave it silent. Signals that end programs end the question first, and what they do else they do again afterwards.
 
 use std::{
     fs::{File, OpenOptions},
     future::poll_fn,
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -15,6 +19,10 @@ use std::{
 use rustix::{
     fs::OFlags,
     termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    flag::register_conditional_default,
 };
 use signalbox_schemas::Secret;
 use tokio::{
@@ -27,6 +35,9 @@ use zeroize::Zeroizing;
 const TERMINAL: &str = "/dev/tty";
 /// How often it is looked whether a key was pressed, so that what ends the program can end the question, too.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The signals that tell a program to end.
+const ENDS: [i32; 3] = [SIGTERM, SIGHUP, SIGQUIT];
 
 /// Nobody answered.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +62,28 @@ pub enum AskError {
     System(#[from] io::Error),
 }
 
-/// Asks for a line that is not shown, of 1 to `most` bytes; `what` it is stands before it.
+/// Asks for a line that is not shown, of 1 to `most` bytes; `what` it is stands before it. For a program that listens to SIGINT
+/// itself; to drop the question is to give the terminal back.
 ///
 /// # Errors
-/// [`AskError`]. Ctrl-C and a signal that ends programs are [`AskError::GivenUp`].
+/// [`AskError`]. Ctrl-C, SIGTERM, SIGHUP and SIGQUIT are [`AskError::GivenUp`].
 pub async fn ask(what: &str, most: usize) -> Result<Secret, AskError> {
-    // From before the terminal is silent.
-    let mut ends = Ends::new()?;
+    ask_until(what, most, &ENDS).await
+}
+
+/// The same for a program that SIGINT is to end.
+///
+/// # Errors
+/// As [`ask`]; SIGINT is [`AskError::GivenUp`] too.
+pub fn ask_blocking(what: &str, most: usize) -> Result<Secret, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let [term, hup, quit] = ENDS;
+    runtime.block_on(ask_until(what, most, &[term, hup, quit, SIGINT]))
+}
+
+async fn ask_until(what: &str, most: usize, ends: &[i32]) -> Result<Secret, AskError> {
+    // From before the terminal is silent, to after it has been given back.
+    let mut ends = Ends::new(ends)?;
     let tty = Tty::open()?;
     (&tty.file).write_all(format!("{what}: ").as_bytes())?;
     let typed = tokio::select! {
@@ -80,23 +106,52 @@ pub async fn ask(what: &str, most: usize) -> Result<Secret, AskError> {
     }
 }
 
-/// The signals that tell a program to end.
-struct Ends(Vec<Signal>);
+/// Listens to signals, which do nothing else until this is dropped.
+struct Ends {
+    signals: Vec<Signal>,
+    is_closed: Arc<AtomicBool>,
+}
 
 impl Ends {
-    fn new() -> io::Result<Self> {
-        let kinds =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
-        kinds.into_iter().map(signal).collect::<io::Result<_>>().map(Self)
+    fn new(kinds: &[i32]) -> io::Result<Self> {
+        let is_closed = Self::is_closed(kinds)?;
+        is_closed.store(false, Ordering::SeqCst);
+        let listen = |kind: &i32| signal(SignalKind::from_raw(*kind));
+        let signals = kinds.iter().map(listen).collect::<io::Result<_>>();
+        if signals.is_err() {
+            is_closed.store(true, Ordering::SeqCst);
+        }
+        Ok(Self { signals: signals?, is_closed })
+    }
+
+    /// Whether no question is open. What a signal does by itself is gone for good once it was listened to, so it is done here.
+    fn is_closed(kinds: &[i32]) -> io::Result<Arc<AtomicBool>> {
+        static KEPT: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(is_closed) = &*kept {
+            return Ok(Arc::clone(is_closed));
+        }
+        let is_closed = Arc::new(AtomicBool::new(false));
+        for kind in kinds {
+            register_conditional_default(*kind, Arc::clone(&is_closed))?;
+        }
+        *kept = Some(Arc::clone(&is_closed));
+        Ok(is_closed)
     }
 
     /// Waits for one of them.
     async fn one(&mut self) {
         poll_fn(|context| {
-            let is_one = self.0.iter_mut().any(|end| end.poll_recv(context).is_ready());
+            let is_one = self.signals.iter_mut().any(|end| end.poll_recv(context).is_ready());
             if is_one { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.is_closed.store(true, Ordering::SeqCst);
     }
 }
 

@@ -103,8 +103,7 @@ fn text(args: &AddArgs, what: &'static str) -> Result<Secret, CliError> {
 
 /// What is typed at the terminal.
 pub(super) fn asked(what: &str) -> Result<Secret, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(signalbox_tty::ask(what, CREDENTIAL_VALUE_BYTES))
+    signalbox_tty::ask_blocking(what, CREDENTIAL_VALUE_BYTES)
 }
 
 pub(super) fn is_stdin(path: &Path) -> bool {

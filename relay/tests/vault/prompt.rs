@@ -1,8 +1,9 @@
 //! Values that a terminal is asked for.
 
-use std::{process::Command, time::Duration};
+use std::{fs::File, process::Command, time::Duration};
 
 use anyhow::Result;
+use rstest::rstest;
 use signalbox_testkit::{eventually, process::Signal, pty::Pty};
 
 use crate::harness::{Home, MARKER, key, password};
@@ -20,6 +21,16 @@ fn in_terminal(home: &Home, words: &[&str]) -> Result<Pty> {
     ]);
     shell.arg(command.get_program()).args(command.get_args());
     Pty::spawn(&shell, 160, 40)
+}
+
+/// The program that the shell started.
+async fn program(terminal: &Pty) -> Result<u32> {
+    let shell = terminal.pid();
+    eventually("the program", || async {
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        Ok(children.trim().parse::<u32>()?)
+    })
+    .await
 }
 
 async fn assert_restored(terminal: &mut Pty, code: i32) -> Result<()> {
@@ -86,12 +97,43 @@ async fn a_program_that_is_told_to_end_gives_the_terminal_back() -> Result<()> {
     let home = Home::new()?;
     let mut terminal = in_terminal(&home, &["add", "a", "--type", "password"])?;
     terminal.wait_for("Password:", BOUND).await?;
-    let shell = terminal.pid();
-    let asking = eventually("the program", || async {
-        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
-        Ok(children.trim().parse::<u32>()?)
-    })
-    .await?;
+    let asking = program(&terminal).await?;
     signalbox_testkit::process::signal(asking, Signal::TERM)?;
     assert_restored(&mut terminal, 1).await
+}
+
+#[rstest]
+#[case(Signal::INT, 130)]
+#[case(Signal::TERM, 143)]
+#[tokio::test]
+async fn once_it_was_answered_signals_end_the_program_again(
+    #[case] signal: Signal,
+    #[case] code: i32,
+) -> Result<()> {
+    let home = Home::new()?;
+    let value = home.file("value", MARKER)?;
+    home.ok(&["add", "a", "--type", "password", "--value-file", value.to_str().unwrap()], "")?;
+    let lock = File::open(home.store().join("vault.lock"))?;
+    lock.lock()?;
+    let mut terminal = in_terminal(&home, &["add", "a", "--type", "password"])?;
+    let waiting = program(&terminal).await?;
+    for question in ["Password:", "Once more:"] {
+        terminal.wait_for(question, BOUND).await?;
+        terminal.type_keys("other\r")?;
+    }
+    eventually("the end of the last question", || async {
+        anyhow::ensure!(String::from_utf8_lossy(&terminal.bytes()).contains("Once more: \r\n"));
+        Ok(())
+    })
+    .await?;
+    // What comes before the terminal has been given back is ignored.
+    eventually("its end", || async {
+        signalbox_testkit::process::signal(waiting, signal)?;
+        anyhow::ensure!(!std::fs::exists(format!("/proc/{waiting}"))?, "it goes on");
+        Ok(())
+    })
+    .await?;
+    assert_restored(&mut terminal, code).await?;
+    assert_eq!(home.all()?["a"], password(MARKER));
+    Ok(())
 }
