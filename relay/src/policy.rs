@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use signalbox_schemas::{
     authors::{Authors, Right},
-    command::{Change, CommandSpec},
+    command::CommandSpec,
     id::{CommandId, MachineToken, Sha256, Workspace},
     mailbox::Offer,
     run::RejectReason,
@@ -80,14 +80,13 @@ pub(crate) fn check(offer: &Offer, policy: Policy<'_>) -> Result<Arc<Work>, Faul
     if spec.expires_at != grant.expires_at {
         return fault(RejectReason::Invalid, "spec and grant expire at different times");
     }
-    let brings_secret = matches!(spec.change, Some(Change::PutCredential(_)));
-    if brings_secret != grant.sealed.is_some() {
+    if spec.brings_secret() != grant.sealed.is_some() {
         return fault(
             RejectReason::Invalid,
             "a grant has a sealed key where its spec brings a secret, and only there",
         );
     }
-    let right = spec.change.as_ref().map_or(Right::Command, Change::right);
+    let right = spec.right();
     let key = offer.grant.key();
     if !authors.may_author(key, right) {
         return fault(
@@ -120,7 +119,7 @@ pub(crate) mod tests {
     use signalbox_schemas::{
         Base64Url,
         authors::{Author, Role},
-        command::{Grant, HostKeys, PutCredential, SshTarget, Target},
+        command::{Change, Grant, HostKeys, PutCredential, SshTarget, Target},
         credential::{CredentialLabel, CredentialType, StorageMode},
         id::CredentialName,
         signed::{Signed, SigningKey},

@@ -21,7 +21,6 @@ use orion::{
     },
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256 as Hasher};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -274,13 +273,6 @@ impl ContentKey {
             .map_err(|_| SealError)?;
         Ok(Self(key))
     }
-}
-
-/// What a key is called by people: the beginning of its SHA-256, as base64url.
-pub fn fingerprint(key: &SealingKey) -> String {
-    let mut text = data_encoding::BASE64URL_NOPAD.encode(&Hasher::digest(key.0));
-    text.truncate(22);
-    text
 }
 
 #[cfg(test)]

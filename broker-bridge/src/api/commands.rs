@@ -22,6 +22,7 @@ use signalbox_schemas::{
 };
 use tracing::warn;
 
+pub(super) use self::submit::check_author;
 pub use self::{
     part::part,
     submit::{run, submit},

@@ -17,6 +17,7 @@ use signalbox_schemas::{
 
 use super::{
     Api, Author, Caller,
+    commands::check_author,
     credentials::{SHARED, view},
     now_ms,
 };
@@ -57,7 +58,7 @@ pub async fn keep(
     let Author::Operator(key) = &caller.author else {
         return Err(refuse(ErrorCode::Forbidden, "only operators do"));
     };
-    check_right(api, key)?;
+    check_author(api, key, &[Right::Credential])?;
     check(api, key, &asked)?;
     let id = id_of(api.ws(), &asked.name);
     let stands = known(api, &id).await?;
@@ -77,15 +78,6 @@ pub async fn keep(
     let (record, cursors) = api.edit(by, DOING, table::SHARED_CREDENTIALS, &id, edit).await?;
     let record = record.filter(|record| record.removed_at.is_none()).ok_or_else(|| not_found(&asked.name))?;
     Ok((view(record), cursors))
-}
-
-fn check_right(api: &Api, key: &PublicKey) -> Result<(), Problem> {
-    let authors = api.view().authors().filter(|authors| authors.is_valid_at(now_ms()));
-    if authors.is_some_and(|authors| authors.may_author(key, Right::Credential)) {
-        return Ok(());
-    }
-    let why = "the authors document does not give you the right `credential`; ask an owner";
-    Err(refuse(ErrorCode::Forbidden, why))
 }
 
 fn check(api: &Api, key: &PublicKey, asked: &KeepShared) -> Result<(), Problem> {
@@ -126,7 +118,7 @@ fn check_size(
     (ws, by): (&Workspace, &str),
 ) -> Result<(), Problem> {
     // What makes it smaller always may.
-    if asked.add.is_empty() {
+    if asked.add.is_empty() && asked.label.is_none() {
         return Ok(());
     }
     let Some(record) = edited(ws, id, stands.cloned(), asked, (by, now_ms())) else { return Ok(()) };
@@ -251,13 +243,12 @@ mod tests {
             let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [1; 32]).unwrap();
             Signed::sign(&record, &SigningKey::from_seed(&pair.seed().unwrap()).unwrap()).unwrap();
         } else {
-            // Those that are too many can still be made fewer.
+            // Those that are too many can still be made fewer, and get nothing new as they are.
+            let full = edited(&ws, "id", None, &asked(machines(0, before + more)), ("operator:x", 1));
             let fewer = KeepShared { remove: machines(0, 1), label: None, ..asked(vec![]) };
-            check_size("id", Some(&stands_of(&ws, &add)), &fewer, (&ws, "operator:x")).unwrap();
+            check_size("id", full.as_ref(), &fewer, (&ws, "operator:x")).unwrap();
+            let pushed = check_size("id", full.as_ref(), &asked(vec![]), (&ws, "operator:x"));
+            assert_eq!(pushed.unwrap_err().code, ErrorCode::TooLarge);
         }
-    }
-
-    fn stands_of(ws: &Workspace, asked: &KeepShared) -> SharedCredentialRecord {
-        edited(ws, "id", None, asked, ("operator:x", 1)).unwrap()
     }
 }

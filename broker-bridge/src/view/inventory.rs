@@ -54,6 +54,11 @@ impl Place {
     }
 }
 
+/// What a relay has said; it was verified before it was stored.
+fn said_in(row: &InventoryRow) -> Result<Inventory, StoreError> {
+    row.envelope.peek().map_err(|_| StoreError::Damaged("inventory"))
+}
+
 impl View {
     /// What a machine's relay says that it keeps, if what stands last was signed with the key that it has now; and when the broker stored that, Unix ms.
     ///
@@ -69,9 +74,7 @@ impl View {
     /// The same, read.
     pub(crate) fn inventory(&self, mid: &MachineToken) -> Result<Option<(u64, Inventory)>, StoreError> {
         let Some(row) = self.inventory_row(mid)? else { return Ok(None) };
-        // It was verified before it was stored.
-        let inventory = row.envelope.peek().map_err(|_| StoreError::Damaged("inventory"))?;
-        Ok(Some((row.stored_at, inventory)))
+        Ok(Some((row.stored_at, said_in(&row)?)))
     }
 
     /// The credentials that the relay of an assignment holds, and since when that is known, Unix ms: one with keys says it
@@ -98,13 +101,13 @@ impl View {
         target: Target,
         place: Option<&Place>,
     ) -> Result<Option<InventoryView>, StoreError> {
+        let row = self.inventory_row(&target.token)?;
         if let Some(place) = place {
-            let kept = self.inventory(&target.token)?.map(|(_, inventory)| inventory.credentials);
-            if place.opened_by(kept.unwrap_or_default()).is_empty() {
+            let said = row.as_ref().map(said_in).transpose()?;
+            if place.opened_by(said.map(|said| said.credentials).unwrap_or_default()).is_empty() {
                 return Ok(None);
             }
         }
-        let row = self.inventory_row(&target.token)?;
         let signing_key =
             self.machine(target.token.as_str()).and_then(|record| record.signing_key().cloned());
         let (seen_at, inventory) = row.map(|row| (row.stored_at, row.envelope)).unzip();

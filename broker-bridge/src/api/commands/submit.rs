@@ -124,7 +124,7 @@ fn read_spec(bytes: &[u8]) -> Result<CommandSpec, Problem> {
 }
 
 /// Refuses who has none of these rights.
-pub(super) fn check_author(api: &Api, key: &PublicKey, rights: &[Right]) -> Result<(), Problem> {
+pub(in crate::api) fn check_author(api: &Api, key: &PublicKey, rights: &[Right]) -> Result<(), Problem> {
     let authors = api.view().authors().filter(|authors| authors.is_valid_at(now_ms()));
     let why = match authors {
         Some(authors) if rights.iter().any(|right| authors.may_author(key, *right)) => return Ok(()),

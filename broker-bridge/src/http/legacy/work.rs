@@ -6,7 +6,7 @@ use axum::{body::Body, http::request::Parts};
 use serde::Serialize;
 use serde_json::Value;
 use signalbox_schemas::{
-    command::{CommandSpec, Target},
+    command::{CommandSpec, SSH_PORT, Target},
     id::{CommandId, MachineToken},
     record::AssignmentRecord,
 };
@@ -28,8 +28,6 @@ use crate::{
 
 /// Commands of one list.
 const LISTED: usize = 10;
-/// What old centers store for commands without a port, local ones included.
-const DEFAULT_PORT: u16 = 22;
 
 /// A command as relays know it.
 #[derive(Debug, Serialize)]
@@ -58,7 +56,8 @@ impl<'a> Work<'a> {
             command: &spec.command,
             target_type: if ssh.is_some() { "ssh" } else { "local" },
             target_host: ssh.map(|ssh| ssh.host.as_str()),
-            target_port: ssh.map_or(DEFAULT_PORT, |ssh| ssh.port),
+            // Old centers store one for local commands, too.
+            target_port: ssh.map_or(SSH_PORT, |ssh| ssh.port),
             target_username: ssh.and_then(|ssh| ssh.username.as_deref()),
             timeout_ms: spec.timeout_ms,
             created_at: Some(spec.created_at),
