@@ -1,13 +1,10 @@
 //! A host behind a machine, as people write it.
 
 use signalbox_schemas::{
-    command::{SshHop, SshTarget},
+    command::{SSH_PORT, SshHop, SshTarget},
     credential::is_username,
-    host::is_host,
+    host::{self, is_host},
 };
-
-/// Where SSH servers listen.
-const PORT: u16 = 22;
 
 /// The text names no such host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,12 +40,8 @@ pub fn hop(text: &str) -> Result<SshHop, NoHost> {
         },
     };
     let port = match port {
-        None => PORT,
-        // A sign would be read, too.
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().ok().filter(|port| *port > 0).ok_or(NoHost)?
-        }
-        Some(_) => return Err(NoHost),
+        None => SSH_PORT,
+        Some(digits) => host::port(digits).ok_or(NoHost)?,
     };
     if !is_host(host) || username.is_some_and(|name| !is_username(name)) {
         return Err(NoHost);

@@ -6,15 +6,17 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
-    api::{InventoryView, ListInventory, Liveness, Reach, ReachView, Target, op},
+    api::{InventoryView, KeepShared, Liveness, Reach, ReachView, Target, op},
     command::{self, Change},
     credential::{CredentialLabel, CredentialMeta, CredentialType, CredentialValue, StorageMode},
     error::report,
-    id::{CommandId, MachineId, MachineToken},
+    id::{CommandId, MachineId, MachineToken, Workspace},
     layout::Layout,
     limit,
     signed::PublicKey,
 };
+
+use tokio::signal::unix::Signal;
 
 use super::{
     call::{self, Call, Row},
@@ -34,7 +36,7 @@ use crate::{
         Client,
         change::{Order, Value, Wish, check_selector, prepare_aside},
         clock::now_ms,
-        known::{Accepted, Known, KnownFile, Recipients, Told, Unsealable},
+        known::{Accepted, Distrust, Known, KnownFile, Recipients, Told, Unsealable},
         sign::Prepared,
     },
     config::Config,
@@ -113,7 +115,7 @@ pub async fn credential(config: &Config, args: Credential) -> Result<u8, Failure
         CredentialAction::Remove { name, to } => {
             let plan = plan(json, format!("remove credential {name}"), &to);
             let change = Change::RemoveCredential { name };
-            make(config, &plan, &to, async { Ok(change) }).await.map(|(code, _)| code)
+            make(config, &plan, &to, async { Ok(change) }).await.map(|made| made.code)
         }
     }
 }
@@ -144,12 +146,12 @@ pub async fn host_keys(config: &Config, args: HostKeys) -> Result<u8, Failure> {
                 }
                 Ok(Change::HostKeys(command::HostKeys { add, remove: Vec::new() }))
             };
-            make(config, &plan, &to, keys).await.map(|(code, _)| code)
+            make(config, &plan, &to, keys).await.map(|made| made.code)
         }
         HostKeysAction::Remove { hosts, to } => {
             let plan = plan(json, "remove host keys".to_owned(), &to);
             let change = Change::HostKeys(command::HostKeys { add: Vec::new(), remove: hosts });
-            make(config, &plan, &to, async { Ok(change) }).await.map(|(code, _)| code)
+            make(config, &plan, &to, async { Ok(change) }).await.map(|made| made.code)
         }
     }
 }
@@ -171,13 +173,13 @@ async fn begin(config: &Config, plan: &Plan, to: &To) -> Result<(Client, Vec<Tar
     Ok((client, targets, on))
 }
 
-/// Makes a change with nothing secret in it, on machines whose relays have keys; how that ended, and under which id.
+/// Makes a change with nothing secret in it, on machines whose relays have keys.
 pub(super) async fn make(
     config: &Config,
     plan: &Plan,
     to: &To,
     change: impl Future<Output = Result<Change, Failure>>,
-) -> Result<(u8, CommandId), Failure> {
+) -> Result<Made, Failure> {
     let mut interrupts = interrupts()?;
     let prepare = async {
         let change = change.await?;
@@ -192,11 +194,42 @@ pub(super) async fn make(
         let (what, expires_in_ms) = (Wish::Plain(change), to.expires_in);
         let order = Order { on, what, timeout_ms: TIMEOUT_MS, expires_in_ms };
         let prepared = prepare_aside(order, client.access(), targets).await;
-        Ok((client, prepared.map_err(|error| plan.failed(&error))?))
+        Ok(Ready { client, prepared: prepared.map_err(|error| plan.failed(&error))?, record: None })
     };
-    let (client, prepared) = before_submit(&mut interrupts, Box::pin(prepare)).await?;
-    let id = prepared.id;
-    Box::pin(carry_out(config, client, &prepared, plan, interrupts)).await.map(|code| (code, id))
+    let ready: Ready = before_submit(&mut interrupts, Box::pin(prepare)).await?;
+    let id = ready.prepared.id;
+    let code = ready.carry_out(config, plan, &mut interrupts).await?;
+    Ok(Made { code, id, interrupts })
+}
+
+/// How a change ended, under which id; and who still listens to Ctrl-C.
+pub(super) struct Made {
+    pub(super) code: u8,
+    pub(super) id: CommandId,
+    pub(super) interrupts: Signal,
+}
+
+/// A change that is signed, and nobody has yet.
+pub(super) struct Ready {
+    client: Client,
+    prepared: Prepared,
+    /// What bridges shall know before anybody has it.
+    record: Option<KeepShared>,
+}
+
+impl Ready {
+    /// Submits it, once bridges know of it, and waits for its end.
+    pub(super) async fn carry_out(
+        self,
+        config: &Config,
+        plan: &Plan,
+        interrupts: &mut Signal,
+    ) -> Result<u8, Failure> {
+        if let Some(asked) = &self.record {
+            shared::keep(&self.client, plan, asked, interrupts).await?;
+        }
+        Box::pin(carry_out(config, self.client, &self.prepared, plan, interrupts)).await
+    }
 }
 
 /// To whom, and whom of them it can be sealed for.
@@ -234,11 +267,12 @@ impl Meant {
         plan: &Plan,
         (label, value): (CredentialLabel, Value),
         expires_in_ms: u64,
-    ) -> Result<(Client, Prepared), Failure> {
+        record: Option<KeepShared>,
+    ) -> Result<Ready, Failure> {
         let what = Wish::Put { label, value, keys: self.recipients.keys };
         let order = Order { on: self.on, what, timeout_ms: TIMEOUT_MS, expires_in_ms };
         let prepared = prepare_aside(order, self.client.access(), self.targets).await;
-        Ok((self.client, prepared.map_err(|error| plan.failed(&error))?))
+        Ok(Ready { client: self.client, prepared: prepared.map_err(|error| plan.failed(&error))?, record })
     }
 }
 
@@ -247,11 +281,11 @@ async fn give(config: &Config, json: bool, push: Push) -> Result<u8, Failure> {
     let plan = plan(json, format!("push credential {}", push.name), &push.to);
     // From before the first question on, for what is pressed there means all of it.
     let mut interrupts = interrupts()?;
-    let (client, prepared) = before_submit(&mut interrupts, Box::pin(prepare(config, &plan, push))).await?;
-    Box::pin(carry_out(config, client, &prepared, &plan, interrupts)).await
+    let ready = before_submit(&mut interrupts, Box::pin(prepare(config, &plan, push))).await?;
+    ready.carry_out(config, &plan, &mut interrupts).await
 }
 
-async fn prepare(config: &Config, plan: &Plan, push: Push) -> Result<(Client, Prepared), Failure> {
+async fn prepare(config: &Config, plan: &Plan, push: Push) -> Result<Ready, Failure> {
     let value = value(&push).await?;
     let wanted = Wanted { to: push.to, trust: push.trust };
     let meant = Meant::ask(config, plan, &wanted).await?;
@@ -262,11 +296,12 @@ async fn prepare(config: &Config, plan: &Plan, push: Push) -> Result<(Client, Pr
         username: push.user,
         storage_mode: push.mode,
     };
-    if label.storage_mode == StorageMode::Shared {
-        // First: what relays have and nobody knows of would be given to nobody else, and taken from nobody.
-        shared::record(config, &meant, plan, &label, &value).await?;
-    }
-    meant.prepare(plan, (label, value), wanted.to.expires_in).await
+    // Bridges know first: what relays have and nobody knows of would be given to nobody else, and taken from nobody.
+    let record = match label.storage_mode {
+        StorageMode::Shared => Some(shared::record(config, &meant, plan, &label, &value)?),
+        StorageMode::RelayOnly => None,
+    };
+    meant.prepare(plan, (label, value), wanted.to.expires_in, record).await
 }
 
 /// The value, from where it is said to be, or asked for.
@@ -305,6 +340,25 @@ async fn value(push: &Push) -> Result<Value, Failure> {
         .map_err(|bytes| usage(&format!("its value has {bytes} bytes, at most {MOST} can be kept")))
 }
 
+/// The keys that the operator names, for machines that are meant and one for each: another one would silently not count.
+fn accepted(what: &str, trust: &Trust, targets: &[Target]) -> Result<Accepted, Failure> {
+    let usage = |why: String| {
+        Failure::new(exit::USAGE, format!("cannot {what}: --accept-key names {}", clean::line(&why)))
+    };
+    let mut accepted = Accepted::new();
+    for (name, key) in &trust.accept_key {
+        let target =
+            targets.iter().find(|target| target.id.as_str() == name || target.token.as_str() == name);
+        let target = target.ok_or_else(|| {
+            usage(format!("{name}, which is none of the machines that are meant; write its name as in `signalbox machines`"))
+        })?;
+        if accepted.insert(target.token.clone(), key.clone()).is_some_and(|other| other != *key) {
+            return Err(usage(format!("two keys for {name}; leave the wrong one out")));
+        }
+    }
+    Ok(accepted)
+}
+
 /// Whom it can be sealed for, by the keys that machines are known by here; those that are met first are known from then on, if
 /// nothing stands in the way of what is asked for.
 async fn recipients(
@@ -314,8 +368,8 @@ async fn recipients(
     Wanted { to, trust }: &Wanted,
 ) -> Result<Recipients, Failure> {
     let path = known_machines(&config.layout);
+    let accepted = accepted(&plan.what, trust, targets)?;
     let targets = targets.to_vec();
-    let accepted: Accepted = trust.accept_key.iter().cloned().collect();
     let (what, may_skip) = (plan.what.clone(), to.skip_unsealable);
     let refused = move |error: &dyn std::error::Error| {
         Failure::new(exit::NOT_ACCEPTED, format!("cannot {what}: {}", clean::line(&report(error))))
@@ -393,40 +447,43 @@ fn leave_out(
 
 /// Lists what relays with keys say that they keep.
 async fn list(config: &Config, json: bool, on: String) -> Result<u8, Failure> {
-    let call = Call::new(config, json, "list what relays keep");
+    const WHAT: &str = "list what relays keep";
+    let call = Call::new(config, json, WHAT);
     let client = call.connect().await?;
-    let asked = ListInventory { on, ..ListInventory::default() };
-    let views: Vec<InventoryView> =
-        client.list_all(op::INVENTORY_LIST, asked).await.map_err(|error| call.failed(&error))?;
-    let known = Known::read(&known_machines(&config.layout))
-        .map_err(|error| Failure::system("list what relays keep", &error))?;
+    let known =
+        Known::read(&known_machines(&config.layout)).map_err(|error| Failure::system(WHAT, &error))?;
     let (mut kept, mut doubts) = (Vec::new(), 0_usize);
-    for view in views {
-        let name = clean::line(view.machine.as_str());
-        match known.open(&client.access().ws, &view, &Accepted::new()) {
-            Ok(Some(inventory)) => {
-                if let Some(problem) = &inventory.problem {
-                    say(&format!("{name}: its credentials cannot be read: {}", clean::line(problem)));
-                }
-                if inventory.left_out > 0 {
-                    say(&format!("{name}: {} more are not listed", inventory.left_out));
-                }
-                let (machine, state) = (view.machine, view.state);
-                let row = |meta| Kept { machine: machine.clone(), state, meta };
-                kept.extend(inventory.credentials.into_iter().map(row));
-            }
-            Ok(None) if view.signing_key.is_some() => {
-                say(&format!("{name}: its relay has not said what it keeps"));
-            }
-            Ok(None) => {}
-            Err(doubt) => {
-                doubts += 1;
-                say(&clean::line(&report(&doubt)));
-            }
+    let ws = client.access().ws.clone();
+    let listed = client.inventories(on, |view| match rows(&known, &ws, view) {
+        Ok(rows) => kept.extend(rows),
+        Err(doubt) => {
+            doubts += 1;
+            say(&clean::line(&report(&doubt)));
         }
-    }
+    });
+    listed.await.map_err(|error| call.failed(&error))?;
     let code = call.table(&kept).await?;
     Ok(if doubts > 0 { exit::FAILED } else { code })
+}
+
+/// What one relay keeps, if it is to be believed; says what else there is to say of it.
+fn rows(known: &Known, ws: &Workspace, view: InventoryView) -> Result<Vec<Kept>, Distrust> {
+    let name = clean::line(view.machine.as_str());
+    let Some(inventory) = known.open(ws, &view, &Accepted::new())? else {
+        if view.signing_key.is_some() {
+            say(&format!("{name}: its relay has not said what it keeps"));
+        }
+        return Ok(Vec::new());
+    };
+    if let Some(problem) = &inventory.problem {
+        say(&format!("{name}: its credentials cannot be read: {}", clean::line(problem)));
+    }
+    if inventory.left_out > 0 {
+        say(&format!("{name}: {} more are not listed", inventory.left_out));
+    }
+    let (machine, state) = (view.machine, view.state);
+    let row = |meta| Kept { machine: machine.clone(), state, meta };
+    Ok(inventory.credentials.into_iter().map(row).collect())
 }
 
 /// Lists who reaches a host.

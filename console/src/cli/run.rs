@@ -163,7 +163,7 @@ async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Fail
             }
         }
     };
-    follow_on(config, client, plan, &standing, interrupts, patience).await
+    follow_on(config, client, plan, &standing, &mut interrupts, patience).await
 }
 
 /// Does everything that comes before a submit, unless Ctrl-C comes first. Whatever fails on the way, nothing was accepted.
@@ -193,10 +193,10 @@ pub(super) async fn carry_out(
     client: Client,
     prepared: &Prepared,
     plan: &Plan,
-    mut interrupts: Signal,
+    interrupts: &mut Signal,
 ) -> Result<u8, Failure> {
     let submitted = submit(&client, None, prepared);
-    match until_submitted(&client, plan, prepared, submitted, &mut interrupts).await? {
+    match until_submitted(&client, plan, prepared, submitted, interrupts).await? {
         Ok(standing) => {
             let patience = sleep(Duration::MAX);
             tokio::pin!(patience);
@@ -241,7 +241,7 @@ async fn follow_on(
     client: Client,
     plan: &Plan,
     standing: &Standing,
-    mut interrupts: Signal,
+    interrupts: &mut Signal,
     mut patience: Pin<&mut Sleep>,
 ) -> Result<u8, Failure> {
     let printer = Printer::start().map_err(|error| Failure::system("print", &error))?;
@@ -255,7 +255,7 @@ async fn follow_on(
             Err(End::Failure(failure)) => Err(failure),
             Ok(code) => Ok(code),
         },
-        _ = interrupts.recv() => return Ok(detach(&client, standing.accepted.id, &mut interrupts).await),
+        _ = interrupts.recv() => return Ok(detach(&client, standing.accepted.id, interrupts).await),
         () = &mut patience, if plan.exec.is_some() && !plan.no_wait => return give_up(&client, standing.accepted.id, plan, printer).await,
     };
     tokio::select! {

@@ -10,21 +10,23 @@ use signalbox_schemas::{
     command::Change,
     credential::{CredentialLabel, SharedKept},
     error::report,
-    id::CredentialName,
+    id::{CommandId, CredentialName},
     run::RunState,
 };
+
+use tokio::signal::unix::Signal;
 
 use super::{
     call, clean,
     exit::{self, Failure},
-    keep::{Meant, Wanted, make},
+    keep::{Made, Meant, Ready, Wanted, make},
     quantity,
-    run::{Plan, before_submit, carry_out, interrupts},
+    run::{Plan, before_submit, interrupts},
     say, secret,
 };
 use crate::{
     args::keep::{RecoveryAction, RecoveryKey, To},
-    client::{Client, change::Value, clock::now_ms, recovery, sign::Prepared},
+    client::{Client, ClientError, change::Value, clock::now_ms, recovery},
     config::Config,
 };
 
@@ -56,14 +58,14 @@ pub async fn recovery_key(config: &Config, args: RecoveryKey) -> Result<u8, Fail
     call::print(format!("{public}\n")).await
 }
 
-/// Says at the bridges what is pushed, and to whom.
-pub(super) async fn record(
+/// What bridges shall know of what is pushed, and to whom.
+pub(super) fn record(
     config: &Config,
     meant: &Meant,
     plan: &Plan,
     label: &CredentialLabel,
     value: &Value,
-) -> Result<(), Failure> {
+) -> Result<KeepShared, Failure> {
     let access = meant.client.access();
     let public = recovery::public(&config.layout).map_err(|error| Failure::system(&plan.what, &error))?;
     let secret = public.map(|key| recovery::seal(access, label, value, &key)).transpose();
@@ -74,12 +76,26 @@ pub(super) async fn record(
         );
     }
     let (name, label) = (label.name.clone(), Some(label.clone()));
-    let asked = KeepShared { name, label, secret, add: meant.machines(), remove: Vec::new() };
-    keep(&meant.client, plan, &asked).await
+    Ok(KeepShared { name, label, secret, add: meant.machines(), remove: Vec::new() })
 }
 
-async fn keep(client: &Client, plan: &Plan, asked: &KeepShared) -> Result<(), Failure> {
-    let kept: Result<SharedCredentialView, _> = client.change(op::SHARED_KEEP, asked).await;
+/// Says at the bridges who has a credential.
+pub(super) async fn keep(
+    client: &Client,
+    plan: &Plan,
+    asked: &KeepShared,
+    interrupts: &mut Signal,
+) -> Result<(), Failure> {
+    let kept: Result<SharedCredentialView, _> = tokio::select! {
+        kept = client.change(op::SHARED_KEEP, asked) => kept,
+        _ = interrupts.recv() => {
+            let line = format!(
+                "interrupted while the record of {} was changed: whether that was done is not known, and no machine has got anything; {} again",
+                asked.name, plan.what
+            );
+            return Err(Failure::new(exit::INTERRUPTED, line));
+        }
+    };
     kept.map(drop).map_err(|error| plan.failed(&error))
 }
 
@@ -93,8 +109,8 @@ pub(super) async fn assign(
 ) -> Result<u8, Failure> {
     let mut interrupts = interrupts()?;
     let prepared = prepare_assign(config, plan, name, key_file, wanted);
-    let (client, prepared) = before_submit(&mut interrupts, Box::pin(prepared)).await?;
-    Box::pin(carry_out(config, client, &prepared, plan, interrupts)).await
+    let ready = before_submit(&mut interrupts, Box::pin(prepared)).await?;
+    ready.carry_out(config, plan, &mut interrupts).await
 }
 
 async fn prepare_assign(
@@ -103,7 +119,7 @@ async fn prepare_assign(
     name: &CredentialName,
     key_file: &Path,
     wanted: Wanted,
-) -> Result<(Client, Prepared), Failure> {
+) -> Result<Ready, Failure> {
     let text = secret::text(key_file, KEY_BYTES, "the recovery key").await?;
     let refused = |error: &dyn std::error::Error| {
         Failure::new(exit::NOT_ACCEPTED, format!("cannot {}: {}", plan.what, clean::line(&report(error))))
@@ -131,15 +147,14 @@ async fn prepare_assign(
         by.as_deref().map_or_else(|| signed.key().to_string(), clean::line),
         quantity::show_age(now_ms().saturating_sub(opened.sealed_at))
     ));
-    let asked = KeepShared {
+    let record = KeepShared {
         name: name.clone(),
         label: None,
         secret: None,
         add: meant.machines(),
         remove: Vec::new(),
     };
-    keep(&meant.client, plan, &asked).await?;
-    meant.prepare(plan, (opened.label, value), wanted.to.expires_in).await
+    meant.prepare(plan, (opened.label, value), wanted.to.expires_in, Some(record)).await
 }
 
 /// Takes a credential from machines, then says at the bridges which of them have it no longer: one that still has it is still
@@ -162,22 +177,42 @@ pub(super) async fn unassign(
         kept.map_err(|error| plan.failed(&error))?;
         Ok(Change::RemoveCredential { name: name.clone() })
     };
-    let (code, id) = make(config, plan, &to, change).await?;
+    let Made { code, id, mut interrupts } = make(config, plan, &to, change).await?;
     if code == exit::INTERRUPTED {
-        say(&format!("{name} stays assigned to all of them; unassign it again once {id} has ended"));
+        say(&format!("{name} stays assigned to all of them; {} again once {id} has ended", plan.what));
         return Ok(code);
     }
+    tokio::select! {
+        recorded = record_removed(config, plan, name, id) => recorded.map(|()| code),
+        _ = interrupts.recv() => {
+            let line = format!(
+                "interrupted: {name} stays assigned to all of them, unless a bridge has it otherwise already; {} again",
+                plan.what
+            );
+            Err(Failure::new(exit::INTERRUPTED, line))
+        }
+    }
+}
+
+/// Says at the bridges who has removed it.
+async fn record_removed(
+    config: &Config,
+    plan: &Plan,
+    name: &CredentialName,
+    id: CommandId,
+) -> Result<(), Failure> {
     let client = call::connect(config, &plan.what).await?;
-    let command = client.command(id).await.map_err(|error| Failure::client(&plan.what, &error))?;
+    let failed = |error: &ClientError| Failure::client(&plan.what, error);
+    let command = client.command(id).await.map_err(|error| failed(&error))?;
     let done = command.runs.iter().filter(|run| run.state == RunState::Completed);
     let remove: Vec<_> = done.map(|run| run.machine.token()).collect();
     if remove.len() < command.runs.len() {
         say(&format!("who has not removed it is still assigned to it; unassign {name} again for those"));
     }
-    if !remove.is_empty() {
-        let asked = KeepShared { name: name.clone(), label: None, secret: None, add: Vec::new(), remove };
-        let kept: Result<SharedCredentialView, _> = client.change(op::SHARED_KEEP, &asked).await;
-        kept.map_err(|error| Failure::client(&plan.what, &error))?;
+    if remove.is_empty() {
+        return Ok(());
     }
-    Ok(code)
+    let asked = KeepShared { name: name.clone(), label: None, secret: None, add: Vec::new(), remove };
+    let kept: Result<SharedCredentialView, _> = client.change(op::SHARED_KEEP, &asked).await;
+    kept.map(drop).map_err(|error| failed(&error))
 }

@@ -136,8 +136,8 @@ fn read(ws: &Workspace, view: &InventoryView) -> Result<Option<Inventory>, Distr
     Ok(Some(inventory))
 }
 
-/// The keys that the operator names for machines, by id or token: the only ones that count for those.
-pub type Accepted = BTreeMap<String, PublicKey>;
+/// The keys that the operator names for machines: the only ones that count for those.
+pub type Accepted = BTreeMap<MachineToken, PublicKey>;
 
 impl Known {
     /// The key of a machine.
@@ -170,7 +170,7 @@ impl Known {
     ) -> Result<(), Distrust> {
         let mut other = |right: &PublicKey| keys.find(|key| *key != right).cloned();
         let machine = machine.clone();
-        if let Some(named) = accepted.get(machine.as_str()).or_else(|| accepted.get(token.as_str())) {
+        if let Some(named) = accepted.get(token) {
             if let Some(found) = other(named) {
                 return Err(Distrust::NotNamed { machine, named: named.clone(), found });
             }
@@ -259,7 +259,7 @@ mod tests {
 
     fn meet(known: &mut Known, view: &InventoryView, accept: &[(&str, u8)]) -> Result<Recipients, Distrust> {
         let accept =
-            accept.iter().map(|(name, byte)| ((*name).to_owned(), key(*byte).public().clone())).collect();
+            accept.iter().map(|(name, byte)| (target(name).token, key(*byte).public().clone())).collect();
         let targets = [target(view.machine.as_str())];
         known.recipients(&targets, &[Told::of(&Workspace::main(), view.clone())], &accept)
     }

@@ -156,24 +156,37 @@ impl Client {
         Ok(whole)
     }
 
+    /// What relays with keys say that they keep, one after another as their pages come: all of them at once would be a hundred
+    /// times what is wanted of them.
+    ///
+    /// # Errors
+    /// As [`Pages::next`]; [`ClientError::NotAsMeant`] also for more machines than a fleet may have.
+    pub async fn inventories(
+        &self,
+        on: String,
+        mut take: impl FnMut(InventoryView) + Send,
+    ) -> Result<(), ClientError> {
+        let asked = ListInventory { on, ..ListInventory::default() };
+        let mut pages = Pages::new(op::INVENTORY_LIST, asked);
+        let mut count = 0;
+        while !pages.is_over() {
+            let views: Vec<InventoryView> = pages.next(self, PAGE).await?;
+            count += views.len();
+            if count > MOST {
+                return Err(too_long());
+            }
+            views.into_iter().for_each(&mut take);
+        }
+        Ok(())
+    }
+
     /// What is told of these machines, as far as something is to be sealed for them.
     ///
     /// # Errors
-    /// As [`Pages::next`]; [`ClientError::NotAsMeant`] also for more machines than a command can have.
+    /// As [`Self::inventories`].
     pub async fn told(&self, on: &str) -> Result<Vec<Told>, ClientError> {
-        let asked = ListInventory { on: on.to_owned(), ..ListInventory::default() };
-        let mut pages = Pages::new(op::INVENTORY_LIST, asked);
         let mut told = Vec::new();
-        while !pages.is_over() {
-            let views: Vec<InventoryView> = pages.next(self, PAGE).await?;
-            told.extend(views.into_iter().map(|view| Told::of(&self.access().ws, view)));
-            if told.len() > limit::TARGETS {
-                return Err(ClientError::NotAsMeant(format!(
-                    "its list has more than the {} machines that one command can have",
-                    limit::TARGETS
-                )));
-            }
-        }
+        self.inventories(on.to_owned(), |view| told.push(Told::of(&self.access().ws, view))).await?;
         Ok(told)
     }
 

@@ -5,10 +5,11 @@ use std::{fs, io};
 use serde::Serialize;
 use serde_json::{Value, json};
 use signalbox_schemas::{
-    api::{InventoryView, Previewed},
+    api::{FeedEvent, InventoryView, Previewed},
     command::Change,
     id::Workspace,
     inventory::Inventory,
+    run::RunState,
     sealed::OpeningKey,
     signed::SigningKey,
 };
@@ -126,6 +127,19 @@ async fn a_key_that_is_accepted_is_named_whole() {
         let Ended { code, err, .. } = ended(push(&desk, &["--to", "web-1", "--accept-key", wrong])).await;
         assert_eq!(code, Some(2), "{err}");
     }
+    // For a machine that is not meant, and twice for one that is.
+    let [one, other] = [8, 9].map(|byte| format!("web-1={}", relay_key(byte).public()));
+    let stray = format!("wbe-1={}", right.public());
+    for (wrong, said) in [(vec![&stray], "wbe-1"), (vec![&one, &other], "two keys")] {
+        let named = wrong.iter().flat_map(|named| ["--accept-key", named.as_str()]);
+        let program = push(&desk, &["--to", "web-1"].into_iter().chain(named).collect::<Vec<_>>());
+        answer(&mut desk, op::COMMANDS_PREVIEW, previewed(vec![target("web-1")])).await;
+        answer(&mut desk, op::INVENTORY_LIST, listed(&[view("web-1", &right)])).await;
+        let Ended { code, err, .. } = ended(program).await;
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains(said), "{err}");
+        assert_eq!(known(&desk), None);
+    }
     // The bridge tells another one than was told when the operator looked.
     let named = format!("web-1={}", right.public());
     let program = push(&desk, &["--to", "web-1", "--accept-key", &named]);
@@ -174,6 +188,55 @@ async fn ctrl_c_after_the_password_ends_it_before_anything_is_submitted() {
         assert_eq!(status.exit_code(), 130, "{at}: {}", terminal.screen());
         assert!(terminal.screen().contains("nothing was submitted"), "{}", terminal.screen());
     }
+}
+
+/// Ctrl-C at this moment; what is on the screen at its end.
+async fn interrupted(mut terminal: Pty) -> String {
+    terminal.type_keys("\x03").unwrap();
+    let status = timeout(SOON, terminal.wait(SOON)).await.unwrap().unwrap();
+    let screen = terminal.screen();
+    assert_eq!(status.exit_code(), 130, "{screen}");
+    // The terminal has broken its lines.
+    screen.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_while_the_record_of_what_is_shared_is_changed_says_so() {
+    let mut desk = Desk::start().await;
+    let value = desk.dir.path().join("value");
+    fs::write(&value, "hunter2").unwrap();
+    let more = ["--mode", "shared", "--value-file", value.to_str().unwrap()];
+    let terminal = at_a_terminal(&desk, &[&PUSH[..], &more].concat());
+    answer(&mut desk, op::COMMANDS_PREVIEW, previewed(vec![target("web-1")])).await;
+    answer(&mut desk, op::INVENTORY_LIST, listed(&[view("web-1", &relay_key(8))])).await;
+    // Nobody answers.
+    assert_eq!(desk.asked().await.op, op::SHARED_KEEP);
+    let screen = interrupted(terminal).await;
+    assert!(screen.contains("the record of db") && screen.contains("push credential db again"), "{screen}");
+    assert!(!screen.contains("nothing was submitted"), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_after_machines_have_removed_it_says_that_they_stay_assigned() {
+    let mut desk = Desk::start().await;
+    let terminal = at_a_terminal(&desk, &["credential", "unassign", "db", "--to", "web-1"]);
+    let label = json!({ "name": "db", "credential_type": "password", "storage_mode": "shared" });
+    answer(&mut desk, op::SHARED_KEPT, json!({ "label": label, "machines": ["web-1"] })).await;
+    answer(&mut desk, op::COMMANDS_PREVIEW, previewed(vec![target("web-1")])).await;
+    answer(&mut desk, op::INVENTORY_LIST, listed(&[view("web-1", &relay_key(8))])).await;
+    let asked = desk.asked().await;
+    let submit: Submit = serde_json::from_value(asked.args).unwrap();
+    let id = CommandSpec::from_bytes(&submit.spec.0).unwrap().cid;
+    desk.fake.ok(&asked.rid, json!({ "id": id, "targets": ["web-1"], "cursor": "" })).await;
+    let feed = desk.asked().await;
+    assert_eq!(feed.op, "feed.open");
+    let counts = [(RunState::Completed, 1)].into();
+    desk.fake.event(&feed.rid, 0, FeedEvent::Settled { counts }).await;
+    assert_eq!(desk.asked().await.op, "feed.close");
+    // Nobody answers.
+    assert_eq!(desk.asked().await.op, op::COMMANDS_GET);
+    let screen = interrupted(terminal).await;
+    assert!(screen.contains("stays assigned") && screen.contains("unassign credential db again"), "{screen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
