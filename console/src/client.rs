@@ -35,6 +35,7 @@ pub mod sign;
 use bytes::Bytes;
 use signalbox_schemas::{
     api::{Accepted, CommandSummary, Counts, MachineView, RunView},
+    command::SshTarget,
     error::Problem,
     heartbeat::Heartbeat,
     id::{CommandId, MachineId, MachineToken},
@@ -65,6 +66,8 @@ pub enum Ask {
         targets: Vec<MachineToken>,
         /// Text for `sh -c`.
         command: String,
+        /// The host behind the machines that runs it; `None`: they themselves.
+        ssh: Option<SshTarget>,
         /// How long it may run, ms.
         timeout_ms: u64,
         /// It does not start later than this from now, ms.

@@ -326,6 +326,7 @@ async fn the_session_runs_on_what_was_shown_only() {
         on: "demo-*".to_owned(),
         targets: vec![machine("demo-1").token()],
         command: "true".to_owned(),
+        ssh: None,
         timeout_ms: 1,
         expires_in_ms: 60_000,
     })

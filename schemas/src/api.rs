@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::Base64Url,
-    command::Grant,
+    command::{self, Grant},
     error::Problem,
     heartbeat::{Facts, Metrics, metrics_if_readable},
     id::{CommandId, MachineId, MachineToken, Nonce, Workspace},
@@ -462,7 +462,20 @@ pub struct CommandSummary {
     pub created_by: Option<String>,
     /// Where its machines run it; absent: on themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<crate::command::Target>,
+    pub target: Option<command::Target>,
+    /// Whether it changes what its machines' relays keep: its text says that for people, and is no text for a shell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changes: bool,
+}
+
+impl CommandSummary {
+    /// Where it runs, for people: its selector, and the host behind those machines.
+    pub fn place(&self) -> String {
+        match &self.target {
+            Some(command::Target::Ssh(ssh)) => format!("{ssh} via {}", self.on),
+            None => self.on.clone(),
+        }
+    }
 }
 
 /// A command with its runs.

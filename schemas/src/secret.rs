@@ -20,6 +20,13 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The same without the line end that editors put there: one, for a value may end with others.
+    #[must_use]
+    pub fn without_line_end(&self) -> Self {
+        let text = self.0.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
+        Self::new(text.unwrap_or(&self.0).to_owned())
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -36,7 +43,20 @@ impl From<String> for Secret {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case("hunter2", "hunter2")]
+    #[case("hunter2\n", "hunter2")]
+    #[case("hunter2\r\n", "hunter2")]
+    #[case("hunter2\n\n", "hunter2\n")]
+    #[case("hunter2\r", "hunter2\r")]
+    #[case("\n", "")]
+    fn one_line_end_is_no_part_of_a_secret(#[case] read: &str, #[case] secret: &str) {
+        assert_eq!(Secret::new(read.to_owned()).without_line_end().expose(), secret);
+    }
 
     #[test]
     fn a_secret_is_never_printed() {

@@ -175,6 +175,7 @@ fn summary() -> CommandSummary {
         counts: counts(),
         created_by: None,
         target: None,
+        changes: false,
     }
 }
 

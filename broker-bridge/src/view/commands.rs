@@ -161,6 +161,7 @@ impl View {
             counts,
             created_by: spec.created_by,
             target: spec.target,
+            changes: spec.change.is_some(),
         }))
     }
 

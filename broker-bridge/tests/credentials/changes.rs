@@ -118,6 +118,7 @@ async fn grants_bring_a_key_exactly_where_something_is_sealed() -> Result<()> {
     // Nor does anybody see what is sealed.
     let shown = bench.http.json(&format!("/api/v1/commands/{}", spec.cid)).await?;
     assert_eq!(shown["command"], "put credential db");
+    assert_eq!(shown["changes"], true);
     assert!(!shown.to_string().contains(&data_encoding::BASE64URL_NOPAD.encode(&[7; 60])), "{shown}");
     Ok(())
 }

@@ -59,7 +59,7 @@ impl Row for CommandSummary {
             self.id.to_string(),
             quantity::show_age(now_ms().saturating_sub(self.created_at)),
             clean::line(&self.by),
-            shorten(&clean::line(&self.on), ON_COLUMNS, ellipsis),
+            shorten(&clean::line(&self.place()), ON_COLUMNS, ellipsis),
             follow::show_counts(&self.counts),
             clean::line(&self.command),
         ]

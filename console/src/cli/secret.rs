@@ -38,12 +38,11 @@ pub(super) async fn text(path: &Path, most: usize, what: &'static str) -> Result
 /// # Errors
 /// As [`text`].
 pub(super) async fn line(path: &Path, most: usize, what: &'static str) -> Result<Secret, Failure> {
-    let text = text(path, most, what).await?;
-    let line = text.expose().trim_end_matches(['\r', '\n']);
-    if line.is_empty() {
+    let line = text(path, most, what).await?.without_line_end();
+    if line.expose().is_empty() {
         return Err(Failure::new(exit::USAGE, format!("cannot read {what}: {} is empty", name(path))));
     }
-    Ok(Secret::new(line.to_owned()))
+    Ok(line)
 }
 
 /// What is typed at the terminal, of at most `most` bytes; `instead` names another way.

@@ -4,7 +4,6 @@ use std::io::IsTerminal as _;
 
 use signalbox_schemas::{
     api::{CommandView, ReadOutput, RunView},
-    command::Target,
     id::CommandId,
     output::OutputStream,
 };
@@ -146,17 +145,11 @@ fn heading(view: &CommandView, ellipsis: char) -> String {
         Some(name) => format!("{} for {}", clean::line(&summary.by), clean::line(name)),
         None => clean::line(&summary.by),
     };
-    let on = match &summary.target {
-        Some(Target::Ssh(ssh)) => {
-            format!("{}, by SSH on {}", clean::line(&summary.on), clean::line(&ssh.to_string()))
-        }
-        None => clean::line(&summary.on),
-    };
     let mut out = format!(
         "command  {}\nid       {}\non       {}\nby       {}, {}\nstates   {}\n",
         clean::line(&summary.command),
         summary.id,
-        on,
+        clean::line(&summary.place()),
         by,
         moment(summary.created_at, now_ms()),
         follow::show_counts(&summary.counts),

@@ -67,7 +67,7 @@ pub async fn session(
                     tasks.spawn(tell_command(client.clone(), id, told.clone(), stop));
                 }
                 Some(Ask::Unwatch { id }) => watches.end(id),
-                Some(Ask::Run { tag, on, targets: shown, command, timeout_ms, expires_in_ms }) => {
+                Some(Ask::Run { tag, on, targets: shown, command, ssh, timeout_ms, expires_in_ms }) => {
                     let max_output_bytes = limit::DEFAULT_MAX_OUTPUT;
                     let draft = Draft {
                         on,
@@ -77,7 +77,7 @@ pub async fn session(
                         is_expiry_named: true,
                         max_output_bytes,
                         shown,
-                        ssh: None,
+                        ssh,
                         created_by: None,
                         idempotency_key: None,
                     };

@@ -255,6 +255,7 @@ pub(super) fn summary(n: u8, command: &str, counts: &[(RunState, u32)]) -> Comma
         counts: counts.iter().copied().collect::<Counts>(),
         created_by: None,
         target: None,
+        changes: false,
     }
 }
 

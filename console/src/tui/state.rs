@@ -10,7 +10,10 @@ pub mod machine;
 pub mod page;
 pub mod scrollback;
 
-use signalbox_schemas::id::{CommandId, MachineToken};
+use signalbox_schemas::{
+    command::SshTarget,
+    id::{CommandId, MachineToken},
+};
 
 use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage};
 use crate::{
@@ -66,6 +69,8 @@ pub struct Prompt {
     pub on: String,
     /// Machines that it means, by name, as far as they are known here.
     pub targets: Vec<MachineToken>,
+    /// The host behind those machines that runs it; `None`: they themselves.
+    pub ssh: Option<SshTarget>,
     /// The line.
     pub editor: Editor,
     /// Which earlier text is shown: place from the newest; `None` = the line is new.

@@ -5,7 +5,8 @@ use std::time::Instant;
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 use rstest::rstest;
 use signalbox_schemas::{
-    api::{Liveness, MachineView},
+    api::{CommandSummary, Liveness, MachineView},
+    command::{SshTarget, Target},
     error::{ErrorCode, Problem},
     id::MachineToken,
     run::RunState,
@@ -64,6 +65,47 @@ fn a_command_runs_on_what_was_shown() {
     stage.keys("axuptime<enter>");
     let Some(Ask::Run { targets, .. }) = stage.asks.last() else { panic!("nothing was asked") };
     assert_eq!(*targets, [1, 2, 3].map(token));
+}
+
+#[test]
+fn what_ran_on_a_host_behind_a_machine_runs_there_again() {
+    let mut stage = Stage::demo(80, 24);
+    let ssh = SshTarget {
+        host: "db-1.lan".into(),
+        port: 22,
+        username: Some("root".into()),
+        jump: vec![],
+        credential: None,
+    };
+    let told = CommandSummary {
+        on: "demo-1".into(),
+        target: Some(Target::Ssh(ssh.clone())),
+        ..summary(9, "uptime", &[(RunState::Completed, 1)])
+    };
+    stage.tell(Told::Command(told));
+    stage.keys("c");
+    assert!(stage.screen().contains("root@db-1.lan via"), "{}", stage.screen());
+    stage.keys("x");
+    assert!(stage.screen().contains("run on root@db-1.lan via demo-1"), "{}", stage.screen());
+    stage.keys("<enter>");
+    let Some(Ask::Run { on, command, ssh: asked, .. }) = stage.asks.last() else {
+        panic!("nothing was asked")
+    };
+    assert_eq!((on.as_str(), command.as_str(), asked), ("demo-1", "uptime", &Some(ssh)));
+    // Until the bridge tells of it, too.
+    stage.accept(10, 1);
+    assert!(stage.screen().contains("on root@db-1.lan via demo-1"), "{}", stage.screen());
+}
+
+#[test]
+fn a_change_of_what_relays_keep_is_no_text_for_a_shell() {
+    let mut stage = Stage::demo(80, 24);
+    let told =
+        CommandSummary { changes: true, ..summary(9, "put credential db", &[(RunState::Completed, 1)]) };
+    stage.tell(Told::Command(told));
+    stage.keys("cx");
+    assert!(stage.screen().contains("signalbox credential"), "{}", stage.screen());
+    assert_eq!(stage.state.modal, None);
 }
 
 /// An hour that the broker's clock is ahead of ours (or behind, when negative).

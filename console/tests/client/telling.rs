@@ -30,6 +30,7 @@ async fn the_session_tells_what_is_and_what_comes() {
         on: "nobody".to_owned(),
         targets: vec![],
         command: "true".to_owned(),
+        ssh: None,
         timeout_ms: 1,
         expires_in_ms: 1,
     })

@@ -7,6 +7,7 @@ use std::{
 
 use signalbox_schemas::{
     api::{CommandSummary, Counts, RunView},
+    command::{SshTarget, Target},
     id::{CommandId, MachineId},
     limit,
     output::OutputStream,
@@ -127,6 +128,12 @@ pub struct Command {
     pub source: String,
     /// The selector as it was written, clean.
     pub on: String,
+    /// Where it runs, clean.
+    pub place: String,
+    /// The host behind its machines that runs it; `None`: they themselves.
+    pub ssh: Option<SshTarget>,
+    /// Whether it changes what relays keep, and has no text for a shell.
+    pub changes: bool,
     /// The selector, for guessing whom it concerns before its runs are known.
     selector: Option<Selector>,
     /// Who asked, clean.
@@ -166,6 +173,9 @@ impl Command {
         let mut command = Self {
             id: summary.id,
             text: text::line(&summary.command),
+            place: text::line(&summary.place()),
+            ssh: summary.target.clone().map(|Target::Ssh(ssh)| ssh),
+            changes: summary.changes,
             on: text::line(&summary.on),
             selector: Selector::parse(&summary.on).ok(),
             by: text::line(&summary.by),

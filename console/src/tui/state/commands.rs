@@ -132,7 +132,7 @@ impl Commands {
         &self.filter
     }
 
-    /// Shows only commands that have this text in them, in their selector or in their author.
+    /// Shows only commands that have this text in them, in the place where they run or in their author.
     pub fn set_filter(&mut self, filter: &str) {
         filter.clone_into(&mut self.filter);
         self.is_stirred = true;
@@ -145,7 +145,7 @@ impl Commands {
             self.forget_oldest(shown);
             let needle = self.filter.trim().to_lowercase();
             let has = |text: &str| text.to_lowercase().contains(&needle);
-            let seen = |c: &&Command| needle.is_empty() || has(&c.text) || has(&c.on) || has(&c.by);
+            let seen = |c: &&Command| needle.is_empty() || has(&c.text) || has(&c.place) || has(&c.by);
             self.order = self.newest().into_iter().filter(seen).map(|command| command.id).collect();
             self.cursor.find(&self.order);
         }

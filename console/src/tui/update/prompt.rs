@@ -1,6 +1,6 @@
 //! Writing a command and sending it.
 
-use signalbox_schemas::{id::MachineToken, limit, selector::Selector};
+use signalbox_schemas::{command::SshTarget, id::MachineToken, limit, selector::Selector};
 
 use crate::{
     client::Ask,
@@ -36,7 +36,7 @@ fn open_on(state: &mut State, targets: Vec<MachineToken>, text: &str) {
         return;
     }
     if let Some(on) = state.fleet.selector_of(&targets) {
-        write(state, on, targets, text, limit::DEFAULT_TIMEOUT_MS);
+        write(state, Place { on, targets, ssh: None }, text, limit::DEFAULT_TIMEOUT_MS);
     } else {
         let text = format!("{} marks are too many for one command; mark fewer", targets.len());
         state.say(Severity::Warn, text);
@@ -45,6 +45,11 @@ fn open_on(state: &mut State, targets: Vec<MachineToken>, text: &str) {
 
 fn again(state: &mut State, id: Option<signalbox_schemas::id::CommandId>) {
     let Some(command) = id.and_then(|id| state.commands.get(id)) else { return };
+    if command.changes {
+        let text = "it changed what relays keep; change it again with `signalbox credential` or `host-keys`";
+        state.say(Severity::Warn, text);
+        return;
+    }
     if command.source != command.text {
         // What would be sent is not what was: the line has room for one line of plain text only.
         state.say(Severity::Warn, "its text does not fit one line; run it again with `signalbox run`");
@@ -52,14 +57,23 @@ fn again(state: &mut State, id: Option<signalbox_schemas::id::CommandId>) {
     }
     let selector = Selector::parse(&command.on).ok();
     let targets = selector.map(|selector| state.fleet.matching(&selector)).unwrap_or_default();
-    let (on, source, timeout_ms) = (command.on.clone(), command.source.clone(), command.timeout_ms);
-    write(state, on, targets, &source, timeout_ms);
+    let place = Place { on: command.on.clone(), targets, ssh: command.ssh.clone() };
+    let (source, timeout_ms) = (command.source.clone(), command.timeout_ms);
+    write(state, place, &source, timeout_ms);
 }
 
-fn write(state: &mut State, on: String, targets: Vec<MachineToken>, text: &str, timeout_ms: u64) {
+/// Where it shall run.
+struct Place {
+    on: String,
+    targets: Vec<MachineToken>,
+    ssh: Option<SshTarget>,
+}
+
+fn write(state: &mut State, Place { on, targets, ssh }: Place, text: &str, timeout_ms: u64) {
     state.modal = Some(Modal::Prompt(Box::new(Prompt {
         on,
         targets,
+        ssh,
         editor: Editor::new(text),
         recalled: None,
         draft: String::new(),
@@ -85,6 +99,7 @@ pub(super) fn submit(state: &mut State) -> Vec<Effect> {
         on: prompt.on.clone(),
         targets: prompt.targets.clone(),
         command: command.clone(),
+        ssh: prompt.ssh.clone(),
         timeout_ms: prompt.timeout_ms,
         expires_in_ms: limit::DEFAULT_EXPIRES_IN_MS,
     };

@@ -2,6 +2,7 @@
 
 use signalbox_schemas::{
     api::{Accepted, CommandSummary, Counts},
+    command::Target,
     error::Problem,
     id::CommandId,
     run::RunState,
@@ -105,7 +106,8 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
             settled: false,
             counts: Counts::from([(RunState::Pending, n)]),
             created_by: None,
-            target: None,
+            target: prompt.ssh.clone().map(Target::Ssh),
+            changes: false,
         });
     }
     if let Some(command) = state.commands.get_mut(accepted.id) {

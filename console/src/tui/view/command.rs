@@ -50,7 +50,7 @@ fn lead(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme
     let age = format!("{} ago", amount::age(since));
     let limit = format!("timeout {}", amount::timeout(command.timeout_ms));
     let (by, id) = (format!("by {}", command.by), command.id.to_string());
-    let on = format!("on {}", text::fit(&command.on, PREFIX_COLUMNS * 2, theme.glyphs.ellipsis));
+    let on = format!("on {}", text::fit(&command.place, PREFIX_COLUMNS * 2, theme.glyphs.ellipsis));
     let choices = [
         meta(&[on.clone(), limit.clone(), by.clone(), age.clone(), id]),
         meta(&[on, limit, by.clone(), age.clone()]),

@@ -107,7 +107,7 @@ pub(super) fn row(
         .space(2)
         .text(pen::padded(&command.text, text_columns(columns), theme), text_style);
     if columns >= WITH_ON_COLUMNS {
-        row = row.space(2).text(pen::padded(&command.on, ON_COLUMNS, theme), theme.quiet);
+        row = row.space(2).text(pen::padded(&command.place, ON_COLUMNS, theme), theme.quiet);
     }
     if columns >= WITH_BY_COLUMNS {
         row = row.space(2).text(pen::padded(&command.by, BY_COLUMNS, theme), theme.quiet);

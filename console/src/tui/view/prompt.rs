@@ -23,10 +23,14 @@ const MOST_COLUMNS: u16 = 100;
 /// Draws the line over the screen; answers where the cursor is.
 pub(super) fn draw(state: &State, prompt: &Prompt, buffer: &mut Buffer, theme: &Theme) -> Option<Position> {
     let columns = state.size.0.saturating_sub(4).min(MOST_COLUMNS);
-    let title = match prompt.targets.as_slice() {
-        [] => format!("run on {}", prompt.on),
-        [one] => format!("run on {}", state.fleet.get(one).map_or(one.as_str(), |m| m.name.as_str())),
-        several => format!("run on {}", amount::machines(several.len())),
+    let machines = match prompt.targets.as_slice() {
+        [] => prompt.on.clone(),
+        [one] => state.fleet.get(one).map_or(one.as_str(), |m| m.name.as_str()).to_owned(),
+        several => amount::machines(several.len()),
+    };
+    let title = match &prompt.ssh {
+        Some(ssh) => format!("run on {} via {machines}", text::line(&ssh.to_string())),
+        None => format!("run on {machines}"),
     };
     let area = boxed(state, columns, 7, &title, buffer, theme);
     let inner = Rect { x: area.x + 2, y: area.y + 1, width: area.width - 4, height: area.height - 2 };
