@@ -15,7 +15,7 @@ use signalbox_schemas::{
         Answer, AnswerBody, Cancel, Credit, FeedEvent, OpenFeed, Preview, Previewed, Request, Submit, Watch,
         chunk, op,
     },
-    command::{CommandSpec, Grant, Part, parts},
+    command::{CommandSpec, Grant, Part, Target, parts},
     error::Problem,
     id::{CommandId, MachineToken, Nonce, OperatorId, RequestId, Sha256, Workspace},
     layout::Layout,
@@ -79,6 +79,8 @@ pub struct Order {
     pub not_before_in_ms: Option<u64>,
     /// Output that is kept, bytes.
     pub max_output: u64,
+    /// The host behind the machines that runs it; `None`: they themselves.
+    pub target: Option<Target>,
 }
 
 impl Order {
@@ -92,6 +94,7 @@ impl Order {
             expires_in_ms: limit::HOUR_MS,
             not_before_in_ms: None,
             max_output: limit::DEFAULT_MAX_OUTPUT,
+            target: None,
         }
     }
 }
@@ -124,9 +127,17 @@ impl Operator {
     /// # Errors
     /// When it is not accepted, or an answer does not come within a minute.
     pub async fn run(&self, on: &str, command: &str) -> Result<Took> {
+        self.run_at(on, None, command).await
+    }
+
+    /// The same on a host behind the machines.
+    ///
+    /// # Errors
+    /// As [`Operator::run`].
+    pub async fn run_at(&self, on: &str, target: Option<Target>, command: &str) -> Result<Took> {
         let preview_since = Instant::now();
         let machines = self.preview(on).await?;
-        let order = Order::new(on, machines, command);
+        let order = Order { target, ..Order::new(on, machines, command) };
         let operator = self.clone();
         let (spec, submit) = tokio::task::spawn_blocking(move || operator.sign(&order)).await??;
         let submit_since = Instant::now();
@@ -179,8 +190,8 @@ impl Operator {
             targets: u32::try_from(order.machines.len())?,
             by: format!("operator:{}", self.id),
             created_by: None,
-            target: None,
-            crit: vec![],
+            target: order.target.clone(),
+            crit: order.target.iter().map(|_| "target".to_owned()).collect(),
             change: None,
         };
         spec.validate()?;

@@ -75,6 +75,16 @@ impl Sshd {
         self.server.text("user")
     }
 
+    /// How a file of known hosts has it.
+    pub(crate) fn known(&self) -> Result<String> {
+        self.server.known_as("host", self.server.port())
+    }
+
+    /// The file of that key.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.server.path("user")
+    }
+
     /// `ssh` over a new connection; the command follows.
     pub(crate) fn new_connection(&self) -> Result<Command> {
         let mut command = Command::new(find("ssh").context("not installed: ssh")?);

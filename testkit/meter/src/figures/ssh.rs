@@ -1,7 +1,10 @@
-//! A command on a host behind a machine: a relay's keeper beside asyncssh, warm and cold, interleaved.
+//! A command on a host behind a machine: a relay's keeper, and the whole chain, beside asyncssh, warm and cold, interleaved.
 
 use std::{
+    ffi::OsStr,
+    fs,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,14 +16,24 @@ use signalbox_relay::{
     },
     ssh::route::{Hop, HostKeyPolicy, Route, Way},
 };
-use signalbox_schemas::{Secret, id::CommandId, limit::DEFAULT_MAX_OUTPUT};
-use signalbox_testkit::process::bin;
+use signalbox_schemas::{
+    Secret,
+    command::{SshTarget, Target},
+    id::CommandId,
+    limit::DEFAULT_MAX_OUTPUT,
+};
+use signalbox_testkit::{
+    operator::Operator,
+    process::{Daemon, bin},
+    sshd::run,
+};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::{Scope, dispatch::split, peer_row, shell, timed};
 use crate::{
     peers::Sshd,
+    place::Place,
     report::{Budget, Report, Row, Samples},
 };
 
@@ -31,10 +44,13 @@ const COLD_EVERY: usize = 10;
 const BULK_ROUNDS: usize = 10;
 const BULK_BYTES: u64 = 100 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The machine before the server.
+const GATE: &str = "gate";
 
 const SHELL: &str = "floor: spawn and reap `sh -c /bin/true`";
 const WARM_PEER: &str = "peer: asyncssh, `/bin/true` on a warm connection";
 const COLD_PEER: &str = "peer: asyncssh, connection, `/bin/true`, and its end";
+const LOCAL: &str = "chain with `sh -c /bin/true`: submit to exit visible";
 const BULK_PEER: &str = "peer: `ssh` through a warm master, 100 MiB";
 
 pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
@@ -42,6 +58,8 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let (mut warm_peer, why_not) = split(sshd.asyncssh(1).await);
     let (mut cold_peer, _) = split(sshd.asyncssh(0).await);
     let mut keeper = Keeper::start().await?;
+    let gate = Gate::start(&sshd).await?;
+    let (mut local_ms, mut chain_ms) = (Samples::ms(), Samples::ms());
     let (shell_ms, mut warm, mut cold, mut warm_ms, mut cold_ms) =
         (&mut Samples::ms(), Samples::ms(), Samples::ms(), Samples::ms(), Samples::ms());
     let (mut bulk, mut bulk_peer) = (Samples::ms(), Samples::ms());
@@ -53,6 +71,8 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
             warm_ms.took(peer.run(1).await?);
         }
         warm.took(keeper.run(&warm_route, "/bin/true").await?);
+        local_ms.took(gate.operator.run(GATE, "/bin/true").await?.from_submit);
+        chain_ms.took(gate.operator.run_at(GATE, Some(gate.target.clone()), "/bin/true").await?.from_submit);
         if round % COLD_EVERY == 0 {
             if let Some(peer) = &mut cold_peer {
                 cold_ms.took(peer.run(1).await?);
@@ -80,9 +100,54 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     report.add(peer_row(COLD_PEER, &cold_ms, why_not.as_ref()));
     let row = Row::new("relay's keeper, new connection and `/bin/true`", &cold).over(COLD_PEER);
     report.add(within(row, &cold_ms, "1.2 × asyncssh, cold"));
+    report.add(Row::new(LOCAL, &local_ms));
+    report
+        .add(Row::new("the same on a host behind the machine, on a warm connection", &chain_ms).over(LOCAL));
     report.add(Row::new(BULK_PEER, &bulk_peer));
     report.add(Row::new("relay's keeper, 100 MiB into its spool", &bulk).over(BULK_PEER));
     Ok(())
+}
+
+/// A whole system with one machine, behind which the server is; gone on drop.
+struct Gate {
+    operator: Operator,
+    target: Target,
+    _relay: Daemon,
+    _place: Place,
+}
+
+impl Gate {
+    async fn start(sshd: &Sshd) -> Result<Self> {
+        let place = Place::start(&[GATE.to_owned()], 0).await?;
+        let dir = place.stack.ready().state_dir.join("machines").join(GATE);
+        let policy = dir.join("relay.toml");
+        let text = fs::read_to_string(&policy).with_context(|| format!("reading {}", policy.display()))?;
+        fs::write(&policy, format!("{text}\n[ssh]\ntargets = [\"127.0.0.1\"]\n"))?;
+        let at_store = |args: &[&OsStr]| {
+            let mut command = Command::new(bin("signalbox-relay")?);
+            command.args(args).arg("--store").arg(dir.join("store"));
+            run(&mut command)
+        };
+        let words = |words: &'static str| words.split(' ').map(OsStr::new);
+        let known = sshd.known()?;
+        at_store(&words("known-hosts add").chain([known.as_ref()]).collect::<Vec<_>>())?;
+        let add = words("credentials add key --type ssh_key --target 127.0.0.1");
+        let (user, key) = (sshd.user(), sshd.key_file());
+        let rest = ["--user".as_ref(), user.as_ref(), "--key-file".as_ref(), key.as_os_str()];
+        at_store(&add.chain(rest).collect::<Vec<_>>())?;
+        let relay = place.relay(GATE).await?;
+        let (host, port) = ("127.0.0.1".to_owned(), sshd.port());
+        let target = SshTarget { host, port, username: None, jump: vec![], credential: None };
+        let gate = Self {
+            operator: place.operator().await?,
+            target: Target::Ssh(target),
+            _relay: relay,
+            _place: place,
+        };
+        // The connection is made now.
+        gate.operator.run_at(GATE, Some(gate.target.clone()), "/bin/true").await?;
+        Ok(gate)
+    }
 }
 
 /// A keeper of its own, as a relay has one. It ends when its folder is gone.
