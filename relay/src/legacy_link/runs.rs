@@ -49,11 +49,17 @@ const TOO_LATE: &str = "The command could not be started in time, and is not sta
 pub(super) struct Run {
     /// The keeper's life it belongs to.
     instance: Nonce,
+    /// The way to its host is being looked for, and whoever looks hands it to the keeper.
+    is_routing: bool,
     /// The keeper was asked to start it, and answers by then.
     pub(super) starting_until: Option<Instant>,
 }
 
 impl Run {
+    fn of(instance: Nonce) -> Self {
+        Self { instance, is_routing: false, starting_until: None }
+    }
+
     /// When the keeper has to have answered.
     pub(super) fn answer_due(&self) -> Option<Instant> {
         self.starting_until
@@ -96,7 +102,7 @@ impl Worker {
             claims.map(|(cid, _, claimed)| (cid, claimed.spec.clone())).collect();
         for (cid, spec) in claims {
             if known.iter().any(|status| status.cid == cid) {
-                self.runs.insert(cid, Run { instance, starting_until: None });
+                self.runs.insert(cid, Run::of(instance));
                 continue;
             }
             // It may not have reached the keeper. Starting twice is starting once.
@@ -223,7 +229,12 @@ impl Worker {
             return self.finish(cid, Ended::without_a_run(&granted.id, OLD_KEEPER));
         }
         let instance = keeper.instance;
-        self.runs.insert(cid, Run { instance, starting_until: None });
+        // A connection to the keeper that was made anew meanwhile takes the way that is found, too. Looked for twice, it would
+        // be asked for twice.
+        if self.runs.get(&cid).is_some_and(|run| run.instance == instance && run.is_routing) {
+            return;
+        }
+        self.runs.insert(cid, Run { is_routing: true, ..Run::of(instance) });
         let (hosts, config) = (self.hosts.clone(), self.config.clone());
         self.jobs.spawn_blocking(move || {
             let route = config.ssh_targets().and_then(|targets| hosts.route(&target, targets));
@@ -239,9 +250,9 @@ impl Worker {
         route: Result<Box<Route>, String>,
     ) {
         // Of a former keeper's life: it is lost with it.
-        if self.runs.get(&cid).is_none_or(|run| run.instance != instance) {
-            return;
-        }
+        let Some(run) = self.runs.get_mut(&cid).filter(|run| run.instance == instance) else { return };
+        // Without a keeper it is looked for again when there is one.
+        run.is_routing = false;
         match route {
             Ok(route) => self.hand_over(cid, granted, Some(route)).await,
             Err(error) => self.finish(cid, Ended::without_a_run(&granted.id, error)),
@@ -265,7 +276,7 @@ impl Worker {
             route,
         };
         let until = Instant::now() + KEEPER_PATIENCE;
-        self.runs.insert(cid, Run { instance, starting_until: Some(until) });
+        self.runs.insert(cid, Run { starting_until: Some(until), ..Run::of(instance) });
         let told = timeout(KEEPER_PATIENCE, keeper.client.start(start)).await;
         match told {
             Ok(Ok(())) => {}

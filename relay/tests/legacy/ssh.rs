@@ -1,10 +1,14 @@
 //! Commands on hosts behind the machine, for a center that speaks HTTP: a real SSH server.
 
-use std::fs;
+use std::{fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use signalbox_testkit::{process::Daemon, sshd::Sshd};
+use signalbox_testkit::{
+    eventually_within,
+    process::{Daemon, Signal, signal},
+    sshd::Sshd,
+};
 
 use crate::{
     center::{Center, KEY},
@@ -56,5 +60,56 @@ async fn a_command_runs_on_a_host_behind_the_machine() -> Result<()> {
     center.asked("POST /relay/config/ack", 2, PATIENCE).await?;
     let denied = run(&center, &sshd, "denied", "true").await?;
     ensure!(denied["error"].as_str().is_some_and(|error| error.contains("targets")), "{denied}");
+    Ok(())
+}
+
+/// How many times a process has a file open, for reading.
+fn readers(pid: u32, file: &Path) -> Result<usize> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let open = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    Ok(open.filter(|open| open == file).count())
+}
+
+/// What takes long on the disk goes on while the connection to the keeper is made anew.
+#[tokio::test]
+async fn the_way_to_a_host_is_looked_for_once() -> Result<()> {
+    let (center, machine, sshd) = (Center::start().await?, Machine::new()?, Sshd::start().await?);
+    center.push("targets", "ssh_targets", r#"{"targets":["127.0.0.1"]}"#);
+    fs::create_dir_all(machine.file("store"))?;
+    fs::write(machine.store().join("known_hosts"), format!("{}\n", sshd.known_as("host", sshd.port())?))?;
+    // Whoever reads the key waits until it is written.
+    fs::create_dir(machine.file(".ssh"))?;
+    let key = machine.file(".ssh").canonicalize()?.join("id_rsa");
+    signalbox_testkit::sshd::run(std::process::Command::new("mkfifo").arg(&key))?;
+    let relay = relay(&machine, &center)?;
+    center.asked("POST /relay/config/ack", 1, PATIENCE).await?;
+    let members = json!({
+        "targetType": "ssh", "targetHost": "127.0.0.1", "targetPort": sshd.port(), "targetUsername": sshd.user(),
+    });
+    center.queue_with("away", "echo away", members);
+    // Both ends, as it would wait here for a reader otherwise.
+    let mut held = fs::OpenOptions::new().read(true).write(true).open(&key)?;
+    let one_reads = || async {
+        ensure!(readers(relay.pid(), &key)? >= 1, "nobody reads the key");
+        Ok(())
+    };
+    eventually_within("the key is read", PATIENCE, one_reads).await?;
+
+    let keeper = machine.keeper_pid().await?;
+    signal(keeper, Signal::STOP)?;
+    center.queue("here", "echo here");
+    let hangs = || async {
+        ensure!(relay.stderr()?.contains("Keeper does not answer"), "it was not missed");
+        Ok(())
+    };
+    let missed = eventually_within("the keeper is missed", PATIENCE, hangs).await;
+    signal(keeper, Signal::CONT)?;
+    missed?;
+    assert_eq!(center.result("here", PATIENCE).await?["output"], "here\n");
+    assert_eq!(readers(relay.pid(), &key)?, 1, "it is looked for again");
+
+    held.write_all(sshd.text("user")?.as_bytes())?;
+    drop(held);
+    assert_eq!(center.result("away", PATIENCE).await?["output"], "away\n");
     Ok(())
 }
