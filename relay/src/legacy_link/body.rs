@@ -206,11 +206,8 @@ pub(super) fn compose(
         vec![Part::Text(begin(ended))],
         out.parts(Stdout),
         vec![Part::Text(br#"","stderr":""#.to_vec())],
-        if ended.is_told_twice && bytes_err == 0 {
-            vec![Part::Text(error(ended))]
-        } else {
-            err.parts(Stderr)
-        },
+        err.parts(Stderr),
+        vec![Part::Text(said(ended, bytes_err))],
         vec![Part::Text(end(ended))],
     ];
     let parts: VecDeque<Part> = parts.into_iter().flatten().collect();
@@ -224,10 +221,17 @@ pub(super) fn compose(
     Ok((ResultBody { spool, parts, escaper: Escaper::default(), ready: Vec::new(), taken: 0 }, length))
 }
 
-/// The error between quotes.
-fn error(ended: &Ended) -> Vec<u8> {
+/// What the relay itself says at the end of a standard error to which the command wrote `bytes`.
+fn said(ended: &Ended, bytes: u64) -> Vec<u8> {
     let mut text = Vec::new();
-    escape(ended.error.as_deref().unwrap_or_default(), &mut text);
+    if let Some(fault) = &ended.fault {
+        if bytes > 0 {
+            escape("\n", &mut text);
+        }
+        escape(fault, &mut text);
+    } else if let Some(error) = ended.error.as_ref().filter(|_| ended.is_told_twice && bytes == 0) {
+        escape(error, &mut text);
+    }
     text
 }
 
@@ -344,6 +348,18 @@ mod tests {
         assert_eq!(body, expected);
         let body = Room::new(b"", b"").body(&Ended { is_told_twice: true, ..failed }, OUTPUT_BYTES);
         assert_eq!(body, expected.replace(r#""stderr":"""#, r#""stderr":"no \"way\"""#));
+    }
+
+    #[rstest]
+    #[case::alone(b"", "it may go on")]
+    #[case::behind_what_was_written(b"err", "err\nit may go on")]
+    #[case::behind_half_a_character(b"err\xe2\x82", "err\u{fffd}\nit may go on")]
+    fn what_went_wrong_beside_the_error_is_told(#[case] written: &[u8], #[case] stderr: &str) {
+        let late = Ended { fault: Some("it may go on".to_owned()), ..Ended::without_a_run("c1", "late") };
+        let late = Ended { bytes: [0, written.len() as u64], ..late };
+        let body = Room::new(b"", written).body(&late, OUTPUT_BYTES);
+        assert_eq!(streams(&body), ["", stderr]);
+        assert!(body.contains(r#""error":"late""#), "{body}");
     }
 
     fn streams(body: &str) -> [String; 2] {

@@ -375,7 +375,9 @@ fn ended(command_id: &str, status: &RunStatus) -> Ended {
     let success = exit_code == 0 && error.is_none();
     let is_fault = |end: &End| matches!(end.cause, Cause::Fault(_));
     let is_told_twice = status.end.as_ref().is_some_and(is_fault);
-    Ended { command_id: command_id.to_owned(), success, exit_code, error, duration_ms, bytes, is_told_twice }
+    let fault = status.end.as_ref().and_then(|end| end.fault.as_ref()).map(|fault| fault.message.clone());
+    let command_id = command_id.to_owned();
+    Ended { command_id, success, exit_code, error, duration_ms, bytes, is_told_twice, fault }
 }
 
 #[cfg(test)]
@@ -420,8 +422,14 @@ mod tests {
             duration_ms: 4,
             bytes: [1, 2],
             is_told_twice: error == Some("where"),
+            fault: None,
         };
         assert_eq!(ended("c", &status), expected);
+        let mut unsure = status;
+        let fault = Fault { code: "not_confirmed".into(), message: "it may go on".into() };
+        unsure.end.as_mut().unwrap().fault = Some(fault);
+        let expected = Ended { fault: Some("it may go on".to_owned()), ..expected };
+        assert_eq!(ended("c", &unsure), expected, "the error stays, by which centers know what it was");
     }
 
     #[test]

@@ -274,6 +274,10 @@ pub(crate) struct Ended {
     /// Whether the error stands in `stderr` too, as of a host that was not reached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_told_twice: bool,
+    /// What went wrong beside the error, as where a host did not confirm that the command ended. It stands at the end of
+    /// `stderr`: centers know a timeout by its `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<String>,
 }
 
 impl Ended {
@@ -288,6 +292,7 @@ impl Ended {
             duration_ms: 0,
             bytes: [0; 2],
             is_told_twice: false,
+            fault: None,
         }
     }
 }

@@ -113,3 +113,31 @@ async fn the_way_to_a_host_is_looked_for_once() -> Result<()> {
     assert_eq!(center.result("away", PATIENCE).await?["output"], "away\n");
     Ok(())
 }
+
+/// The server there sends no signals, and takes no variables: nothing that is asked of it ends the command.
+#[tokio::test]
+async fn what_the_host_does_not_confirm_is_told() -> Result<()> {
+    let lines = ["ForceCommand eval \"$SSH_ORIGINAL_COMMAND\"", "AcceptEnv LANG"];
+    let (center, machine, sshd) = (Center::start().await?, Machine::new()?, Sshd::start_with(&lines).await?);
+    center.push("targets", "ssh_targets", r#"{"targets":["127.0.0.1"]}"#);
+    fs::create_dir_all(machine.store())?;
+    fs::write(machine.store().join("known_hosts"), format!("{}\n", sshd.known_as("host", sshd.port())?))?;
+    fs::create_dir(machine.file(".ssh"))?;
+    fs::write(machine.file(".ssh/id_rsa"), sshd.text("user")?)?;
+    let _relay = relay(&machine, &center)?;
+    center.asked("POST /relay/config/ack", 1, PATIENCE).await?;
+    let members = json!({
+        "targetType": "ssh", "targetHost": "127.0.0.1", "targetPort": sshd.port(), "targetUsername": sshd.user(),
+        "timeoutMs": 1000,
+    });
+    let pid = sshd.path("pid");
+    let command = format!("echo $$ > {}; trap '' HUP PIPE; echo err >&2; sleep 60", pid.display());
+    center.queue_with("late", &command, members);
+    let late = center.result("late", PATIENCE).await?;
+    let pid = rustix::process::Pid::from_raw(fs::read_to_string(pid)?.trim().parse()?).context("no pid")?;
+    rustix::process::kill_process_group(pid, Signal::KILL)?;
+    assert_eq!((&late["error"], &late["exitCode"]), (&json!("Command timed out"), &json!(-1)));
+    let stderr = late["stderr"].as_str().context("no stderr")?;
+    ensure!(stderr.starts_with("err\n\n") && stderr.contains("did not confirm"), "{late}");
+    Ok(())
+}
