@@ -189,16 +189,16 @@ fn scan_hosts(
     yes: bool,
     json: bool,
 ) -> Result<(), KnownHostsCliError> {
+    let places: Vec<(String, u16)> = hosts
+        .iter()
+        .map(|text| host_and_port(text).ok_or_else(|| no_host(text)))
+        .collect::<Result<_, KnownHostsCliError>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(KnownHostsCliError::system("no runtime"))?;
-    let mut found: Vec<HostKey> = Vec::new();
-    for text in hosts {
-        let (host, port) =
-            host_and_port(text).ok_or_else(|| KnownHostsCliError::Host(text.chars().take(80).collect()))?;
-        found.extend(runtime.block_on(scan::scan(&host, port))?);
-    }
-    // A name that is still being resolved must not hold the end.
+    let found = runtime.block_on(scan_all(&places));
+    // A name that is still being resolved must not hold the end, least of all where that is what failed.
     runtime.shutdown_background();
+    let found = found?;
     if json {
         let scanned: Vec<Scanned<'_>> = found
             .iter()
@@ -225,6 +225,18 @@ fn scan_hosts(
     // With --json standard output is one document, which has been printed.
     say(&format!("{added} lines were added to {}", file.path().display()));
     Ok(())
+}
+
+async fn scan_all(places: &[(String, u16)]) -> Result<Vec<HostKey>, ScanError> {
+    let mut found = Vec::new();
+    for (host, port) in places {
+        found.extend(scan::scan(host, *port).await?);
+    }
+    Ok(found)
+}
+
+fn no_host(text: &str) -> KnownHostsCliError {
+    KnownHostsCliError::Host(text.chars().take(80).collect())
 }
 
 /// Asks whether the keys that were shown are right.

@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use signalbox_schemas::ssh::SshFault;
-use signalbox_testkit::sshd::Sshd;
+use signalbox_testkit::{process::Daemon, sshd::Sshd};
 
-use crate::harness::{Room, hop, key};
+use crate::harness::{PATIENCE, Room, hop, key};
 
 fn known_hosts(file: &Path, args: &[&str], stdin: &str) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox-relay"));
@@ -69,5 +69,20 @@ async fn all_kinds_of_key_are_scanned() -> Result<()> {
     ] {
         assert!(scanned.contains(&line), "{line} is not in {scanned}");
     }
+    Ok(())
+}
+
+/// The file of a resolver's aliases is one that nobody ever writes: the name is being looked up for ever.
+#[tokio::test]
+async fn a_name_that_is_still_being_resolved_does_not_hold_the_end() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let aliases = folder.path().join("aliases");
+    signalbox_testkit::sshd::run(Command::new("mkfifo").arg(&aliases))?;
+    let mut scan = Command::new(env!("CARGO_BIN_EXE_signalbox-relay"));
+    scan.args(["known-hosts", "scan", "nowhere", "--store"]).arg(folder.path()).env("HOSTALIASES", &aliases);
+    let scan = Daemon::spawn(&mut scan)?;
+    let status = scan.wait(PATIENCE).await?;
+    assert_eq!(status.code(), Some(1), "{}", scan.stderr()?);
+    assert!(scan.stderr()?.contains("resolving nowhere"), "{}", scan.stderr()?);
     Ok(())
 }
