@@ -17,11 +17,11 @@ pub enum SshFault {
     HostKeyChanged,
     /// Its host key is not known.
     HostKeyUnknown,
-    /// It took none of the credentials.
+    /// It took none of the credentials, or none of them can be used.
     AuthFailed,
     /// There is no credential, or no login name, for it.
     NoCredential,
-    /// The private key cannot be opened with the passphrase, or is none.
+    /// The private key is encrypted, and is not opened by the passphrase, or none is known.
     KeyPassphrase,
     /// It let the login in and refused the command.
     ChannelRefused,

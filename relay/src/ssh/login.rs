@@ -49,7 +49,10 @@ pub(crate) enum Prepared {
         socket: PathBuf,
     },
     /// A key that cannot be used, and why.
-    Unusable(String),
+    Unusable {
+        name: String,
+        fault: KeyFault,
+    },
 }
 
 impl Prepared {
@@ -73,7 +76,7 @@ fn open_key(name: String, value: &CredentialValue) -> Prepared {
             let certificate = key::certificate(value, &key).map(|certificate| certificate.map(Box::new));
             Prepared::Key { name, key: Arc::new(key), certificate }
         }
-        Err(fault) => Prepared::Unusable(format!("key `{name}`: {fault}")),
+        Err(fault) => Prepared::Unusable { name, fault },
     }
 }
 
@@ -104,7 +107,7 @@ impl Try {
                 Self::Interactive { name: name.clone(), password: password.clone() },
             ],
             Prepared::Agent { socket } => vec![Self::Agent { socket: socket.clone() }],
-            Prepared::Unusable(_) => Vec::new(),
+            Prepared::Unusable { .. } => Vec::new(),
         }
     }
 
@@ -166,10 +169,10 @@ pub(crate) async fn log_in(
 ) -> Result<(), Failure> {
     let tries: VecDeque<Try> = ways.iter().flat_map(Try::of).take(MAX_TRIES).collect();
     let unusable = ways.iter().filter_map(|way| match way {
-        Prepared::Unusable(why) => Some(why.clone()),
+        Prepared::Unusable { name, fault } => Some((name.as_str(), *fault)),
         _ => None,
     });
-    let unusable: Vec<String> = unusable.collect();
+    let unusable: Vec<(&str, KeyFault)> = unusable.collect();
     let without_certificate = ways.iter().filter_map(|way| match way {
         Prepared::Key { name, certificate: Err(fault), .. } => {
             Some(format!("certificate of `{name}` ({fault})"))
@@ -188,7 +191,7 @@ pub(crate) async fn log_in(
 fn refusal(
     hop: &Hop,
     place: &str,
-    unusable: &[String],
+    unusable: &[(&str, KeyFault)],
     tried: &[String],
     offers: Option<&MethodSet>,
 ) -> Failure {
@@ -203,11 +206,18 @@ fn refusal(
         );
         return Failure::new(SshFault::AuthFailed, message);
     }
+    let (code, advice) = if unusable.iter().any(|(_, fault)| *fault == KeyFault::Passphrase) {
+        (SshFault::KeyPassphrase, "with its passphrase")
+    } else {
+        (SshFault::AuthFailed, "with a key that can be read")
+    };
+    let unusable: Vec<String> =
+        unusable.iter().map(|(name, fault)| format!("key `{name}`: {fault}")).collect();
     let message = format!(
-        "{}, and {place} took nothing else ({tried}){offers}; store the credential again with its passphrase",
+        "{}, and {place} took nothing else ({tried}){offers}; store the credential again {advice}",
         unusable.join(", ")
     );
-    Failure::new(SshFault::KeyPassphrase, message)
+    Failure::new(code, message)
 }
 
 impl Login<'_> {

@@ -131,8 +131,33 @@ async fn keys_are_read_as_the_vault_reads_them() -> Result<()> {
     let key = Secret::new(costly.to_owned());
     let way = Way::Key { name: "costly".into(), key, passphrase: None, certificate: None };
     let way = with_passphrase(way, "hunter2");
-    let said = room.fails(&room.route_by(vec![hop(&sshd, vec![way])]), SshFault::KeyPassphrase).await?;
+    let said = room.fails(&room.route_by(vec![hop(&sshd, vec![way])]), SshFault::AuthFailed).await?;
     assert!(said.contains("more time or memory"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_no_matter_of_passphrases() -> Result<()> {
+    let sshd = Sshd::start().await?;
+    sshd.keygen("locked", &["-t", "ed25519", "-N", "right"])?;
+    sshd.keygen("stranger", &["-t", "ed25519", "-N", ""])?;
+    let mut room = room_for(&sshd).await?;
+    let broken = Way::Key {
+        name: "broken".into(),
+        key: Secret::new("no key at all".to_owned()),
+        passphrase: None,
+        certificate: None,
+    };
+    for ways in [vec![broken.clone()], vec![broken.clone(), key(&sshd, "stranger")?]] {
+        let said = room.fails(&room.route_by(vec![hop(&sshd, ways)]), SshFault::AuthFailed).await?;
+        assert!(said.contains("`broken`") && said.contains("no private key begins in it"), "{said}");
+        assert!(!said.contains("passphrase") && said.contains("a key that can be read"), "{said}");
+    }
+    let route = room.route_by(vec![hop(&sshd, vec![broken.clone(), key(&sshd, "locked")?])]);
+    let said = room.fails(&route, SshFault::KeyPassphrase).await?;
+    assert!(said.contains("`broken`") && said.contains("`locked`"), "{said}");
+    let route = room.route_by(vec![hop(&sshd, vec![broken, key(&sshd, "user")?])]);
+    assert_eq!(room.print(&route, "echo in").await?, "in\n");
     Ok(())
 }
 
