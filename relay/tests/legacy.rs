@@ -19,6 +19,8 @@ mod harness;
 mod protocol;
 #[path = "legacy/results.rs"]
 mod results;
+#[path = "legacy/shared.rs"]
+mod shared;
 #[path = "legacy/ssh.rs"]
 mod ssh;
 #[path = "legacy/tls.rs"]

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::MAX_PATTERNS,
     private_file::replace,
-    vault::{Arrived, seed::SharedCredential},
+    vault::{Arrival, Arrived, seed::SharedCredential},
 };
 
 /// File of what was set.
@@ -158,26 +158,44 @@ impl Config {
             }
             Err(error) => return tracing::warn!(%error, "Shared credentials are not told"),
         };
+        let mut arrivals = Vec::with_capacity(credentials.len());
         for credential in credentials {
-            match self.keep(&credential) {
-                Ok(()) => tracing::debug!(name = credential.name, "Shared credential kept"),
+            match self.open(&credential) {
+                Ok(arrival) => arrivals.push(arrival),
                 Err(error) => tracing::warn!(name = credential.name, error, "Shared credential not kept"),
+            }
+        }
+        let kept = match self.keep(&arrivals) {
+            Ok(kept) => kept,
+            Err(error) => return tracing::warn!(error, "Shared credentials not kept"),
+        };
+        for (arrival, kept) in arrivals.iter().zip(kept) {
+            match kept {
+                Ok(()) => tracing::debug!(name = %arrival.label.name, "Shared credential kept"),
+                Err(error) => {
+                    tracing::warn!(name = %arrival.label.name, error, "Shared credential not kept");
+                }
             }
         }
     }
 
-    /// Keeps a credential, unless a newer one of its name is there.
-    fn keep(&self, credential: &SharedCredential) -> Result<(), String> {
+    /// Opens what a credential is sealed with.
+    fn open(&self, credential: &SharedCredential) -> Result<Arrival, String> {
         let secret =
             self.credentials.shared_secret.as_ref().ok_or(
                 "this relay has no secret to open it with (--shared-secret-file); nothing was changed",
             )?;
-        let arrival = credential.open(secret)?;
-        let taken = self.credentials.hosts.keepsakes.vault.with(|vault| vault.take_in(&[arrival]));
-        match taken.map_err(|error| report(&error))?.first() {
-            Some(Arrived::Full) => Err("the relay keeps as many credentials as it can".to_owned()),
-            _ => Ok(()),
-        }
+        credential.open(secret)
+    }
+
+    /// Keeps credentials in one step, but where a newer one of a name is there. The answer is what became of each.
+    fn keep(&self, arrivals: &[Arrival]) -> Result<Vec<Result<(), &'static str>>, String> {
+        let taken = self.credentials.hosts.keepsakes.vault.with(|vault| vault.take_in(arrivals));
+        let kept = |arrived| match arrived {
+            Arrived::Full => Err("the relay keeps as many credentials as it can"),
+            Arrived::Added | Arrived::Replaced | Arrived::Known => Ok(()),
+        };
+        Ok(taken.map_err(|error| report(&error))?.into_iter().map(kept).collect())
     }
 
     fn list(&self) -> Result<Answer, NoAnswer> {
@@ -228,7 +246,11 @@ impl Config {
                 settings.ssh_targets = Some(targets);
                 self.set(&settings).map(|()| None)
             }
-            Setting::Credential(credential) => self.keep(&credential).map(|()| None),
+            Setting::Credential(credential) => {
+                let kept = self.keep(&[self.open(&credential)?])?;
+                kept.into_iter().collect::<Result<(), _>>()?;
+                Ok(None)
+            }
         }
     }
 
