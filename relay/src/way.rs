@@ -18,7 +18,7 @@ use signalbox_schemas::{
 
 use crate::{
     config::Ssh,
-    ssh::route::{Hop, Route, WAYS, Way},
+    ssh::route::{Hop, Route, SetBy, WAYS, Way},
     vault::{Entry, Vault, VaultError, hold::Hold},
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Rules<'a> {
     /// Where host keys are known.
     pub(crate) known_hosts: &'a Path,
     pub(crate) precedence: Precedence,
+    /// Who says so.
+    pub(crate) set_by: SetBy,
 }
 
 /// A host, as the command names it.
@@ -80,6 +82,7 @@ fn of_hops(hops: Vec<Hop>, rules: Rules<'_>) -> Route {
         known_hosts: rules.known_hosts.to_owned(),
         host_keys: rules.ssh.host_keys,
         targets: rules.ssh.targets.clone(),
+        set_by: rules.set_by,
     }
 }
 
@@ -247,7 +250,8 @@ mod tests {
         precedence: Precedence,
     ) -> Result<(String, Vec<String>), String> {
         let ssh = Ssh::default();
-        let rules = Rules { ssh: &ssh, known_hosts: Path::new("/known_hosts"), precedence };
+        let rules =
+            Rules { ssh: &ssh, known_hosts: Path::new("/known_hosts"), precedence, set_by: SetBy::Owner };
         let route = route(target, &kept.vault, rules).map_err(|error| {
             assert_eq!(error.code, "no_credential");
             error.message
@@ -326,6 +330,7 @@ mod tests {
             known_hosts: "/known_hosts".into(),
             host_keys: crate::ssh::route::HostKeyPolicy::Strict,
             targets: None,
+            set_by: SetBy::Owner,
         };
         let fitted = fitting(route(vec![hop(&names), hop(&names[..1])])).unwrap();
         fitted.validate().unwrap();

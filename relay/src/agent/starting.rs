@@ -29,7 +29,7 @@ use crate::{
     nats_link::FactMessage,
     outbox::deliver,
     run::{NotStarted, exit_not_started},
-    ssh::route::Route,
+    ssh::route::{Route, SetBy},
     way::{Precedence, Rules, find},
 };
 
@@ -68,7 +68,8 @@ impl Agent {
         let turn = Arc::clone(&self.keeping.turn);
         self.jobs.spawn_local(in_turn(turn, move || {
             let known_hosts = &keepsakes.known_hosts;
-            let rules = Rules { ssh: &ssh, known_hosts, precedence: Precedence::Command };
+            let rules =
+                Rules { ssh: &ssh, known_hosts, precedence: Precedence::Command, set_by: SetBy::Owner };
             Done::Routed(cid, find(&target, &keepsakes.vault, rules).map(Box::new))
         }));
     }

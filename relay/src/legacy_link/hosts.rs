@@ -15,7 +15,7 @@ use signalbox_schemas::{
 use crate::{
     config::Ssh,
     keepsakes::Keepsakes,
-    ssh::route::{HostKeyPolicy, Route},
+    ssh::route::{HostKeyPolicy, Route, SetBy},
     way::{Precedence, Rules, find, with_key},
 };
 
@@ -48,7 +48,8 @@ impl Hosts {
         let mut ssh = Ssh::default();
         (ssh.targets, ssh.host_keys) = (targets, self.host_keys);
         let known_hosts = &self.keepsakes.known_hosts;
-        let rules = Rules { ssh: &ssh, known_hosts, precedence: Precedence::Credential };
+        let rules =
+            Rules { ssh: &ssh, known_hosts, precedence: Precedence::Credential, set_by: SetBy::Center };
         match find(target, &self.keepsakes.vault, rules) {
             Err(error) if error.code == SshFault::NoCredential.as_str() => {
                 let key = self.default_key().ok_or_else(|| {

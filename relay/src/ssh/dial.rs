@@ -36,7 +36,7 @@ use super::{
     line::{Cutter, Line, Stream},
     login::{self, Prepared},
     no_channels::no_channels,
-    route::{Hop, HostKeyPolicy, Route},
+    route::{Hop, HostKeyPolicy, Route, SetBy},
 };
 
 /// A name is resolved within this time.
@@ -93,6 +93,7 @@ pub(crate) struct Heard {
 pub(crate) struct Watch {
     keys: Arc<HostKeys>,
     allow_non_strict: bool,
+    set_by: SetBy,
     place: String,
     heard: Arc<Heard>,
 }
@@ -188,9 +189,9 @@ impl Handler for Watch {
             return Ok(());
         }
         let message = format!(
-            "{} does not know strict key exchange (CVE-2023-48795); renew it, or name it in `allow_non_strict` under [ssh] in \
-             relay.toml",
-            self.place
+            "{} does not know strict key exchange (CVE-2023-48795); {}",
+            self.place,
+            self.set_by.cure_for_old_hosts()
         );
         Err(Ended::Refused(Failure::new(SshFault::AlgorithmMismatch, message)))
     }
@@ -212,7 +213,7 @@ impl Handler for Watch {
 
 /// Makes a connection; `ended` is rung when it is no more. What was begun is cut when the future is dropped.
 pub(crate) async fn dial(route: &Route, ended: &Arc<Notify>) -> Result<Connection, Failure> {
-    let guard = Guard::new(route.targets.as_deref());
+    let guard = Guard::new(route.targets.as_deref(), route.set_by);
     let mut hops = Vec::new();
     for hop in &route.hops {
         let reached = reach(route, hop, guard, hops.last(), ended).await?;
@@ -251,14 +252,15 @@ async fn reach(
     let watch = Watch {
         keys,
         allow_non_strict: hop.allow_non_strict,
+        set_by: route.set_by,
         place: place.clone(),
         heard: Arc::clone(&heard),
     };
-    let handle = shake_hands(config, line, watch, &place).await?;
+    let handle = shake_hands(config, line, watch, (&place, route.set_by)).await?;
     let mut reached = Reached { handle, heard, cutter };
     let login = async {
         let prepared = prepared.await.map_err(interrupted)?;
-        login::log_in(&mut reached.handle, hop, &place, prepared).await
+        login::log_in(&mut reached.handle, hop, (&place, route.set_by), prepared).await
     };
     let logged_in = timeout(LOGIN_WAIT, login).await.unwrap_or_else(|_| {
         let message =
@@ -284,12 +286,12 @@ pub(crate) async fn shake_hands<H: Handler<Error = Ended> + 'static>(
     config: Arc<client::Config>,
     line: Line,
     handler: H,
-    place: &str,
+    (place, set_by): (&str, SetBy),
 ) -> Result<Handle<H>, Failure> {
     match timeout(HANDSHAKE_WAIT, client::connect_stream(config, line, handler)).await {
         Ok(Ok(handle)) => Ok(handle),
         Ok(Err(Ended::Refused(failure))) => Err(failure),
-        Ok(Err(Ended::Ssh(error))) => Err(Failure::of_protocol(place, "keys were exchanged", &error)),
+        Ok(Err(Ended::Ssh(error))) => Err(Failure::of_handshake(place, set_by, &error)),
         Err(_) => {
             let message = format!(
                 "{place} took the connection and did not finish the handshake within {} s; is an SSH server on that port, and \

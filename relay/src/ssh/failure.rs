@@ -4,6 +4,7 @@ use std::io;
 
 use signalbox_schemas::ssh::SshFault;
 
+use super::route::SetBy;
 use crate::keeper::protocol::Fault;
 
 /// What went wrong, and what is said of it.
@@ -37,18 +38,20 @@ impl Failure {
         Self::new(code, format!("connecting to {place}: {error}; {advice}"))
     }
 
+    /// What a handshake fails with.
+    pub(crate) fn of_handshake(place: &str, set_by: SetBy, error: &russh::Error) -> Self {
+        let russh::Error::NoCommonAlgo { kind, theirs, .. } = error else {
+            return Self::of_protocol(place, "keys were exchanged", error);
+        };
+        let theirs: Vec<&str> = theirs.iter().map(String::as_str).take(6).collect();
+        let (theirs, cure) = (theirs.join(", "), set_by.cure_for_old_hosts());
+        let message = format!("{place} has no {kind:?} algorithm that is safe enough, only {theirs}; {cure}");
+        Self::new(SshFault::AlgorithmMismatch, message)
+    }
+
     /// What SSH itself fails with while `doing` something with a host.
     pub(crate) fn of_protocol(place: &str, doing: &str, error: &russh::Error) -> Self {
         match error {
-            russh::Error::NoCommonAlgo { kind, theirs, .. } => {
-                let theirs: Vec<&str> = theirs.iter().map(String::as_str).take(6).collect();
-                let message = format!(
-                    "{place} has no {kind:?} algorithm that is safe enough, only {}; renew it, or name it in `allow_non_strict` \
-                     under [ssh] in relay.toml",
-                    theirs.join(", ")
-                );
-                Self::new(SshFault::AlgorithmMismatch, message)
-            }
             russh::Error::KeepaliveTimeout
             | russh::Error::InactivityTimeout
             | russh::Error::ConnectionTimeout => {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use signalbox_schemas::{host::HostPattern, ssh::SshFault};
 
-use super::failure::Failure;
+use super::{failure::Failure, route::SetBy};
 
 /// What clouds tell their machines about themselves, beside the link-local address that most use.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
@@ -18,18 +18,20 @@ const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
 pub(crate) struct Guard<'a> {
     /// Absent: everything but what is denied by default.
     targets: Option<&'a [HostPattern]>,
+    /// Who says so.
+    set_by: SetBy,
     /// Everything may be, whatever the targets.
     is_open: bool,
 }
 
 impl<'a> Guard<'a> {
-    pub(crate) fn new(targets: Option<&'a [HostPattern]>) -> Self {
-        Self { targets, is_open: false }
+    pub(crate) fn new(targets: Option<&'a [HostPattern]>, set_by: SetBy) -> Self {
+        Self { targets, set_by, is_open: false }
     }
 
     /// For a person who names a host on the machine itself.
     pub(crate) fn unguarded() -> Self {
-        Self { targets: None, is_open: true }
+        Self { targets: None, set_by: SetBy::Owner, is_open: true }
     }
 
     /// Leaves the addresses that may be dialled of those that a name leads to.
@@ -47,7 +49,7 @@ impl<'a> Guard<'a> {
         };
         let allowed: Vec<SocketAddr> = found.iter().filter(may).copied().collect();
         match found.first() {
-            Some(first) if allowed.is_empty() => Err(Self::denial(host, port, by_name, Some(first.ip()))),
+            Some(first) if allowed.is_empty() => Err(self.denial(host, port, by_name, Some(first.ip()))),
             _ => Ok(allowed),
         }
     }
@@ -63,7 +65,7 @@ impl<'a> Guard<'a> {
         if self.means(host, port) && (is_name || is_named) {
             return Ok(());
         }
-        Err(Self::denial(host, port, self.means(host, port), None))
+        Err(self.denial(host, port, self.means(host, port), None))
     }
 
     fn means(&self, host: &str, port: u16) -> bool {
@@ -74,15 +76,16 @@ impl<'a> Guard<'a> {
         self.targets.is_some_and(|targets| targets.iter().any(|pattern| pattern.names_address(ip, port)))
     }
 
-    fn denial(host: &str, port: u16, is_meant: bool, address: Option<IpAddr>) -> Failure {
+    fn denial(&self, host: &str, port: u16, is_meant: bool, address: Option<IpAddr>) -> Failure {
         let leads = match address {
             Some(ip) if host.parse() != Ok(ip) => format!("{host} port {port} leads to {ip}, which"),
             _ => format!("{host} port {port}"),
         };
+        let targets = self.set_by.targets();
         let why = if is_meant {
-            "is dialled only if `targets` under [ssh] in relay.toml names the address itself"
+            format!("is dialled only if one of {targets} names the address itself")
         } else {
-            "is none of the `targets` under [ssh] in relay.toml"
+            format!("is none of {targets}")
         };
         Failure::new(SshFault::TargetDenied, format!("{leads} {why}"))
     }
@@ -145,7 +148,7 @@ mod tests {
     fn dials(targets: Option<&[&str]>, host: &str, leads_to: &str) -> bool {
         let targets = targets.map(patterns);
         let found = [SocketAddr::new(leads_to.parse().unwrap(), 22)];
-        Guard::new(targets.as_deref()).addresses(host, 22, &found).is_ok()
+        Guard::new(targets.as_deref(), SetBy::Owner).addresses(host, 22, &found).is_ok()
     }
 
     #[rstest]
@@ -206,7 +209,7 @@ mod tests {
             .iter()
             .map(|text| text.parse().unwrap())
             .collect();
-        assert_eq!(Guard::new(None).addresses("web-1", 22, &found).unwrap(), [found[1]]);
+        assert_eq!(Guard::new(None, SetBy::Owner).addresses("web-1", 22, &found).unwrap(), [found[1]]);
     }
 
     #[rstest]
@@ -238,15 +241,22 @@ mod tests {
         #[case] is_dialled: bool,
     ) {
         let targets = targets.map(patterns);
-        assert_eq!(Guard::new(targets.as_deref()).behind_another(host, 22).is_ok(), is_dialled);
+        assert_eq!(Guard::new(targets.as_deref(), SetBy::Owner).behind_another(host, 22).is_ok(), is_dialled);
     }
 
     #[test]
     fn a_denial_says_what_to_change() {
         let found = ["127.0.0.1:22".parse().unwrap()];
-        let text = Guard::new(None).addresses("db", 22, &found).unwrap_err().message;
+        let said =
+            |targets, set_by| Guard::new(targets, set_by).addresses("db", 22, &found).unwrap_err().message;
+        let text = said(None, SetBy::Owner);
         assert!(text.contains("leads to 127.0.0.1") && text.contains("names the address itself"), "{text}");
-        let text = Guard::new(Some(&[])).addresses("db", 22, &found).unwrap_err().message;
-        assert!(text.contains("none of the `targets`"), "{text}");
+        let text = said(Some(&[]), SetBy::Owner);
+        assert!(text.contains("none of the `targets` under [ssh] in relay.toml"), "{text}");
+        for targets in [None, Some(&[][..])] {
+            let text = said(targets, SetBy::Center);
+            assert!(text.contains("the `ssh_targets` that the center pushes"), "{text}");
+            assert!(!text.contains("relay.toml"), "its relays have no such file: {text}");
+        }
     }
 }

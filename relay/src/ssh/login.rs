@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use super::{
     dial::Watch,
     failure::Failure,
-    route::{Hop, Way},
+    route::{Hop, SetBy, Way},
 };
 use crate::vault::key::{self, KeyFault};
 
@@ -158,13 +158,14 @@ struct Login<'a> {
     handle: &'a mut Handle<Watch>,
     hop: &'a Hop,
     place: &'a str,
+    set_by: SetBy,
 }
 
 /// Logs the user of a hop in.
 pub(crate) async fn log_in(
     handle: &mut Handle<Watch>,
     hop: &Hop,
-    place: &str,
+    (place, set_by): (&str, SetBy),
     ways: Vec<Prepared>,
 ) -> Result<(), Failure> {
     let tries: VecDeque<Try> = ways.iter().flat_map(Try::of).take(MAX_TRIES).collect();
@@ -180,7 +181,7 @@ pub(crate) async fn log_in(
         _ => None,
     });
     let (mut said, mut offers) = (without_certificate.collect(), None);
-    let mut login = Login { handle, hop, place };
+    let mut login = Login { handle, hop, place, set_by };
     if !tries.is_empty() && login.run(tries, &mut said, &mut offers).await? {
         return Ok(());
     }
@@ -283,7 +284,7 @@ impl Login<'_> {
             // It does not say. All that are not old know this one.
             None => Ok(Some(HashAlg::Sha512)),
             Some(None) if self.hop.allow_non_strict => Ok(None),
-            Some(None) => Err("the host knows SHA-1 only, see `allow_non_strict`".to_owned()),
+            Some(None) => Err(format!("the host knows SHA-1 only; {}", self.set_by.cure_for_old_hosts())),
         })
     }
 

@@ -34,6 +34,9 @@ pub struct Route {
     /// The hosts that may be dialled. Absent: all, but those that are denied by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<HostPattern>>,
+    /// Who says all that.
+    #[serde(default, skip_serializing_if = "SetBy::is_owner")]
+    pub set_by: SetBy,
 }
 
 /// One host of a route.
@@ -92,6 +95,40 @@ pub enum HostKeyPolicy {
     Strict,
     /// Its key is written down, and known from then on.
     AcceptNew,
+}
+
+/// Who sets what may be dialled, and how: what is advised to people depends on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetBy {
+    /// The machine's owner, in `relay.toml`.
+    #[default]
+    Owner,
+    /// A center that speaks HTTP, by what it pushes. Its relays have no `relay.toml`.
+    Center,
+}
+
+impl SetBy {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_owner(&self) -> bool {
+        *self == Self::Owner
+    }
+
+    /// The list of what may be dialled.
+    pub(crate) fn targets(self) -> &'static str {
+        match self {
+            Self::Owner => "the `targets` under [ssh] in relay.toml",
+            Self::Center => "the `ssh_targets` that the center pushes",
+        }
+    }
+
+    /// What is to be done about a host that speaks as one did long ago.
+    pub(crate) fn cure_for_old_hosts(self) -> &'static str {
+        match self {
+            Self::Owner => "renew it, or name it in `allow_non_strict` under [ssh] in relay.toml",
+            Self::Center => "renew it: a relay of a center that speaks HTTP cannot be told to speak to it",
+        }
+    }
 }
 
 /// A route is out of range.
@@ -232,6 +269,7 @@ mod tests {
             known_hosts: "/var/lib/known_hosts".into(),
             host_keys: HostKeyPolicy::Strict,
             targets: None,
+            set_by: SetBy::Owner,
         }
     }
 
@@ -263,6 +301,7 @@ mod tests {
     #[case::policy(|route: &mut Route| route.host_keys = HostKeyPolicy::AcceptNew)]
     #[case::targets(|route: &mut Route| route.targets = Some(vec![]))]
     #[case::strict(|route: &mut Route| route.hops[0].allow_non_strict = true)]
+    #[case::set_by(|route: &mut Route| route.set_by = SetBy::Center)]
     fn another_route_has_another_fingerprint(#[case] change: fn(&mut Route)) {
         let mut other = route();
         change(&mut other);

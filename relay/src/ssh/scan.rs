@@ -16,7 +16,7 @@ use super::{
     known_hosts::{fingerprint, name_of},
     line::Line,
     no_channels::no_channels,
-    route::Hop,
+    route::{Hop, SetBy},
 };
 
 /// A key that a host showed, and proved to have.
@@ -91,7 +91,7 @@ async fn ask(hop: &Hop, name: &str, kinds: Vec<Algorithm>) -> Result<Option<Vec<
     let (line, _cutter) = Line::new(Box::new(stream));
     let taken = Arc::new(Mutex::new(None));
     let config = Arc::new(dial::config(dial::algorithms(kinds, Vec::new(), true)));
-    let shaken = dial::shake_hands(config, line, Taker(Arc::clone(&taken)), name).await;
+    let shaken = dial::shake_hands(config, line, Taker(Arc::clone(&taken)), (name, SetBy::Owner)).await;
     let key = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (key, shaken) {
         (Some(key), _) => Ok(Some(key)),

@@ -12,7 +12,7 @@ use signalbox_relay::{
         client::{KeeperClient, KeeperEvent, Welcome},
         protocol::{Cause, End, Fault, Phase, RunStatus, StartRun},
     },
-    ssh::route::{Hop, HostKeyPolicy, Route, Way},
+    ssh::route::{Hop, HostKeyPolicy, Route, SetBy, Way},
 };
 use signalbox_schemas::{Secret, host::HostPattern, id::CommandId, output::OutputStream, ssh::SshFault};
 use signalbox_testkit::{eventually_within, sshd::Sshd};
@@ -54,6 +54,7 @@ impl Room {
             known_hosts: self.path("known_hosts"),
             host_keys: HostKeyPolicy::Strict,
             targets: HostPattern::of("127.0.0.1", None).ok().map(|here| vec![here]),
+            set_by: SetBy::Owner,
         }
     }
 

@@ -14,7 +14,7 @@ use signalbox_relay::{
         client::{KeeperClient, KeeperEvent},
         protocol::{Cause, Phase, StartRun},
     },
-    ssh::route::{Hop, HostKeyPolicy, Route, Way},
+    ssh::route::{Hop, HostKeyPolicy, Route, SetBy, Way},
 };
 use signalbox_schemas::{
     Secret,
@@ -185,6 +185,7 @@ impl Keeper {
             known_hosts: self.folder.path().join("known_hosts"),
             host_keys: HostKeyPolicy::AcceptNew,
             targets: Some(vec!["127.0.0.1".parse()?]),
+            set_by: SetBy::Owner,
         })
     }
 
