@@ -17,7 +17,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use signalbox_schemas::{
     credential::{CredentialLabel, CredentialMeta},
     id::CredentialName,
@@ -120,10 +119,6 @@ impl CliError {
 /// # Errors
 /// [`CliError`].
 pub fn main_blocking(action: CredentialsAction) -> Result<(), CliError> {
-    // Values are in memory: nobody looks into it, and none is written where it ends badly.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "a core dump of this process would hold secrets");
-    }
     match action {
         CredentialsAction::List { vault, json } => list(&open(&vault)?, json),
         CredentialsAction::ExportMetadata { vault, json: _ } => list(&open(&vault)?, true),

@@ -13,7 +13,7 @@ use signalbox_schemas::{
 
 use crate::{
     config::Ssh,
-    vault::{Entry, VaultPlace, hold::Hold},
+    vault::{Entry, VaultError, VaultPlace, hold::Hold},
 };
 
 /// What a relay keeps.
@@ -30,10 +30,13 @@ impl Keepsakes {
         Self { vault: Hold::new(VaultPlace::new(store, secret_file)), known_hosts }
     }
 
+    fn listed(&self) -> Result<Vec<CredentialMeta>, VaultError> {
+        self.vault.with(|vault| Ok(vault.entries().iter().map(Entry::meta).collect()))
+    }
+
     /// What is known of the credentials. Blocks on the vault; one that cannot be read is said in the log.
     pub(crate) fn credentials(&self) -> Vec<CredentialMeta> {
-        let listed = self.vault.with(|vault| Ok(vault.entries().iter().map(Entry::meta).collect()));
-        listed.unwrap_or_else(|error| {
+        self.listed().unwrap_or_else(|error| {
             tracing::error!(error = report(&error), "Credentials cannot be read");
             Vec::new()
         })
@@ -41,8 +44,7 @@ impl Keepsakes {
 
     /// The list of it, without a revision. Blocks on the vault; one that cannot be read is a list that says so.
     pub(crate) fn inventory(&self, ws: Workspace, mid: MachineToken, sealing_key: SealingKey) -> Inventory {
-        let listed = self.vault.with(|vault| Ok(vault.entries().iter().map(Entry::meta).collect::<Vec<_>>()));
-        let (mut credentials, problem) = match listed {
+        let (mut credentials, problem) = match self.listed() {
             Ok(credentials) => (credentials, None),
             Err(error) => {
                 let mut problem = report(&error);

@@ -9,17 +9,17 @@ use std::{
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::ssh::{
-    known_hosts::{
-        FILE_BYTES, Marker,
-        file::{KnownHosts, KnownHostsError},
-        host_and_port,
+use crate::{
+    config::Ssh,
+    ssh::{
+        known_hosts::{
+            FILE_BYTES, Marker,
+            file::{KnownHosts, KnownHostsError},
+            host_and_port,
+        },
+        scan::{self, HostKey, ScanError},
     },
-    scan::{self, HostKey, ScanError},
 };
-
-/// Name of the file in a store.
-const FILE: &str = "known_hosts";
 
 /// What `known-hosts` was given.
 #[derive(Debug, Args)]
@@ -142,7 +142,7 @@ pub fn main_blocking(args: KnownHostsArgs) -> Result<(), KnownHostsCliError> {
         (Some(file), _) => {
             std::path::absolute(file).map_err(KnownHostsCliError::system("the file has no path"))?
         }
-        (None, Some(store)) => store.join(FILE),
+        (None, Some(store)) => Ssh::default().known_hosts(&store),
         (None, None) => return Err(KnownHostsCliError::NoFile),
     };
     let (file, json) = (KnownHosts::at(&path), args.json);

@@ -150,8 +150,8 @@ fn hop(asked: Asked<'_>, vault: &Vault, rules: Rules<'_>) -> Result<Hop, RunErro
 
 /// The credential that the command names: what is for other hosts is sent to none, whoever asks for it.
 fn named<'a>(name: &CredentialName, asked: &Asked<'_>, vault: &'a Vault) -> Result<&'a Entry, RunError> {
-    let found = vault.entries().iter().find(|entry| entry.label.name == *name);
-    let found = found.ok_or_else(|| fault(format!("there is no credential `{name}` on this machine")))?;
+    let found =
+        vault.entry(name).ok_or_else(|| fault(format!("there is no credential `{name}` on this machine")))?;
     if let Some(target) = found.label.target.as_ref()
         && target.matches(asked.host, asked.port).is_none()
     {

@@ -4,11 +4,15 @@ use russh::keys::{
     Certificate, HashAlg, PublicKey, PublicKeyOrCertificate,
     ssh_key::{certificate::CertType, public::KeyData},
 };
-use signalbox_schemas::{host::wildcard, ssh::SshFault};
+use signalbox_schemas::{error::report, host::wildcard, ssh::SshFault};
 
 use super::{
     failure::Failure,
-    known_hosts::{Line, Lines, Place, Verdict, file::KnownHosts, fingerprint, name_of},
+    known_hosts::{
+        Line, Lines, Place, Verdict,
+        file::{KnownHosts, KnownHostsError},
+        fingerprint, name_of,
+    },
     route::HostKeyPolicy,
 };
 use crate::clock::unix_ms;
@@ -160,7 +164,6 @@ impl HostKeys {
 }
 
 /// Where nothing can be known, nothing is believed.
-fn failed(error: &super::known_hosts::file::KnownHostsError) -> Failure {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    Failure::new(SshFault::HostKeyUnknown, format!("{error}{source}"))
+fn failed(error: &KnownHostsError) -> Failure {
+    Failure::new(SshFault::HostKeyUnknown, report(error))
 }
