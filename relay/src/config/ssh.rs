@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [ssh]
-//! targets = ["*.lan", "10.0.0.0/8", "127.0.0.1"]    # absent: all but loopback, link-local and metadata addresses
+//! targets = ["*.lan", "10.0.0.0/8", "127.0.0.1"]    # absent: all but what `ssh::guard` denies
 //! host_keys = "strict"                              # or "accept-new"
 //! known_hosts = "/etc/signalbox/known_hosts"        # absent: STORE/known_hosts
 //! allow_non_strict = ["old-switch.lan"]
