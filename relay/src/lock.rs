@@ -5,6 +5,8 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -18,6 +20,8 @@ use crate::keeper::{identity, make_private_folder};
 const FILE: &str = "relay.lock";
 /// So much of it is read to find out who holds it.
 const MAX_FILE_BYTES: u64 = 64;
+/// How often a lock that is waited for is tried.
+const POLL: Duration = Duration::from_millis(5);
 
 /// The store cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,23 @@ pub(crate) fn take(path: &Path) -> io::Result<Held> {
         tracing::warn!(%error, "lock file does not say who holds it");
     }
     Ok(Held::Here(file))
+}
+
+/// Takes the lock of a file as [`take`] does, and waits for it for so long.
+pub(crate) fn take_within(path: &Path, wait: Duration) -> io::Result<Held> {
+    let until = Instant::now() + wait;
+    loop {
+        let pid = match take(path)? {
+            Held::Here(file) if is_at(&file, path) => return Ok(Held::Here(file)),
+            // One that was removed meanwhile keeps nobody away.
+            Held::Here(_) => None,
+            Held::Elsewhere(pid) => pid,
+        };
+        if Instant::now() >= until {
+            return Ok(Held::Elsewhere(pid));
+        }
+        thread::park_timeout(POLL);
+    }
 }
 
 /// Whether `file` is what lies at `path`: it may have been removed, and somebody else have made it anew.

@@ -1,13 +1,17 @@
-//! Files that this user alone can read: each is there whole or not at all, and still there after a power failure. Blocks.
+//! Files that are there whole or not at all, and still there after a power failure. This user alone can read them, unless
+//! another mode is asked for. Blocks.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-/// A file's next content, 0600 and durable, beside the file. Dropped, it is removed, and the file is what it was.
+/// Mode of a private file.
+pub(crate) const PRIVATE: u32 = 0o600;
+
+/// A file's next content, durable, beside the file. Dropped, it is removed, and the file is what it was.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     path: &'a Path,
@@ -18,12 +22,20 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Writes what is to be at `path`.
     pub(crate) fn write(path: &'a Path, bytes: &[u8]) -> io::Result<Self> {
+        Self::write_as(path, bytes, PRIVATE)
+    }
+
+    fn write_as(path: &'a Path, bytes: &[u8], mode: u32) -> io::Result<Self> {
         let written = draft_of(path);
         // What an interrupted write left behind keeps its own mode; begin anew.
         remove_if_there(&written)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&written)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&written)?;
         let draft = Self { path, written, is_in_place: false };
         file.write_all(bytes)?;
+        if mode != PRIVATE {
+            // As it is said, whatever this process takes from the files that it makes.
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+        }
         file.sync_all()?;
         Ok(draft)
     }
@@ -49,7 +61,12 @@ impl Drop for Draft<'_> {
 
 /// Puts a file in place.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    Draft::write(path, bytes)?.put_in_place()
+    replace_as(path, bytes, PRIVATE)
+}
+
+/// Puts a file with these permission bits in place.
+pub(crate) fn replace_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    Draft::write_as(path, bytes, mode)?.put_in_place()
 }
 
 /// Where the next content of a file is written.
@@ -76,8 +93,6 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

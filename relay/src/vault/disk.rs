@@ -5,8 +5,7 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::fs::OFlags;
@@ -17,8 +16,6 @@ use crate::lock::{self, Held};
 
 /// A change takes a fraction of a second; who holds the lock for longer than this hangs.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// How often the lock is tried.
-const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// What tells one content of a file from another: each change makes another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,23 +102,16 @@ pub(super) fn lock(path: &Path, vault: &Path) -> Result<File, VaultError> {
 }
 
 fn lock_within(wait: Duration, path: &Path, vault: &Path) -> Result<File, VaultError> {
-    let until = Instant::now() + wait;
-    loop {
-        let pid = match lock::take(path).map_err(failed("locked", path))? {
-            Held::Here(file) if lock::is_at(&file, path) => return Ok(file),
-            // One that was removed meanwhile keeps nobody away.
-            Held::Here(_) => None,
-            Held::Elsewhere(pid) => pid,
-        };
-        if Instant::now() >= until {
-            return Err(VaultError::Busy { path: vault.to_owned(), pid });
-        }
-        thread::park_timeout(LOCK_POLL);
+    match lock::take_within(path, wait).map_err(failed("locked", path))? {
+        Held::Here(file) => Ok(file),
+        Held::Elsewhere(pid) => Err(VaultError::Busy { path: vault.to_owned(), pid }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]

@@ -1,7 +1,9 @@
 //! `signalbox-relay known-hosts`.
 
 use std::{
+    fs::Permissions,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -84,5 +86,22 @@ async fn a_name_that_is_still_being_resolved_does_not_hold_the_end() -> Result<(
     let status = scan.wait(PATIENCE).await?;
     assert_eq!(status.code(), Some(1), "{}", scan.stderr()?);
     assert!(scan.stderr()?.contains("resolving nowhere"), "{}", scan.stderr()?);
+    Ok(())
+}
+
+/// A file of all users stays one, also where what this user makes is for him alone.
+#[test]
+fn a_file_keeps_its_mode_whatever_is_taken_from_new_ones() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("known_hosts");
+    std::fs::write(&file, "")?;
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+    let line = "web-1 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    let mut add = Command::new("sh");
+    add.args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_signalbox-relay")]);
+    let added = add.args(["known-hosts", "add", line, "--file"]).arg(&file).output()?;
+    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    assert_eq!(std::fs::read_to_string(&file)?, format!("{line}\n"));
+    assert_eq!(file.metadata()?.permissions().mode() & 0o777, 0o644);
     Ok(())
 }

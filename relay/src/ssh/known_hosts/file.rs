@@ -2,33 +2,28 @@
 //! one. Everything here blocks on the disk.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    thread::park_timeout,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use data_encoding::BASE64;
 use russh::keys::PublicKey;
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
 use signalbox_schemas::limit;
 
 use super::{
     FILE_BYTES, HASH_BYTES, Line, Lines, Marker, TooLarge, Verdict, Words, hashed, host_and_port, name_of,
     spelled,
 };
+use crate::{
+    lock::{self, Held},
+    private_file::{PRIVATE, replace_as},
+};
 
 /// A change takes a few milliseconds: who has the lock for longer hangs on its disk.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// Time between two tries to take the lock.
-const LOCK_POLL: Duration = Duration::from_millis(5);
-/// Mode of a file that was not there: it says where this machine goes.
-const MODE: u32 = 0o600;
 
 /// The file of known hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,17 +204,9 @@ impl KnownHosts {
     /// Takes the right to change it, which ends with the file that is returned.
     fn lock(&self) -> Result<File, KnownHostsError> {
         let path = self.path.with_added_extension("lock");
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(false).mode(MODE);
-        let file = options.open(path).map_err(|source| self.failed("locked", source))?;
-        let until = Instant::now() + LOCK_WAIT;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(Errno::WOULDBLOCK) if Instant::now() < until => park_timeout(LOCK_POLL),
-                Err(Errno::WOULDBLOCK) => return Err(KnownHostsError::Locked { path: self.path.clone() }),
-                Err(errno) => return Err(self.failed("locked", errno.into())),
-            }
+        match lock::take_within(&path, LOCK_WAIT).map_err(|source| self.failed("locked", source))? {
+            Held::Here(file) => Ok(file),
+            Held::Elsewhere(_) => Err(KnownHostsError::Locked { path: self.path.clone() }),
         }
     }
 
@@ -233,21 +220,9 @@ impl KnownHosts {
     fn try_replace(&self, bytes: &[u8]) -> io::Result<()> {
         // A link stays one.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let mode = fs::metadata(&path).map_or(MODE, |file| file.permissions().mode() & 0o777);
-        let new = path.with_added_extension("new");
-        let written = (|| {
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        })();
-        if let Err(error) = written {
-            drop(fs::remove_file(&new));
-            return Err(error);
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        // It says where this machine goes: one that was not there is nobody else's.
+        let mode = fs::metadata(&path).map_or(PRIVATE, |file| file.permissions().mode() & 0o777);
+        replace_as(&path, bytes, mode)
     }
 }
 
