@@ -14,6 +14,7 @@
 //! | `board` | which runs there are and how they stand |
 //! | `run`, `remote` | one run from start to recorded end, on this machine and on another host |
 //! | `record`, `ending` | what both have in common |
+//! | `rest` | how long output is heard that comes after its command's end; pure |
 //! | `open` | which runs are open, for the next keeper |
 //! | `process` | starting, signalling and reaping processes |
 //! | [`spool`] | output on disk |
@@ -32,6 +33,7 @@ pub mod protocol;
 pub mod reap;
 mod record;
 mod remote;
+mod rest;
 mod run;
 pub mod spool;
 mod store;

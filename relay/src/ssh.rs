@@ -25,6 +25,7 @@ pub mod route;
 pub mod scan;
 mod session;
 
+pub(crate) use dial::WINDOW_BYTES;
 pub(crate) use failure::Failure;
 pub(crate) use pool::Pool;
 pub(crate) use session::{Event, Session};

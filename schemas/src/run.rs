@@ -191,7 +191,8 @@ pub struct StreamSummary {
     pub bytes: u64,
     /// SHA-256 over all of them.
     pub sha256: Sha256,
-    /// Whether more was written than `max_output` keeps: bytes between head and tail may be left out.
+    /// Whether more was written than `max_output` keeps: bytes between head and tail may be left out. Or whether another host
+    /// still sent something when the run was over, which is in neither figure.
     pub truncated: bool,
 }
 

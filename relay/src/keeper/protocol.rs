@@ -230,7 +230,8 @@ pub struct StreamStatus {
     /// SHA-256 of all `bytes`, kept or not. Present when the run has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
-    /// Whether `kept` stops short of `bytes`, and will not grow.
+    /// Whether `kept` stops short of what was printed, and will not grow: of `bytes`, or of what another host still sent when
+    /// the run was over.
     pub truncated: bool,
     /// The last bytes of a truncated stream. Present at the earliest when the run has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -41,6 +41,11 @@ impl Record {
         self.untold = true;
     }
 
+    /// A stream ends here, and something that was printed on it did not come.
+    pub(crate) fn cut(&mut self, stream: OutputStream) {
+        self.spool.cut(stream);
+    }
+
     /// Something else changed that the relay is to hear.
     pub(crate) fn changed(&mut self) {
         self.untold = true;

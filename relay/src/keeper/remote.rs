@@ -5,7 +5,7 @@
 //!                            │
 //! dial ── channel ── exec ── hear ── over ── record ── tell        the channel is closed with the session
 //!   │                         ▲
-//!   └─ timeout, cancel: over  the host said how it ended, and closed the channel or 1 s passed
+//!   └─ timeout, cancel: over  the host said how it ended, and closed the channel or was silent for 1 s, see [`Rest`]
 //! ```
 //!
 //! OpenSSH sends no signal to what root runs, nor where a command is forced. So where one changes nothing, the processes there are
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use signalbox_schemas::ssh::SshFault;
+use signalbox_schemas::{output::OutputStream, ssh::SshFault};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -31,6 +31,7 @@ use super::{
     ending::{Ending, Forced, Step},
     protocol::{Cause, Fault, ShellEnd},
     record::Record,
+    rest::Rest,
 };
 use crate::{
     clock::unix_ms,
@@ -42,10 +43,6 @@ pub(crate) const REMOTE_RUN_VARIABLE: &str = "LC_SIGNALBOX_RUN";
 
 /// A command that is still there this long after its KILL is given up.
 const KILL_GRACE: Duration = Duration::from_secs(5);
-/// Somebody there may hold a pipe open for this long after the command is gone.
-const PIPE_GRACE: Duration = Duration::from_secs(1);
-/// A host closes the channel this soon after it has said how the command ended and that nothing more is printed.
-const CLOSE_GRACE: Duration = Duration::from_millis(200);
 /// A signal has so long before the processes are searched for.
 const SEARCH_AFTER: Duration = Duration::from_millis(300);
 /// Messages of the host before other runs get their turn.
@@ -68,11 +65,23 @@ enum Told {
     Signal(String),
 }
 
+/// What is known to have come of the output when the run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// All of it, or what there was until the run was ended.
+    All,
+    /// More still came of what came last.
+    Part,
+    /// The connection broke before the host had said that this is all.
+    Broken,
+}
+
 /// What is known while the host is heard.
 struct Progress {
     /// The host took the command.
     begun: bool,
-    told: Option<(Told, Instant)>,
+    /// How the command ended, and what came since.
+    told: Option<(Told, Rest)>,
     /// The host prints no more, or has closed the channel.
     silent: bool,
     closed: bool,
@@ -131,19 +140,21 @@ impl RemoteRun {
         session.set_variable(REMOTE_RUN_VARIABLE, self.mark.clone());
         session.exec(command);
         let mut progress = Progress::new();
-        let mut events: u32 = 0;
+        let (mut events, mut is_idle) = (0_u32, false);
         loop {
             let now = Instant::now();
             self.act_on_time(&mut progress, &mut session, now, route);
-            if self.is_over(&progress, now) {
-                break;
+            if let Some(heard) = self.over(&progress, now, is_idle) {
+                self.mark_cut(heard, &progress);
+                return result(progress, &place);
             }
             let due = self.next_due(&progress);
+            is_idle = false;
             tokio::select! {
                 biased;
                 () = self.cancel.notified() => self.force(&mut progress, &mut session, Forced::Cancelled),
-                () = sleep_until(due) => {}
                 () = searched(&mut progress.searching) => progress.searching = None,
+                // Before the clock: what has arrived counts, however late it is taken.
                 event = heard(&mut session, progress.closed) => {
                     self.take(&mut progress, event, &place);
                     events = events.wrapping_add(1);
@@ -151,12 +162,20 @@ impl RemoteRun {
                         tokio::task::yield_now().await;
                     }
                 }
+                () = sleep_until(due) => is_idle = true,
             }
         }
-        result(progress, &place)
     }
 
     fn take(&mut self, progress: &mut Progress, event: Event, place: &str) {
+        if let Some((_, rest)) = &mut progress.told {
+            match &event {
+                Event::Output(stream, bytes) => rest.take(*stream, bytes.len(), Instant::now()),
+                Event::Eof => rest.heard(Instant::now()),
+                // A host that says again and again how the command ended holds the run no longer for that.
+                _ => {}
+            }
+        }
         match event {
             Event::Begun if progress.begun => {}
             Event::Begun => {
@@ -180,19 +199,43 @@ impl RemoteRun {
         }
     }
 
-    fn is_over(&self, progress: &Progress, now: Instant) -> bool {
-        if progress.failure.is_some() || progress.closed || progress.ending.is_given_up(now) {
-            return true;
+    /// Whether the run is over, and what came of its output then. `is_idle`: nothing was to be heard just now.
+    fn over(&self, progress: &Progress, now: Instant, is_idle: bool) -> Option<Heard> {
+        if progress.failure.is_some() {
+            let is_cut = progress.told.is_some() && !progress.silent;
+            return Some(if is_cut { Heard::Broken } else { Heard::All });
         }
-        self.grace(progress).is_some_and(|until| now >= until)
+        if progress.closed || progress.ending.is_given_up(now) {
+            return Some(Heard::All);
+        }
+        let (_, rest) = progress.told.as_ref().filter(|_| !self.waits(progress))?;
+        let is_quiet = now >= rest.silence_ends(progress.silent);
+        if is_quiet && is_idle {
+            return Some(Heard::All);
+        }
+        let is_enough = now >= rest.patience_ends(self.deadline());
+        is_enough.then_some(if is_quiet || progress.silent { Heard::All } else { Heard::Part })
     }
 
-    /// Until when the channel's end is waited for. Absent: as long as it takes.
-    fn grace(&self, progress: &Progress) -> Option<Instant> {
-        let waits = self.await_pipes && progress.forced.is_none();
-        let (_, at) = progress.told.as_ref()?;
-        let grace = if progress.silent { CLOSE_GRACE } else { PIPE_GRACE };
-        (progress.silent || !waits).then(|| *at + grace)
+    /// Whether the end of the command is not the end of the run.
+    fn waits(&self, progress: &Progress) -> bool {
+        self.await_pipes && progress.forced.is_none() && !progress.silent
+    }
+
+    /// When the rest of the output is to be looked at again. Absent: there is none yet, or it has all the time.
+    fn rest_due(&self, progress: &Progress) -> Option<Instant> {
+        let (_, rest) = progress.told.as_ref().filter(|_| !self.waits(progress))?;
+        Some(rest.silence_ends(progress.silent).min(rest.patience_ends(self.deadline())))
+    }
+
+    /// Has the status say that output is missing, where some may be.
+    fn mark_cut(&mut self, heard: Heard, progress: &Progress) {
+        let came = progress.told.as_ref().map(|(_, rest)| rest.came()).unwrap_or_default();
+        for (stream, came) in OutputStream::ALL.into_iter().zip(came) {
+            if heard == Heard::Broken || heard == Heard::Part && came {
+                self.record.cut(stream);
+            }
+        }
     }
 
     fn act_on_time(&mut self, progress: &mut Progress, session: &mut Session, now: Instant, route: &Route) {
@@ -215,7 +258,7 @@ impl RemoteRun {
 
     fn next_due(&self, progress: &Progress) -> Instant {
         let timeout = progress.forced.is_none().then(|| self.deadline());
-        let natural = self.grace(progress).or(timeout);
+        let natural = self.rest_due(progress).or(timeout);
         let search = progress.search.filter(|_| progress.told.is_none()).map(|(due, _)| due);
         let due =
             [natural, progress.ending.due(), search, self.record.tell_due()].into_iter().flatten().min();
@@ -223,11 +266,18 @@ impl RemoteRun {
     }
 
     /// Ends the run, unless it ended by itself or is being ended already. One that goes on because somebody there holds a pipe
-    /// open has not ended by itself, although its command has.
+    /// open has not ended by itself, although its command has. Of one whose output still comes, who cancels it wants no more.
     fn force(&self, progress: &mut Progress, session: &mut Session, forced: Forced) {
-        let is_over = progress.told.is_some() && !self.await_pipes;
-        if progress.forced.is_some() || is_over || progress.closed {
+        if progress.forced.is_some() || progress.closed {
             return;
+        }
+        if let Some((_, rest)) = &mut progress.told {
+            if self.await_pipes || forced == Forced::Cancelled {
+                rest.want_no_more();
+            }
+            if !self.await_pipes {
+                return;
+            }
         }
         progress.forced = Some(forced);
         advance(progress, session, Instant::now());
@@ -251,7 +301,7 @@ impl Progress {
 
     /// Takes how the command ended. The first word counts: a host that says more of it holds the run no longer for that.
     fn tell(&mut self, told: Told) {
-        self.told.get_or_insert_with(|| (told, Instant::now()));
+        self.told.get_or_insert_with(|| (told, Rest::new(Instant::now())));
     }
 }
 

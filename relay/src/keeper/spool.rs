@@ -173,6 +173,13 @@ impl RunSpool {
         }
     }
 
+    /// Ends a stream of which nobody knows how much more was printed: what came of it is kept.
+    pub(crate) fn cut(&mut self, which: OutputStream) {
+        if let Some(stream) = self.streams.get_mut(which as usize) {
+            stream.status.truncated = true;
+        }
+    }
+
     /// The newest counts of a stream.
     pub(crate) fn status(&self, which: OutputStream) -> StreamStatus {
         self.streams.get(which as usize).map(|stream| stream.status).unwrap_or_default()

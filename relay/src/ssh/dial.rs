@@ -59,7 +59,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVES: usize = 3;
 /// Bytes that may be on their way for each command: enough to fill 100 MB/s over 80 ms. While keys are exchanged anew, twice as
 /// many may still come, over all commands: above what the buffers of both systems hold.
-const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+pub(crate) const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Messages of one channel that wait to be taken, at 32 KiB each, before the connection is not read any more.
 const CHANNEL_MESSAGES: usize = 64;
 

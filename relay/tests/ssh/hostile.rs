@@ -7,12 +7,13 @@ use signalbox_relay::{
     keeper::protocol::{Cause, StartRun},
     ssh::route::Route,
 };
+use signalbox_schemas::output::OutputStream::{Stderr, Stdout};
 use signalbox_testkit::sshd::Sshd;
 use tokio::time::timeout;
 
 use crate::{
-    harness::{Room, cause, end, hop_at, key},
-    peer::{Peer, Trick},
+    harness::{MIB, PATIENCE, Room, cause, end, hop_at, key},
+    peer::{LATE, Peer, Trick},
 };
 
 /// A room with a server that plays a trick, and the way to it.
@@ -49,5 +50,58 @@ async fn what_holds_a_pipe_beyond_the_timeout_does_not_hold_the_run() -> Result<
     let Cause::Timeout { shell: Some(shell) } = cause(&status)? else { panic!("no timeout: {status:?}") };
     assert_eq!(Cause::from(shell.clone()), Cause::Exited { code: 3 });
     assert!(end(&status)?.group_dead, "the command had ended: {status:?}");
+    Ok(())
+}
+
+/// The word of the end overtakes what lies in the buffers of a host behind a slow link.
+#[tokio::test]
+async fn what_still_comes_when_the_command_has_ended_comes_whole() -> Result<()> {
+    let (mut room, _peer, route) = met(Trick::PrintsLate).await?;
+    let status = room.run(&route, "true").await?;
+    assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
+    assert_eq!(room.text(&status, Stdout)?, LATE.concat());
+    assert!(!status.stdout.truncated, "{status:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_prints_without_end_when_the_command_has_ended_is_left_and_that_is_said() -> Result<()> {
+    let forever = Trick::PrintsForever(32 * 1024, Duration::from_millis(1));
+    let (mut room, _peer, route) = met(forever).await?;
+    let run = room.run(&route, "true");
+    let status = timeout(PATIENCE, run).await.context("the run is held")??;
+    assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
+    assert!(status.stdout.truncated && !status.stderr.truncated, "{status:?}");
+    // More than a host buffers, and not much more.
+    assert!((8 * MIB..32 * MIB).contains(&status.stdout.bytes), "{status:?}");
+    assert_eq!(room.output(status.cid, Stdout)?.len() as u64, status.stdout.bytes);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_cancels_while_the_rest_comes_waits_for_no_more_of_it() -> Result<()> {
+    let trickle = Trick::PrintsForever(1024, Duration::from_millis(50));
+    let (mut room, _peer, route) = met(trickle).await?;
+    let run = room.start_of(&route, "true");
+    let cid = room.start(run).await?;
+    // Longer than any host that does not print is waited for.
+    room.status_when(|status| status.cid == cid && status.stdout.bytes > 30 * 1024).await?;
+    room.client.cancel(cid).await?;
+    let status = timeout(PATIENCE, room.end_of(cid)).await.context("the run is held")??;
+    assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
+    assert!(status.stdout.truncated, "{status:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_while_the_rest_comes_leaves_it_unknown() -> Result<()> {
+    let (mut room, _peer, route) = met(Trick::Breaks).await?;
+    let status = room.run(&route, "true").await?;
+    assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
+    assert_eq!(
+        (room.text(&status, Stdout)?, room.text(&status, Stderr)?),
+        ("some of it".into(), String::new())
+    );
+    assert!(status.stdout.truncated && status.stderr.truncated, "{status:?}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use russh::{
-    Channel, ChannelId, Preferred, kex,
+    Channel, ChannelId, Disconnect, Preferred, kex,
     keys::PrivateKey,
     server::{self, Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream},
 };
@@ -22,7 +22,16 @@ pub(crate) enum Trick {
     EndsAgainAndAgain,
     /// Opens channels of every kind towards the client, and prints the names of those that it got.
     OpensChannels,
+    /// Says how it ended, and prints [`LATE`] then, each line by itself and later than a pipe is usually held open.
+    PrintsLate,
+    /// Says how it ended, and prints so many bytes then, every so often, without an end.
+    PrintsForever(usize, Duration),
+    /// Says how it ended, prints something, and breaks the connection.
+    Breaks,
 }
+
+/// What comes after the end of a command.
+pub(crate) const LATE: [&str; 4] = ["one\n", "two\n", "three\n", "four\n"];
 
 /// A server that lets everybody in. It ends with this value.
 pub(crate) struct Peer {
@@ -108,6 +117,11 @@ impl Handler for One {
             }
             Trick::EndsAgainAndAgain => drop(self.tasks.spawn(end_again_and_again(session.handle(), id))),
             Trick::OpensChannels => drop(self.tasks.spawn(open_channels(session.handle(), id))),
+            Trick::PrintsLate => drop(self.tasks.spawn(print_late(session.handle(), id))),
+            Trick::PrintsForever(bytes, pace) => {
+                drop(self.tasks.spawn(print_forever(session.handle(), id, bytes, pace)));
+            }
+            Trick::Breaks => drop(self.tasks.spawn(break_off(session.handle(), id))),
         }
         Ok(())
     }
@@ -138,4 +152,30 @@ async fn open_channels(handle: server::Handle, id: ChannelId) {
     let _ = handle.data(id, said).await;
     let _ = handle.exit_status_request(id, 0).await;
     let _ = handle.close(id).await;
+}
+
+async fn print_late(handle: server::Handle, id: ChannelId) {
+    let _ = handle.exit_status_request(id, 0).await;
+    let mut pace = interval(Duration::from_millis(600));
+    pace.tick().await;
+    for line in LATE {
+        pace.tick().await;
+        let _ = handle.data(id, line).await;
+    }
+    let _ = handle.eof(id).await;
+    let _ = handle.close(id).await;
+}
+
+async fn print_forever(handle: server::Handle, id: ChannelId, bytes: usize, every: Duration) {
+    let _ = handle.exit_status_request(id, 0).await;
+    let mut pace = interval(every);
+    while handle.data(id, vec![b'x'; bytes]).await.is_ok() {
+        pace.tick().await;
+    }
+}
+
+async fn break_off(handle: server::Handle, id: ChannelId) {
+    let _ = handle.exit_status_request(id, 0).await;
+    let _ = handle.data(id, "some of it").await;
+    let _ = handle.disconnect(Disconnect::ByApplication, String::new(), String::new()).await;
 }

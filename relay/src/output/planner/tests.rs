@@ -65,6 +65,18 @@ fn a_cut_is_announced_once_and_the_tail_comes_at_its_place() {
     assert_eq!(planner.chunks(), 4);
 }
 
+/// Another host still sent something when the run was over.
+#[test]
+fn a_stream_that_ends_without_a_rest_that_nobody_has_is_announced_as_cut() {
+    let now = Instant::now();
+    let mut planner = Planner::new(ChunkLog::default(), now);
+    let cut = StreamStatus { truncated: true, ..kept(10) };
+    assert_eq!(pieces(&mut planner, &status(cut, true), now), [(0, 10, false), (10, 0, false)]);
+    let mut planner = Planner::new(ChunkLog::default(), now);
+    let nothing = StreamStatus { truncated: true, ..kept(0) };
+    assert_eq!(pieces(&mut planner, &status(nothing, true), now), [(0, 0, false)]);
+}
+
 #[test]
 fn a_stream_of_which_bytes_stay_behind_is_not_whole() {
     let now = Instant::now();
