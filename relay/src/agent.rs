@@ -16,8 +16,10 @@ mod inbox;
 mod inventory;
 mod keeping;
 mod notes;
+mod preparing;
 mod runs;
 mod starting;
+mod turns;
 
 use std::{
     cell::RefCell,
@@ -40,7 +42,7 @@ use signalbox_schemas::{
     sealed::OpeningKey,
 };
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -137,7 +139,11 @@ enum Stage {
         may_stand: bool,
     },
     /// The claim stands; how its target is reached is being found, or its change waits or is being made.
-    Preparing,
+    Preparing {
+        since: Instant,
+        /// Its drop tells who still waits to find the way that nobody goes it.
+        _wanted: Option<oneshot::Sender<()>>,
+    },
     /// The claim stands; the keeper was asked, and answers by then.
     Starting {
         until: Instant,
@@ -179,6 +185,11 @@ impl Run {
     /// Whether it changes what is kept here, which has nothing to do with a keeper.
     fn is_change(&self) -> bool {
         self.work.as_ref().is_some_and(|work| work.spec.change.is_some())
+    }
+
+    /// Whether its claim stands, and something here comes before its beginning.
+    fn is_prepared(&self) -> bool {
+        matches!(self.stage, Stage::Preparing { .. })
     }
 
     fn is_alive(&self) -> bool {
@@ -345,6 +356,7 @@ impl Agent {
                 () = sleep_until(timer) => self.on_time(Instant::now()),
             }
             self.reconcile().await;
+            self.change_next();
             self.tell_keeper().await;
             self.sync_later();
             self.rewrite_journal();
@@ -352,6 +364,9 @@ impl Agent {
     }
 
     async fn on_done(&mut self, done: Done) -> Result<(), ServeError> {
+        if matches!(done, Done::Routed(..) | Done::Changed(..) | Done::Inventory(_)) {
+            self.keeping.moved_at = Instant::now();
+        }
         match done {
             Done::Keeper(up) => self.on_keeper_up(*up).await?,
             Done::Buried(instance) => self.on_buried(instance),
@@ -392,6 +407,7 @@ impl Agent {
             tracing::info!(connects = state.connects, "broker connected");
             let lost = state.connects - self.connects.max(1);
             self.connects = state.connects;
+            self.keeping.answers_since = Instant::now();
             self.timers.heartbeat = Some(Instant::now());
             if self.hearing.connected(lost, Instant::now()) {
                 tracing::warn!("connections are lost one after the other: the mailbox is asked for");
@@ -419,6 +435,7 @@ impl Agent {
             self.write_again();
             self.retry_claims(now);
             self.check_keeper(now);
+            self.check_preparing(now);
         }
         if Timers::take(&mut self.timers.sync, now) {
             self.sync();

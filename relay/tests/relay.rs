@@ -15,6 +15,8 @@ mod output;
 mod ssh;
 #[path = "relay/trust.rs"]
 mod trust;
+#[path = "relay/waiting.rs"]
+mod waiting;
 
 use std::{fs, time::Duration};
 

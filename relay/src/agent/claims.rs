@@ -319,6 +319,10 @@ impl Agent {
     /// What stands in the register of a claim of a former keeper's life.
     pub(super) fn on_ghost(&mut self, cid: CommandId, register: Option<Message>) {
         self.asking.remove(&cid);
+        if self.unwritten.contains_key(&cid) {
+            // It is decided already, and only not written down.
+            return;
+        }
         let known_bytes = self.ghosts.remove(&cid).unwrap_or_default();
         let known = {
             let journal = self.journal.borrow();
@@ -344,18 +348,18 @@ impl Agent {
         }
     }
 
-    fn is_claimed_change(&self, cid: CommandId) -> bool {
+    pub(super) fn is_claimed_change(&self, cid: CommandId) -> bool {
         self.claimed_work(cid).is_some_and(|work| work.spec.change.is_some())
     }
 
-    fn claimed_work(&self, cid: CommandId) -> Option<Work> {
+    pub(super) fn claimed_work(&self, cid: CommandId) -> Option<Work> {
         serde_json::from_str(&self.journal.borrow().ledger().claimed(cid)?.spec).ok()
     }
 
     /// Makes a change that was claimed in the life of a former keeper.
     fn change_after_all(&mut self, cid: CommandId, (nonce, instance): (Nonce, Nonce), expires_at: u64) {
         let run = Run {
-            stage: Stage::Preparing,
+            stage: Stage::Preparing { since: Instant::now(), _wanted: None },
             nonce,
             instance,
             expires_at,

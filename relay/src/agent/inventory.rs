@@ -1,12 +1,12 @@
 //! Saying what this relay keeps: when it has begun, when that has changed, and once an hour.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use signalbox_link::StoreError;
 use signalbox_schemas::{id::CommandId, inventory::Inventory, sealed::OpeningKey, signed::Signed};
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::spawn_blocking,
     time::{Instant, sleep},
 };
@@ -36,9 +36,13 @@ pub(super) struct Keeping {
     pub(super) opening: Arc<OpeningKey>,
     /// Who has it may use the vault. It is waited for here, so that one thread at most waits for the disk.
     pub(super) turn: Arc<Semaphore>,
-    /// Changes that wait for their turn, and whether one has it.
-    pub(super) changes: VecDeque<CommandId>,
+    /// When somebody was through with it last.
+    pub(super) moved_at: Instant,
+    /// Changes whose claim stands and that wait for their turn, with the time at which they came, and whether one has it.
+    pub(super) changes: HashMap<CommandId, Instant>,
     pub(super) is_changing: bool,
+    /// Since when the broker can say what became of claims.
+    pub(super) answers_since: Instant,
     said: Said,
     is_saying: bool,
     /// Nothing is said before.
@@ -56,7 +60,29 @@ enum Said {
 /// Does something with the vault on another thread, when nobody else does.
 pub(super) async fn in_turn(turn: Arc<Semaphore>, act: impl FnOnce() -> Done + Send + 'static) -> Done {
     // It is never closed; without a permit the vault's own lock keeps the order.
-    let _turn = turn.acquire().await;
+    let turn = turn.acquire_owned().await.ok();
+    on_a_thread(turn, act).await
+}
+
+/// The same, unless it is not wanted any more before its turn comes.
+pub(super) async fn in_turn_if_wanted(
+    wanted: oneshot::Receiver<()>,
+    turn: Arc<Semaphore>,
+    act: impl FnOnce() -> Done + Send + 'static,
+) -> Done {
+    let turn = tokio::select! {
+        biased;
+        _ = wanted => return Done::Repeated,
+        turn = turn.acquire_owned() => turn.ok(),
+    };
+    on_a_thread(turn, act).await
+}
+
+/// Who has the turn keeps it until the thread is through, however long that hangs.
+async fn on_a_thread(
+    _turn: Option<OwnedSemaphorePermit>,
+    act: impl FnOnce() -> Done + Send + 'static,
+) -> Done {
     match spawn_blocking(act).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
@@ -73,8 +99,10 @@ impl Keeping {
             shared: Arc::new(keepsakes),
             opening: Arc::new(opening),
             turn: Arc::new(Semaphore::new(1)),
-            changes: VecDeque::new(),
+            moved_at: Instant::now(),
+            changes: HashMap::new(),
             is_changing: false,
+            answers_since: Instant::now(),
             said: Said::Nothing,
             is_saying: false,
             not_before: None,

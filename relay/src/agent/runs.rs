@@ -83,7 +83,7 @@ impl Agent {
     fn leave_former_lives(&mut self, instance: Nonce) {
         let ghosts = &mut self.ghosts;
         self.runs.retain(|cid, run| {
-            let is_being_made = run.is_change() && matches!(run.stage, Stage::Preparing);
+            let is_being_made = run.is_change() && run.is_prepared();
             let stays = run.instance == instance || !run.holds_slot() || is_being_made;
             if let Some(status) = run.status.as_ref().filter(|_| !stays) {
                 let status = status.borrow();

@@ -11,11 +11,14 @@ use signalbox_schemas::{
     signed::{Message as _, Signed},
     subject::FactKind,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use super::{
-    Agent, Done, Stage,
-    inventory::in_turn,
+    Agent, Done, Run, Stage,
+    inventory::in_turn_if_wanted,
     keeping::{KEEPER_PATIENCE, Untold},
     notes::Unwritten,
 };
@@ -36,37 +39,43 @@ use crate::{
 impl Agent {
     /// Begins what was claimed.
     pub(super) async fn start(&mut self, cid: CommandId) {
-        let is_applying = self.is_applying(cid);
-        let Some(run) = self.runs.get_mut(&cid) else { return };
+        let Some(run) = self.runs.get(&cid) else { return };
         let Some(work) = run.work.clone() else {
             return self.report_not_started(cid, &NotStarted::Unreadable);
         };
-        if run.is_cancelled && !is_applying {
-            return self.report_not_started(cid, &NotStarted::Cancelled);
-        }
-        // The claim was first in the register, so the command is not expired yet: the bridge would take it back only
-        // this much later. A claim that was answered later still (a long outage) is not started any more.
-        if unix_ms() >= run.expires_at.saturating_add(EXPIRY_GRACE_MS) && !is_applying {
-            return self.report_not_started(cid, &NotStarted::Expired);
+        if let Some(why) = self.why_not(cid) {
+            return self.report_not_started(cid, &why);
         }
         match (&work.spec.change, &work.spec.target) {
             (Some(_), _) => {
-                run.stage = Stage::Preparing;
+                self.prepare(cid, None);
                 self.change_later(cid);
             }
-            (None, Some(Target::Ssh(target))) => {
-                run.stage = Stage::Preparing;
-                self.find_route(cid, target.clone());
-            }
+            (None, Some(Target::Ssh(target))) => self.find_route(cid, target.clone()),
             (None, None) => self.hand_over(cid, None).await,
         }
     }
 
+    /// Why something that was claimed is not begun any more, if it is not. What was asked for is looked at again after each
+    /// wait; a change that was begun is made whatever is said since.
+    ///
+    /// The claim was first in the register, so the command was not expired then: the bridge would take it back only so much
+    /// later. One that is answered later still (a long outage), or waited here for as long, is not started any more.
+    pub(super) fn why_not(&self, cid: CommandId) -> Option<NotStarted> {
+        let run = self.runs.get(&cid).filter(|_| !self.is_applying(cid))?;
+        if run.is_cancelled {
+            return Some(NotStarted::Cancelled);
+        }
+        (unix_ms() >= run.expires_at.saturating_add(EXPIRY_GRACE_MS)).then_some(NotStarted::Expired)
+    }
+
     /// Looks on another thread how the target is reached: the vault may have to be opened.
     fn find_route(&mut self, cid: CommandId, target: SshTarget) {
+        let (wanted_tx, wanted_rx) = oneshot::channel();
+        self.prepare(cid, Some(wanted_tx));
         let (keepsakes, ssh) = (Arc::clone(&self.keeping.shared), self.identity.config.ssh.clone());
         let turn = Arc::clone(&self.keeping.turn);
-        self.jobs.spawn_local(in_turn(turn, move || {
+        self.jobs.spawn_local(in_turn_if_wanted(wanted_rx, turn, move || {
             let known_hosts = &keepsakes.known_hosts;
             let rules =
                 Rules { ssh: &ssh, known_hosts, precedence: Precedence::Command, set_by: SetBy::Owner };
@@ -75,13 +84,13 @@ impl Agent {
     }
 
     pub(super) async fn on_routed(&mut self, cid: CommandId, found: Result<Box<Route>, RunError>) {
-        let Some(run) = self.runs.get(&cid).filter(|run| matches!(run.stage, Stage::Preparing)) else {
+        if !self.runs.get(&cid).is_some_and(Run::is_prepared) {
             return;
-        };
-        match found {
-            _ if run.is_cancelled => self.report_not_started(cid, &NotStarted::Cancelled),
-            Ok(route) => self.hand_over(cid, Some(route)).await,
-            Err(error) => self.report_not_started(cid, &NotStarted::Fault(error)),
+        }
+        match (self.why_not(cid), found) {
+            (Some(why), _) => self.report_not_started(cid, &why),
+            (None, Ok(route)) => self.hand_over(cid, Some(route)).await,
+            (None, Err(error)) => self.report_not_started(cid, &NotStarted::Fault(error)),
         }
     }
 
@@ -130,8 +139,16 @@ impl Agent {
     }
 
     pub(super) async fn cancel(&mut self, cid: CommandId) {
+        let is_applying = self.is_applying(cid);
         let Some(run) = self.runs.get_mut(&cid).filter(|run| run.holds_slot()) else { return };
-        if std::mem::replace(&mut run.is_cancelled, true) || !run.is_alive() {
+        if std::mem::replace(&mut run.is_cancelled, true) {
+            return;
+        }
+        if run.is_prepared() && !is_applying {
+            // What it waits for may take long.
+            return self.report_not_started(cid, &NotStarted::Cancelled);
+        }
+        if !run.is_alive() {
             return;
         }
         tracing::info!(%cid, "cancelling");

@@ -26,11 +26,11 @@ fn name(text: &str) -> Result<CredentialName> {
     Ok(CredentialName::new(text)?)
 }
 
-fn password() -> CredentialValue {
+pub(crate) fn password() -> CredentialValue {
     CredentialValue::Password { password: MARKER.to_owned().into() }
 }
 
-fn label(text: &str, target: &str) -> Result<CredentialLabel> {
+pub(crate) fn label(text: &str, target: &str) -> Result<CredentialLabel> {
     Ok(CredentialLabel {
         name: name(text)?,
         credential_type: CredentialType::Password,
@@ -40,7 +40,7 @@ fn label(text: &str, target: &str) -> Result<CredentialLabel> {
     })
 }
 
-fn changing(change: &Change) -> CommandSpec {
+pub(crate) fn changing(change: &Change) -> CommandSpec {
     spec(&change.summary(), |spec| {
         spec.change = Some(change.clone());
         spec.crit = vec!["change".into()];
@@ -48,19 +48,26 @@ fn changing(change: &Change) -> CommandSpec {
 }
 
 /// A credential for a machine, sealed for a key that is said to be its relay's.
-struct Push {
-    spec: CommandSpec,
+pub(crate) struct Push {
+    pub(crate) spec: CommandSpec,
     grant: Grant,
 }
 
 impl Push {
-    fn new(
+    pub(crate) fn new(
         machine: &Machine,
         label: CredentialLabel,
         value: &CredentialValue,
         to: &SealingKey,
     ) -> Result<Self> {
         Self::sealed_as(machine, label, value, (to, &machine.mid))
+    }
+
+    /// Until then it may wait.
+    pub(crate) fn expiring_at(mut self, machine: &Machine, expires_at: u64) -> Result<Self> {
+        self.spec.expires_at = expires_at;
+        self.grant = Grant { sealed: self.grant.sealed, ..grant(machine, &self.spec)? };
+        Ok(self)
     }
 
     fn sealed_as(
@@ -82,7 +89,7 @@ impl Push {
         Ok(Self { spec, grant })
     }
 
-    fn by(&self, author: &SigningKey) -> Result<(CommandId, Offer)> {
+    pub(crate) fn by(&self, author: &SigningKey) -> Result<(CommandId, Offer)> {
         Ok((self.spec.cid, sign_offer(&self.spec, &self.grant, author)?))
     }
 }
@@ -110,7 +117,7 @@ fn said(exit: &Exit) -> String {
     String::from_utf8_lossy(&stdout).into_owned()
 }
 
-fn code(exit: &Exit) -> (ExitState, &str) {
+pub(crate) fn code(exit: &Exit) -> (ExitState, &str) {
     (exit.state, exit.error.as_ref().map_or("", |error| &error.code))
 }
 
