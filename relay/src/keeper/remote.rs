@@ -5,7 +5,7 @@
 //!                            │
 //! dial ── channel ── exec ── hear ── over ── record ── tell        the channel is closed with the session
 //!   │                         ▲
-//!   └─ timeout, cancel: over  the host said how it ended, and closed the channel or was silent for 1 s, see [`Rest`]
+//!   └─ timeout, cancel: over  the host said how it ended, and closed the channel or is silent, see [`Rest`]
 //! ```
 //!
 //! OpenSSH sends no signal to what root runs, nor where a command is forced. So where one changes nothing, the processes there are
@@ -72,8 +72,8 @@ enum Heard {
     All,
     /// More still came of what came last.
     Part,
-    /// The connection broke before the host had said that this is all.
-    Broken,
+    /// The connection broke, or the host gave no answer, before it had said that this is all.
+    Unsure,
 }
 
 /// What is known while the host is heard.
@@ -172,6 +172,7 @@ impl RemoteRun {
             match &event {
                 Event::Output(stream, bytes) => rest.take(*stream, bytes.len(), Instant::now()),
                 Event::Eof => rest.heard(Instant::now()),
+                Event::Answered => rest.answered(Instant::now()),
                 // A host that says again and again how the command ended holds the run no longer for that.
                 _ => {}
             }
@@ -185,6 +186,7 @@ impl RemoteRun {
             }
             Event::Output(stream, bytes) => self.record.write(stream, &bytes),
             Event::Eof => progress.silent = true,
+            Event::Answered => {}
             Event::Status(status) => progress.tell(Told::Status(status)),
             Event::Signal(name) => progress.tell(Told::Signal(name)),
             Event::Closed => (progress.silent, progress.closed) = (true, true),
@@ -203,18 +205,23 @@ impl RemoteRun {
     fn over(&self, progress: &Progress, now: Instant, is_idle: bool) -> Option<Heard> {
         if progress.failure.is_some() {
             let is_cut = progress.told.is_some() && !progress.silent;
-            return Some(if is_cut { Heard::Broken } else { Heard::All });
+            return Some(if is_cut { Heard::Unsure } else { Heard::All });
         }
         if progress.closed || progress.ending.is_given_up(now) {
             return Some(Heard::All);
         }
         let (_, rest) = progress.told.as_ref().filter(|_| !self.waits(progress))?;
-        let is_quiet = now >= rest.silence_ends(progress.silent);
-        if is_quiet && is_idle {
+        let is_all = rest.is_all(progress.silent, now);
+        if is_all && is_idle {
             return Some(Heard::All);
         }
         let is_enough = now >= rest.patience_ends(self.deadline());
-        is_enough.then_some(if is_quiet || progress.silent { Heard::All } else { Heard::Part })
+        let heard = match rest.silence_ends(progress.silent) {
+            _ if is_all || progress.silent => Heard::All,
+            Some(_) => Heard::Part,
+            None => Heard::Unsure,
+        };
+        is_enough.then_some(heard)
     }
 
     /// Whether the end of the command is not the end of the run.
@@ -225,14 +232,15 @@ impl RemoteRun {
     /// When the rest of the output is to be looked at again. Absent: there is none yet, or it has all the time.
     fn rest_due(&self, progress: &Progress) -> Option<Instant> {
         let (_, rest) = progress.told.as_ref().filter(|_| !self.waits(progress))?;
-        Some(rest.silence_ends(progress.silent).min(rest.patience_ends(self.deadline())))
+        let patience = rest.patience_ends(self.deadline());
+        Some(rest.silence_ends(progress.silent).map_or(patience, |silence| silence.min(patience)))
     }
 
     /// Has the status say that output is missing, where some may be.
     fn mark_cut(&mut self, heard: Heard, progress: &Progress) {
         let came = progress.told.as_ref().map(|(_, rest)| rest.came()).unwrap_or_default();
         for (stream, came) in OutputStream::ALL.into_iter().zip(came) {
-            if heard == Heard::Broken || heard == Heard::Part && came {
+            if heard == Heard::Unsure || heard == Heard::Part && came {
                 self.record.cut(stream);
             }
         }
@@ -252,6 +260,12 @@ impl RemoteRun {
             let pool = Rc::clone(&self.record.shared.pool);
             tracing::debug!(cid = %self.record.status.cid, signal, "a signal changed nothing, processes are searched for");
             progress.searching = Some(Box::pin(search(pool, route.clone(), self.mark.clone(), signal)));
+        }
+        let waits = self.waits(progress);
+        if let Some((_, rest)) = progress.told.as_mut().filter(|_| !waits && !progress.closed)
+            && rest.asks(progress.silent, now)
+        {
+            session.ask();
         }
         self.record.tell_when_due(now);
     }

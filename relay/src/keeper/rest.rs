@@ -2,7 +2,8 @@
 //!
 //! The word of a command's end overtakes what it printed: that may still lie in the host's buffers, and comes as fast as the
 //! link is. What a process in the background prints comes the same way and has no end. So the rest is heard until a second
-//! passes without any, and has bounds that only such a process reaches:
+//! passes without any and the host, asked after that second, has answered: a link that stands still is silent, too, and what is on
+//! it comes before the answer. The rest has bounds that only such a process reaches, or a host that does not answer:
 //!
 //! | bound | what is within it |
 //! |---|---|
@@ -35,16 +36,34 @@ pub(super) struct Rest {
     /// When the host was heard last.
     heard_at: Instant,
     bytes: u64,
+    asked: Asked,
     /// Whether something came of standard output, and of standard error.
     came: [bool; 2],
     /// Somebody does not want to wait for more.
     is_unwanted: bool,
 }
 
+/// Whether the host has said all that it had to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    NotYet,
+    /// It was asked, and has not answered.
+    Waits,
+    /// It has answered then, and nothing was heard since.
+    Answered(Instant),
+}
+
 impl Rest {
     /// The host says just now how the command ended.
     pub(super) fn new(now: Instant) -> Self {
-        Self { told_at: now, heard_at: now, bytes: 0, came: [false; 2], is_unwanted: false }
+        Self {
+            told_at: now,
+            heard_at: now,
+            bytes: 0,
+            asked: Asked::NotYet,
+            came: [false; 2],
+            is_unwanted: false,
+        }
     }
 
     /// Something of a stream came.
@@ -59,6 +78,23 @@ impl Rest {
     /// The host said something else.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
+        if let Asked::Answered(_) = self.asked {
+            self.asked = Asked::NotYet;
+        }
+    }
+
+    /// Whether the host is to be asked now for an answer. `is_silent`: it has said that nothing more is printed.
+    pub(super) fn asks(&mut self, is_silent: bool, now: Instant) -> bool {
+        let asks = !is_silent && self.asked == Asked::NotYet && now >= self.heard_at + PIPE_GRACE;
+        if asks {
+            self.asked = Asked::Waits;
+        }
+        asks
+    }
+
+    /// The host has answered.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.asked = Asked::Answered(now);
     }
 
     /// No more is waited for than for what comes just after the command's end.
@@ -66,9 +102,21 @@ impl Rest {
         self.is_unwanted = true;
     }
 
-    /// Until when the host may be silent. `is_silent`: it has said that nothing more is printed.
-    pub(super) fn silence_ends(&self, is_silent: bool) -> Instant {
-        self.heard_at + if is_silent { CLOSE_GRACE } else { PIPE_GRACE }
+    /// When the silence of the host means something: that it is to be asked, or that this was all. `None`: it is asked.
+    pub(super) fn silence_ends(&self, is_silent: bool) -> Option<Instant> {
+        match self.asked {
+            _ if is_silent => Some(self.heard_at + CLOSE_GRACE),
+            Asked::NotYet => Some(self.heard_at + PIPE_GRACE),
+            Asked::Waits => None,
+            Asked::Answered(at) => Some((self.heard_at + PIPE_GRACE).max(at + CLOSE_GRACE)),
+        }
+    }
+
+    /// Whether this was all, as far as the host's silence says.
+    pub(super) fn is_all(&self, is_silent: bool, now: Instant) -> bool {
+        let is_sure = is_silent || self.is_unwanted || matches!(self.asked, Asked::Answered(_));
+        let since = self.silence_ends(is_silent).unwrap_or(self.heard_at + PIPE_GRACE);
+        is_sure && now >= since
     }
 
     /// When the rest has come for long enough, unless more of it comes. `deadline`: the run's.
@@ -103,7 +151,8 @@ mod tests {
         let (mut rest, mut now) = (Rest::new(told_at), told_at);
         for bytes in pieces {
             now += every;
-            if now >= rest.silence_ends(false).min(rest.patience_ends(told_at + timeout)) {
+            let silence = rest.silence_ends(false).unwrap();
+            if now >= silence.min(rest.patience_ends(told_at + timeout)) {
                 break;
             }
             rest.take(Stdout, bytes, now);
@@ -122,12 +171,41 @@ mod tests {
     fn silence_is_counted_from_the_last_that_came() {
         let told_at = Instant::now();
         let mut rest = Rest::new(told_at);
-        assert_eq!(rest.silence_ends(false), told_at + PIPE_GRACE);
+        assert_eq!(rest.silence_ends(false), Some(told_at + PIPE_GRACE));
         let later = told_at + Duration::from_secs(3);
         rest.take(Stderr, 1, later);
-        assert_eq!(rest.silence_ends(false), later + PIPE_GRACE);
-        assert_eq!(rest.silence_ends(true), later + CLOSE_GRACE);
+        assert_eq!(rest.silence_ends(false), Some(later + PIPE_GRACE));
+        assert_eq!(rest.silence_ends(true), Some(later + CLOSE_GRACE));
+        assert!(rest.is_all(true, later + CLOSE_GRACE));
         assert_eq!(rest.came(), [false, true]);
+    }
+
+    #[test]
+    fn silence_is_the_end_once_the_host_has_answered() {
+        let told_at = Instant::now();
+        let mut rest = Rest::new(told_at);
+        let asked = told_at + PIPE_GRACE;
+        assert!(!rest.asks(false, asked - Duration::from_millis(1)) && !rest.asks(true, asked));
+        assert!(rest.asks(false, asked) && !rest.asks(false, asked));
+        // A link that stands still is silent, too.
+        assert!(rest.silence_ends(false).is_none() && !rest.is_all(false, told_at + HOUR));
+        let moves = told_at + 5 * PIPE_GRACE;
+        rest.take(Stdout, 1, moves);
+        rest.answered(moves);
+        assert_eq!(rest.silence_ends(false), Some(moves + PIPE_GRACE));
+        assert!(!rest.is_all(false, moves) && rest.is_all(false, moves + PIPE_GRACE));
+        // What comes after the answer is asked for anew.
+        rest.take(Stdout, 1, moves);
+        assert!(!rest.is_all(false, moves + PIPE_GRACE) && rest.asks(false, moves + PIPE_GRACE));
+    }
+
+    #[test]
+    fn who_wants_no_more_waits_for_no_answer() {
+        let told_at = Instant::now();
+        let mut rest = Rest::new(told_at);
+        assert!(rest.asks(false, told_at + PIPE_GRACE));
+        rest.want_no_more();
+        assert!(rest.is_all(false, told_at + PIPE_GRACE));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod worker;
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
+    future::pending,
     rc::Rc,
     sync::Arc,
 };
@@ -135,6 +136,17 @@ impl Lease {
     /// The host has said its end, or is gone.
     pub(crate) fn set_closed(&self) {
         self.is_closed.set(true);
+    }
+
+    /// Asks the host for an answer: what it said before, it has said then. Never ends where the connection is gone.
+    pub(crate) fn ask(&self) -> impl Future<Output = ()> + 'static {
+        let held = self.closing.as_ref().map(|closing| Rc::clone(&closing.using.held));
+        async move {
+            let asked = async { held?.connection.handle.send_ping().await.ok() };
+            if asked.await.is_none() {
+                pending::<()>().await;
+            }
+        }
     }
 
     /// What is known of the end of its connection.

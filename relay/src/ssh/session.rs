@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Status(u32),
     /// It was ended by this signal: `SIGKILL`, ...
     Signal(String),
+    /// What the host said before it was asked, see [`Session::ask`], is heard.
+    Answered,
     /// Nothing more is to be heard of it.
     Closed,
     /// The connection is gone.
@@ -41,6 +43,7 @@ enum Word {
     Signal(Sig),
 }
 
+type Asking = Pin<Box<dyn Future<Output = ()>>>;
 type Sending = Pin<Box<dyn Future<Output = Result<(), russh::Error>>>>;
 
 /// A command on a channel, which is closed when this is dropped.
@@ -50,11 +53,12 @@ pub(crate) struct Session {
     words: VecDeque<Word>,
     /// What is being said just now. The host is heard meanwhile: it may be busy telling.
     sending: Option<Sending>,
+    asking: Option<Asking>,
 }
 
 impl Session {
     pub(crate) fn new(lease: Lease, read: ChannelReadHalf) -> Self {
-        Self { lease, read, words: VecDeque::new(), sending: None }
+        Self { lease, read, words: VecDeque::new(), sending: None, asking: None }
     }
 
     /// Sets a variable of the command that is to be run, where the host takes it.
@@ -77,6 +81,11 @@ impl Session {
         self.words.push_back(Word::Signal(Sig::KILL));
     }
 
+    /// Asks the host for an answer. It keeps the order: what it said before is heard before [`Event::Answered`].
+    pub(crate) fn ask(&mut self) {
+        self.asking = Some(Box::pin(self.lease.ask()));
+    }
+
     /// What the host says next. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
@@ -92,6 +101,10 @@ impl Session {
                     continue;
                 }
                 heard = self.read.wait() => heard,
+                () = answered(&mut self.asking) => {
+                    self.asking = None;
+                    return Event::Answered;
+                }
             };
             match heard {
                 Some(message) => {
@@ -145,6 +158,13 @@ impl Session {
 async fn said(sending: &mut Option<Sending>) -> Result<(), russh::Error> {
     match sending {
         Some(sending) => sending.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(asking: &mut Option<Asking>) {
+    match asking {
+        Some(asking) => asking.await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rstest::rstest;
 use signalbox_relay::{
     keeper::protocol::{Cause, StartRun},
     ssh::route::Route,
@@ -54,9 +55,12 @@ async fn what_holds_a_pipe_beyond_the_timeout_does_not_hold_the_run() -> Result<
 }
 
 /// The word of the end overtakes what lies in the buffers of a host behind a slow link.
+#[rstest]
+#[case::piece_by_piece(Trick::PrintsLate)]
+#[case::when_the_link_moves_again(Trick::StandsStill)]
 #[tokio::test]
-async fn what_still_comes_when_the_command_has_ended_comes_whole() -> Result<()> {
-    let (mut room, _peer, route) = met(Trick::PrintsLate).await?;
+async fn what_still_comes_when_the_command_has_ended_comes_whole(#[case] trick: Trick) -> Result<()> {
+    let (mut room, _peer, route) = met(trick).await?;
     let status = room.run(&route, "true").await?;
     assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
     assert_eq!(room.text(&status, Stdout)?, LATE.concat());

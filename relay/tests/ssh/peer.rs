@@ -24,6 +24,9 @@ pub(crate) enum Trick {
     OpensChannels,
     /// Says how it ended, and prints [`LATE`] then, each line by itself and later than a pipe is usually held open.
     PrintsLate,
+    /// Says how it ended, and prints [`LATE`] then all at once, after nothing at all was carried to or from it for longer than a
+    /// pipe is usually held open.
+    StandsStill,
     /// Says how it ended, and prints so many bytes then, every so often, without an end.
     PrintsForever(usize, Duration),
     /// Says how it ended, prints something, and breaks the connection.
@@ -121,7 +124,19 @@ impl Handler for One {
             Trick::PrintsForever(bytes, pace) => {
                 drop(self.tasks.spawn(print_forever(session.handle(), id, bytes, pace)));
             }
+            Trick::StandsStill => session.exit_status_request(id, 0)?,
             Trick::Breaks => drop(self.tasks.spawn(break_off(session.handle(), id))),
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        if self.trick == Trick::StandsStill {
+            // While this is at work, the server neither hears nor says anything.
+            let mut still = interval(Duration::from_millis(2_500));
+            still.tick().await;
+            still.tick().await;
+            session.data(id, LATE.concat())?;
         }
         Ok(())
     }
