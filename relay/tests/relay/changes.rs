@@ -22,7 +22,7 @@ use crate::harness::{Fleet, Machine, Relay, grant, sign_offer, spec};
 /// Found nowhere but where it belongs.
 const MARKER: &str = "hunter2-6b1f0c";
 
-fn name(text: &str) -> Result<CredentialName> {
+pub(crate) fn name(text: &str) -> Result<CredentialName> {
     Ok(CredentialName::new(text)?)
 }
 
@@ -100,10 +100,20 @@ pub(crate) async fn push(
     label: CredentialLabel,
     value: &CredentialValue,
 ) -> Result<Exit> {
-    let sealing_key = fleet.inventory(machine, |_| true).await?.sealing_key;
-    let (cid, offer) = Push::new(machine, label, value, &sealing_key)?.by(&fleet.operator)?;
+    let (cid, offer) = pushing(fleet, machine, label, value).await?;
     fleet.offer(machine, &[offer]).await?;
     fleet.exit(machine, cid).await
+}
+
+/// What brings a credential to a machine.
+pub(crate) async fn pushing(
+    fleet: &Fleet,
+    machine: &Machine,
+    label: CredentialLabel,
+    value: &CredentialValue,
+) -> Result<(CommandId, Offer)> {
+    let sealing_key = fleet.inventory(machine, |_| true).await?.sealing_key;
+    Push::new(machine, label, value, &sealing_key)?.by(&fleet.operator)
 }
 
 pub(crate) async fn change(fleet: &Fleet, machine: &Machine, change: Change) -> Result<Exit> {

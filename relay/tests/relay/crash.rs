@@ -1,11 +1,16 @@
 //! A relay or a keeper that kills itself at a named point: one start, one end, and never a false one.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::process::ExitStatusExt as _, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rstest::rstest;
+use signalbox_relay::vault::{Vault, VaultError, VaultPlace};
 use signalbox_schemas::{
+    command::Change,
+    credential::CredentialValue,
+    id::CommandId,
     limit,
+    mailbox::Offer,
     output::OutputStream,
     run::{Claim, Exit, ExitState},
     subject::FactKind,
@@ -13,7 +18,8 @@ use signalbox_schemas::{
 use signalbox_testkit::eventually_within;
 
 use crate::{
-    harness::{Fleet, Machine, RUN_BOUND, Relay, now_ms},
+    changes::{changing, label, name, push, pushing},
+    harness::{Fleet, Machine, RUN_BOUND, Relay, grant, now_ms, sign_offer},
     lines,
 };
 
@@ -47,13 +53,101 @@ async fn a_relay_killed_at_a_point_is_followed_by_one_that_completes(#[case] poi
     let (cid, offer) = fleet.command(&machine, &script(&log))?;
     fleet.offer(&machine, &[offer]).await?;
     let status = relay.daemon.wait(RUN_BOUND).await?;
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+    assert_eq!(status.signal(), Some(9), "{status}");
     let next = machine.start(&fleet).await?;
     assert_eq!(next.keeper_pid, relay.keeper_pid);
     let exit = fleet.exit(&machine, cid).await?;
     assert_eq!(exit.state, ExitState::Completed);
     assert_output(&fleet, &machine, &exit).await?;
     assert_eq!(lines(&log), ["started"]);
+    Ok(())
+}
+
+fn password(text: &str) -> CredentialValue {
+    CredentialValue::Password { password: text.to_owned().into() }
+}
+
+/// What a machine's vault has under a name, opened anew. The vault must open.
+fn kept(machine: &Machine, wanted: &str) -> Result<Option<CredentialValue>> {
+    let vault = Vault::open(VaultPlace::new(&machine.store(), None)).context("the vault does not open")?;
+    match vault.value(&name(wanted)?) {
+        Ok(value) => Ok(Some(value)),
+        Err(VaultError::Unknown { .. }) => Ok(None),
+        Err(error) => Err(error).context("the vault has half a value"),
+    }
+}
+
+/// The relay dies at a point of a change to its vault, and another one begins.
+async fn killed_in_a_change(
+    fleet: &Fleet,
+    machine: &Machine,
+    (point, at_the_kill): (&str, Option<CredentialValue>),
+    (cid, offer): (CommandId, Offer),
+) -> Result<Exit> {
+    let at = [("SIGNALBOX_CRASH_AT", point)];
+    let relay = machine.start_in(fleet, &machine.store(), &at).await?;
+    fleet.offer(machine, &[offer]).await?;
+    let status = relay.daemon.wait(RUN_BOUND).await?;
+    assert_eq!(status.signal(), Some(9), "{status}: {}", relay.daemon.stderr()?);
+    ensure!(
+        kept(machine, "db")? == at_the_kill,
+        "at the kill the vault is neither the old one nor the new one"
+    );
+    assert_eq!(kept(machine, "other")?, Some(password("untouched")));
+    let told: Option<Exit> = fleet.fact(machine, cid, FactKind::Exit).await?;
+    assert_eq!(told, None, "it was told before it was done");
+    let next = machine.start(fleet).await?;
+    let exit = fleet.exit(machine, cid).await?;
+    next.stop().await?;
+    Ok(exit)
+}
+
+#[rstest]
+#[case::before("relay:vault.drafted", "old")]
+#[case::behind("relay:vault.replaced", "new")]
+#[tokio::test]
+async fn a_push_in_which_the_relay_is_killed_is_made_by_the_next_one(
+    #[case] point: &str,
+    #[case] at_the_kill: &str,
+) -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let first = machine.start(&fleet).await?;
+    for (wanted, value) in [("db", "old"), ("other", "untouched")] {
+        push(&fleet, &machine, label(wanted, "*.lan")?, &password(value)).await?;
+    }
+    let change = pushing(&fleet, &machine, label("db", "*.lan")?, &password("new")).await?;
+    first.stop().await?;
+    let at = (point, Some(password(at_the_kill)));
+    let exit = killed_in_a_change(&fleet, &machine, at, change).await?;
+    assert_eq!((exit.state, exit.exit_code), (ExitState::Completed, Some(0)), "{exit:?}");
+    assert_eq!(kept(&machine, "db")?, Some(password("new")));
+    assert_eq!(kept(&machine, "other")?, Some(password("untouched")));
+    fleet.inventory(&machine, |kept| kept.credentials.len() == 2).await?;
+    Ok(())
+}
+
+#[rstest]
+#[case::before("relay:vault.drafted", Some("old"))]
+#[case::behind("relay:vault.replaced", None)]
+#[tokio::test]
+async fn a_removal_in_which_the_relay_is_killed_is_made_by_the_next_one(
+    #[case] point: &str,
+    #[case] at_the_kill: Option<&str>,
+) -> Result<()> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let first = machine.start(&fleet).await?;
+    for (wanted, value) in [("db", "old"), ("other", "untouched")] {
+        push(&fleet, &machine, label(wanted, "*.lan")?, &password(value)).await?;
+    }
+    let spec = changing(&Change::RemoveCredential { name: name("db")? });
+    let change = (spec.cid, sign_offer(&spec, &grant(&machine, &spec)?, &fleet.operator)?);
+    first.stop().await?;
+    let exit = killed_in_a_change(&fleet, &machine, (point, at_the_kill.map(password)), change).await?;
+    assert_eq!((exit.state, exit.exit_code), (ExitState::Completed, Some(0)), "{exit:?}");
+    assert_eq!(kept(&machine, "db")?, None);
+    fleet.inventory(&machine, |kept| kept.credentials.len() == 1).await?;
     Ok(())
 }
 
