@@ -209,7 +209,10 @@ mod tests {
     use super::*;
     use crate::vault::VaultPlace;
     use rstest::rstest;
-    use signalbox_schemas::credential::{CredentialLabel, StorageMode};
+    use signalbox_schemas::{
+        command::SshHop,
+        credential::{CredentialLabel, StorageMode},
+    };
 
     struct Kept {
         _folder: tempfile::TempDir,
@@ -300,6 +303,160 @@ mod tests {
         assert!(found("for its port").is_err());
         assert_eq!(found("for whom it is named"), Ok(("ops".into(), vec!["`for whom it is named`".into()])));
         assert!(found("unknown").unwrap_err().contains("there is no credential `unknown`"));
+    }
+
+    fn jump(host: &str, port: u16, user: Option<&str>) -> SshHop {
+        SshHop { host: host.into(), port, username: user.map(str::to_owned) }
+    }
+
+    /// The hops of a route, in words: user, host, port, and the ways to log in.
+    fn hops(kept: &Kept, target: &SshTarget, ssh: &Ssh) -> Result<Vec<String>, String> {
+        let rules = Rules { ssh, known_hosts: Path::new("/known_hosts"), precedence: Precedence::Command };
+        let route = route(target, &kept.vault, rules).map_err(|error| {
+            assert_eq!(error.code, "no_credential");
+            error.message
+        })?;
+        assert_eq!(
+            (route.known_hosts.as_path(), route.host_keys),
+            (Path::new("/known_hosts"), ssh.host_keys)
+        );
+        assert_eq!(route.targets, ssh.targets);
+        let hop = |hop: &Hop| {
+            let ways: Vec<String> = hop.ways.iter().map(Way::name).collect();
+            let lax = if hop.allow_non_strict { " lax" } else { "" };
+            format!("{}@{}:{} {}{lax}", hop.user, hop.host, hop.port, ways.join(" "))
+        };
+        Ok(route.hops.iter().map(hop).collect())
+    }
+
+    /// A way through two hosts with their own credentials.
+    fn through_two(last_user: Option<&str>, credential: Option<&str>) -> SshTarget {
+        let jump = vec![jump("gate.net", 2222, None), jump("inner.lan", 22, Some("ops"))];
+        SshTarget { jump, ..target(last_user, credential) }
+    }
+
+    fn of_three_hosts() -> Kept {
+        kept(&[
+            ("gate", Some("gate.net:2222"), Some("guest")),
+            ("gate on another port", Some("gate.net:22"), Some("wrong")),
+            ("inner", Some("inner.lan"), Some("deploy")),
+            ("wide", Some("*.lan"), None),
+            ("db", Some("db-1.lan"), Some("root")),
+        ])
+    }
+
+    #[test]
+    fn each_host_on_the_way_has_its_own_credentials_in_the_order_of_the_command() {
+        let (kept, ssh) = (of_three_hosts(), Ssh::default());
+        assert_eq!(
+            hops(&kept, &through_two(None, None), &ssh).unwrap(),
+            ["guest@gate.net:2222 `gate`", "ops@inner.lan:22 `inner` `wide`", "root@db-1.lan:22 `db` `wide`"]
+        );
+        let mut turned = through_two(Some("me"), None);
+        turned.jump.reverse();
+        assert_eq!(
+            hops(&kept, &turned, &ssh).unwrap(),
+            ["ops@inner.lan:22 `inner` `wide`", "guest@gate.net:2222 `gate`", "me@db-1.lan:22 `db` `wide`"]
+        );
+    }
+
+    /// It is for the host where the command runs, and no host before it hears of it.
+    #[test]
+    fn a_named_credential_goes_to_the_last_host_alone() {
+        let (mut kept, ssh) = (of_three_hosts(), Ssh::default());
+        let label = CredentialLabel {
+            name: CredentialName::new("chosen").unwrap(),
+            credential_type: CredentialType::Password,
+            target: None,
+            username: None,
+            storage_mode: StorageMode::RelayOnly,
+        };
+        let password = "chosen password".to_owned().into();
+        kept.vault.put(label, &CredentialValue::Password { password }).unwrap();
+        assert_eq!(
+            hops(&kept, &through_two(Some("me"), Some("chosen")), &ssh).unwrap(),
+            ["guest@gate.net:2222 `gate`", "ops@inner.lan:22 `inner` `wide`", "me@db-1.lan:22 `chosen`"]
+        );
+    }
+
+    #[test]
+    fn what_a_way_brings_is_what_is_kept_under_its_name() {
+        let (kept, ssh) = (of_three_hosts(), Ssh::default());
+        let rules = Rules { ssh: &ssh, known_hosts: Path::new("/k"), precedence: Precedence::Command };
+        let route = route(&through_two(None, None), &kept.vault, rules).unwrap();
+        for way in route.hops.iter().flat_map(|hop| &hop.ways) {
+            let Way::Password { name, password } = way else { panic!("no password: {way:?}") };
+            assert_eq!(password.expose(), format!("password of {name}"));
+        }
+    }
+
+    #[test]
+    fn of_a_host_on_the_way_that_nothing_opens_it_is_said_which_one_it_is() {
+        let (kept, ssh) = (of_three_hosts(), Ssh::default());
+        let mut target = through_two(None, None);
+        target.jump[1].host = "unknown.net".into();
+        let said = hops(&kept, &target, &ssh).unwrap_err();
+        assert!(said.starts_with("no credential for unknown.net:22 on this machine"), "{said}");
+    }
+
+    #[test]
+    fn rules_of_the_machine_count_for_each_host_on_the_way() {
+        let kept = of_three_hosts();
+        let ssh: Ssh = toml::from_str(
+            "targets = [\"*.lan\", \"gate.net\"]\nallow_non_strict = [\"inner.lan\"]\nagent = \"/run/agent\"\n",
+        )
+        .unwrap();
+        let agent = Way::Agent { socket: "/run/agent".into() }.name();
+        assert_eq!(
+            hops(&kept, &through_two(None, None), &ssh).unwrap(),
+            [
+                format!("guest@gate.net:2222 `gate` {agent}"),
+                format!("ops@inner.lan:22 `inner` `wide` {agent} lax"),
+                format!("root@db-1.lan:22 `db` `wide` {agent}"),
+            ]
+        );
+        // Who names a credential means that one, and not what an agent has.
+        let named = hops(&kept, &through_two(None, Some("db")), &ssh).unwrap();
+        assert_eq!(named.last().unwrap(), "root@db-1.lan:22 `db`");
+        // What an agent has is enough where the command says as whom.
+        let mut alone = target(Some("me"), None);
+        alone.host = "elsewhere.net".into();
+        assert_eq!(hops(&kept, &alone, &ssh).unwrap(), [format!("me@elsewhere.net:22 {agent}")]);
+    }
+
+    #[test]
+    fn a_token_opens_no_login_and_more_ways_than_fit_are_left_out() {
+        let names: Vec<String> = (0..WAYS + 4).map(|n| format!("c{n}")).collect();
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), Some("*.lan"), Some("ops"))).collect();
+        let (mut kept, ssh) = (kept(&all), Ssh::default());
+        let label = CredentialLabel {
+            name: CredentialName::new("token").unwrap(),
+            credential_type: CredentialType::ApiKey,
+            target: Some("db-1.lan:22".parse().unwrap()),
+            username: Some("wrong".into()),
+            storage_mode: StorageMode::RelayOnly,
+        };
+        let key = "sk_secret".to_owned().into();
+        kept.vault.put(label, &CredentialValue::ApiKey { key }).unwrap();
+        let found = found(&kept, &target(None, None), Precedence::Command).unwrap();
+        assert_eq!((found.0.as_str(), found.1.len()), ("ops", WAYS));
+        assert!(!found.1.contains(&"`token`".to_owned()), "{found:?}");
+        let said = hops(&kept, &target(None, Some("token")), &ssh).unwrap_err();
+        assert!(said.contains("`token` is an api_key, which opens no SSH login"), "{said}");
+    }
+
+    /// The usual key of a user opens one host, for a center that names the user.
+    #[test]
+    fn a_single_key_opens_the_last_host_and_none_on_the_way() {
+        let ssh = Ssh::default();
+        let rules = Rules { ssh: &ssh, known_hosts: Path::new("/k"), precedence: Precedence::Credential };
+        let key = || ("id_rsa".to_owned(), Secret::new("a key".to_owned()));
+        let route = with_key(&target(Some("ops"), None), key(), rules).unwrap();
+        let [hop] = &route.hops[..] else { panic!("{} hops", route.hops.len()) };
+        assert_eq!((hop.user.as_str(), hop.host.as_str(), hop.port), ("ops", "db-1.lan", 22));
+        assert_eq!(hop.ways.iter().map(Way::name).collect::<Vec<_>>(), ["`id_rsa`"]);
+        assert!(with_key(&target(None, None), key(), rules).is_err(), "nobody is named");
+        assert!(with_key(&through_two(Some("ops"), None), key(), rules).is_err(), "hosts go before it");
     }
 
     #[test]

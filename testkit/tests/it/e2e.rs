@@ -10,6 +10,7 @@ mod credentials;
 mod enrol;
 mod facts;
 mod hostile;
+mod jump;
 mod lifecycle;
 mod main_job;
 mod offline;
