@@ -88,3 +88,22 @@ impl From<Failure> for Fault {
         Self::new(failure.code, &failure.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(io::ErrorKind::ConnectionRefused, SshFault::Refused)]
+    #[case(io::ErrorKind::TimedOut, SshFault::Timeout)]
+    #[case(io::ErrorKind::HostUnreachable, SshFault::Unreachable)]
+    #[case(io::ErrorKind::NetworkUnreachable, SshFault::Unreachable)]
+    #[case(io::ErrorKind::AddrNotAvailable, SshFault::Unreachable)]
+    #[case(io::ErrorKind::PermissionDenied, SshFault::Unreachable)]
+    fn what_a_socket_says_has_a_code(#[case] kind: io::ErrorKind, #[case] code: SshFault) {
+        let failure = Failure::of_connecting("db-1.lan:22", &kind.into());
+        assert_eq!(failure.code, code);
+        assert!(failure.message.starts_with("connecting to db-1.lan:22: "), "{failure}");
+    }
+}

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rstest::rstest;
 use sha2::{Digest as _, Sha256 as Hasher};
 use signalbox_relay::{
-    keeper::protocol::{Cause, Phase, ShellEnd, StartRun},
+    keeper::protocol::{Cause, Phase, ShellEnd, StartRun, StreamStatus},
     ssh::route::Hop,
 };
 use signalbox_schemas::{
@@ -32,7 +32,8 @@ async fn output_and_exit_codes_come_as_they_are() -> Result<()> {
     assert_eq!(status.pid, None);
     assert!(end(&status)?.group_dead && end(&status)?.fault.is_none());
     assert!(status.begun_at_ms.is_some_and(|at| at >= status.started_at_ms), "{status:?}");
-    for code in [0, 1, 126, 127, 254, 255] {
+    // By 129 and more shells mean signals; it is a code all the same.
+    for code in [0, 1, 126, 127, 129, 137, 143, 254, 255] {
         let status = room.run(&route, &format!("exit {code}")).await?;
         assert_eq!(cause(&status)?, &Cause::Exited { code });
     }
@@ -76,6 +77,31 @@ async fn a_hundred_mebibytes_come_byte_for_byte() -> Result<()> {
     assert_eq!(status.stdout.sha256, Some(Sha256::of(&whole)));
     let spooled = room.output(status.cid, Stdout)?;
     assert_eq!(Hasher::digest(&spooled), Hasher::digest(&whole));
+    Ok(())
+}
+
+/// As of a run on the machine itself: the beginning, the end, and what all of it was.
+#[tokio::test]
+async fn of_output_beyond_its_limit_beginning_and_end_are_kept() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let route = room.route(&sshd)?;
+    let whole: Vec<u8> = (0..600_000_u32).flat_map(u32::to_be_bytes).collect();
+    fs::write(sshd.path("whole"), &whole)?;
+    let command = format!("cat {}; echo err >&2", sshd.path("whole").display());
+    let run = StartRun { max_output: MIB, ..room.start_of(&route, &command) };
+    let status = room.run_as(run).await?;
+    assert_eq!(cause(&status)?, &Cause::Exited { code: 0 });
+    let StreamStatus { bytes, kept, sha256, truncated, tail } = status.stdout;
+    assert_eq!((bytes, truncated), (whole.len() as u64, true));
+    // The other stream has its part where it comes first.
+    assert_eq!(kept + status.stderr.kept, MIB);
+    assert_eq!(sha256, Some(Sha256::of(&whole)));
+    let tail = tail.context("no tail")?;
+    assert_eq!((tail.offset + tail.len, tail.len), (bytes, MIB / 2));
+    let (head_end, tail_begin) = (usize::try_from(kept)?, usize::try_from(tail.offset)?);
+    assert!(room.output(status.cid, Stdout)? == whole[..head_end], "the beginning differs");
+    let kept_tail = room.client.read_spool(status.cid, Stdout, tail.offset, 1024 * 1024)?;
+    assert!(kept_tail == whole[tail_begin..], "the end differs");
     Ok(())
 }
 

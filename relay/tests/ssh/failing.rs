@@ -6,18 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use signalbox_relay::keeper::protocol::{Cause, StartRun};
-use signalbox_schemas::{output::OutputStream::Stdout, ssh::SshFault};
+use signalbox_schemas::{host::HostPattern, output::OutputStream::Stdout, ssh::SshFault};
 use signalbox_testkit::{
     eventually_within,
     sshd::{FailingPeer, Sshd, Then, run},
 };
+use tokio::time::timeout;
 
 use crate::harness::{PATIENCE, Room, cause, end, fault, hop_at, key};
 
 /// Bytes from the server until it is in the middle of exchanging keys.
 const IN_KEX: u64 = 600;
+/// A host that says nothing is given up within a minute: this is twice that.
+const SILENCE: Duration = Duration::from_mins(2);
 
 async fn fails_at(then: Then, bytes: u64, code: SshFault) -> Result<String> {
     let sshd = Sshd::start().await?;
@@ -95,6 +98,47 @@ async fn where_nobody_listens_and_what_has_no_address_is_told_apart() -> Result<
     route.hops[0].host = "nowhere.invalid".into();
     let said = room.fails(&route, SshFault::Dns).await?;
     assert!(said.contains("nowhere.invalid"), "{said}");
+    Ok(())
+}
+
+/// The system itself knows no way to an address of many.
+#[tokio::test]
+async fn a_host_to_which_nothing_leads_is_said_to_be_unreachable() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let mut route = room.route(&sshd)?;
+    route.hops[0].host = "224.0.0.1".into();
+    route.targets = Some(vec![HostPattern::of("224.0.0.1", None)?]);
+    let said = room.fails(&route, SshFault::Unreachable).await?;
+    assert!(said.contains("224.0.0.1") && said.contains("does a route lead there"), "{said}");
+    Ok(())
+}
+
+/// Nothing ends the connection: that nobody is there is noticed by what is asked in the silence, three times.
+#[tokio::test]
+async fn a_host_that_falls_silent_in_mid_output_is_given_up() -> Result<()> {
+    let (mut room, sshd) = (Room::open().await?, Sshd::start().await?);
+    let way = FailingPeer::carrying(sshd.port(), 1024 * 1024, Then::Hangs).await?;
+    room.know(&sshd.known_as("host", way.port())?)?;
+    let route = room.route_by(vec![hop_at(&sshd, way.port(), vec![key(&sshd, "user")?])]);
+    let run = StartRun { timeout_ms: 600_000, ..room.start_of(&route, "head -c 100000000 /dev/zero") };
+    let cid = room.start(run).await?;
+    let status = timeout(SILENCE, async {
+        // The keeper says something now and then, and each word is waited for a minute.
+        loop {
+            if let Ok(status) = room.end_of(cid).await {
+                return status;
+            }
+        }
+    })
+    .await
+    .context("the run is held")?;
+    let fault = fault(&status)?;
+    assert_eq!(fault.code, SshFault::ConnectionLost.as_str());
+    assert!(fault.message.contains("is not known"), "{fault:?}");
+    assert!(!end(&status)?.group_dead);
+    let kept = room.output(status.cid, Stdout)?;
+    assert!((900_000..1_048_576).contains(&kept.len()), "{} bytes", kept.len());
+    assert_eq!(kept.len() as u64, status.stdout.bytes);
     Ok(())
 }
 

@@ -8,12 +8,15 @@ use signalbox_relay::{
     keeper::protocol::{Cause, StartRun},
     ssh::route::Route,
 };
-use signalbox_schemas::output::OutputStream::{Stderr, Stdout};
+use signalbox_schemas::{
+    output::OutputStream::{Stderr, Stdout},
+    ssh::SshFault,
+};
 use signalbox_testkit::sshd::Sshd;
 use tokio::time::timeout;
 
 use crate::{
-    harness::{MIB, PATIENCE, Room, cause, end, hop_at, key},
+    harness::{MIB, PATIENCE, Room, cause, end, fault, hop_at, key},
     peer::{LATE, Peer, Trick},
 };
 
@@ -31,6 +34,53 @@ async fn a_host_that_says_again_and_again_how_a_command_ended_is_believed_once()
     let run = room.run(&route, "true");
     let status = timeout(Duration::from_secs(15), run).await.context("the run is held")??;
     assert_eq!(cause(&status)?, &Cause::Exited { code: 7 });
+    Ok(())
+}
+
+#[rstest]
+#[case::the_timeout_ends_it(2_000, false)]
+#[case::a_cancel_does(120_000, true)]
+#[tokio::test]
+async fn a_host_that_never_answers_what_is_to_be_run_does_not_hold_the_run(
+    #[case] timeout_ms: u64,
+    #[case] is_cancelled: bool,
+) -> Result<()> {
+    let (mut room, peer, route) = met(Trick::NeverAnswers).await?;
+    let run = StartRun { timeout_ms, ..room.start_of(&route, "true") };
+    let cid = room.start(run).await?;
+    peer.is_asked().await?;
+    if is_cancelled {
+        room.client.cancel(cid).await?;
+    }
+    let status = timeout(PATIENCE, room.end_of(cid)).await.context("the run is held")??;
+    let expected =
+        if is_cancelled { Cause::Cancelled { shell: None } } else { Cause::Timeout { shell: None } };
+    assert_eq!(cause(&status)?, &expected);
+    assert_eq!(status.begun_at_ms, None, "nobody has said that it began");
+    let fault = end(&status)?.fault.as_ref().context("it is taken for ended")?;
+    assert_eq!(fault.code, SshFault::NotConfirmed.as_str());
+    assert!(fault.message.contains("had not said either that it took the command"), "{fault:?}");
+    assert!(!end(&status)?.group_dead, "{status:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_say_how_a_command_ended_is_said_not_to() -> Result<()> {
+    let (mut room, _peer, route) = met(Trick::EndsUnsaid).await?;
+    let status = room.run(&route, "true").await?;
+    assert_eq!(fault(&status)?.code, SshFault::ExitStatus.as_str());
+    assert!(!end(&status)?.group_dead, "it may go on there: {status:?}");
+    assert_eq!(room.text(&status, Stdout)?, "half a line");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_number_that_is_no_exit_code_is_not_cut_to_one() -> Result<()> {
+    let (mut room, _peer, route) = met(Trick::EndsWithNoCode).await?;
+    let status = room.run(&route, "true").await?;
+    assert_eq!(fault(&status)?.code, SshFault::ExitStatus.as_str());
+    assert!(fault(&status)?.message.contains("256"), "{status:?}");
+    assert!(end(&status)?.group_dead, "the host said that it ended: {status:?}");
     Ok(())
 }
 

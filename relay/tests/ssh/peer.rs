@@ -2,16 +2,21 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use russh::{
     Channel, ChannelId, Disconnect, Preferred, kex,
     keys::PrivateKey,
     server::{self, Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream},
 };
 use signalbox_testkit::sshd::Sshd;
-use tokio::{net::TcpListener, task::JoinSet, time::interval};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{interval, timeout},
+};
 
-use crate::harness::Room;
+use crate::harness::{PATIENCE, Room};
 
 /// What a server does with each command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,12 @@ pub(crate) enum Trick {
     PrintsForever(usize, Duration),
     /// Says how it ended, prints something, and breaks the connection.
     Breaks,
+    /// Neither takes it nor refuses it, and keeps the connection.
+    NeverAnswers,
+    /// Takes it, prints a line and closes its channel, and does not say how it ended.
+    EndsUnsaid,
+    /// Says that it ended with a number that is no exit code.
+    EndsWithNoCode,
 }
 
 /// What comes after the end of a command.
@@ -39,6 +50,8 @@ pub(crate) const LATE: [&str; 4] = ["one\n", "two\n", "three\n", "four\n"];
 /// A server that lets everybody in. It ends with this value.
 pub(crate) struct Peer {
     port: u16,
+    /// Commands that it was to run so far.
+    asked: watch::Receiver<u32>,
     _tasks: JoinSet<()>,
 }
 
@@ -55,9 +68,17 @@ impl Peer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         room.know(&sshd.known_as("host", port)?)?;
+        let (asked_tx, asked) = watch::channel(0);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Arc::new(config), trick));
-        Ok(Self { port, _tasks: tasks })
+        tasks.spawn(serve(listener, Arc::new(config), trick, asked_tx));
+        Ok(Self { port, asked, _tasks: tasks })
+    }
+
+    /// Waits until it is to run a command.
+    pub(crate) async fn is_asked(&self) -> Result<()> {
+        let mut asked = self.asked.clone();
+        let found = timeout(PATIENCE, asked.wait_for(|asked| *asked > 0)).await;
+        found.context("it is asked for nothing")?.map(drop).context("it is gone")
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -65,12 +86,12 @@ impl Peer {
     }
 }
 
-async fn serve(listener: TcpListener, config: Arc<Config>, trick: Trick) {
+async fn serve(listener: TcpListener, config: Arc<Config>, trick: Trick, asked: watch::Sender<u32>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let config = Arc::clone(&config);
+        let (config, asked) = (Arc::clone(&config), asked.clone());
         connections.spawn(async move {
-            let one = One { trick, tasks: JoinSet::new() };
+            let one = One { trick, asked, tasks: JoinSet::new() };
             // What becomes of it is seen by the client.
             if let Ok(session) = run_stream(config, stream, one).await {
                 drop(session.await);
@@ -82,6 +103,7 @@ async fn serve(listener: TcpListener, config: Arc<Config>, trick: Trick) {
 /// One connection of a server.
 struct One {
     trick: Trick,
+    asked: watch::Sender<u32>,
     tasks: JoinSet<()>,
 }
 
@@ -112,8 +134,21 @@ impl Handler for One {
         _text: &[u8],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
+        self.asked.send_modify(|asked| *asked += 1);
+        if self.trick == Trick::NeverAnswers {
+            return Ok(());
+        }
         session.channel_success(id)?;
         match self.trick {
+            Trick::NeverAnswers => {}
+            Trick::EndsUnsaid => {
+                session.data(id, "half a line")?;
+                session.close(id)?;
+            }
+            Trick::EndsWithNoCode => {
+                session.exit_status_request(id, 256)?;
+                session.close(id)?;
+            }
             Trick::Obeys => {
                 session.exit_status_request(id, 0)?;
                 session.close(id)?;
