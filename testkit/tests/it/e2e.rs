@@ -19,5 +19,6 @@ mod output;
 mod processes;
 mod rebuild;
 mod secrets;
+mod shared;
 mod store;
 mod wire;
