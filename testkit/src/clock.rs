@@ -72,6 +72,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lacking;
     use std::process::Command;
     use std::time::{Duration, Instant, SystemTime};
 
@@ -88,8 +89,7 @@ mod tests {
     #[test]
     fn a_clock_jumps_and_waits_stay_as_long() {
         let Some(library) = faketime() else {
-            eprintln!("SKIPPED: no libfaketime");
-            return;
+            return lacking::not_installed("libfaketime (Debian: faketime)").unwrap();
         };
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::new(&dir.path().join("m0"), &library).unwrap();

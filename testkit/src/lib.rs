@@ -4,6 +4,7 @@ pub mod broker;
 pub mod clock;
 pub mod eventually;
 pub mod http;
+pub mod lacking;
 pub mod leaks;
 pub mod old_relay;
 #[cfg(feature = "operator")]

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use crate::lacking;
+
 /// Blocks of the file systems that are filled here, bytes.
 const BLOCK: usize = 4096;
 
@@ -17,16 +19,20 @@ const BLOCK: usize = 4096;
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// One of so many MiB. None where this user may not mount one.
+    /// One of so many MiB. None where this user may not mount one, which is said.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be made, or nothing can be mounted there although this user may.
     pub fn over(folder: &Path, mib: u32) -> Result<Option<Self>> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700"), "tmpfs"]).arg(folder);
-        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        Ok(is_mounted.then(|| Self(folder.to_owned())))
+        let mounted = mount.stdin(Stdio::null()).output().context("starting mount")?;
+        if mounted.status.success() {
+            return Ok(Some(Self(folder.to_owned())));
+        }
+        let said = String::from_utf8_lossy(&mounted.stderr);
+        lacking::not_permitted(&format!("a file system of {mib} MiB: {}", said.trim())).map(|()| None)
     }
 
     /// Takes all room that is left, also behind the ends of these files, which are only appended to and which nobody has

@@ -117,7 +117,6 @@ async fn what_cannot_be_written_down_is_not_claimed() -> Result<()> {
     let center = Center::start().await?;
     let machine = Machine::new()?;
     let Some(disk) = SmallDisk::over(&machine.store().join("http"), 1)? else {
-        println!("no file system can be mounted here");
         return Ok(());
     };
     disk.fill(&[])?;

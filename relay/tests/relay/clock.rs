@@ -10,7 +10,7 @@ use signalbox_schemas::{
 };
 use signalbox_testkit::{
     clock::{Clock, faketime},
-    eventually,
+    eventually, lacking,
 };
 
 use crate::harness::{Fleet, Machine, now_ms};
@@ -22,8 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn what_looked_expired_by_a_clock_that_was_ahead_runs_once_it_is_right() -> Result<()> {
     let Some(library) = faketime() else {
-        eprintln!("SKIPPED: no libfaketime (Debian: faketime)");
-        return Ok(());
+        return lacking::not_installed("libfaketime (Debian: faketime)");
     };
     let fleet = Fleet::start().await?;
     let machine = Machine::new(&fleet, "web-1")?;

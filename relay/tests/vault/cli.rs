@@ -162,7 +162,6 @@ fn what_others_can_read_is_refused_or_made_private() -> Result<()> {
 fn on_a_full_disk_the_old_vault_stays() -> Result<()> {
     let home = Home::new()?;
     let Some(disk) = SmallDisk::over(&home.store(), 1)? else {
-        println!("no file system can be mounted here");
         return Ok(());
     };
     disk.fill(&[])?;

@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{WaitOptions, WaitStatus, geteuid, waitpid};
 use signalbox_testkit::clock::faketime;
+#[cfg(test)]
+use signalbox_testkit::lacking;
 
 /// Says how far a process has come on the way in.
 const VARIABLE: &str = "SIGNALBOX_TORTURE_PLACE";
@@ -159,22 +161,26 @@ pub(crate) fn run(tool: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A test that needs a place of its own comes here first. Answers what it finds inside, and nothing when another process
-/// was the test.
+/// A test that needs a place of its own comes here first. Answers whether this is that place; it is not when another process was
+/// the test, or this user may have none.
 #[cfg(test)]
-pub(crate) fn enter_test(name: &str) -> Option<Abilities> {
+pub(crate) fn enter_test(name: &str) -> bool {
     let again = ["--exact", name, "--nocapture", "--include-ignored"].map(OsString::from);
     if stage().is_none() && may_enter() {
         // Not in this process's place: other tests may be running in it.
         let ended = way_in(&again).unwrap().status().unwrap();
         assert!(ended.success(), "{name} failed inside: {ended}");
-        return None;
+        return false;
     }
     match enter(&again).unwrap() {
-        Entered::Here(abilities) => Some(abilities),
+        Entered::Here(here) if here.namespaces => true,
+        Entered::Here(here) => {
+            lacking::not_permitted(&here.lacking().join("; ")).unwrap();
+            false
+        }
         Entered::Ended(code) => {
             assert_eq!(code, 0, "{name} failed inside");
-            None
+            false
         }
     }
 }
@@ -199,9 +205,7 @@ mod tests {
     /// The processes of a place end with it, also those whose parent is gone; and are reaped meanwhile.
     #[test]
     fn heavy_orphans_are_reaped_inside() {
-        let Some(here) = enter_test("world::place::tests::heavy_orphans_are_reaped_inside") else { return };
-        if !here.namespaces {
-            eprintln!("SKIPPED: {:?}", here.lacking());
+        if !enter_test("world::place::tests::heavy_orphans_are_reaped_inside") {
             return;
         }
         assert_ne!(std::process::id(), 1);

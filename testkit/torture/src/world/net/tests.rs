@@ -63,11 +63,7 @@ async fn echo(listener: std::net::TcpListener) {
 
 #[test]
 fn heavy_tcp_arrives_whole_through_bad_weather() {
-    let Some(here) = enter_test("world::net::tests::heavy_tcp_arrives_whole_through_bad_weather") else {
-        return;
-    };
-    if !here.namespaces {
-        eprintln!("SKIPPED: {:?}", here.lacking());
+    if !enter_test("world::net::tests::heavy_tcp_arrives_whole_through_bad_weather") {
         return;
     }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
