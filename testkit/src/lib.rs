@@ -9,6 +9,7 @@ pub mod leaks;
 pub mod old_relay;
 #[cfg(feature = "operator")]
 pub mod operator;
+pub mod ordinary;
 pub mod process;
 pub mod pty;
 pub mod slow_link;

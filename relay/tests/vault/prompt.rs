@@ -1,10 +1,15 @@
 //! Values that a terminal is asked for.
 
-use std::{fs::File, process::Command, time::Duration};
+use std::{fs::File, path::Path, process::Command, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rstest::rstest;
-use signalbox_testkit::{eventually, process::Signal, pty::Pty};
+use signalbox_testkit::{
+    eventually,
+    ordinary::Ordinary,
+    process::{Daemon, Signal},
+    pty::Pty,
+};
 
 use crate::harness::{Home, MARKER, key, password};
 
@@ -55,6 +60,26 @@ async fn a_password_is_typed_twice_and_not_shown() -> Result<()> {
     assert!(!String::from_utf8_lossy(&terminal.bytes()).contains(MARKER), "it was shown");
     assert_eq!(home.all()?["a"], password(MARKER));
     Ok(())
+}
+
+#[tokio::test]
+async fn nobody_sees_into_a_program_that_asks_for_a_secret() -> Result<()> {
+    let user = Ordinary::new()?;
+    let program = user.program(Path::new(env!("CARGO_BIN_EXE_signalbox-relay")))?;
+    let mut command = user.command(&program);
+    command.args(["credentials", "add", "a", "--type", "password", "--store"]).arg(user.home().join("store"));
+    let mut terminal = Pty::spawn(&command, 160, 40)?;
+    terminal.wait_for("Password:", BOUND).await?;
+    assert!(!user.sees_into(terminal.pid())?, "whoever runs as the same user reads what is typed");
+    terminal.type_keys("\u{3}")?;
+    terminal.wait(BOUND).await?;
+    // He does see into what is his own and hides nothing.
+    let other = Daemon::spawn(user.command(Path::new("sleep")).arg("300"))?;
+    eventually("he looks into another one", || async {
+        ensure!(user.sees_into(other.pid())?);
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -122,14 +147,14 @@ async fn once_it_was_answered_signals_end_the_program_again(
         terminal.type_keys("other\r")?;
     }
     eventually("the end of the last question", || async {
-        anyhow::ensure!(String::from_utf8_lossy(&terminal.bytes()).contains("Once more: \r\n"));
+        ensure!(String::from_utf8_lossy(&terminal.bytes()).contains("Once more: \r\n"));
         Ok(())
     })
     .await?;
     // What comes before the terminal has been given back is ignored.
     eventually("its end", || async {
         signalbox_testkit::process::signal(waiting, signal)?;
-        anyhow::ensure!(!std::fs::exists(format!("/proc/{waiting}"))?, "it goes on");
+        ensure!(!std::fs::exists(format!("/proc/{waiting}"))?, "it goes on");
         Ok(())
     })
     .await?;
