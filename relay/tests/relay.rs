@@ -1,5 +1,7 @@
 //! The relay as a process, against a real nats-server and a small bridge made of keys.
 
+#[path = "relay/alone.rs"]
+mod alone;
 #[path = "relay/changes.rs"]
 mod changes;
 #[path = "relay/clock.rs"]
