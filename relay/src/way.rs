@@ -311,7 +311,12 @@ mod tests {
 
     /// The hops of a route, in words: user, host, port, and the ways to log in.
     fn hops(kept: &Kept, target: &SshTarget, ssh: &Ssh) -> Result<Vec<String>, String> {
-        let rules = Rules { ssh, known_hosts: Path::new("/known_hosts"), precedence: Precedence::Command };
+        let rules = Rules {
+            ssh,
+            known_hosts: Path::new("/known_hosts"),
+            precedence: Precedence::Command,
+            set_by: SetBy::Owner,
+        };
         let route = route(target, &kept.vault, rules).map_err(|error| {
             assert_eq!(error.code, "no_credential");
             error.message
@@ -382,7 +387,12 @@ mod tests {
     #[test]
     fn what_a_way_brings_is_what_is_kept_under_its_name() {
         let (kept, ssh) = (of_three_hosts(), Ssh::default());
-        let rules = Rules { ssh: &ssh, known_hosts: Path::new("/k"), precedence: Precedence::Command };
+        let rules = Rules {
+            ssh: &ssh,
+            known_hosts: Path::new("/k"),
+            precedence: Precedence::Command,
+            set_by: SetBy::Owner,
+        };
         let route = route(&through_two(None, None), &kept.vault, rules).unwrap();
         for way in route.hops.iter().flat_map(|hop| &hop.ways) {
             let Way::Password { name, password } = way else { panic!("no password: {way:?}") };
@@ -449,7 +459,12 @@ mod tests {
     #[test]
     fn a_single_key_opens_the_last_host_and_none_on_the_way() {
         let ssh = Ssh::default();
-        let rules = Rules { ssh: &ssh, known_hosts: Path::new("/k"), precedence: Precedence::Credential };
+        let rules = Rules {
+            ssh: &ssh,
+            known_hosts: Path::new("/k"),
+            precedence: Precedence::Credential,
+            set_by: SetBy::Owner,
+        };
         let key = || ("id_rsa".to_owned(), Secret::new("a key".to_owned()));
         let route = with_key(&target(Some("ops"), None), key(), rules).unwrap();
         let [hop] = &route.hops[..] else { panic!("{} hops", route.hops.len()) };

@@ -112,13 +112,11 @@ pub(super) fn is_stdin(path: &Path) -> bool {
 
 /// A file's text without the line end behind it.
 pub(super) fn line(path: &Path) -> Result<Secret, CliError> {
-    let text = read(path)?;
-    let line = text.expose().strip_suffix('\n').unwrap_or(text.expose());
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() {
+    let line = read(path)?.without_line_end();
+    if line.expose().is_empty() {
         return Err(CliError::Input { path: path.to_owned(), source: io::Error::other("it is empty") });
     }
-    Ok(Secret::new(line.to_owned()))
+    Ok(line)
 }
 
 /// A file's text, or that of standard input.

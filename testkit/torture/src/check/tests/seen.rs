@@ -109,6 +109,7 @@ impl Bench {
                 counts,
                 created_by: None,
                 target: None,
+                changes: false,
             };
             answers.listed.insert(0, serde_json::to_value(&summary).unwrap());
             let view: Value = serde_json::to_value(CommandView { summary, runs, next: None }).unwrap();
