@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     config::Ssh,
+    lock::make_store,
     ssh::{
         known_hosts::{
             FILE_BYTES, Marker,
@@ -142,7 +143,13 @@ pub fn main_blocking(args: KnownHostsArgs) -> Result<(), KnownHostsCliError> {
         (Some(file), _) => {
             std::path::absolute(file).map_err(KnownHostsCliError::system("the file has no path"))?
         }
-        (None, Some(store)) => Ssh::default().known_hosts(&store),
+        (None, Some(store)) => {
+            // Before the relay has begun there may be none.
+            if !matches!(args.action, KnownHostsAction::List) {
+                make_store(&store).map_err(KnownHostsCliError::system("the store cannot be made"))?;
+            }
+            Ssh::default().known_hosts(&store)
+        }
         (None, None) => return Err(KnownHostsCliError::NoFile),
     };
     let (file, json) = (KnownHosts::at(&path), args.json);

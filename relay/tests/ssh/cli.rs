@@ -15,8 +15,12 @@ use signalbox_testkit::{process::Daemon, sshd::Sshd};
 use crate::harness::{PATIENCE, Room, hop, key};
 
 fn known_hosts(file: &Path, args: &[&str], stdin: &str) -> Result<Output> {
+    known_hosts_at("--file", file, args, stdin)
+}
+
+fn known_hosts_at(place: &str, path: &Path, args: &[&str], stdin: &str) -> Result<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox-relay"));
-    command.arg("known-hosts").args(args).arg("--file").arg(file);
+    command.arg("known-hosts").args(args).arg(place).arg(path);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("no stdin")?.write_all(stdin.as_bytes())?;
     Ok(child.wait_with_output()?)
@@ -52,6 +56,20 @@ async fn a_host_is_scanned_added_listed_and_forgotten() -> Result<()> {
     let refused = known_hosts(&file, &["add", "rubbish"], "")?;
     assert!(!refused.status.success() && String::from_utf8(refused.stderr)?.contains("no host key"));
     assert_eq!(std::fs::read_to_string(&file)?, format!("{line}\n"));
+    Ok(())
+}
+
+#[test]
+fn what_a_relay_shall_know_can_be_said_before_it_has_begun() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let store = folder.path().join("relay/store");
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    let listed = known_hosts_at("--store", &store, &["list"], "")?;
+    ensure!(listed.status.success() && !store.exists(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let added = known_hosts_at("--store", &store, &["add", "-"], &format!("db-1 {key}\n"))?;
+    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    assert_eq!(std::fs::read_to_string(store.join("known_hosts"))?, format!("db-1 {key}\n"));
+    assert_eq!(std::fs::metadata(&store)?.permissions().mode() & 0o777, 0o700);
     Ok(())
 }
 
