@@ -111,12 +111,7 @@ async fn history_forgets_what_was_sealed_and_knows_what_was_granted() -> Result<
     assert!(whole.spec.without_secret().is_some_and(|kept| kept != whole.spec), "nothing is sealed");
     world.claim(&web1, cid).await?;
     world.exit(&web1, cid, 0).await?;
-    eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
-        let left = world.command_subjects(cid).await?;
-        ensure!(left == 0, "{left} messages in CMD");
-        Ok(())
-    })
-    .await?;
+    world.forgotten(cid).await?;
     let record = world.link.last_from_leader(DONE, "done.main._").await?.context("no record")?;
     let done = Signed::<DoneCommand>::from_json(&record.payload)?.peek()?;
     assert_eq!(done.spec_sha256, Some(whole.spec_sha256));
@@ -157,12 +152,7 @@ async fn a_change_without_what_was_sealed_is_still_ended_by_a_late_exit() -> Res
     let cid = world.submit_with(&world.machines, 1_500, with_it).await?;
     world.claim(&web1, cid).await?;
     bridge.state(cid, &web1, RunState::Lost).await?;
-    eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
-        let left = world.command_subjects(cid).await?;
-        ensure!(left == 0, "{left} messages in CMD");
-        Ok(())
-    })
-    .await?;
+    world.forgotten(cid).await?;
     world.read(&bridge, &[DONE]).await?;
     world.exit(&web1, cid, 3).await?;
     bridge.state(cid, &web1, RunState::Failed).await?;
@@ -197,12 +187,7 @@ async fn hosts_that_were_accepted_before_stay_readable() -> Result<()> {
     world.exit(&web1, cid, 0).await?;
     bridge.state(cid, &web1, RunState::Completed).await?;
     let before = world.answers(&bridge).await?;
-    eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
-        let left = world.command_subjects(cid).await?;
-        ensure!(left == 0, "{left} messages in CMD");
-        Ok(())
-    })
-    .await?;
+    world.forgotten(cid).await?;
     let fresh = world.bridge_with("b2", short).await?;
     assert_eq!(world.answers(&fresh).await?, before);
     fresh.stop().await?;

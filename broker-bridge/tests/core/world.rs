@@ -572,6 +572,16 @@ impl World {
         .await
     }
 
+    /// Waits until nothing of a command is in CMD.
+    pub(crate) async fn forgotten(&self, cid: CommandId) -> Result<()> {
+        eventually_within("CMD has forgotten it", Duration::from_secs(30), || async {
+            let left = self.command_subjects(cid).await?;
+            ensure!(left == 0, "{left} messages in CMD");
+            Ok(())
+        })
+        .await
+    }
+
     pub(crate) async fn command_subjects(&self, cid: CommandId) -> Result<usize> {
         let filter = format!("cmd.{}.{cid}.*", self.ws);
         Ok(self.link.next_by_subject(CMD, 1, &filter, 100).await?.len())
