@@ -268,6 +268,8 @@ async fn what_was_granted_by_http_is_finished_before_a_relay_enrols() -> Result<
 
     // The center has learned to enrol.
     center.always(ENROLL, misses_the_enrolment());
+    // It knocks twice, and no answer comes to its enrolment: refused, it would knock once more.
+    center.script(ENROLL, [misses_the_enrolment(), misses_the_enrolment(), Reply::Drop]);
     center.queue("new", "true");
     let relay = machine.relay(&center)?;
     center.as_usual("POST /relay/commands/result");
