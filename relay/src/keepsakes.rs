@@ -1,6 +1,9 @@
 //! What a relay keeps for its machine: credentials and host keys. Shared by what runs on other threads.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use signalbox_schemas::{
     credential::CredentialMeta,
@@ -15,6 +18,9 @@ use crate::{
     config::Ssh,
     vault::{Entry, VaultError, VaultPlace, hold::Hold},
 };
+
+/// Nothing that is done with the store takes so long: a disk that takes longer hangs, such as one that is mounted from elsewhere.
+pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a relay keeps.
 pub(crate) struct Keepsakes {

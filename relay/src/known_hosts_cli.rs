@@ -145,7 +145,8 @@ pub fn main_blocking(args: KnownHostsArgs) -> Result<(), KnownHostsCliError> {
         }
         (None, Some(store)) => {
             // Before the relay has begun there may be none.
-            if !matches!(args.action, KnownHostsAction::List) {
+            if matches!(args.action, KnownHostsAction::Add { .. } | KnownHostsAction::Scan { add: true, .. })
+            {
                 make_store(&store).map_err(KnownHostsCliError::system("the store cannot be made"))?;
             }
             Ssh::default().known_hosts(&store)

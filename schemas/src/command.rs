@@ -132,7 +132,8 @@ impl fmt::Display for SshTarget {
         self.jump.iter().enumerate().try_for_each(|(n, hop)| {
             let before = if n == 0 { " through " } else { ", " };
             write!(f, "{before}{hop}")
-        })
+        })?;
+        self.credential.iter().try_for_each(|name| write!(f, " with credential {name}"))
     }
 }
 

@@ -8,12 +8,17 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
+use crate::{eventually, process::Daemon, pty::Pty};
+
+/// A program that begins, asks and ends takes no longer.
+const BOUND: Duration = Duration::from_secs(20);
 /// Nobody, as all systems call him.
 const NOBODY: u32 = 65_534;
 /// What takes the rights from a program before it is one.
@@ -80,23 +85,39 @@ impl Ordinary {
         ensure!(looked.status.success() || said.contains("Permission denied"), "he cannot look: {said}");
         Ok(looked.status.success())
     }
+
+    /// Has a program of his ask a question at a terminal, and sees to it that he does not look into it meanwhile.
+    ///
+    /// # Errors
+    /// When it does not ask, or he looks into it.
+    pub async fn answers_unseen(&self, program: &Command, question: &str) -> Result<()> {
+        let mut terminal = Pty::spawn(program, 160, 40)?;
+        terminal.wait_for(question, BOUND).await?;
+        ensure!(!self.sees_into(terminal.pid())?, "whoever runs as the same user reads what is typed");
+        terminal.type_keys("\u{3}")?;
+        terminal.wait(BOUND).await?;
+        self.sees_his_own().await
+    }
+
+    /// He does see into what is his own and hides nothing.
+    async fn sees_his_own(&self) -> Result<()> {
+        let own = Daemon::spawn(self.command(Path::new("sleep")).arg("300"))?;
+        eventually("he sees into his own process", || async {
+            ensure!(self.sees_into(own.pid())?);
+            Ok(())
+        })
+        .await
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{eventually, process::Daemon};
 
     #[tokio::test]
     async fn he_sees_into_what_hides_nothing_and_into_nothing_of_others() {
         let user = Ordinary::new().unwrap();
-        let own = Daemon::spawn(user.command(Path::new("sleep")).arg("300")).unwrap();
-        eventually("he sees into his own process", || async {
-            ensure!(user.sees_into(own.pid())?);
-            Ok(())
-        })
-        .await
-        .unwrap();
+        user.sees_his_own().await.unwrap();
         if geteuid().is_root() {
             let other = Daemon::spawn(Command::new("sleep").arg("300")).unwrap();
             assert!(!user.sees_into(other.pid()).unwrap());

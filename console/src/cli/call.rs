@@ -60,13 +60,7 @@ impl<'a> Call<'a> {
         R: DeserializeOwned,
     {
         let client = self.connect().await?;
-        client.change(op, args).await.map_err(|error| {
-            let mut failure = self.failed(&error);
-            if let (ClientError::NoBridge(_), Some(line)) = (&error, &mut failure.line) {
-                line.push_str("; whether it was done is not known");
-            }
-            failure
-        })
+        client.change(op, args).await.map_err(|error| Failure::change(&self.what, &error))
     }
 
     /// Prints a list: its first `most` items, or all.

@@ -71,6 +71,15 @@ impl Failure {
         Self::new(code, format!("cannot {what}: {}{advice}", clean::line(&report(error))))
     }
 
+    /// The same for a change that was asked for: without an answer it may have been made.
+    pub fn change(what: &str, error: &ClientError) -> Self {
+        let mut failure = Self::client(what, error);
+        if let (ClientError::NoBridge(_), Some(line)) = (error, &mut failure.line) {
+            line.push_str("; whether it was done is not known");
+        }
+        failure
+    }
+
     /// Something of the system went wrong while doing `what`.
     pub fn system(what: &str, error: &dyn std::error::Error) -> Self {
         Self::new(FAILED, format!("cannot {what}: {}", report(error)))

@@ -37,6 +37,7 @@ use crate::{
         change::{Order, Value, Wish, check_selector, prepare_aside},
         clock::now_ms,
         known::{Accepted, Distrust, Known, KnownFile, Recipients, Told, Unsealable},
+        list,
         sign::Prepared,
     },
     config::Config,
@@ -454,7 +455,7 @@ async fn list(config: &Config, json: bool, on: String) -> Result<u8, Failure> {
         Known::read(&known_machines(&config.layout)).map_err(|error| Failure::system(WHAT, &error))?;
     let (mut kept, mut doubts) = (Vec::new(), 0_usize);
     let ws = client.access().ws.clone();
-    let listed = client.inventories(on, |view| match rows(&known, &ws, view) {
+    let listed = client.inventories(on, list::MOST, |view| match rows(&known, &ws, view) {
         Ok(rows) => kept.extend(rows),
         Err(doubt) => {
             doubts += 1;

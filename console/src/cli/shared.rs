@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     args::keep::{RecoveryAction, RecoveryKey, To},
-    client::{Client, ClientError, change::Value, clock::now_ms, recovery},
+    client::{Client, change::Value, clock::now_ms, recovery},
     config::Config,
 };
 
@@ -96,7 +96,8 @@ pub(super) async fn keep(
             return Err(Failure::new(exit::INTERRUPTED, line));
         }
     };
-    kept.map(drop).map_err(|error| plan.failed(&error))
+    let failed = |error| Failure { code: exit::NOT_ACCEPTED, ..Failure::change(&plan.what, &error) };
+    kept.map(drop).map_err(failed)
 }
 
 /// Opens what is shared, and gives it to more machines.
@@ -202,8 +203,7 @@ async fn record_removed(
     id: CommandId,
 ) -> Result<(), Failure> {
     let client = call::connect(config, &plan.what).await?;
-    let failed = |error: &ClientError| Failure::client(&plan.what, error);
-    let command = client.command(id).await.map_err(|error| failed(&error))?;
+    let command = client.command(id).await.map_err(|error| Failure::client(&plan.what, &error))?;
     let done = command.runs.iter().filter(|run| run.state == RunState::Completed);
     let remove: Vec<_> = done.map(|run| run.machine.token()).collect();
     if remove.len() < command.runs.len() {
@@ -214,5 +214,5 @@ async fn record_removed(
     }
     let asked = KeepShared { name: name.clone(), label: None, secret: None, add: Vec::new(), remove };
     let kept: Result<SharedCredentialView, _> = client.change(op::SHARED_KEEP, &asked).await;
-    kept.map(drop).map_err(|error| failed(&error))
+    kept.map(drop).map_err(|error| Failure::change(&plan.what, &error))
 }

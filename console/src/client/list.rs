@@ -88,9 +88,9 @@ impl<A: Paged> Pages<A> {
     }
 }
 
-/// A list that is longer than any fleet.
-pub(super) fn too_long() -> ClientError {
-    ClientError::NotAsMeant(format!("its list has more than {MOST} items"))
+/// A list that is longer than what it is of can be.
+pub(super) fn too_long(most: usize) -> ClientError {
+    ClientError::NotAsMeant(format!("its list has more than {most} items"))
 }
 
 impl Client {
@@ -125,7 +125,7 @@ impl Client {
     ) -> Result<Vec<R>, ClientError> {
         let items = self.list(op, args, MOST + 1).await?;
         if items.len() > MOST {
-            return Err(too_long());
+            return Err(too_long(MOST));
         }
         Ok(items)
     }
@@ -156,14 +156,15 @@ impl Client {
         Ok(whole)
     }
 
-    /// What relays with keys say that they keep, one after another as their pages come: all of them at once would be a hundred
-    /// times what is wanted of them.
+    /// What relays with keys say that they keep, of at most `most` machines, one after another as their pages come: all of them at
+    /// once would be a hundred times what is wanted of them.
     ///
     /// # Errors
-    /// As [`Pages::next`]; [`ClientError::NotAsMeant`] also for more machines than a fleet may have.
+    /// As [`Pages::next`]; [`ClientError::NotAsMeant`] also for more machines.
     pub async fn inventories(
         &self,
         on: String,
+        most: usize,
         mut take: impl FnMut(InventoryView) + Send,
     ) -> Result<(), ClientError> {
         let asked = ListInventory { on, ..ListInventory::default() };
@@ -172,21 +173,22 @@ impl Client {
         while !pages.is_over() {
             let views: Vec<InventoryView> = pages.next(self, PAGE).await?;
             count += views.len();
-            if count > MOST {
-                return Err(too_long());
+            if count > most {
+                return Err(too_long(most));
             }
             views.into_iter().for_each(&mut take);
         }
         Ok(())
     }
 
-    /// What is told of these machines, as far as something is to be sealed for them.
+    /// What is told of these machines, no more than one command can have, as far as something is to be sealed for them.
     ///
     /// # Errors
     /// As [`Self::inventories`].
     pub async fn told(&self, on: &str) -> Result<Vec<Told>, ClientError> {
         let mut told = Vec::new();
-        self.inventories(on.to_owned(), |view| told.push(Told::of(&self.access().ws, view))).await?;
+        let take = |view| told.push(Told::of(&self.access().ws, view));
+        self.inventories(on.to_owned(), limit::TARGETS, take).await?;
         Ok(told)
     }
 

@@ -8,7 +8,7 @@ use signalbox_schemas::{
     api::{CommandSummary, Liveness, MachineView},
     command::{SshTarget, Target},
     error::{ErrorCode, Problem},
-    id::MachineToken,
+    id::{CredentialName, MachineToken},
     run::RunState,
 };
 
@@ -75,7 +75,7 @@ fn what_ran_on_a_host_behind_a_machine_runs_there_again() {
         port: 22,
         username: Some("root".into()),
         jump: vec![],
-        credential: None,
+        credential: Some(CredentialName::new("db").unwrap()),
     };
     let told = CommandSummary {
         on: "demo-1".into(),
@@ -84,9 +84,11 @@ fn what_ran_on_a_host_behind_a_machine_runs_there_again() {
     };
     stage.tell(Told::Command(told));
     stage.keys("c");
-    assert!(stage.screen().contains("root@db-1.lan via"), "{}", stage.screen());
+    assert!(stage.screen().contains("root@db-1.lan wit"), "{}", stage.screen());
     stage.keys("x");
-    assert!(stage.screen().contains("run on root@db-1.lan via demo-1"), "{}", stage.screen());
+    // All that will be signed for is seen.
+    let title = "run on root@db-1.lan with credential db via demo-1";
+    assert!(stage.screen().contains(title), "{}", stage.screen());
     stage.keys("<enter>");
     let Some(Ask::Run { on, command, ssh: asked, .. }) = stage.asks.last() else {
         panic!("nothing was asked")
@@ -94,7 +96,7 @@ fn what_ran_on_a_host_behind_a_machine_runs_there_again() {
     assert_eq!((on.as_str(), command.as_str(), asked), ("demo-1", "uptime", &Some(ssh)));
     // Until the bridge tells of it, too.
     stage.accept(10, 1);
-    assert!(stage.screen().contains("on root@db-1.lan via demo-1"), "{}", stage.screen());
+    assert!(stage.screen().contains("on root@db-1.lan with credential"), "{}", stage.screen());
 }
 
 #[test]

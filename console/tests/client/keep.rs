@@ -9,6 +9,7 @@ use signalbox_schemas::{
     command::Change,
     id::Workspace,
     inventory::Inventory,
+    limit,
     run::RunState,
     sealed::OpeningKey,
     signed::SigningKey,
@@ -117,6 +118,21 @@ async fn no_key_is_known_from_a_push_that_is_refused() {
     assert_eq!(code, Some(3), "{err}");
     assert!(err.contains("web-1") && err.contains("nothing can be sealed"), "{err}");
     assert_eq!(known(&desk), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_tells_of_more_machines_than_a_command_has_is_not_listened_to_for_ever() {
+    let mut desk = Desk::start().await;
+    let program = push(&desk, &["--to", "*"]);
+    answer(&mut desk, op::COMMANDS_PREVIEW, previewed(vec![target("web-1")])).await;
+    let silent = InventoryView { inventory: None, ..view("web-1", &relay_key(8)) };
+    let page = vec![silent; 1_000];
+    for n in 0..=limit::TARGETS / page.len() {
+        answer(&mut desk, op::INVENTORY_LIST, json!({ "items": page, "next": n.to_string() })).await;
+    }
+    let Ended { code, err, .. } = ended(program).await;
+    assert_eq!(code, Some(3), "{err}");
+    assert!(err.contains("more than 10000 items"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,11 @@
 //! What comes between a claim and its beginning, and how long that may take: the store may hang, such as on a disk that is
 //! mounted from elsewhere.
 
-use std::time::Duration;
-
 use signalbox_schemas::{id::CommandId, run::RunError};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Agent, Stage};
-use crate::run::NotStarted;
-
-/// Nothing that is done with the store takes so long. Whoever waits behind others waits for longer while they are through one
-/// after the other.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::{keepsakes::STORE_PATIENCE, run::NotStarted};
 
 impl Agent {
     /// Notes that something here comes before the beginning of a run.
@@ -19,11 +13,12 @@ impl Agent {
         let since = Instant::now();
         if let Some(run) = self.runs.get_mut(&cid) {
             run.stage = Stage::Preparing { since, _wanted: wanted };
-            self.wake_at(since + PATIENCE);
+            self.wake_at(since + STORE_PATIENCE);
         }
     }
 
-    /// Ends what waits for a store that hangs: it would hold its place among the parallel runs for as long.
+    /// Ends what waits for a store that hangs: it would hold its place among the parallel runs for as long. Whoever waits behind
+    /// others waits for longer while they are through one after the other.
     pub(super) fn check_preparing(&mut self, now: Instant) {
         let keeping = &self.keeping;
         // A change that waits while none is being made waits for an answer of the broker.
@@ -33,7 +28,7 @@ impl Agent {
             .iter()
             .filter(|(cid, _)| !waits_for_others(cid))
             .filter_map(|(cid, run)| match run.stage {
-                Stage::Preparing { since, .. } => Some((*cid, since.max(keeping.moved_at) + PATIENCE)),
+                Stage::Preparing { since, .. } => Some((*cid, since.max(keeping.moved_at) + STORE_PATIENCE)),
                 _ => None,
             })
             .collect();
@@ -51,7 +46,7 @@ impl Agent {
 
     /// Says what was waited for.
     fn hangs(&self, cid: CommandId) -> RunError {
-        let (store, waited) = (self.place.store.display(), PATIENCE.as_secs());
+        let (store, waited) = (self.place.store.display(), STORE_PATIENCE.as_secs());
         let hangs = format!(
             "vault and known hosts did not answer for {waited} s; does the disk hang that {store}, `vault_secret_file` or \
              `known_hosts` is on?"

@@ -14,7 +14,7 @@ use super::{
     kept::{Granted, Origin, is_late},
     pull::cid_of,
     wire::{Command, Ended, Target},
-    worker::{Done, Worker},
+    worker::{Done, MAX_PARALLEL, Worker},
 };
 use crate::{
     clock::unix_ms,
@@ -27,6 +27,7 @@ use crate::{
         spool::left_behind,
     },
     keeper_life::{bury, mark},
+    keepsakes::STORE_PATIENCE,
     lock::LockError,
     ssh::route::Route,
 };
@@ -49,15 +50,20 @@ const TOO_LATE: &str = "The command could not be started in time, and is not sta
 pub(super) struct Run {
     /// The keeper's life it belongs to.
     instance: Nonce,
-    /// The way to its host is being looked for, and whoever looks hands it to the keeper.
-    is_routing: bool,
+    /// The way to its host is being looked for, for no longer than this, and whoever looks hands it to the keeper.
+    routing_until: Option<Instant>,
     /// The keeper was asked to start it, and answers by then.
     pub(super) starting_until: Option<Instant>,
 }
 
 impl Run {
     fn of(instance: Nonce) -> Self {
-        Self { instance, is_routing: false, starting_until: None }
+        Self { instance, routing_until: None, starting_until: None }
+    }
+
+    /// When the way to its host has to be found.
+    pub(super) fn way_due(&self) -> Option<Instant> {
+        self.routing_until
     }
 
     /// When the keeper has to have answered.
@@ -231,10 +237,16 @@ impl Worker {
         let instance = keeper.instance;
         // A connection to the keeper that was made anew meanwhile takes the way that is found, too. Looked for twice, it would
         // be asked for twice.
-        if self.runs.get(&cid).is_some_and(|run| run.instance == instance && run.is_routing) {
+        if self.runs.get(&cid).is_some_and(|run| run.instance == instance && run.routing_until.is_some()) {
             return;
         }
-        self.runs.insert(cid, Run { is_routing: true, ..Run::of(instance) });
+        // Each of those holds a thread.
+        let searched = self.runs.values().filter(|run| run.routing_until.is_some()).count();
+        if !self.hanging.is_empty() && self.hanging.len() + searched >= MAX_PARALLEL {
+            return self.finish(cid, Ended::without_a_run(&granted.id, self.hangs()));
+        }
+        let until = Instant::now() + STORE_PATIENCE;
+        self.runs.insert(cid, Run { routing_until: Some(until), ..Run::of(instance) });
         let (hosts, config) = (self.hosts.clone(), self.config.clone());
         self.jobs.spawn_blocking(move || {
             let route = config.ssh_targets().and_then(|targets| hosts.route(&target, targets));
@@ -249,14 +261,41 @@ impl Worker {
         granted: Granted,
         route: Result<Box<Route>, String>,
     ) {
+        if self.hanging.remove(&cid) {
+            return;
+        }
         // Of a former keeper's life: it is lost with it.
         let Some(run) = self.runs.get_mut(&cid).filter(|run| run.instance == instance) else { return };
         // Without a keeper it is looked for again when there is one.
-        run.is_routing = false;
+        run.routing_until = None;
         match route {
             Ok(route) => self.hand_over(cid, granted, Some(route)).await,
             Err(error) => self.finish(cid, Ended::without_a_run(&granted.id, error)),
         }
+    }
+
+    /// Ends what waits for a disk that hangs: it would hold its place among the parallel commands for as long.
+    pub(super) fn check_ways(&mut self, now: Instant) {
+        let is_over = |run: &Run| run.routing_until.is_some_and(|until| until <= now);
+        let over: Vec<CommandId> =
+            self.runs.iter().filter(|(_, run)| is_over(run)).map(|(cid, _)| *cid).collect();
+        for cid in over {
+            self.hanging.insert(cid);
+            match self.command_id(cid) {
+                Some(command_id) => self.finish(cid, Ended::without_a_run(&command_id, self.hangs())),
+                None => drop(self.runs.remove(&cid)),
+            }
+        }
+    }
+
+    /// Why no way is found.
+    fn hangs(&self) -> String {
+        format!(
+            "The way to the host was looked for among the credentials, and nothing was run: they did not answer for {} s; does \
+             the disk hang that {} or ~/.ssh is on?",
+            STORE_PATIENCE.as_secs(),
+            self.place.folder.display()
+        )
     }
 
     async fn hand_over(&mut self, cid: CommandId, granted: Granted, route: Option<Box<Route>>) {

@@ -96,6 +96,9 @@ pub(super) struct Worker {
     /// Keepers whose end is being made sure of.
     pub(super) burying: HashSet<Nonce>,
     pub(super) runs: HashMap<CommandId, Run>,
+    /// Commands that were ended while the way to their host was looked for, and still is: a few, see
+    /// [`check_ways`](Self::check_ways).
+    pub(super) hanging: HashSet<CommandId>,
     /// What was granted, and when (Unix ms), and waits for a keeper: one at most, since nothing is claimed without one.
     pub(super) granted: Vec<(Command, u64)>,
     /// What the keeper is to let go of, once there is one.
@@ -149,6 +152,7 @@ impl Worker {
             keeper: None,
             burying: HashSet::new(),
             runs: HashMap::new(),
+            hanging: HashSet::new(),
             granted: Vec::new(),
             unforgotten: VecDeque::new(),
             unwritten: Unwritten::default(),
@@ -230,13 +234,15 @@ impl Worker {
     fn due(&self) -> Instant {
         let keeper = self.runs.values().filter_map(Run::answer_due).min();
         let (pull, signs, write) = (self.pull_due(), self.signs.due(), self.unwritten.again_at);
-        let optional = [self.sync_at, self.rewrite_at, pull, signs, write, keeper];
+        let way = self.runs.values().filter_map(Run::way_due).min();
+        let optional = [self.sync_at, self.rewrite_at, pull, signs, write, keeper, way];
         optional.into_iter().flatten().fold(self.prune_at, Instant::min)
     }
 
     fn on_time(&mut self, now: Instant) {
         self.give_signs(now);
         self.check_keeper(now);
+        self.check_ways(now);
         if self.unwritten.again_at.is_some_and(|at| at <= now) {
             self.write_again();
         }

@@ -1,6 +1,12 @@
 //! Commands on hosts behind the machine, for a center that speaks HTTP: a real SSH server.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -15,6 +21,9 @@ use crate::{
     harness::{Machine, PATIENCE, QUICK},
 };
 
+/// Longer than a relay waits for its disk.
+const HANG_BOUND: Duration = Duration::from_mins(1);
+
 /// A relay whose store is named as people name it, from where they are.
 fn relay(machine: &Machine, center: &Center) -> Result<Daemon> {
     let mut command = machine.program();
@@ -22,11 +31,15 @@ fn relay(machine: &Machine, center: &Center) -> Result<Daemon> {
     Daemon::spawn(&mut command)
 }
 
-async fn run(center: &Center, sshd: &Sshd, id: &str, command: &str) -> Result<Value> {
-    let members = json!({
+/// What a command has that runs on this host.
+fn at(sshd: &Sshd) -> Value {
+    json!({
         "targetType": "ssh", "targetHost": "127.0.0.1", "targetPort": sshd.port(), "targetUsername": sshd.user(),
-    });
-    center.queue_with(id, command, members);
+    })
+}
+
+async fn run(center: &Center, sshd: &Sshd, id: &str, command: &str) -> Result<Value> {
+    center.queue_with(id, command, at(sshd));
     center.result(id, PATIENCE).await
 }
 
@@ -68,6 +81,19 @@ async fn a_command_runs_on_a_host_behind_the_machine() -> Result<()> {
     Ok(())
 }
 
+/// A relay that may dial the host and knows it, and the usual key's file: a pipe, so that who reads it waits until it is written.
+async fn at_a_pipe(center: &Center, machine: &Machine, sshd: &Sshd) -> Result<(Daemon, PathBuf)> {
+    center.push("targets", "ssh_targets", r#"{"targets":["127.0.0.1"]}"#);
+    fs::create_dir_all(machine.file("store"))?;
+    fs::write(machine.store().join("known_hosts"), format!("{}\n", sshd.known_as("host", sshd.port())?))?;
+    fs::create_dir(machine.file(".ssh"))?;
+    let key = machine.file(".ssh").canonicalize()?.join("id_rsa");
+    signalbox_testkit::sshd::run(Command::new("mkfifo").arg(&key))?;
+    let relay = relay(machine, center)?;
+    center.asked("POST /relay/config/ack", 1, PATIENCE).await?;
+    Ok((relay, key))
+}
+
 /// How many times a process has a file open, for reading.
 fn readers(pid: u32, file: &Path) -> Result<usize> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"))?;
@@ -79,19 +105,8 @@ fn readers(pid: u32, file: &Path) -> Result<usize> {
 #[tokio::test]
 async fn the_way_to_a_host_is_looked_for_once() -> Result<()> {
     let (center, machine, sshd) = (Center::start().await?, Machine::new()?, Sshd::start().await?);
-    center.push("targets", "ssh_targets", r#"{"targets":["127.0.0.1"]}"#);
-    fs::create_dir_all(machine.file("store"))?;
-    fs::write(machine.store().join("known_hosts"), format!("{}\n", sshd.known_as("host", sshd.port())?))?;
-    // Whoever reads the key waits until it is written.
-    fs::create_dir(machine.file(".ssh"))?;
-    let key = machine.file(".ssh").canonicalize()?.join("id_rsa");
-    signalbox_testkit::sshd::run(std::process::Command::new("mkfifo").arg(&key))?;
-    let relay = relay(&machine, &center)?;
-    center.asked("POST /relay/config/ack", 1, PATIENCE).await?;
-    let members = json!({
-        "targetType": "ssh", "targetHost": "127.0.0.1", "targetPort": sshd.port(), "targetUsername": sshd.user(),
-    });
-    center.queue_with("away", "echo away", members);
+    let (relay, key) = at_a_pipe(&center, &machine, &sshd).await?;
+    center.queue_with("away", "echo away", at(&sshd));
     // Both ends, as it would wait here for a reader otherwise.
     let mut held = fs::OpenOptions::new().read(true).write(true).open(&key)?;
     let one_reads = || async {
@@ -116,6 +131,40 @@ async fn the_way_to_a_host_is_looked_for_once() -> Result<()> {
     held.write_all(sshd.text("user")?.as_bytes())?;
     drop(held);
     assert_eq!(center.result("away", PATIENCE).await?["output"], "away\n");
+    Ok(())
+}
+
+/// A disk that hangs holds a few threads, and no place among the parallel commands.
+#[tokio::test]
+async fn what_waits_for_a_disk_that_hangs_ends_and_says_so() -> Result<()> {
+    let (center, machine, sshd) = (Center::start().await?, Machine::new()?, Sshd::start().await?);
+    let (relay, key) = at_a_pipe(&center, &machine, &sshd).await?;
+    // Both ends, so that who reads it waits.
+    let mut held = fs::OpenOptions::new().read(true).write(true).open(&key)?;
+    let all = ["a", "b", "c", "d", "e"];
+    for id in all {
+        center.queue_with(id, "echo away", at(&sshd));
+    }
+    for id in all {
+        let result = center.result(id, HANG_BOUND).await?;
+        let error = result["error"].as_str().context("no error")?;
+        ensure!(error.contains("does the disk hang"), "{result}");
+    }
+    ensure!(readers(relay.pid(), &key)? <= 4, "each command holds another thread");
+    center.queue("here", "echo here");
+    assert_eq!(center.result("here", PATIENCE).await?["output"], "here\n");
+
+    // Each that reads gets some of it, and none a key.
+    let is_left = || async {
+        ensure!(readers(relay.pid(), &key)? == 0, "it is still read");
+        Ok(())
+    };
+    held.write_all(sshd.text("user")?.as_bytes())?;
+    drop(held);
+    eventually_within("nobody waits", PATIENCE, is_left).await?;
+    fs::remove_file(&key)?;
+    fs::write(&key, sshd.text("user")?)?;
+    assert_eq!(run(&center, &sshd, "again", "echo away").await?["output"], "away\n");
     Ok(())
 }
 

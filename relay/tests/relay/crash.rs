@@ -77,6 +77,17 @@ fn kept(machine: &Machine, wanted: &str) -> Result<Option<CredentialValue>> {
     }
 }
 
+/// A machine whose relay keeps `db`, and another one that nobody changes.
+async fn keeping_two() -> Result<(Fleet, Machine, Relay)> {
+    let fleet = Fleet::start().await?;
+    let machine = Machine::new(&fleet, "web-1")?;
+    let relay = machine.start(&fleet).await?;
+    for (wanted, value) in [("db", "old"), ("other", "untouched")] {
+        push(&fleet, &machine, label(wanted, "*.lan")?, &password(value)).await?;
+    }
+    Ok((fleet, machine, relay))
+}
+
 /// The relay dies at a point of a change to its vault, and another one begins.
 async fn killed_in_a_change(
     fleet: &Fleet,
@@ -110,12 +121,7 @@ async fn a_push_in_which_the_relay_is_killed_is_made_by_the_next_one(
     #[case] point: &str,
     #[case] at_the_kill: &str,
 ) -> Result<()> {
-    let fleet = Fleet::start().await?;
-    let machine = Machine::new(&fleet, "web-1")?;
-    let first = machine.start(&fleet).await?;
-    for (wanted, value) in [("db", "old"), ("other", "untouched")] {
-        push(&fleet, &machine, label(wanted, "*.lan")?, &password(value)).await?;
-    }
+    let (fleet, machine, first) = keeping_two().await?;
     let change = pushing(&fleet, &machine, label("db", "*.lan")?, &password("new")).await?;
     first.stop().await?;
     let at = (point, Some(password(at_the_kill)));
@@ -135,12 +141,7 @@ async fn a_removal_in_which_the_relay_is_killed_is_made_by_the_next_one(
     #[case] point: &str,
     #[case] at_the_kill: Option<&str>,
 ) -> Result<()> {
-    let fleet = Fleet::start().await?;
-    let machine = Machine::new(&fleet, "web-1")?;
-    let first = machine.start(&fleet).await?;
-    for (wanted, value) in [("db", "old"), ("other", "untouched")] {
-        push(&fleet, &machine, label(wanted, "*.lan")?, &password(value)).await?;
-    }
+    let (fleet, machine, first) = keeping_two().await?;
     let spec = changing(&Change::RemoveCredential { name: name("db")? });
     let change = (spec.cid, sign_offer(&spec, &grant(&machine, &spec)?, &fleet.operator)?);
     first.stop().await?;

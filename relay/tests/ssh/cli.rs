@@ -66,6 +66,8 @@ fn what_a_relay_shall_know_can_be_said_before_it_has_begun() -> Result<()> {
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
     let listed = known_hosts_at("--store", &store, &["list"], "")?;
     ensure!(listed.status.success() && !store.exists(), "{}", String::from_utf8_lossy(&listed.stderr));
+    known_hosts_at("--store", &store, &["scan", "127.0.0.1:1"], "")?;
+    ensure!(!store.exists(), "who only looks makes a store");
     let added = known_hosts_at("--store", &store, &["add", "-"], &format!("db-1 {key}\n"))?;
     ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
     assert_eq!(std::fs::read_to_string(store.join("known_hosts"))?, format!("db-1 {key}\n"));

@@ -4,12 +4,7 @@ use std::{fs::File, path::Path, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 use rstest::rstest;
-use signalbox_testkit::{
-    eventually,
-    ordinary::Ordinary,
-    process::{Daemon, Signal},
-    pty::Pty,
-};
+use signalbox_testkit::{eventually, ordinary::Ordinary, process::Signal, pty::Pty};
 
 use crate::harness::{Home, MARKER, key, password};
 
@@ -68,18 +63,7 @@ async fn nobody_sees_into_a_program_that_asks_for_a_secret() -> Result<()> {
     let program = user.program(Path::new(env!("CARGO_BIN_EXE_signalbox-relay")))?;
     let mut command = user.command(&program);
     command.args(["credentials", "add", "a", "--type", "password", "--store"]).arg(user.home().join("store"));
-    let mut terminal = Pty::spawn(&command, 160, 40)?;
-    terminal.wait_for("Password:", BOUND).await?;
-    assert!(!user.sees_into(terminal.pid())?, "whoever runs as the same user reads what is typed");
-    terminal.type_keys("\u{3}")?;
-    terminal.wait(BOUND).await?;
-    // He does see into what is his own and hides nothing.
-    let other = Daemon::spawn(user.command(Path::new("sleep")).arg("300"))?;
-    eventually("he looks into another one", || async {
-        ensure!(user.sees_into(other.pid())?);
-        Ok(())
-    })
-    .await
+    user.answers_unseen(&command, "Password:").await
 }
 
 #[tokio::test]

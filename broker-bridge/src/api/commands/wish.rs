@@ -286,7 +286,7 @@ mod tests {
         let wish = wish(body).unwrap();
         let spec = spec_of(&wish).unwrap();
         let Some(Target::Ssh(ssh)) = &spec.target else { panic!("no target") };
-        assert_eq!(ssh.to_string(), "db-1 through gate, ops@10.0.0.7:2222");
+        assert_eq!(ssh.to_string(), "db-1 through gate, ops@10.0.0.7:2222 with credential db");
         assert_eq!(ssh.credential.as_ref().map(CredentialName::as_str), Some("db"));
         assert!(!spec.is_of_old_contract() && wish.is_of(&spec, "token:admin"));
     }

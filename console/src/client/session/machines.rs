@@ -74,7 +74,7 @@ async fn read(
         };
         machines += page.len();
         if machines > list::MOST {
-            return Ok(Err(list::too_long()));
+            return Ok(Err(list::too_long(list::MOST)));
         }
         let until = match page.last() {
             Some(last) if !pages.is_over() => Some(last.token.clone()),
