@@ -128,8 +128,12 @@ fn hop(asked: Asked<'_>, vault: &Vault, rules: Rules<'_>) -> Result<Hop, RunErro
         None => vault.find(host, port, asked_for),
     };
     let found: Vec<&Entry> = found.into_iter().filter(|entry| opens_a_login(entry)).collect();
-    let own = found.first().and_then(|entry| entry.label.username.as_deref());
-    let Some(user) = asked_for.or(own).or(user) else { return Err(no_credential(&asked, &found)) };
+    let mut users = found.iter().map(|entry| entry.label.username.as_deref());
+    let own = users.next().flatten();
+    // Where neither the closest one nor the command says who it is, one that goes with the host less closely may.
+    let Some(user) = asked_for.or(own).or(user).or_else(|| users.flatten().next()) else {
+        return Err(no_credential(&asked, &found));
+    };
     let fits = |entry: &&&Entry| {
         asked_for.is_some() || entry.label.username.as_deref().is_none_or(|own| own == user)
     };
@@ -264,18 +268,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_command_names_the_user(Some("ops"), Precedence::Command, "ops", &["`any`", "`wide`"])]
-    #[case::the_closest_credential_does(None, Precedence::Command, "deploy", &["`own`", "`any`"])]
-    #[case::so_it_does_for_centers_that_speak_http(Some("ops"), Precedence::Credential, "deploy", &["`own`", "`any`"])]
+    #[case::the_command_names_the_user(Some("ops"), Precedence::Command, "ops", &["`plain`", "`wide`"])]
+    #[case::the_closest_credential_does(None, Precedence::Command, "deploy", &["`own`", "`plain`"])]
+    #[case::so_it_does_for_centers_that_speak_http(Some("ops"), Precedence::Credential, "deploy", &["`own`", "`plain`"])]
     fn users_come_from_where_it_is_written(
         #[case] asked: Option<&str>,
         #[case] precedence: Precedence,
         #[case] user: &str,
         #[case] ways: &[&str],
     ) {
+        // Of two that go with it as closely the newer one is first, and by its name where they are of one millisecond.
         let kept = kept(&[
             ("wide", Some("*.lan"), Some("ops")),
-            ("any", Some("db-1.lan:22"), None),
+            ("plain", Some("db-1.lan:22"), None),
             ("own", Some("db-1.lan:22"), Some("deploy")),
             ("other", Some("db-2.lan"), None),
         ]);
@@ -285,6 +290,17 @@ mod tests {
             assert!(found_ways.iter().any(|found| found == way), "{found_ways:?}");
         }
         assert!(!found_ways.contains(&"`other`".to_owned()), "{found_ways:?}");
+    }
+
+    #[test]
+    fn one_that_goes_with_the_host_less_closely_says_who_the_user_is_where_nobody_else_does() {
+        let kept = kept(&[("wide", Some("*.lan"), Some("ops")), ("plain", Some("db-1.lan:22"), None)]);
+        for precedence in [Precedence::Command, Precedence::Credential] {
+            let (user, ways) = found(&kept, &target(None, None), precedence).unwrap();
+            assert_eq!((user.as_str(), &ways[..]), ("ops", &["`plain`".to_owned(), "`wide`".to_owned()][..]));
+            let (user, _) = found(&kept, &target(Some("me"), None), precedence).unwrap();
+            assert_eq!(user, "me");
+        }
     }
 
     /// Whoever may give commands may name a credential, and a host of his own.
