@@ -7,6 +7,7 @@
 //! | [`feed`] | what is, then what changes |
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`list`] | lists, page by page |
+//! | [`look`] | lists that a screen looks at |
 //! | [`sign`] | a command and its grants, signed by the operator |
 //! | [`change`] | a change of what relays keep, sealed for each of them |
 //! | [`known`] | the keys that machines are known by |
@@ -26,6 +27,7 @@ pub mod feed;
 pub mod flow;
 pub mod known;
 pub mod list;
+pub mod look;
 pub mod nats;
 pub mod recovery;
 pub mod repeat;
@@ -92,6 +94,8 @@ pub enum Ask {
     },
     /// Take a new snapshot of the machines.
     Refresh,
+    /// Read a list. Answered by [`Told::Found`].
+    Look(look::Look),
 }
 
 /// The connection as it is shown.
@@ -174,6 +178,13 @@ pub enum Told {
         tag: u64,
         /// Why.
         problem: Problem,
+    },
+    /// The rows of a list that was asked for, or why there are none.
+    Found {
+        /// Which list.
+        look: look::Look,
+        /// Its rows.
+        found: Result<look::Found, Problem>,
     },
     /// A bridge tells no more of something, for now: what is known of it may be old. It is asked again after a while;
     /// whatever is told of it then is new.

@@ -27,6 +27,21 @@ pub struct Environment {
     pub reduced_motion: bool,
     /// `PATH`.
     pub path: Option<std::ffi::OsString>,
+    /// `COLORTERM`, if it is not empty.
+    pub colorterm: bool,
+    /// What draws windows here, if anything does.
+    pub desktop: Option<Desktop>,
+}
+
+/// What draws windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Desktop {
+    /// `WAYLAND_DISPLAY` is set.
+    Wayland,
+    /// `DISPLAY` is set.
+    X11,
+    /// This is macOS, and nobody comes in by SSH.
+    Mac,
 }
 
 impl Environment {
@@ -45,7 +60,20 @@ impl Environment {
             term: filled("TERM").and_then(|term| term.into_string().ok()),
             reduced_motion: filled("SIGNALBOX_REDUCED_MOTION").is_some(),
             path: get("PATH"),
+            colorterm: filled("COLORTERM").is_some(),
+            desktop: match () {
+                () if filled("WAYLAND_DISPLAY").is_some() => Some(Desktop::Wayland),
+                () if filled("DISPLAY").is_some() => Some(Desktop::X11),
+                () if cfg!(target_os = "macos") && filled("SSH_CONNECTION").is_none() => Some(Desktop::Mac),
+                () => None,
+            },
         }
+    }
+
+    /// Whether the terminal is said to have more than sixteen colours.
+    pub fn has_many_colours(&self) -> bool {
+        self.colorterm
+            || self.term.as_deref().is_some_and(|term| !matches!(term, "linux" | "ansi" | "xterm" | "screen"))
     }
 
     /// Where state lies when the command line does not say: `$SIGNALBOX_STATE_DIR`, `$XDG_STATE_HOME/signalbox`, or

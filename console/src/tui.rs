@@ -5,6 +5,9 @@
 //! | [`event`] | what can happen |
 //! | [`urgency`] | how soon what happened is to be seen (pure) |
 //! | [`keymap`] | what keys mean, per mode; footer and help are made from it |
+//! | [`palette`] | what can be written after `:` (pure) |
+//! | [`lists`] | lists that are shown as they were told: columns and rows (pure) |
+//! | [`needle`] | what a filter looks for (pure) |
 //! | [`state`] | everything the screen shows |
 //! | [`mod@update`] | what an event changes, and what it causes (pure) |
 //! | [`effect`] | what only the shell can do |
@@ -19,6 +22,9 @@
 pub mod effect;
 pub mod event;
 pub mod keymap;
+pub mod lists;
+pub mod needle;
+pub mod palette;
 pub mod runtime;
 pub mod state;
 pub mod terminal;
@@ -46,8 +52,14 @@ pub struct TuiOptions {
     pub no_color: bool,
     /// ASCII only.
     pub ascii: bool,
+    /// Which colours.
+    pub tone: theme::Tone,
     /// No animation; rows that sort themselves do so less often.
     pub reduced_motion: bool,
+    /// What keys mean.
+    pub keymap: keymap::Keymap,
+    /// By what text comes to the clipboard.
+    pub clipboard: terminal::Clipboard,
     /// Who is asking.
     pub who: String,
     /// Which fleet.

@@ -8,7 +8,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::exit::{self, Failure};
 use crate::{
     client::{ASKS, TOLD, session},
-    config::{Config, Environment},
+    config::{Config, Desktop, Environment},
+    tui::{
+        terminal::{Clipboard, Program},
+        theme::Tone,
+    },
 };
 
 /// Opens the console on a fleet that runs.
@@ -31,6 +35,16 @@ pub fn refusal(environment: &Environment) -> Option<&'static str> {
     environment.is_dumb().then_some("TERM is not set or says `dumb`")
 }
 
+/// By what text comes to the clipboard here: by the terminal, and where there is a desktop by its program, too.
+fn clipboard(environment: &Environment) -> Clipboard {
+    match environment.desktop {
+        None => Clipboard::Terminal,
+        Some(Desktop::Wayland) => Clipboard::Both(Program::WlCopy),
+        Some(Desktop::X11) => Clipboard::Both(Program::Xclip),
+        Some(Desktop::Mac) => Clipboard::Both(Program::Pbcopy),
+    }
+}
+
 /// Shows the console until it is left.
 ///
 /// # Errors
@@ -45,6 +59,9 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         reduced_motion: config.environment.reduced_motion,
         who: access.operator.to_string(),
         fleet: access.ws.to_string(),
+        tone: if config.environment.has_many_colours() { Tone::Auto } else { Tone::Sixteen },
+        clipboard: clipboard(&config.environment),
+        ..crate::tui::TuiOptions::default()
     };
     // Ends with this function: whoever leaves the console leaves the connection.
     let mut tasks = JoinSet::new();

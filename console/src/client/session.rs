@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Access, Ask, Client, ClientError, LinkView, Told,
     feed::{Feed, FeedItem},
+    look::Look,
     sign::Draft,
 };
 
@@ -85,6 +86,9 @@ pub async fn session(
                 }
                 Some(Ask::Cancel { tag, id }) => {
                     tasks.spawn(cancel(client.clone(), tag, id, told.clone()));
+                }
+                Some(Ask::Look(look)) => {
+                    tasks.spawn(read(client.clone(), look, told.clone()));
                 }
             },
             Some(ended) = tasks.join_next() => {
@@ -248,6 +252,11 @@ async fn run(client: Client, tag: u64, draft: Draft, told: mpsc::Sender<Told>) -
         Err(error) => Told::Refused { tag, problem: error.problem() },
     })
     .await
+}
+
+async fn read(client: Client, look: Look, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    let found = client.look(&look).await.map_err(|error| error.problem());
+    told.send(Told::Found { look, found }).await
 }
 
 async fn cancel(client: Client, tag: u64, id: CommandId, told: mpsc::Sender<Told>) -> Result<(), Gone> {

@@ -13,4 +13,8 @@ pub enum Effect {
     Resume,
     /// Draw everything anew.
     Redraw,
+    /// Put text on the clipboard.
+    Copy(String),
+    /// Take the mouse, or leave it to the terminal.
+    Mouse(bool),
 }

@@ -15,6 +15,10 @@ pub enum Event {
     Key(Key),
     /// Text was pasted.
     Paste(String),
+    /// The wheel was turned by so many notches: 1 is down.
+    Wheel(i8),
+    /// The first button was pressed: column, row.
+    Click(u16, u16),
     /// The screen has another size: columns, rows.
     Resize(u16, u16),
     /// The session told something.

@@ -1,16 +1,26 @@
-//! What keys mean, per mode. The one table from which keys, footer and help are made.
+//! What keys mean, per mode. The one table from which keys, footer and help are made; an operator's own keys change a
+//! copy of it.
 
 pub mod key;
+mod profile;
+mod rebind;
 mod table;
+
+use std::sync::Arc;
 
 pub use self::{
     key::Key,
-    table::{Binding, bindings},
+    profile::Profile,
+    rebind::{KeyProblem, Rebinding},
+    table::Binding,
 };
-use crate::tui::state::{editor::Edit, fleet::Column};
+use crate::tui::{
+    lists::ListKind,
+    state::{editor::Edit, fleet::Column},
+};
 
 /// What takes the keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// All machines.
     Machines,
@@ -20,14 +30,71 @@ pub enum Mode {
     Commands,
     /// One command.
     Command,
+    /// Rows of any other list.
+    List,
+    /// All of one row.
+    Item,
     /// A filter is being written.
     Filter,
     /// A command is being written.
     Prompt,
+    /// What to do is being written.
+    Palette,
+    /// Columns are chosen.
+    Columns,
     /// A question.
     Confirm,
     /// The keys are explained.
     Help,
+}
+
+impl Mode {
+    /// All modes.
+    pub const ALL: [Self; 12] = [
+        Self::Machines,
+        Self::Machine,
+        Self::Commands,
+        Self::Command,
+        Self::List,
+        Self::Item,
+        Self::Filter,
+        Self::Prompt,
+        Self::Palette,
+        Self::Columns,
+        Self::Confirm,
+        Self::Help,
+    ];
+
+    /// What it is called where keys are bound.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Machines => "machines",
+            Self::Machine => "machine",
+            Self::Commands => "commands",
+            Self::Command => "command",
+            Self::List => "list",
+            Self::Item => "item",
+            Self::Filter => "filter",
+            Self::Prompt => "prompt",
+            Self::Palette => "palette",
+            Self::Columns => "columns",
+            Self::Confirm => "confirm",
+            Self::Help => "help",
+        }
+    }
+
+    /// Whether keys without another meaning write text.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Filter | Self::Prompt | Self::Palette)
+    }
+
+    /// Whether it is a screen, and nothing that lies over one.
+    pub fn is_screen(self) -> bool {
+        matches!(
+            self,
+            Self::Machines | Self::Machine | Self::Commands | Self::Command | Self::List | Self::Item
+        )
+    }
 }
 
 /// What the operator wants.
@@ -53,8 +120,12 @@ pub enum Action {
     Side(isize),
     /// Mark the row and go on.
     Mark,
+    /// Mark all from the last mark to the row.
+    MarkRange,
     /// Mark all that are seen.
     MarkSeen,
+    /// Mark those that are seen and are not marked, and no others.
+    InvertMarks,
     /// Take all marks away.
     ClearMarks,
     /// Write a filter.
@@ -63,14 +134,42 @@ pub enum Action {
     Run,
     /// The newest command text once more.
     Repeat,
+    /// Write what to do.
+    Palette,
+    /// Complete what is written.
+    Complete,
     /// To all machines.
     Machines,
     /// To all commands.
     Commands,
+    /// To another list.
+    List(ListKind),
+    /// Back (-1) or forward (1) in the screens that were shown.
+    Travel(isize),
+    /// To the screen before, and back again.
+    Other,
     /// Sort by a column.
     Sort(Column),
-    /// Take a new snapshot.
+    /// Sort by the next column, or by the one before.
+    SortNext(isize),
+    /// The other way around.
+    Reverse,
+    /// Choose columns.
+    Columns,
+    /// Move the column.
+    Shift(isize),
+    /// As it was at first.
+    Reset,
+    /// Copy what the marks or the row are called.
+    Copy,
+    /// Hold what is shown still, or let it go on.
+    Freeze,
+    /// Read anew what is shown.
     Refresh,
+    /// Take the mouse, or leave it to the terminal.
+    Mouse,
+    /// With or without the header.
+    Header,
     /// Cancel the command, after a question.
     Cancel,
     /// Follow the newest output, or stay.
@@ -91,14 +190,54 @@ pub enum Action {
     Redraw,
 }
 
-/// What a key means; `None` = nothing.
-pub fn action(mode: Mode, key: Key) -> Option<Action> {
-    let notation = key.to_string();
-    let bound = bindings(mode).find(|binding| binding.keys.contains(&notation.as_str()));
-    bound.map(|binding| binding.action).or_else(|| match (mode, key.character()) {
-        (Mode::Filter | Mode::Prompt, Some(c)) => Some(Action::Edit(Edit::Insert(c))),
-        _ => None,
-    })
+/// A binding with the keys that it has here.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// What it means.
+    pub binding: &'static Binding,
+    /// The keys as they are written; the first stands in the footer. None: it is reached by the palette only.
+    pub keys: Vec<String>,
+}
+
+/// The keys that count.
+#[derive(Debug, Clone)]
+pub struct Keymap(Arc<Vec<Vec<Bound>>>);
+
+impl Default for Keymap {
+    fn default() -> Self {
+        let bound = |binding: &'static Binding| Bound {
+            binding,
+            keys: binding.keys.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        Self(Arc::new(Mode::ALL.map(|mode| table::bindings(mode).map(bound).collect()).into()))
+    }
+}
+
+impl Keymap {
+    /// The keys of a profile, and what an operator binds otherwise. What cannot be bound is told, and stays as it was.
+    pub fn new(profile: Profile, own: &[Rebinding]) -> (Self, Vec<KeyProblem>) {
+        let mut keymap = Self::default();
+        let modes = Arc::make_mut(&mut keymap.0);
+        rebind::apply(modes, &profile.rebindings());
+        let problems = rebind::apply(modes, own);
+        (keymap, problems)
+    }
+
+    /// Bindings of a mode, in the order of the help.
+    pub fn bindings(&self, mode: Mode) -> impl Iterator<Item = &Bound> {
+        let at = Mode::ALL.iter().position(|known| *known == mode);
+        at.and_then(|at| self.0.get(at)).into_iter().flatten()
+    }
+
+    /// What a key means; `None` = nothing.
+    pub fn action(&self, mode: Mode, key: Key) -> Option<Action> {
+        let notation = key.to_string();
+        let bound = self.bindings(mode).find(|bound| bound.keys.contains(&notation));
+        bound.map(|bound| bound.binding.action).or_else(|| match key.character() {
+            Some(c) if mode.writes() => Some(Action::Edit(Edit::Insert(c))),
+            _ => None,
+        })
+    }
 }
 
 /// A key as the footer and the help show it.
@@ -108,65 +247,12 @@ pub fn label(notation: &str) -> String {
         "<lt>" => "<".to_owned(),
         _ => match notation.strip_prefix("<c-").and_then(|rest| rest.strip_suffix('>')) {
             Some(key) => format!("^{}", key.to_uppercase()),
-            None => notation.trim_start_matches('<').trim_end_matches('>').to_owned(),
+            // `>` and `<` themselves have no name around them.
+            None if notation.len() > 2 => notation.trim_start_matches('<').trim_end_matches('>').to_owned(),
+            None => notation.to_owned(),
         },
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    const MODES: [Mode; 8] = [
-        Mode::Machines,
-        Mode::Machine,
-        Mode::Commands,
-        Mode::Command,
-        Mode::Filter,
-        Mode::Prompt,
-        Mode::Confirm,
-        Mode::Help,
-    ];
-
-    #[test]
-    fn no_key_means_two_things_in_one_mode() {
-        for mode in MODES {
-            let mut seen = HashSet::new();
-            for key in bindings(mode).flat_map(|binding| binding.keys) {
-                assert!(seen.insert(*key), "{key} is bound twice in {mode:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_bound_key_can_be_pressed() {
-        for mode in MODES {
-            for notation in bindings(mode).flat_map(|binding| binding.keys) {
-                let keys = key::parse(notation).unwrap();
-                assert_eq!(keys.len(), 1, "{notation} is not one key");
-                assert_eq!(keys[0].to_string(), *notation);
-                assert!(action(mode, keys[0]).is_some());
-            }
-        }
-    }
-
-    #[test]
-    fn one_gesture_means_the_same_everywhere() {
-        for mode in [Mode::Machines, Mode::Machine, Mode::Commands, Mode::Command] {
-            for (key, action_) in [("<esc>", Action::Back), ("?", Action::Help), ("x", Action::Run)] {
-                assert_eq!(action(mode, key::parse(key).unwrap()[0]), Some(action_), "{key} in {mode:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_dangerous_by_one_small_letter() {
-        for mode in MODES {
-            let cancels = bindings(mode).filter(|binding| binding.action == Action::Cancel);
-            for key in cancels.flat_map(|binding| binding.keys) {
-                assert!(!key.chars().all(|c| c.is_ascii_lowercase()), "{key} cancels");
-            }
-        }
-    }
-}
+mod tests;

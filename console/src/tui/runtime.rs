@@ -230,6 +230,16 @@ where
                 guard.retake().map_err(TuiError::Prepare)?;
             }
         }
+        Effect::Copy(text) => {
+            let copied = guard.map_or(Ok(()), |guard| guard.copy(state.options.clipboard, &text));
+            if let Err(error) = copied {
+                state.say(Severity::Bad, format!("nothing was copied: {error}"));
+            }
+            return Ok(());
+        }
+        Effect::Mouse(is_ours) => {
+            return guard.map_or(Ok(()), |guard| guard.mouse(is_ours)).map_err(TuiError::Prepare);
+        }
         Effect::Redraw => {}
     }
     clear(screen).map_err(|error| TuiError::Draw(io::Error::other(error)))

@@ -3,9 +3,15 @@
 use bytes::Bytes;
 use ratatui::{Terminal, backend::TestBackend};
 use signalbox_schemas::{
-    api::{Accepted, CommandSummary, Counts, Liveness, MachineView, OutputView, RunView},
+    api::{
+        Accepted, AssignmentView, AuditView, CommandSummary, Counts, Liveness, MachineView, OutputView,
+        RunView,
+    },
+    audit::{AuditEntry, Entered, Outcome},
+    credential::{CredentialMeta, CredentialType, StorageMode},
+    error::ErrorCode,
     heartbeat::{Disk, Facts, Heartbeat, Metrics},
-    id::{CommandId, MachineId, MachineToken, Workspace},
+    id::{BridgeId, CommandId, MachineId, MachineToken, Sha256, Workspace},
     output::OutputStream,
     run::RunState,
 };
@@ -15,11 +21,15 @@ use super::{
     effect::Effect,
     event::Event,
     keymap::key,
+    lists::ListKind,
     state::{Now, State},
     update::update,
     view::view,
 };
-use crate::client::{Ask, Heard, LinkView, Stretch, Told};
+use crate::client::{
+    Ask, Heard, LinkView, Stretch, Told,
+    look::{Found, KeptView},
+};
 
 /// 2026-11-22 14:02:07 UTC.
 pub(super) const NOW_MS: u64 = 1_795_356_127_000;
@@ -277,6 +287,71 @@ pub(super) fn run(machine: u32, state: RunState) -> RunView {
     }
 }
 
+/// What a list may be told.
+pub(super) fn found(kind: ListKind) -> Found {
+    let machine = |n| machine_id(n);
+    let meta = |name: &str, target: Option<&str>| CredentialMeta {
+        credential_name: name.to_owned(),
+        credential_type: CredentialType::SshKey,
+        target_host: target.map(str::to_owned),
+        storage_mode: StorageMode::RelayOnly,
+        last_updated_at: NOW_MS - 86_400_000,
+        username: Some("deploy".to_owned()),
+        created_at: None,
+    };
+    let assignment = |n: u32| AssignmentView {
+        id: format!("0193a2b4-0000-7000-8000-00000000010{n}"),
+        machine_id: machine(n),
+        name: format!("relay of {}", machine(n)),
+        enabled: n != 2,
+        created_by: Some("operator:local".to_owned()),
+        created_at: NOW_MS - 3_600_000,
+        updated_at: NOW_MS - 3_600_000,
+        last_seen_at: (n != 2).then_some(NOW_MS - 2_000),
+        is_online: n != 2,
+    };
+    match kind {
+        ListKind::Credentials => Found::Kept(vec![
+            KeptView { machine: machine(1), meta: Ok(meta("deploy", Some("*.lan"))), seen_at: Some(NOW_MS) },
+            KeptView { machine: machine(1), meta: Ok(meta("token", None)), seen_at: Some(NOW_MS) },
+            KeptView { machine: machine(2), meta: Err("it is forged".to_owned()), seen_at: None },
+        ]),
+        ListKind::Held => Found::Held(vec![]),
+        ListKind::Shared => Found::Shared(vec![]),
+        ListKind::Assignments => Found::Assignments((1..=3).map(assignment).collect()),
+        ListKind::Relays => Found::Relays(vec![]),
+        ListKind::Pushes => Found::Pushes(vec![]),
+        ListKind::Audit => Found::Audit((1..=40).rev().map(audited).collect()),
+    }
+}
+
+fn audited(n: u64) -> AuditView {
+    let outcome = if n.is_multiple_of(7) {
+        Outcome::Refused { code: ErrorCode::Forbidden, count: n }
+    } else {
+        Outcome::Stored {
+            stream: "CMD".to_owned(),
+            sequence: n,
+            stored_at: NOW_MS - n,
+            sha256: Sha256::of(b""),
+        }
+    };
+    let entry = AuditEntry {
+        ws: Workspace::main(),
+        n,
+        before: Sha256::of(b""),
+        after: n - 1,
+        bridge: BridgeId::new("bridge-1").unwrap(),
+        written_at: NOW_MS - (41 - n) * 60_000,
+        actor: "operator:local".to_owned(),
+        action: "commands.submit".to_owned(),
+        about: command_id(u8::try_from(n).unwrap()).to_string(),
+        outcome,
+        entered: Entered::default(),
+    };
+    AuditView { sequence: n, stored_at: NOW_MS - (41 - n) * 60_000, entry: Some(entry), envelope: None }
+}
+
 /// Every screen worth looking at, by name.
 pub(super) fn scenes(columns: u16, rows: u16) -> Vec<(&'static str, Stage)> {
     let demo = || Stage::demo(columns, rows);
@@ -312,7 +387,32 @@ pub(super) fn scenes(columns: u16, rows: u16) -> Vec<(&'static str, Stage)> {
     lost.tell(Told::Link(LinkView::default()));
     lost.wait(30_000);
     let empty = Stage::new(columns, rows);
+    let told = |kind: ListKind| {
+        let mut stage = demo();
+        stage.keys(&format!(":{}<enter>", kind.name()));
+        stage.tell(Told::Found { look: kind.look(), found: Ok(found(kind)) });
+        stage
+    };
+    let mut audit = told(ListKind::Audit);
+    audit.keys("jj><lt>");
+    let mut entry = told(ListKind::Audit);
+    entry.keys("<enter>");
+    let mut palette = demo();
+    palette.keys(":cr<down>");
+    let mut chosen = demo();
+    chosen.keys("|jj<space>");
+    let mut frozen = demo();
+    frozen.keys("F");
+    frozen.wait(65_000);
     vec![
+        ("credentials", told(ListKind::Credentials)),
+        ("assignments", told(ListKind::Assignments)),
+        ("pushes", told(ListKind::Pushes)),
+        ("audit", audit),
+        ("entry", entry),
+        ("palette", palette),
+        ("columns", chosen),
+        ("held", frozen),
         ("machines", machines),
         ("machine", machine),
         ("prompt", prompt),

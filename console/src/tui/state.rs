@@ -8,17 +8,20 @@ pub mod fleet;
 pub mod history;
 pub mod machine;
 pub mod page;
+pub mod rows;
 pub mod scrollback;
+
+use std::collections::HashMap;
 
 use signalbox_schemas::{
     command::SshTarget,
     id::{CommandId, MachineToken},
 };
 
-use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage};
+use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage, rows::Rows};
 use crate::{
     client::{Ask, LinkView},
-    tui::{TuiOptions, keymap::Mode, view::layout},
+    tui::{TuiOptions, keymap::Mode, lists::ListKind, palette::Offer, view::layout},
 };
 
 /// How long a line about what happened stays, ms.
@@ -27,6 +30,11 @@ pub const STATUS_MS: u64 = 6_000;
 pub const MOST_TEXTS: usize = 200;
 /// Timeouts to choose from, ms.
 pub const TIMEOUTS_MS: [u64; 6] = [10_000, 30_000, 300_000, 3_600_000, 6 * 3_600_000, 24 * 3_600_000];
+
+/// Lines of the palette that are kept for this session.
+pub const MOST_LINES: usize = 100;
+/// Screens that can be gone back to.
+pub const MOST_SCREENS: usize = 64;
 
 /// What fills the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +47,10 @@ pub enum Screen {
     Commands,
     /// One command.
     Command(CommandId),
+    /// Another list.
+    List(ListKind),
+    /// All of one row of it, by its key.
+    Item(ListKind, String),
 }
 
 /// What lies over the screen and takes the keys.
@@ -53,6 +65,13 @@ pub enum Modal {
     },
     /// A command is being written.
     Prompt(Box<Prompt>),
+    /// What to do is being written.
+    Palette(Box<Palette>),
+    /// Columns are chosen; the one under the cursor.
+    Columns {
+        /// Its place.
+        at: usize,
+    },
     /// Something that cannot be taken back waits for a yes.
     Confirm(Confirm),
     /// The keys are explained, from this line on.
@@ -83,6 +102,21 @@ pub struct Prompt {
     pub asked: Option<u64>,
     /// Why the last ask was refused.
     pub refusal: Option<String>,
+}
+
+/// What to do, being written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Palette {
+    /// The line.
+    pub editor: Editor,
+    /// What it may become.
+    pub offers: Vec<Offer>,
+    /// The one that is chosen; `None`: the line as it is written.
+    pub chosen: Option<usize>,
+    /// Which earlier line is shown: place from the newest.
+    pub recalled: Option<usize>,
+    /// Why the line is not understood.
+    pub problem: Option<String>,
 }
 
 /// A question whose safe answer is «no».
@@ -126,18 +160,24 @@ pub struct Now {
 }
 
 /// Everything the screen shows.
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with each other")]
 #[derive(Debug)]
 pub struct State {
     /// How it is drawn, who asks, which fleet.
     pub options: TuiOptions,
     /// Columns and rows.
     pub size: (u16, u16),
-    /// Now as of the newest event, ms: it goes on steadily, whatever is done to the clock. For ages of what happened
-    /// here.
+    /// The moment that is shown, ms: that of the newest event, unless what is shown is held still. It goes on steadily,
+    /// whatever is done to the clock. For ages of what happened here.
     pub now_ms: u64,
-    /// Now by this machine's clock as of the newest event, Unix ms. For the clock that is shown, and for ages of what
-    /// others gave a time.
+    /// The same by this machine's clock, Unix ms. For the clock that is shown, and for ages of what others gave a time.
     pub wall_ms: u64,
+    /// Now as of the newest event, ms, whatever is shown: for what happens by time.
+    pub real_ms: u64,
+    /// The same by this machine's clock, Unix ms.
+    pub real_wall_ms: u64,
+    /// Whether what is shown is held still.
+    pub is_frozen: bool,
     /// The connection.
     pub link: LinkView,
     /// Since when the connection is as it is, ms.
@@ -154,10 +194,18 @@ pub struct State {
     pub fleet: Fleet,
     /// Commands.
     pub commands: Commands,
+    /// Other lists, as far as they were looked at.
+    pub lists: HashMap<ListKind, Rows>,
     /// What fills the screen.
     pub screen: Screen,
     /// Where Esc leads, the next last.
     pub under: Vec<Screen>,
+    /// Screens that were gone back from, the next last.
+    pub ahead: Vec<Screen>,
+    /// The screen before this one.
+    pub other: Option<Screen>,
+    /// First line that is seen of a screen without rows.
+    pub top: usize,
     /// What lies over it.
     pub modal: Option<Modal>,
     /// The page of one command.
@@ -166,6 +214,12 @@ pub struct State {
     pub status: Option<Status>,
     /// Texts of commands of this session, the newest last.
     pub texts: Vec<String>,
+    /// Lines of the palette of this session, the newest last.
+    pub lines: Vec<String>,
+    /// Whether the mouse is ours.
+    pub has_mouse: bool,
+    /// Whether the header is left out.
+    pub is_headless: bool,
     /// Tag of the newest ask.
     pub tag: u64,
     /// Set when the console is to be left.
@@ -181,6 +235,9 @@ impl State {
             size,
             now_ms,
             wall_ms,
+            real_ms: now_ms,
+            real_wall_ms: wall_ms,
+            is_frozen: false,
             link: LinkView::default(),
             link_since_ms: now_ms,
             snapshot_ms: None,
@@ -189,12 +246,19 @@ impl State {
             is_touched: false,
             fleet: Fleet::default(),
             commands: Commands::default(),
+            lists: HashMap::new(),
             screen: Screen::Machines,
             under: Vec::new(),
+            ahead: Vec::new(),
+            other: None,
+            top: 0,
             modal: None,
             page: CommandPage::default(),
             status: None,
             texts: Vec::new(),
+            lines: Vec::new(),
+            has_mouse: false,
+            is_headless: false,
             tag: 0,
             quit: false,
         }
@@ -210,6 +274,8 @@ impl State {
         match (&self.modal, &self.screen) {
             (Some(Modal::Filter { .. }), _) => Mode::Filter,
             (Some(Modal::Prompt(_)), _) => Mode::Prompt,
+            (Some(Modal::Palette(_)), _) => Mode::Palette,
+            (Some(Modal::Columns { .. }), _) => Mode::Columns,
             (Some(Modal::Confirm(_)), _) => Mode::Confirm,
             (Some(Modal::Help { .. }), _) => Mode::Help,
             (None, screen) => screen.mode(),
@@ -218,7 +284,7 @@ impl State {
 
     /// Says what happened.
     pub fn say(&mut self, severity: Severity, text: impl Into<String>) {
-        self.status = Some(Status { text: text.into(), severity, until_ms: self.now_ms + STATUS_MS });
+        self.status = Some(Status { text: text.into(), severity, until_ms: self.real_ms + STATUS_MS });
     }
 
     /// An ask did not leave: who waits for its answer waits no longer, and the line stays to be sent again.
@@ -237,15 +303,50 @@ impl State {
                     command.is_watched = false;
                 }
             }
+            Ask::Look(look) => {
+                let rows = self.lists.values_mut().find(|rows| rows.kind().look() == *look);
+                if let Some(rows) = rows {
+                    rows.fail(why.to_owned());
+                }
+            }
             Ask::Unwatch { .. } | Ask::Cancel { .. } | Ask::Refresh => {}
         }
+    }
+
+    /// The list on the screen, or the one that the row on it is of.
+    pub fn shown_list(&self) -> Option<ListKind> {
+        match self.screen {
+            Screen::List(kind) | Screen::Item(kind, _) => Some(kind),
+            Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::Command(_) => None,
+        }
+    }
+
+    /// Columns of the list on the screen by name, those that are shown first, and whether they are.
+    pub fn choice(&self) -> Vec<(&'static str, bool)> {
+        match &self.screen {
+            Screen::Machines => self.fleet.choice(),
+            Screen::List(kind) => self.rows(*kind).map(Rows::choice).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The rows of a list.
+    pub fn rows(&self, kind: ListKind) -> Option<&Rows> {
+        self.lists.get(&kind)
+    }
+
+    /// The rows of a list, to be changed.
+    pub fn rows_mut(&mut self, kind: ListKind) -> &mut Rows {
+        self.lists.entry(kind).or_insert_with(|| Rows::new(kind))
     }
 
     /// The command on the screen.
     pub fn shown_command(&self) -> Option<CommandId> {
         match self.screen {
             Screen::Command(id) => Some(id),
-            Screen::Machines | Screen::Machine(_) | Screen::Commands => None,
+            Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::List(_) | Screen::Item(..) => {
+                None
+            }
         }
     }
 
@@ -267,7 +368,12 @@ impl State {
                 let len = self.page.rows().len();
                 self.page.cursor.scroll(len, rows);
             }
-            Screen::Machine(_) => {}
+            Screen::List(kind) => {
+                if let Some(list) = self.lists.get_mut(kind) {
+                    list.cursor.scroll(list.order().len(), rows);
+                }
+            }
+            Screen::Machine(_) | Screen::Item(..) => {}
         }
     }
 }
@@ -280,6 +386,8 @@ impl Screen {
             Self::Machine(_) => Mode::Machine,
             Self::Commands => Mode::Commands,
             Self::Command(_) => Mode::Command,
+            Self::List(_) => Mode::List,
+            Self::Item(..) => Mode::Item,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It is given back when the guard is dropped (the end, an error, a signal, a dropped future) and by a panic
 //! hook that is in place before anything is changed, so that a panic's message is read on the normal screen.
 
+mod clipboard;
 mod job;
 mod sparing;
 
@@ -17,7 +18,7 @@ use std::{
 
 use crossterm::{
     cursor::{Hide, Show},
-    event::{DisableBracketedPaste, EnableBracketedPaste},
+    event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
     style::ResetColor,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
@@ -26,9 +27,11 @@ use ratatui::{Terminal, backend::CrosstermBackend};
 use rustix::process::{Signal, kill_current_process_group};
 use tokio::{
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
     time::timeout,
 };
 
+pub use clipboard::{Clipboard, Program};
 pub use sparing::Sparing;
 
 /// A frame is one write: larger than any frame of a large screen.
@@ -49,7 +52,9 @@ pub type Screen = Terminal<Sparing<CrosstermBackend<BufWriter<Stdout>>>>;
 /// While it lives, the terminal is ours.
 #[derive(Debug)]
 pub struct Guard {
-    _taken: (),
+    /// Programs that take text for the clipboard.
+    tasks: JoinSet<()>,
+    has_mouse: bool,
 }
 
 impl Guard {
@@ -69,7 +74,7 @@ impl Guard {
             }));
         });
         // From here on, whatever fails, the guard is dropped.
-        let guard = Self { _taken: () };
+        let guard = Self { tasks: JoinSet::new(), has_mouse: false };
         take()?;
         Ok(guard)
     }
@@ -90,7 +95,29 @@ impl Guard {
         kill_current_process_group(Signal::STOP)?;
         let _ = timeout(CONTINUED, continued.recv()).await;
         take()?;
+        self.mouse(self.has_mouse)?;
         Ok(true)
+    }
+
+    /// Takes the mouse, or leaves it to the terminal.
+    ///
+    /// # Errors
+    /// When the terminal cannot be written to.
+    pub fn mouse(&mut self, is_ours: bool) -> io::Result<()> {
+        self.has_mouse = is_ours;
+        if is_ours {
+            execute!(io::stdout(), EnableMouseCapture)
+        } else {
+            execute!(io::stdout(), DisableMouseCapture)
+        }
+    }
+
+    /// Puts text on the clipboard.
+    ///
+    /// # Errors
+    /// When nothing takes it.
+    pub fn copy(&mut self, by: Clipboard, text: &str) -> io::Result<()> {
+        by.copy(text, &mut self.tasks)
     }
 
     /// Takes the terminal once more: whoever had us stopped may have left it in any state.
@@ -100,7 +127,8 @@ impl Guard {
     pub fn retake(&mut self) -> io::Result<()> {
         // Without this raw mode would pass for set.
         disable_raw_mode()?;
-        take()
+        take()?;
+        self.mouse(self.has_mouse)
     }
 }
 
@@ -133,7 +161,14 @@ fn take() -> io::Result<()> {
 /// Undoes [`take`], once. Every step is tried: a terminal half restored is worse than an error nobody reads.
 fn give_back() {
     if IS_TAKEN.swap(false, Ordering::SeqCst) {
-        let _ = execute!(io::stdout(), ResetColor, DisableBracketedPaste, Show, LeaveAlternateScreen);
+        let _ = execute!(
+            io::stdout(),
+            ResetColor,
+            DisableMouseCapture,
+            DisableBracketedPaste,
+            Show,
+            LeaveAlternateScreen
+        );
         let _ = disable_raw_mode();
     }
 }

@@ -13,14 +13,17 @@ use signalbox_schemas::{
 };
 
 use super::{
+    effect::Effect,
     event::Event,
+    lists::ListKind,
     stage::{
-        NOW, NOW_MS, Stage, command_id, demo_machine, heartbeat, machine_id, options, run, scenes, summary,
+        NOW, NOW_MS, Stage, command_id, demo_machine, found, heartbeat, machine_id, options, run, scenes,
+        summary,
     },
     state::{Modal, Screen, State, fleet::Column},
     view::view,
 };
-use crate::client::{Ask, LinkView, Stretch, Told};
+use crate::client::{Ask, LinkView, Stretch, Told, look::Found};
 
 fn token(n: u32) -> MachineToken {
     machine_id(n).token()
@@ -34,7 +37,7 @@ fn run_of(ask: Option<&Ask>) -> (&str, &str) {
 }
 
 #[rstest]
-fn screens(#[values((80, 24), (120, 40), (40, 10))] (columns, rows): (u16, u16)) {
+fn screens(#[values((80, 24), (120, 40), (40, 10), (200, 50))] (columns, rows): (u16, u16)) {
     for (name, mut stage) in scenes(columns, rows) {
         insta::assert_snapshot!(format!("{name}-{columns}x{rows}"), stage.screen());
     }
@@ -702,4 +705,204 @@ fn a_thousand_runs_are_one_screen() {
     let failed = screen.lines().position(|line| line.contains("demo-700")).unwrap();
     assert_eq!(failed, 6, "what failed comes first:\n{screen}");
     assert!(screen.contains("1000/1000"));
+}
+
+#[test]
+fn a_list_is_read_while_it_is_looked_at_and_no_longer() {
+    let mut stage = Stage::demo(100, 24);
+    let look = || Some(Ask::Look(ListKind::Audit.look()));
+    stage.keys("w");
+    assert_eq!(stage.asks.pop(), look());
+    assert!(stage.screen().contains("reading"), "{}", stage.screen());
+    stage.wait(5_000);
+    assert_eq!(stage.asks.pop(), None, "it is being read");
+    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(found(ListKind::Audit)) });
+    assert!(stage.screen().contains("commands.submit"), "{}", stage.screen());
+    stage.wait(5_000);
+    assert_eq!(stage.asks.pop(), look());
+    let problem = Problem::new(ErrorCode::Forbidden, "not allowed");
+    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Err(problem) });
+    let screen = stage.screen();
+    assert!(screen.contains("5s old: not allowed") && screen.contains("commands.submit"), "{screen}");
+    stage.keys("<esc>");
+    stage.wait(50_000);
+    assert_eq!(stage.asks.pop(), None, "nobody looks at it");
+}
+
+#[test]
+fn rows_are_filtered_sorted_and_opened() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("w");
+    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(found(ListKind::Audit)) });
+    let numbers = |stage: &Stage| -> Vec<String> {
+        let rows = stage.state.rows(ListKind::Audit).unwrap();
+        rows.seen().map(|item| item.key.clone()).collect()
+    };
+    stage.keys("/forbidden<enter>");
+    assert_eq!(numbers(&stage), ["35", "28", "21", "14", "7"]);
+    stage.keys("/<c-u>!/stored$/<enter>");
+    assert_eq!(numbers(&stage), ["35", "28", "21", "14", "7"]);
+    stage.keys(">");
+    assert_eq!(numbers(&stage), ["7", "14", "21", "28", "35"], "by the first column");
+    stage.keys("I");
+    assert_eq!(numbers(&stage)[0], "35");
+    stage.keys("g<enter>");
+    assert!(stage.screen().contains("refused: forbidden \u{d7} 35"), "{}", stage.screen());
+    stage.keys("<esc><esc>");
+    assert_eq!(numbers(&stage).len(), 40, "esc takes the filter away");
+}
+
+#[test]
+fn the_cursor_stays_on_its_row_while_others_come() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("w");
+    let tell = |stage: &mut Stage, most: usize| {
+        let Found::Audit(mut rows) = found(ListKind::Audit) else { panic!("other rows") };
+        rows.drain(..40 - most);
+        stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(Found::Audit(rows)) });
+    };
+    tell(&mut stage, 20);
+    stage.keys("jj");
+    assert_eq!(stage.state.rows(ListKind::Audit).unwrap().cursor.key().map(String::as_str), Some("18"));
+    tell(&mut stage, 40);
+    let cursor = &stage.state.rows(ListKind::Audit).unwrap().cursor;
+    assert_eq!((cursor.key().map(String::as_str), cursor.at()), (Some("18"), 22));
+}
+
+#[test]
+fn screens_are_gone_back_to_and_forward_again() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("<enter>cw");
+    let audit = Screen::List(ListKind::Audit);
+    assert_eq!(stage.state.screen, audit);
+    stage.keys("[");
+    assert_eq!(stage.state.screen, Screen::Commands);
+    stage.keys("[[[");
+    assert_eq!(stage.state.screen, Screen::Machines);
+    stage.keys("]]]]]");
+    assert_eq!(stage.state.screen, audit);
+    stage.keys("-");
+    assert_eq!(stage.state.screen, Screen::Commands);
+    stage.keys("-");
+    assert_eq!(stage.state.screen, audit);
+    stage.keys("[m]");
+    assert_eq!(stage.state.screen, Screen::Machines, "who goes elsewhere goes forward no more");
+}
+
+#[test]
+fn the_palette_goes_does_and_says_what_is_wrong() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys(":audit refused<enter>".replace(' ', "<space>").as_str());
+    assert_eq!(stage.state.screen, Screen::List(ListKind::Audit));
+    assert_eq!(stage.state.rows(ListKind::Audit).unwrap().filter(), "refused");
+    stage.keys(":machine<space>demo-2<enter>");
+    assert_eq!(stage.state.screen, Screen::Machine(token(2)));
+    stage.keys(":fly<enter>");
+    assert!(stage.screen().contains("`fly` is nothing that can be done here"), "{}", stage.screen());
+    stage.keys("<esc>:mchns<enter>");
+    assert_eq!(stage.state.screen, Screen::Machines, "the best offer is meant");
+    stage.keys(":ma<tab>");
+    let written = |stage: &Stage| match &stage.state.modal {
+        Some(Modal::Palette(palette)) => palette.editor.text().to_owned(),
+        other => panic!("no palette: {other:?}"),
+    };
+    assert_eq!(written(&stage), "mark ");
+    stage.keys("<c-u>mach<down><down><tab>");
+    assert_eq!(written(&stage), "machines ");
+    stage.keys("<c-u><a-p>");
+    assert_eq!(written(&stage), "machines");
+    stage.keys("<a-p>");
+    assert_eq!(written(&stage), "machine demo-2");
+    stage.keys("<a-n><a-n><esc>:run<space>uptime<enter>");
+    assert!(matches!(&stage.state.modal, Some(Modal::Prompt(prompt)) if prompt.editor.text() == "uptime"));
+    stage.keys("<esc>:q<enter>");
+    assert!(stage.state.quit);
+}
+
+#[test]
+fn columns_are_chosen_and_moved() {
+    let mut stage = Stage::demo(200, 24);
+    let figures =
+        |stage: &Stage| stage.state.fleet.figures().iter().map(|figure| figure.name()).collect::<Vec<_>>();
+    stage.keys("|<space>K");
+    assert_eq!(figures(&stage), ["history", "mem", "disk", "load", "heard", "run", "relay", "system"]);
+    stage.keys("<esc>|jJ<esc>");
+    assert_eq!(figures(&stage)[..3], ["history", "disk", "mem"]);
+    stage.keys(":columns<space>kernel,cpu<enter>");
+    assert_eq!(figures(&stage), ["kernel", "cpu"]);
+    assert!(stage.screen().contains("6.1.0-32"), "{}", stage.screen());
+    stage.keys("|<space>");
+    assert_eq!(figures(&stage), ["cpu"]);
+    stage.keys("<esc>|<space>");
+    assert_eq!(figures(&stage), ["cpu"], "the last one stays");
+    stage.keys("r");
+    assert_eq!(figures(&stage).len(), 9);
+    stage.keys("<esc>>>>");
+    assert_eq!(stage.state.fleet.sort(), (Column::Memory, false));
+}
+
+#[test]
+fn marks_come_one_by_one_in_ranges_and_turned_around() {
+    let mut stage = Stage::demo(80, 24);
+    let marked = |stage: &Stage| [1, 2, 3].map(|n| stage.state.fleet.is_marked(&token(n)));
+    stage.keys("<space>Gv");
+    assert_eq!(marked(&stage), [true, true, true]);
+    stage.keys("g<space>*");
+    assert_eq!(marked(&stage), [true, false, false]);
+    stage.keys("/demo-[23]<enter>*");
+    assert_eq!(marked(&stage), [true, true, true], "what is not seen stays as it is");
+}
+
+#[test]
+fn what_is_held_still_stays_until_it_goes_on() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("F");
+    let before = stage.screen();
+    stage.wait(120_000);
+    stage.tell(heartbeat(1, stage.now.ms, 99.0));
+    stage.tell(Told::Machines(Stretch::whole(vec![demo_machine(1)])));
+    assert_eq!(stage.screen(), before);
+    assert!(before.contains("held at 14:02:07Z"), "{before}");
+    stage.keys("F");
+    assert_eq!(stage.asks.last(), Some(&Ask::Refresh));
+    assert!(stage.screen().contains("14:04:07Z") && !stage.screen().contains("held"), "{}", stage.screen());
+}
+
+#[test]
+fn names_are_copied_and_that_is_said() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("ay");
+    assert_eq!(stage.effects.pop(), Some(Effect::Copy("demo-1\ndemo-2\ndemo-3".to_owned())));
+    assert!(stage.screen().contains("copied 3 machines"), "{}", stage.screen());
+    stage.keys("w");
+    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(found(ListKind::Audit)) });
+    stage.keys("y");
+    assert!(matches!(stage.effects.pop(), Some(Effect::Copy(row)) if row.starts_with("40\t")));
+}
+
+#[test]
+fn the_mouse_is_left_alone_unless_it_is_asked_for() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("<c-o>");
+    assert_eq!(stage.effects.pop(), Some(Effect::Mouse(true)));
+    stage.event(Event::Click(5, 5));
+    assert_eq!(stage.state.fleet.cursor.at(), 1);
+    stage.event(Event::Click(5, 5));
+    assert_eq!(stage.state.screen, Screen::Machine(token(2)), "once more goes in");
+    stage.keys("<esc>");
+    stage.event(Event::Wheel(-1));
+    assert_eq!(stage.state.fleet.cursor.at(), 0);
+    stage.event(Event::Click(5, 20));
+    assert_eq!(stage.state.fleet.cursor.at(), 0, "there is no row");
+}
+
+#[test]
+fn the_header_makes_room_and_themes_change() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("<c-e>");
+    assert!(!stage.screen().contains("signalbox"), "{}", stage.screen());
+    stage.keys("<c-e>:theme<space>mono<enter>");
+    assert!(!stage.coloured().contains("38;5"));
+    stage.keys(":theme<space>light<enter>");
+    assert!(stage.coloured().contains("38;5;25"));
 }

@@ -11,6 +11,43 @@ const LOAD_LIMITS: (u8, u8) = (75, 90);
 /// Disks likewise.
 const DISK_LIMITS: (u8, u8) = (85, 95);
 
+/// Which colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tone {
+    /// Mid tones of the 256 colours: they read on dark and on light.
+    #[default]
+    Auto,
+    /// For a dark screen.
+    Dark,
+    /// For a light one.
+    Light,
+    /// The sixteen colours that the terminal itself has.
+    Sixteen,
+    /// No colour: weight only.
+    Mono,
+}
+
+impl Tone {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Auto, Self::Dark, Self::Light, Self::Sixteen, Self::Mono];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Dark => "dark",
+            Self::Light => "light",
+            Self::Sixteen => "16",
+            Self::Mono => "mono",
+        }
+    }
+
+    /// One by its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tone| tone.name() == name)
+    }
+}
+
 /// What a style means.
 #[derive(Debug, Clone, Copy)]
 pub struct Theme {
@@ -117,23 +154,44 @@ impl Theme {
     /// The theme for this terminal.
     pub fn new(options: &TuiOptions) -> Self {
         let glyphs = if options.ascii { &ASCII } else { &UNICODE };
-        if options.no_color { Self::plain(glyphs) } else { Self::coloured(glyphs) }
+        let indexed = |tones: [u8; 8]| Self::coloured(glyphs, tones.map(Color::Indexed));
+        match options.tone {
+            _ if options.no_color => Self::plain(glyphs),
+            Tone::Auto => indexed([39, 172, 71, 178, 167, 246, 241, 67]),
+            Tone::Dark => indexed([81, 215, 114, 221, 210, 249, 244, 110]),
+            Tone::Light => indexed([25, 130, 28, 136, 160, 240, 246, 24]),
+            Tone::Sixteen => Self::coloured(
+                glyphs,
+                [
+                    Color::Cyan,
+                    Color::Magenta,
+                    Color::Green,
+                    Color::Yellow,
+                    Color::Red,
+                    Color::Reset,
+                    Color::DarkGray,
+                    Color::Blue,
+                ],
+            ),
+            Tone::Mono => Self::plain(glyphs),
+        }
     }
 
-    /// Mid tones of the 256 colours: they read on dark and on light.
-    fn coloured(glyphs: &'static Glyphs) -> Self {
-        let colour = |index| Style::new().fg(Color::Indexed(index));
+    /// Two accents, three severities, two tones of text, and figures.
+    fn coloured(glyphs: &'static Glyphs, colours: [Color; 8]) -> Self {
+        let [accent, chosen, good, warn, bad, quiet, faint, figure] =
+            colours.map(|colour| Style::new().fg(colour));
         Self {
-            accent: colour(39).add_modifier(Modifier::BOLD),
-            chosen: colour(172),
-            good: colour(71),
-            warn: colour(178),
-            bad: colour(167).add_modifier(Modifier::BOLD),
+            accent: accent.add_modifier(Modifier::BOLD),
+            chosen,
+            good,
+            warn,
+            bad: bad.add_modifier(Modifier::BOLD),
             text: Style::new(),
             strong: Style::new().add_modifier(Modifier::BOLD),
-            quiet: colour(246),
-            faint: colour(241),
-            figure: colour(67),
+            quiet,
+            faint,
+            figure,
             glyphs,
         }
     }

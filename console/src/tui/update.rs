@@ -1,5 +1,20 @@
 //! What an event changes, and what it makes the shell do. Pure: the time is given, nothing is waited for.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`go`] | from screen to screen |
+//! | [`moving`] | within one |
+//! | [`filter`] | what is shown of a list |
+//! | [`columns`] | which columns, and by which it is sorted |
+//! | [`palette`] | what was written after `:` |
+//! | [`prompt`] | writing a command and sending it |
+//! | [`told`] | what the session tells |
 
+mod columns;
+mod filter;
+mod go;
+mod moving;
+mod palette;
 mod prompt;
 mod told;
 
@@ -8,33 +23,25 @@ use crate::{
     tui::{
         effect::Effect,
         event::Event,
-        keymap::{self, Action},
-        state::{Confirm, Modal, Now, Screen, Severity, State, editor::Editor, page::Focus},
-        view::{help, layout},
+        keymap::{Action, Key},
+        state::{Confirm, Modal, Now, Screen, Severity, State, page::Focus},
     },
 };
 
-/// Columns by which output moves sideways.
-const SIDE_COLUMNS: usize = 8;
-/// Most columns that are skipped at the left of the output: a line has no more.
-const MOST_SKIPPED: usize = crate::tui::text::LINE_BYTES;
-
 /// Applies one event at `now` and answers what it causes.
 pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
-    state.now_ms = now.ms;
-    state.wall_ms = now.wall_ms;
+    (state.real_ms, state.real_wall_ms) = (now.ms, now.wall_ms);
+    if !state.is_frozen {
+        (state.now_ms, state.wall_ms) = (now.ms, now.wall_ms);
+    }
     match event {
-        Event::Key(key) => {
-            state.is_touched = true;
-            match keymap::action(state.mode(), key) {
-                Some(action) => act(state, action),
-                None => vec![],
-            }
-        }
+        Event::Key(key) => press(state, key),
         Event::Paste(text) => {
             paste(state, &text);
             vec![]
         }
+        Event::Wheel(notches) => moving::wheel(state, notches),
+        Event::Click(column, row) => moving::click(state, column, row),
         Event::Resize(columns, rows) => {
             state.size = (columns, rows);
             vec![]
@@ -46,10 +53,7 @@ pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
             state.say(Severity::Bad, "the connection has ended; leave the console and open it again");
             vec![]
         }
-        Event::Tick => {
-            tick(state);
-            vec![]
-        }
+        Event::Tick => tick(state),
         Event::Stop => vec![Effect::Suspend],
         Event::Continued => vec![Effect::Resume],
         Event::Terminate => {
@@ -59,28 +63,45 @@ pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
     }
 }
 
-/// A second has passed: ages have grown and live figures may have changed places.
-fn tick(state: &mut State) {
-    if state.status.as_ref().is_some_and(|status| status.until_ms <= state.now_ms) {
+fn press(state: &mut State, key: Key) -> Vec<Effect> {
+    state.is_touched = true;
+    match state.options.keymap.action(state.mode(), key) {
+        Some(action) => act(state, action),
+        None => vec![],
+    }
+}
+
+/// A second has passed: ages have grown, live figures may have changed places, and lists are read anew.
+fn tick(state: &mut State) -> Vec<Effect> {
+    if state.status.as_ref().is_some_and(|status| status.until_ms <= state.real_ms) {
         state.status = None;
+    }
+    if state.is_frozen {
+        return vec![];
     }
     // Rows that jump are hard to read: with less motion they move every fifth second only.
     if !state.options.reduced_motion || (state.now_ms / 1000).is_multiple_of(5) {
         state.fleet.rearrange(state.now_ms);
     }
+    go::look_again(state)
 }
 
 fn paste(state: &mut State, text: &str) {
     match &mut state.modal {
         Some(Modal::Prompt(prompt)) if prompt.asked.is_none() => prompt.editor.paste(text),
+        Some(Modal::Palette(palette)) => {
+            palette.editor.paste(text);
+            palette::written(state);
+        }
         Some(Modal::Filter { editor, .. }) => {
             editor.paste(text);
-            apply_filter(state);
+            filter::apply(state);
         }
         _ => {}
     }
 }
 
+/// Does what a key, or a word of the palette, means.
 fn act(state: &mut State, action: Action) -> Vec<Effect> {
     match action {
         Action::Quit => state.quit = true,
@@ -88,45 +109,81 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Redraw => return vec![Effect::Redraw],
         Action::Back => return back(state),
         Action::Enter => return enter(state),
-        Action::Step(rows) => return step(state, rows),
-        Action::HalfPage(pages) => return step(state, pages * (page_rows(state) / 2).max(1)),
-        Action::Page(pages) => return page(state, pages),
-        Action::Top => return step(state, isize::MIN / 2),
-        Action::Bottom => return step(state, isize::MAX / 2),
-        Action::Side(steps) => side(state, steps),
+        Action::Step(_)
+        | Action::HalfPage(_)
+        | Action::Page(_)
+        | Action::Top
+        | Action::Bottom
+        | Action::Side(_)
+        | Action::Follow => return moving::act(state, action),
+        Action::Mark if matches!(state.modal, Some(Modal::Columns { .. })) => columns::toggle(state),
         Action::Mark => state.fleet.toggle_mark(),
+        Action::MarkRange => state.fleet.mark_range(),
         Action::MarkSeen => state.fleet.mark_seen(),
+        Action::InvertMarks => state.fleet.invert_marks(),
         Action::ClearMarks => state.fleet.clear_marks(),
-        Action::Filter => open_filter(state),
+        Action::Filter => filter::open(state),
         Action::Run => prompt::open(state),
         Action::Repeat => prompt::repeat(state),
-        Action::Machines => return go(state, Screen::Machines),
-        Action::Commands => return go(state, Screen::Commands),
-        Action::Sort(column) => state.fleet.sort_by(column, state.now_ms),
-        Action::Refresh => return vec![Effect::Ask(Ask::Refresh)],
+        Action::Palette => palette::open(state),
+        Action::Complete => palette::complete(state),
+        Action::Machines => return go::go(state, Screen::Machines),
+        Action::Commands => return go::go(state, Screen::Commands),
+        Action::List(kind) => return go::go(state, Screen::List(kind)),
+        Action::Travel(steps) => return go::travel(state, steps),
+        Action::Other => return go::other(state),
+        Action::Sort(_) | Action::SortNext(_) | Action::Reverse => columns::sort(state, action),
+        Action::Columns => state.modal = Some(Modal::Columns { at: 0 }),
+        Action::Shift(steps) => columns::shift(state, steps),
+        Action::Reset => columns::reset(state),
+        Action::Copy => return copy(state),
+        Action::Freeze => return freeze(state),
+        Action::Refresh => return go::refresh(state),
+        Action::Mouse => return mouse(state),
+        Action::Header => state.is_headless = !state.is_headless,
         Action::Cancel => ask_to_cancel(state),
-        Action::Follow => follow(state),
         Action::OtherHalf => other_half(state),
         Action::Help => state.modal = Some(Modal::Help { top: 0 }),
-        Action::Edit(edit) => match &mut state.modal {
-            Some(Modal::Prompt(prompt)) if prompt.asked.is_none() => prompt.editor.edit(edit),
-            Some(Modal::Filter { editor, .. }) => {
-                editor.edit(edit);
-                apply_filter(state);
-            }
-            _ => {}
-        },
-        Action::Recall(steps) => prompt::recall(state, steps),
+        Action::Edit(edit) => write(state, edit),
+        Action::Recall(steps) => recall(state, steps),
         Action::Timeout(steps) => prompt::change_timeout(state, steps),
     }
     vec![]
 }
 
+fn write(state: &mut State, edit: crate::tui::state::editor::Edit) {
+    match &mut state.modal {
+        Some(Modal::Prompt(prompt)) if prompt.asked.is_none() => prompt.editor.edit(edit),
+        Some(Modal::Palette(palette)) => {
+            palette.editor.edit(edit);
+            palette::written(state);
+        }
+        Some(Modal::Filter { editor, .. }) => {
+            editor.edit(edit);
+            filter::apply(state);
+        }
+        _ => {}
+    }
+}
+
+fn recall(state: &mut State, steps: isize) {
+    match state.modal {
+        Some(Modal::Palette(_)) => palette::recall(state, steps),
+        _ => prompt::recall(state, steps),
+    }
+}
+
 /// Out by one layer: what lies over the screen, the filter, the marks, the screen.
 fn back(state: &mut State) -> Vec<Effect> {
     match state.modal.take() {
-        Some(Modal::Filter { before, .. }) => set_filter(state, &before),
-        Some(Modal::Prompt(_) | Modal::Confirm(_) | Modal::Help { .. }) => {}
+        Some(Modal::Filter { before, .. }) => filter::set(state, &before),
+        Some(
+            Modal::Prompt(_)
+            | Modal::Palette(_)
+            | Modal::Columns { .. }
+            | Modal::Confirm(_)
+            | Modal::Help { .. },
+        ) => {}
         None => return leave(state),
     }
     vec![]
@@ -134,15 +191,10 @@ fn back(state: &mut State) -> Vec<Effect> {
 
 fn leave(state: &mut State) -> Vec<Effect> {
     match state.screen {
-        Screen::Machines if !state.fleet.filter().is_empty() => set_filter(state, ""),
+        _ if !filter::of(state).is_empty() => filter::set(state, ""),
         Screen::Machines if state.fleet.marked() > 0 => state.fleet.clear_marks(),
-        Screen::Commands if !state.commands.filter().is_empty() => set_filter(state, ""),
         Screen::Command(_) if state.page.focus == Focus::Output => state.page.focus = Focus::Runs,
-        _ => {
-            if let Some(under) = state.under.pop() {
-                return show(state, under);
-            }
-        }
+        _ => return go::travel(state, -1),
     }
     vec![]
 }
@@ -150,6 +202,8 @@ fn leave(state: &mut State) -> Vec<Effect> {
 fn enter(state: &mut State) -> Vec<Effect> {
     match &state.modal {
         Some(Modal::Prompt(_)) => return prompt::submit(state),
+        Some(Modal::Palette(_)) => return palette::carry_out(state),
+        Some(Modal::Columns { .. }) => columns::toggle(state),
         Some(Modal::Filter { .. } | Modal::Help { .. }) => state.modal = None,
         Some(Modal::Confirm(confirm)) => {
             let confirm = confirm.clone();
@@ -159,128 +213,9 @@ fn enter(state: &mut State) -> Vec<Effect> {
                 return vec![Effect::Ask(Ask::Cancel { tag: state.tag, id: confirm.id })];
             }
         }
-        None => match &state.screen {
-            Screen::Machines => {
-                if let Some(token) = state.fleet.cursor.key().cloned() {
-                    return go(state, Screen::Machine(token));
-                }
-            }
-            Screen::Commands => {
-                if let Some(id) = state.commands.cursor.key().copied() {
-                    return go(state, Screen::Command(id));
-                }
-            }
-            Screen::Command(_) => state.page.focus = Focus::Output,
-            Screen::Machine(_) => {}
-        },
+        None => return go::within(state),
     }
     vec![]
-}
-
-/// In: to a screen from which Esc leads back to this one. One that is below already is gone back to.
-pub(super) fn go(state: &mut State, screen: Screen) -> Vec<Effect> {
-    if state.screen == screen {
-        return vec![];
-    }
-    if let Some(at) = state.under.iter().position(|under| *under == screen) {
-        state.under.truncate(at);
-    } else {
-        state.under.push(state.screen.clone());
-    }
-    show(state, screen)
-}
-
-fn show(state: &mut State, screen: Screen) -> Vec<Effect> {
-    let mut effects = vec![];
-    let before = state.shown_command();
-    state.screen = screen;
-    let now = state.shown_command();
-    if before == now {
-        return effects;
-    }
-    if let Some(command) = before.and_then(|id| state.commands.get_mut(id))
-        && std::mem::take(&mut command.is_watched)
-    {
-        effects.push(Effect::Ask(Ask::Unwatch { id: command.id }));
-    }
-    if let Some(id) = now {
-        state.page = crate::tui::state::page::CommandPage::default();
-        effects.extend(watch(state, id));
-    }
-    effects
-}
-
-/// Has a command's runs and output told, unless all of it is here.
-pub(super) fn watch(state: &mut State, id: signalbox_schemas::id::CommandId) -> Option<Effect> {
-    let now_ms = state.now_ms;
-    let command = state.commands.get_mut(id)?;
-    command.looked_at = now_ms;
-    if command.is_final() {
-        return None;
-    }
-    command.is_watched = true;
-    command.is_stale = false;
-    Some(Effect::Ask(Ask::Watch { id }))
-}
-
-fn page_rows(state: &State) -> isize {
-    let areas = layout::areas(state);
-    let area = if is_on_output(state) { areas.output } else { areas.list };
-    isize::try_from(area.height.max(1)).unwrap_or(1)
-}
-
-fn is_on_output(state: &State) -> bool {
-    matches!(state.screen, Screen::Command(_)) && state.page.focus == Focus::Output
-}
-
-fn step(state: &mut State, rows: isize) -> Vec<Effect> {
-    if let Some(Modal::Help { top }) = &mut state.modal {
-        *top = top.saturating_add_signed(rows);
-        *top = (*top).min(help::last_top(state.size, &state.screen));
-        return vec![];
-    }
-    match &state.screen {
-        Screen::Machines => state.fleet.step(rows),
-        Screen::Machine(_) => {
-            state.fleet.step(rows);
-            if let Some(token) = state.fleet.cursor.key().cloned() {
-                state.screen = Screen::Machine(token);
-            }
-        }
-        Screen::Commands => state.commands.step(rows),
-        Screen::Command(_) if state.page.focus == Focus::Output => scroll(state, rows),
-        Screen::Command(_) => state.page.go(state.page.cursor.at().saturating_add_signed(rows)),
-    }
-    vec![]
-}
-
-/// On a command a page is one of its output, wherever the focus is.
-fn page(state: &mut State, pages: isize) -> Vec<Effect> {
-    if state.modal.is_none() && matches!(state.screen, Screen::Command(_)) {
-        let rows = isize::try_from(layout::areas(state).output.height).unwrap_or(1);
-        scroll(state, pages * (rows - 1).max(1));
-        return vec![];
-    }
-    step(state, pages * (page_rows(state) - 1).max(1))
-}
-
-fn scroll(state: &mut State, by: isize) {
-    let rows = usize::from(layout::areas(state).output.height);
-    if let Some(command) = state.shown_command().and_then(|id| state.commands.get(id)) {
-        state.page.scroll_by(command, rows, by);
-    }
-}
-
-fn follow(state: &mut State) {
-    let rows = usize::from(layout::areas(state).output.height);
-    if let Some(command) = state.shown_command().and_then(|id| state.commands.get(id)) {
-        state.page.toggle_follow(command, rows);
-    }
-}
-
-fn side(state: &mut State, steps: isize) {
-    let columns = steps * isize::try_from(SIDE_COLUMNS).unwrap_or(1);
-    state.page.skipped = state.page.skipped.saturating_add_signed(columns).min(MOST_SKIPPED);
 }
 
 fn other_half(state: &mut State) {
@@ -295,28 +230,6 @@ fn other_half(state: &mut State) {
     }
 }
 
-fn open_filter(state: &mut State) {
-    let before = match state.screen {
-        Screen::Commands => state.commands.filter(),
-        _ => state.fleet.filter(),
-    };
-    state.modal = Some(Modal::Filter { editor: Editor::new(before), before: before.to_owned() });
-}
-
-fn apply_filter(state: &mut State) {
-    if let Some(Modal::Filter { editor, .. }) = &state.modal {
-        let text = editor.text().to_owned();
-        set_filter(state, &text);
-    }
-}
-
-fn set_filter(state: &mut State, text: &str) {
-    match state.screen {
-        Screen::Commands => state.commands.set_filter(text),
-        _ => state.fleet.set_filter(text, state.now_ms),
-    }
-}
-
 fn ask_to_cancel(state: &mut State) {
     let id = match state.screen {
         Screen::Commands => state.commands.cursor.key().copied(),
@@ -328,4 +241,68 @@ fn ask_to_cancel(state: &mut State) {
     } else {
         state.say(Severity::Warn, "nothing to cancel: every run of it has ended");
     }
+}
+
+/// Copies what the marks or the row are called; of a row of a list its text.
+fn copy(state: &mut State) -> Vec<Effect> {
+    let (text, what) = match &state.screen {
+        Screen::Machines => {
+            let meant = state.fleet.meant();
+            let names: Vec<&str> =
+                meant.iter().filter_map(|token| state.fleet.get(token)).map(|m| m.name.as_str()).collect();
+            (names.join("\n"), crate::tui::view::amount::machines(names.len()))
+        }
+        Screen::Machine(token) => {
+            let name = state.fleet.get(token).map_or_else(|| token.to_string(), |m| m.name.clone());
+            (name, "the name of the machine".to_owned())
+        }
+        Screen::Commands => {
+            let id = state.commands.cursor.key().map(ToString::to_string);
+            (id.unwrap_or_default(), "the id of the command".to_owned())
+        }
+        Screen::Command(id) => (id.to_string(), "the id of the command".to_owned()),
+        Screen::List(kind) => {
+            let cells = state.rows(*kind).and_then(|rows| rows.here()).map(|item| {
+                item.cells.iter().map(|cell| cell.plain(state.wall_ms)).collect::<Vec<_>>().join("\t")
+            });
+            (cells.unwrap_or_default(), "the row".to_owned())
+        }
+        Screen::Item(kind, key) => {
+            let details = state.rows(*kind).and_then(|rows| rows.get(key)).map(|item| {
+                item.details
+                    .iter()
+                    .map(|(name, what)| format!("{name}: {what}"))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            });
+            (details.unwrap_or_default(), "all of it".to_owned())
+        }
+    };
+    if text.is_empty() {
+        state.say(Severity::Warn, "there is nothing to copy");
+        return vec![];
+    }
+    state.say(Severity::Good, format!("copied {what}"));
+    vec![Effect::Copy(text)]
+}
+
+/// Holds what is shown still, or lets it go on: then what came meanwhile is read.
+fn freeze(state: &mut State) -> Vec<Effect> {
+    state.is_frozen = !state.is_frozen;
+    if state.is_frozen {
+        return vec![];
+    }
+    (state.now_ms, state.wall_ms) = (state.real_ms, state.real_wall_ms);
+    vec![Effect::Ask(Ask::Refresh)]
+}
+
+fn mouse(state: &mut State) -> Vec<Effect> {
+    state.has_mouse = !state.has_mouse;
+    let text = if state.has_mouse {
+        "the mouse is the console's; to select text hold shift, or give it back"
+    } else {
+        "the mouse is the terminal's: text can be selected"
+    };
+    state.say(Severity::Good, text);
+    vec![Effect::Mouse(state.has_mouse)]
 }

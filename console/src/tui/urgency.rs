@@ -37,16 +37,23 @@ impl Urgency {
 pub fn urgency(state: &State, now: Now, event: &Event) -> Option<Urgency> {
     match event {
         Event::Told(told) => match &**told {
+            Told::Heartbeats(_) | Told::Machines(_) if state.is_frozen => None,
             Told::Heartbeats(heard) => {
                 let is_seen = |heard| is_on_the_screen(state, now, heard);
                 heard.iter().any(is_seen).then_some(Urgency::Figures)
             }
             Told::Machines(_) if state.snapshot_ms.is_some() => Some(Urgency::Figures),
+            Told::Found { look, .. } => {
+                let is_shown = state.shown_list().is_some_and(|kind| kind.look() == *look);
+                is_shown.then_some(Urgency::News)
+            }
             _ => Some(Urgency::News),
         },
         Event::Tick | Event::SessionEnded => Some(Urgency::News),
         Event::Key(_)
         | Event::Paste(_)
+        | Event::Wheel(_)
+        | Event::Click(..)
         | Event::Resize(..)
         | Event::Stop
         | Event::Continued
@@ -67,7 +74,7 @@ fn is_on_the_screen(state: &State, now: Now, heard: &Heard) -> bool {
             seen.any(|token| *token == heard.token)
         }
         Screen::Machine(token) => *token == heard.token,
-        Screen::Commands | Screen::Command(_) => false,
+        Screen::Commands | Screen::Command(_) | Screen::List(_) | Screen::Item(..) => false,
     }
 }
 

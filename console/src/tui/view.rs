@@ -2,13 +2,17 @@
 
 pub mod amount;
 mod chrome;
+mod columns;
 mod command;
 mod commands;
 mod confirm;
 pub mod help;
+pub mod item;
 pub mod layout;
+mod list;
 mod machine;
 mod machines;
+pub mod palette;
 mod pen;
 mod prompt;
 
@@ -34,10 +38,14 @@ pub fn view(state: &State, frame: &mut Frame<'_>) {
         Screen::Machine(token) => machine::draw(state, token, areas.list, buffer, &theme),
         Screen::Commands => commands::draw(state, &areas, buffer, &theme),
         Screen::Command(id) => command::draw(state, *id, &areas, buffer, &theme),
+        Screen::List(kind) => list::draw(state, *kind, &areas, buffer, &theme),
+        Screen::Item(kind, key) => item::draw(state, *kind, key, areas.list, buffer, &theme),
     }
     let mut cursor = chrome::footer(state, &areas, buffer, &theme);
     match &state.modal {
         Some(Modal::Prompt(prompt)) => cursor = prompt::draw(state, prompt, buffer, &theme),
+        Some(Modal::Palette(palette)) => cursor = Some(palette::draw(state, palette, buffer, &theme)),
+        Some(Modal::Columns { at }) => columns::draw(state, *at, buffer, &theme),
         Some(Modal::Confirm(confirm)) => confirm::draw(state, confirm, buffer, &theme),
         Some(Modal::Help { top }) => help::draw(state, *top, buffer, &theme),
         Some(Modal::Filter { .. }) | None => {}

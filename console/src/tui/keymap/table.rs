@@ -1,39 +1,50 @@
-//! The table of keys. Its order is the order of the help; what has a footer word is in the footer.
+//! The table of keys, as they are unless somebody binds them otherwise. Its order is the order of the help; what has a
+//! footer word is in the footer.
 
 use super::{Action, Mode};
-use crate::tui::state::{editor::Edit, fleet::Column};
+use crate::tui::{
+    lists::ListKind,
+    state::{editor::Edit, fleet::Column},
+};
 
 /// Keys that mean one thing.
 #[derive(Debug)]
 pub struct Binding {
+    /// What it is called where keys are bound: unique within a mode, and the same thing has one name in all of them.
+    pub name: &'static str,
     /// The keys as they are written; the first stands in the footer.
     pub keys: &'static [&'static str],
     /// What they mean.
     pub action: Action,
     /// One or two words for the footer; empty = not there.
     pub footer: &'static str,
-    /// What they do, for the help; empty = told together with the binding before.
+    /// What they do, for the help.
     pub help: &'static str,
 }
 
-const fn binding(
+const fn key(
+    name: &'static str,
     keys: &'static [&'static str],
     action: Action,
     footer: &'static str,
     help: &'static str,
 ) -> Binding {
-    Binding { keys, action, footer, help }
+    Binding { name, keys, action, footer, help }
 }
 
-/// Keys of a mode, those of its own first.
-pub fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
+/// Bindings of a mode, those of its own first.
+pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
     let tables: &[&'static [Binding]] = match mode {
-        Mode::Machines => &[MACHINES, LIST, SCREEN],
+        Mode::Machines => &[MACHINES, TABLE, LIST, SCREEN],
         Mode::Machine => &[MACHINE, LIST, SCREEN],
         Mode::Commands => &[COMMANDS, LIST, SCREEN],
         Mode::Command => &[COMMAND, LIST, SCREEN],
+        Mode::List => &[ROWS, TABLE, LIST, SCREEN],
+        Mode::Item => &[ITEM, LIST, SCREEN],
         Mode::Filter => &[FILTER, EDIT],
         Mode::Prompt => &[PROMPT, EDIT],
+        Mode::Palette => &[PALETTE, EDIT],
+        Mode::Columns => &[COLUMNS],
         Mode::Confirm => &[CONFIRM],
         Mode::Help => &[HELP],
     };
@@ -41,112 +52,189 @@ pub fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
 }
 
 const MACHINES: &[Binding] = &[
-    binding(&["<enter>", "<right>", "l"], Action::Enter, "open", "open the machine"),
-    binding(&["x", ":"], Action::Run, "run", "run a command on the marks or on the row"),
-    binding(&["<space>"], Action::Mark, "mark", "mark it and go on; actions mean the marks, else the row"),
-    binding(&["/"], Action::Filter, "filter", "show only names with a text in them, or like web-*"),
-    binding(&["a"], Action::MarkSeen, "", "mark all that are shown"),
-    binding(&["A"], Action::ClearMarks, "", "take all marks away"),
-    binding(&["N"], Action::Sort(Column::Name), "", "sort by name; twice: the other way around"),
-    binding(&["S"], Action::Sort(Column::State), "", "sort by state: what is offline first"),
-    binding(&["C"], Action::Sort(Column::Cpu), "", "sort by cpu"),
-    binding(&["M"], Action::Sort(Column::Memory), "", "sort by memory"),
-    binding(&["D"], Action::Sort(Column::Disk), "", "sort by the fullest disk"),
-    binding(&["L"], Action::Sort(Column::Load), "", "sort by load"),
-    binding(&["H"], Action::Sort(Column::Heard), "", "sort by when it was heard"),
-    binding(&["R"], Action::Sort(Column::Runs), "", "sort by runs"),
+    key("open", &["<enter>", "<right>", "l"], Action::Enter, "open", "open the machine"),
+    key("run", &["x"], Action::Run, "run", "run a command on the marks or on the row"),
+    key(
+        "mark",
+        &["<space>"],
+        Action::Mark,
+        "mark",
+        "mark it and go on; actions mean the marks, else the row",
+    ),
+    key(
+        "filter",
+        &["/"],
+        Action::Filter,
+        "filter",
+        "show only some: a text, web-*, /regex/, cpu>80 and os=debian",
+    ),
+    key("mark-range", &["v"], Action::MarkRange, "", "mark all from the last mark to the row"),
+    key("mark-shown", &["a"], Action::MarkSeen, "", "mark all that are shown"),
+    key("mark-others", &["*"], Action::InvertMarks, "", "mark the others of those that are shown"),
+    key("unmark", &["A"], Action::ClearMarks, "", "take all marks away"),
+    key("sort-name", &["N"], Action::Sort(Column::Name), "", "sort by name; twice: the other way around"),
+    key("sort-state", &["S"], Action::Sort(Column::State), "", "sort by state: what is offline first"),
+    key("sort-cpu", &["C"], Action::Sort(Column::Cpu), "", "sort by cpu"),
+    key("sort-memory", &["M"], Action::Sort(Column::Memory), "", "sort by memory"),
+    key("sort-disk", &["D"], Action::Sort(Column::Disk), "", "sort by the fullest disk"),
+    key("sort-load", &["L"], Action::Sort(Column::Load), "", "sort by load"),
+    key("sort-heard", &["H"], Action::Sort(Column::Heard), "", "sort by when it was heard"),
+    key("sort-runs", &["R"], Action::Sort(Column::Runs), "", "sort by runs"),
+];
+
+const TABLE: &[Binding] = &[
+    key("sort-next", &[">"], Action::SortNext(1), "", "sort by the next column"),
+    key("sort-before", &["<lt>"], Action::SortNext(-1), "", "sort by the column before"),
+    key("reverse", &["I"], Action::Reverse, "", "the other way around"),
+    key("columns", &["|"], Action::Columns, "", "choose columns"),
 ];
 
 const MACHINE: &[Binding] = &[
-    binding(&["x", ":"], Action::Run, "run", "run a command on this machine"),
-    binding(&["<left>", "h"], Action::Back, "", "out, to all machines"),
+    key("run", &["x"], Action::Run, "run", "run a command on this machine"),
+    key("out", &["<left>", "h"], Action::Back, "", "out, to all machines"),
 ];
 
 const COMMANDS: &[Binding] = &[
-    binding(&["<enter>", "<right>", "l"], Action::Enter, "open", "open the command"),
-    binding(&["x"], Action::Run, "run again", "write the same command once more, to be run again"),
-    binding(&["/"], Action::Filter, "filter", "show only commands with a text in them"),
-    binding(&["X", "<c-k>"], Action::Cancel, "cancel", "cancel the command, after a question"),
+    key("open", &["<enter>", "<right>", "l"], Action::Enter, "open", "open the command"),
+    key("run", &["x"], Action::Run, "run again", "write the same command once more, to be run again"),
+    key("filter", &["/"], Action::Filter, "filter", "show only commands with a text in them"),
+    key("cancel", &["X", "<c-k>"], Action::Cancel, "cancel", "cancel the command, after a question"),
 ];
 
 const COMMAND: &[Binding] = &[
-    binding(&["<tab>", "<s-tab>"], Action::OtherHalf, "runs/output", "to the other half: runs, output"),
-    binding(&["<enter>"], Action::Enter, "", "from a run to its output"),
-    binding(&["f"], Action::Follow, "follow", "follow the newest output, or stay"),
-    binding(&["x"], Action::Run, "run again", "write the same command once more, to be run again"),
-    binding(&["X", "<c-k>"], Action::Cancel, "cancel", "cancel the command, after a question"),
-    binding(&["<left>", "h"], Action::Side(-1), "", "show what is further left in the output"),
-    binding(&["<right>", "l"], Action::Side(1), "", "show what is further right in the output"),
+    key(
+        "other-half",
+        &["<tab>", "<s-tab>"],
+        Action::OtherHalf,
+        "runs/output",
+        "to the other half: runs, output",
+    ),
+    key("open", &["<enter>"], Action::Enter, "", "from a run to its output"),
+    key("follow", &["f"], Action::Follow, "follow", "follow the newest output, or stay"),
+    key("run", &["x"], Action::Run, "run again", "write the same command once more, to be run again"),
+    key("cancel", &["X", "<c-k>"], Action::Cancel, "cancel", "cancel the command, after a question"),
+    key("left", &["<left>", "h"], Action::Side(-1), "", "show what is further left in the output"),
+    key("right", &["<right>", "l"], Action::Side(1), "", "show what is further right in the output"),
 ];
 
+const ROWS: &[Binding] = &[
+    key("open", &["<enter>", "<right>", "l", "d"], Action::Enter, "open", "show all of the row"),
+    key(
+        "filter",
+        &["/"],
+        Action::Filter,
+        "filter",
+        "show only rows with a text, or /regex/; ! turns it around",
+    ),
+    key("out", &["<left>", "h"], Action::Back, "", "out by one layer"),
+];
+
+const ITEM: &[Binding] = &[key("out", &["<left>", "h"], Action::Back, "", "out, to the list")];
+
 const LIST: &[Binding] = &[
-    binding(&["<down>", "j"], Action::Step(1), "", "down"),
-    binding(&["<up>", "k"], Action::Step(-1), "", "up"),
-    binding(&["<c-d>"], Action::HalfPage(1), "", "half a page down"),
-    binding(&["<c-u>"], Action::HalfPage(-1), "", "half a page up"),
-    binding(&["<pgdn>", "<c-f>"], Action::Page(1), "", "a page down; on a command: of its output"),
-    binding(&["<pgup>", "<c-b>"], Action::Page(-1), "", "a page up"),
-    binding(&["<home>", "g"], Action::Top, "", "to the first"),
-    binding(&["<end>", "G"], Action::Bottom, "", "to the last"),
+    key("down", &["<down>", "j"], Action::Step(1), "", "down"),
+    key("up", &["<up>", "k"], Action::Step(-1), "", "up"),
+    key("half-down", &["<c-d>"], Action::HalfPage(1), "", "half a page down"),
+    key("half-up", &["<c-u>"], Action::HalfPage(-1), "", "half a page up"),
+    key("page-down", &["<pgdn>", "<c-f>"], Action::Page(1), "", "a page down; on a command: of its output"),
+    key("page-up", &["<pgup>", "<c-b>"], Action::Page(-1), "", "a page up"),
+    key("first", &["<home>", "g"], Action::Top, "", "to the first"),
+    key("last", &["<end>", "G"], Action::Bottom, "", "to the last"),
 ];
 
 const SCREEN: &[Binding] = &[
-    binding(&["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: filter, marks, page"),
-    binding(&["c"], Action::Commands, "commands", "all commands"),
-    binding(&["m"], Action::Machines, "machines", "all machines"),
-    binding(&["."], Action::Repeat, "", "the newest command text once more"),
-    binding(&["<c-r>"], Action::Refresh, "", "take a new snapshot of the machines"),
-    binding(&["<c-l>"], Action::Redraw, "", "draw the screen anew"),
-    binding(&["<c-z>"], Action::Suspend, "", "back to the shell; `fg` brings the console back"),
-    binding(&["?"], Action::Help, "help", "these keys"),
-    binding(&["q", "<c-c>"], Action::Quit, "quit", "leave the console; what runs goes on"),
+    key("back", &["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: filter, marks, page"),
+    key("palette", &[":"], Action::Palette, "command", "go or do anything by its name"),
+    key("commands", &["c"], Action::Commands, "commands", "all commands"),
+    key("machines", &["m"], Action::Machines, "machines", "all machines"),
+    key("audit", &["w"], Action::List(ListKind::Audit), "", "who did what"),
+    key("before", &["["], Action::Travel(-1), "", "to the screen before"),
+    key("after", &["]"], Action::Travel(1), "", "forward again"),
+    key("other", &["-"], Action::Other, "", "to and fro between the last two screens"),
+    key("repeat", &["."], Action::Repeat, "", "the newest command text once more"),
+    key("copy", &["y"], Action::Copy, "", "copy the names of the marks, or of the row"),
+    key("freeze", &["F"], Action::Freeze, "", "hold what is shown still, or let it go on"),
+    key("refresh", &["<c-r>"], Action::Refresh, "", "read anew what is shown"),
+    key("mouse", &["<c-o>"], Action::Mouse, "", "the mouse for the console, or for the terminal"),
+    key("header", &["<c-e>"], Action::Header, "", "with or without the header"),
+    key("redraw", &["<c-l>"], Action::Redraw, "", "draw the screen anew"),
+    key("suspend", &["<c-z>"], Action::Suspend, "", "back to the shell; `fg` brings the console back"),
+    key("help", &["?"], Action::Help, "help", "these keys"),
+    key("quit", &["q", "<c-c>"], Action::Quit, "quit", "leave the console; what runs goes on"),
 ];
 
 const FILTER: &[Binding] = &[
-    binding(&["<enter>"], Action::Enter, "keep", "keep the filter"),
-    binding(&["<esc>", "<c-c>"], Action::Back, "as it was", "the filter as it was"),
-    binding(&["<down>"], Action::Step(1), "", "down in what is shown"),
-    binding(&["<up>"], Action::Step(-1), "", "up in what is shown"),
+    key("keep", &["<enter>"], Action::Enter, "keep", "keep the filter"),
+    key("leave", &["<esc>", "<c-c>"], Action::Back, "as it was", "the filter as it was"),
+    key("down", &["<down>"], Action::Step(1), "", "down in what is shown"),
+    key("up", &["<up>"], Action::Step(-1), "", "up in what is shown"),
 ];
 
 const PROMPT: &[Binding] = &[
-    binding(&["<enter>"], Action::Enter, "run", "run it"),
-    binding(&["<esc>", "<c-c>"], Action::Back, "leave it", "leave it; nothing is run"),
-    binding(&["<up>", "<c-p>"], Action::Recall(1), "earlier", "an earlier text"),
-    binding(&["<down>", "<c-n>"], Action::Recall(-1), "", "a later text"),
-    binding(&["<tab>"], Action::Timeout(1), "timeout", "a longer timeout"),
-    binding(&["<s-tab>"], Action::Timeout(-1), "", "a shorter timeout"),
+    key("run", &["<enter>"], Action::Enter, "run", "run it"),
+    key("leave", &["<esc>", "<c-c>"], Action::Back, "leave it", "leave it; nothing is run"),
+    key("earlier", &["<up>", "<c-p>"], Action::Recall(1), "earlier", "an earlier text"),
+    key("later", &["<down>", "<c-n>"], Action::Recall(-1), "", "a later text"),
+    key("longer", &["<tab>"], Action::Timeout(1), "timeout", "a longer timeout"),
+    key("shorter", &["<s-tab>"], Action::Timeout(-1), "", "a shorter timeout"),
+];
+
+const PALETTE: &[Binding] = &[
+    key("do", &["<enter>"], Action::Enter, "do it", "do it"),
+    key("leave", &["<esc>", "<c-c>"], Action::Back, "leave it", "leave it"),
+    key("complete", &["<tab>"], Action::Complete, "complete", "complete what is written"),
+    key("down", &["<down>", "<c-n>"], Action::Step(1), "choose", "the next one"),
+    key("up", &["<up>", "<c-p>"], Action::Step(-1), "", "the one before"),
+    key("earlier", &["<a-p>", "<c-r>"], Action::Recall(1), "earlier", "what was written before"),
+    key("later", &["<a-n>"], Action::Recall(-1), "", "what was written later"),
+];
+
+const COLUMNS: &[Binding] = &[
+    key("toggle", &["<space>", "<enter>"], Action::Mark, "show/hide", "show the column, or hide it"),
+    key("down", &["<down>", "j"], Action::Step(1), "", "the next one"),
+    key("up", &["<up>", "k"], Action::Step(-1), "", "the one before"),
+    key("later", &["J", "<right>"], Action::Shift(1), "move", "further right"),
+    key("sooner", &["K", "<left>"], Action::Shift(-1), "", "further left"),
+    key("reset", &["r"], Action::Reset, "reset", "as they were at first"),
+    key("leave", &["<esc>", "q", "|", "<c-c>"], Action::Back, "back", "back"),
 ];
 
 const CONFIRM: &[Binding] = &[
-    binding(&["<enter>"], Action::Enter, "answer", "give the answer that has the focus"),
-    binding(
+    key("answer", &["<enter>"], Action::Enter, "answer", "give the answer that has the focus"),
+    key(
+        "other-answer",
         &["<left>", "<right>", "<tab>", "<s-tab>", "h", "l"],
         Action::OtherHalf,
         "other answer",
         "the other answer",
     ),
-    binding(&["<esc>", "<c-c>", "q", "n"], Action::Back, "no", "no"),
+    key("no", &["<esc>", "<c-c>", "q", "n"], Action::Back, "no", "no"),
 ];
 
 const HELP: &[Binding] = &[
-    binding(&["<esc>", "?", "q", "<enter>", "<c-c>", "<backspace>"], Action::Back, "back", "back"),
-    binding(&["<down>", "j"], Action::Step(1), "scroll", "down"),
-    binding(&["<up>", "k"], Action::Step(-1), "", "up"),
-    binding(&["<pgdn>", "<space>", "<c-f>", "<c-d>"], Action::Page(1), "", "a page down"),
-    binding(&["<pgup>", "<c-b>", "<c-u>"], Action::Page(-1), "", "a page up"),
+    key("leave", &["<esc>", "?", "q", "<enter>", "<c-c>", "<backspace>"], Action::Back, "back", "back"),
+    key("down", &["<down>", "j"], Action::Step(1), "scroll", "down"),
+    key("up", &["<up>", "k"], Action::Step(-1), "", "up"),
+    key("page-down", &["<pgdn>", "<space>", "<c-f>", "<c-d>"], Action::Page(1), "", "a page down"),
+    key("page-up", &["<pgup>", "<c-b>", "<c-u>"], Action::Page(-1), "", "a page up"),
 ];
 
 const EDIT: &[Binding] = &[
-    binding(&["<left>", "<c-b>"], Action::Edit(Edit::Left), "", "one character back"),
-    binding(&["<right>", "<c-f>"], Action::Edit(Edit::Right), "", "one character on"),
-    binding(&["<a-b>", "<c-left>", "<a-left>"], Action::Edit(Edit::WordLeft), "", "one word back"),
-    binding(&["<a-f>", "<c-right>", "<a-right>"], Action::Edit(Edit::WordRight), "", "one word on"),
-    binding(&["<home>", "<c-a>"], Action::Edit(Edit::Home), "", "to the beginning"),
-    binding(&["<end>", "<c-e>"], Action::Edit(Edit::End), "", "to the end"),
-    binding(&["<backspace>", "<c-h>"], Action::Edit(Edit::Backspace), "", "remove a character"),
-    binding(&["<delete>", "<c-d>"], Action::Edit(Edit::Delete), "", "remove the character under the cursor"),
-    binding(&["<c-w>", "<a-backspace>"], Action::Edit(Edit::DeleteWord), "", "remove a word"),
-    binding(&["<c-u>"], Action::Edit(Edit::DeleteToHome), "", "remove all before the cursor"),
-    binding(&["<c-k>"], Action::Edit(Edit::DeleteToEnd), "", "remove all behind the cursor"),
+    key("char-left", &["<left>", "<c-b>"], Action::Edit(Edit::Left), "", "one character back"),
+    key("char-right", &["<right>", "<c-f>"], Action::Edit(Edit::Right), "", "one character on"),
+    key("word-left", &["<a-b>", "<c-left>", "<a-left>"], Action::Edit(Edit::WordLeft), "", "one word back"),
+    key("word-right", &["<a-f>", "<c-right>", "<a-right>"], Action::Edit(Edit::WordRight), "", "one word on"),
+    key("line-start", &["<home>", "<c-a>"], Action::Edit(Edit::Home), "", "to the beginning"),
+    key("line-end", &["<end>", "<c-e>"], Action::Edit(Edit::End), "", "to the end"),
+    key("erase", &["<backspace>", "<c-h>"], Action::Edit(Edit::Backspace), "", "remove a character"),
+    key(
+        "delete",
+        &["<delete>", "<c-d>"],
+        Action::Edit(Edit::Delete),
+        "",
+        "remove the character under the cursor",
+    ),
+    key("erase-word", &["<c-w>", "<a-backspace>"], Action::Edit(Edit::DeleteWord), "", "remove a word"),
+    key("erase-start", &["<c-u>"], Action::Edit(Edit::DeleteToHome), "", "remove all before the cursor"),
+    key("erase-end", &["<c-k>"], Action::Edit(Edit::DeleteToEnd), "", "remove all behind the cursor"),
 ];

@@ -1,6 +1,9 @@
 //! Keys, pasted text and sizes, read from the terminal by a task of their own.
 
-use crossterm::event::{self as crossterm_event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{
+    self as crossterm_event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton,
+    MouseEvent, MouseEventKind,
+};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
@@ -17,9 +20,8 @@ pub(super) async fn read(events: mpsc::Sender<Event>) {
             crossterm_event::Event::Key(pressed) => key(pressed).map(Event::Key),
             crossterm_event::Event::Paste(text) => Some(Event::Paste(text)),
             crossterm_event::Event::Resize(columns, rows) => Some(Event::Resize(columns, rows)),
-            crossterm_event::Event::FocusGained
-            | crossterm_event::Event::FocusLost
-            | crossterm_event::Event::Mouse(_) => None,
+            crossterm_event::Event::Mouse(mouse) => pointed(mouse),
+            crossterm_event::Event::FocusGained | crossterm_event::Event::FocusLost => None,
         };
         if let Some(event) = event
             && events.send(event).await.is_err()
@@ -28,6 +30,15 @@ pub(super) async fn read(events: mpsc::Sender<Event>) {
         }
     }
     let _ = events.send(Event::Terminate).await;
+}
+
+fn pointed(mouse: MouseEvent) -> Option<Event> {
+    match mouse.kind {
+        MouseEventKind::ScrollDown => Some(Event::Wheel(1)),
+        MouseEventKind::ScrollUp => Some(Event::Wheel(-1)),
+        MouseEventKind::Down(MouseButton::Left) => Some(Event::Click(mouse.column, mouse.row)),
+        _ => None,
+    }
 }
 
 fn key(pressed: KeyEvent) -> Option<Key> {

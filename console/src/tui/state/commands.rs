@@ -10,6 +10,7 @@ use signalbox_schemas::{
 };
 
 use super::{command::Command, cursor::Cursor};
+use crate::tui::needle::Needle;
 
 /// Most commands that are kept; the oldest are forgotten.
 pub const MOST_COMMANDS: usize = 1_000;
@@ -143,9 +144,8 @@ impl Commands {
     pub fn settle(&mut self, shown: Option<CommandId>) {
         if std::mem::take(&mut self.is_stirred) {
             self.forget_oldest(shown);
-            let needle = self.filter.trim().to_lowercase();
-            let has = |text: &str| text.to_lowercase().contains(&needle);
-            let seen = |c: &&Command| needle.is_empty() || has(&c.text) || has(&c.place) || has(&c.by);
+            let needle = Needle::new(&self.filter);
+            let seen = |c: &&Command| needle.is_empty() || needle.is_in([&c.text, &c.place, &c.by]);
             self.order = self.newest().into_iter().filter(seen).map(|command| command.id).collect();
             self.cursor.find(&self.order);
         }

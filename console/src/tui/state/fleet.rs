@@ -15,7 +15,7 @@ use signalbox_schemas::{
 use super::{Now, cursor::Cursor, machine::Machine};
 use crate::{
     client::{Heard, Stretch, list::MOST},
-    tui::text,
+    tui::{needle::Needle, text},
 };
 
 /// By what machines are sorted.
@@ -40,6 +40,10 @@ pub enum Column {
 }
 
 impl Column {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Name, Self::State, Self::Cpu, Self::Memory, Self::Disk, Self::Load, Self::Heard, Self::Runs];
+
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -57,6 +61,102 @@ impl Column {
     /// Whether the largest comes first, unless it is reversed.
     pub fn is_largest_first(self) -> bool {
         !matches!(self, Self::Name | Self::State | Self::Heard)
+    }
+}
+
+/// What is shown of a machine beside its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Figure {
+    /// CPU use.
+    Cpu,
+    /// CPU use of the last minutes.
+    Spark,
+    /// Memory in use.
+    Memory,
+    /// The fullest disk.
+    Disk,
+    /// Load of the last minute.
+    Load,
+    /// When it was last heard.
+    Heard,
+    /// Runs.
+    Runs,
+    /// Version of its relay.
+    Relay,
+    /// Operating system.
+    System,
+    /// Kernel.
+    Kernel,
+    /// Architecture.
+    Arch,
+    /// Host name.
+    Host,
+    /// Since it booted.
+    Up,
+}
+
+impl Figure {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Cpu,
+        Self::Spark,
+        Self::Memory,
+        Self::Disk,
+        Self::Load,
+        Self::Heard,
+        Self::Runs,
+        Self::Relay,
+        Self::System,
+        Self::Kernel,
+        Self::Arch,
+        Self::Host,
+        Self::Up,
+    ];
+    /// Those that are shown unless others are chosen.
+    pub const AT_FIRST: [Self; 9] = [
+        Self::Cpu,
+        Self::Spark,
+        Self::Memory,
+        Self::Disk,
+        Self::Load,
+        Self::Heard,
+        Self::Runs,
+        Self::Relay,
+        Self::System,
+    ];
+
+    /// What it is called where columns are chosen.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Spark => "history",
+            Self::Memory => "mem",
+            Self::Disk => "disk",
+            Self::Load => "load",
+            Self::Heard => "heard",
+            Self::Runs => "run",
+            Self::Relay => "relay",
+            Self::System => "system",
+            Self::Kernel => "kernel",
+            Self::Arch => "arch",
+            Self::Host => "host",
+            Self::Up => "up",
+        }
+    }
+
+    /// By what it sorts.
+    pub fn column(self) -> Option<Column> {
+        match self {
+            Self::Cpu => Some(Column::Cpu),
+            Self::Memory => Some(Column::Memory),
+            Self::Disk => Some(Column::Disk),
+            Self::Load => Some(Column::Load),
+            Self::Heard => Some(Column::Heard),
+            Self::Runs => Some(Column::Runs),
+            Self::Spark | Self::Relay | Self::System | Self::Kernel | Self::Arch | Self::Host | Self::Up => {
+                None
+            }
+        }
     }
 }
 
@@ -90,6 +190,9 @@ pub struct Fleet {
     by_name: Vec<MachineToken>,
     order: Vec<MachineToken>,
     marks: HashSet<MachineToken>,
+    /// The machine that was marked last: where a range begins.
+    marked_last: Option<MachineToken>,
+    figures: Vec<Figure>,
     filter: String,
     sort: Column,
     is_reversed: bool,
@@ -106,6 +209,8 @@ impl Default for Fleet {
             by_name: Vec::new(),
             order: Vec::new(),
             marks: HashSet::new(),
+            marked_last: None,
+            figures: Figure::AT_FIRST.to_vec(),
             filter: String::new(),
             sort: Column::Name,
             is_reversed: false,
@@ -175,6 +280,40 @@ impl Fleet {
         self.machines.get(&id.token()).map_or_else(|| text::line(id.as_str()), |machine| machine.name.clone())
     }
 
+    /// The machine with this name, id or token.
+    pub fn named(&self, name: &str) -> Option<MachineToken> {
+        let token = MachineId::new(name).ok().map(|id| id.token());
+        token.filter(|token| self.machines.contains_key(token)).or_else(|| {
+            self.machines.values().find(|machine| machine.token.as_str() == name).map(|m| m.token.clone())
+        })
+    }
+
+    /// What all machines are called, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.iter().filter_map(|token| self.machines.get(token)).map(|machine| machine.name.as_str())
+    }
+
+    /// What is shown of a machine, from left to right.
+    pub fn figures(&self) -> &[Figure] {
+        &self.figures
+    }
+
+    /// Shows these figures, in this order. Names that there are not are left out; without any nothing changes.
+    pub fn choose<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+        let figure = |name: &str| Figure::ALL.into_iter().find(|figure| figure.name() == name);
+        let figures: Vec<Figure> = names.into_iter().filter_map(figure).collect();
+        if !figures.is_empty() {
+            self.figures = figures;
+        }
+    }
+
+    /// All figures by name, those that are shown first, and whether they are.
+    pub fn choice(&self) -> Vec<(&'static str, bool)> {
+        let there = self.figures.iter().map(|figure| (figure.name(), true));
+        let others = Figure::ALL.into_iter().filter(|figure| !self.figures.contains(figure));
+        there.chain(others.map(|figure| (figure.name(), false))).collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.machines.len()
@@ -215,9 +354,25 @@ impl Fleet {
 
     /// Sorts by a column; the same once more turns the order around.
     pub fn sort_by(&mut self, column: Column, now_ms: u64) {
-        self.is_reversed = self.sort == column && !self.is_reversed;
-        self.sort = column;
+        self.sort_as(column, self.sort == column && !self.is_reversed, now_ms);
+    }
+
+    /// Sorts by a column, the other way around or not.
+    pub fn sort_as(&mut self, column: Column, is_reversed: bool, now_ms: u64) {
+        (self.sort, self.is_reversed) = (column, is_reversed);
         self.arrange(now_ms);
+    }
+
+    /// Sorts by the column so many further on, of those that are shown.
+    pub fn sort_next(&mut self, steps: isize, now_ms: u64) {
+        let shown = self.figures.iter().filter_map(|figure| figure.column());
+        let columns: Vec<Column> = [Column::Name, Column::State].into_iter().chain(shown).collect();
+        let at = columns.iter().position(|column| *column == self.sort).unwrap_or(0);
+        let slots = isize::try_from(columns.len()).unwrap_or(1);
+        let next = (isize::try_from(at).unwrap_or(0) + steps).rem_euclid(slots);
+        if let Some(column) = usize::try_from(next).ok().and_then(|at| columns.get(at)) {
+            self.sort_as(*column, false, now_ms);
+        }
     }
 
     /// Filters and sorts anew, if figures that moved may have changed what comes of it.
@@ -231,10 +386,10 @@ impl Fleet {
     fn arrange(&mut self, now_ms: u64) {
         self.is_disturbed = false;
         let glob = is_glob(&self.filter).then(|| Selector::parse(&self.filter).ok()).flatten();
-        let needle = self.filter.trim().to_lowercase();
+        let needle = Needle::new(&self.filter);
         let seen = |machine: &Machine| match &glob {
             Some(glob) => glob.matches(&machine.id, &machine.token),
-            None => machine.contains(&needle),
+            None => needle.is_empty() || needle.is_in([machine.searched()]),
         };
         let machines = self.by_name.iter().filter_map(|token| self.machines.get(token)).filter(|m| seen(m));
         let mut keyed: Vec<(Option<f64>, &MachineToken)> =
@@ -271,10 +426,35 @@ impl Fleet {
     pub fn toggle_mark(&mut self) {
         if let Some(token) = self.cursor.key().cloned() {
             if !self.marks.remove(&token) {
-                self.marks.insert(token);
+                self.marks.insert(token.clone());
             }
+            self.marked_last = Some(token);
             self.step(1);
         }
+    }
+
+    /// Marks all rows from the one that was marked last to the one under the cursor.
+    pub fn mark_range(&mut self) {
+        let from =
+            self.marked_last.as_ref().and_then(|token| self.order.iter().position(|seen| seen == token));
+        let to = self.cursor.at();
+        let from = from.unwrap_or(to);
+        self.marks.extend(self.order.iter().take(from.max(to) + 1).skip(from.min(to)).cloned());
+        self.marked_last = self.cursor.key().cloned();
+    }
+
+    /// Marks those that are seen and were not marked; those that were are no more. What is not seen stays as it is.
+    pub fn invert_marks(&mut self) {
+        for token in &self.order {
+            if !self.marks.remove(token) {
+                self.marks.insert(token.clone());
+            }
+        }
+    }
+
+    /// Marks these machines, as far as there are such.
+    pub fn mark(&mut self, tokens: impl IntoIterator<Item = MachineToken>) {
+        self.marks.extend(tokens.into_iter().filter(|token| self.machines.contains_key(token)));
     }
 
     /// Marks all that are seen. What is marked already stays marked.
@@ -330,7 +510,7 @@ impl Fleet {
 }
 
 fn is_glob(text: &str) -> bool {
-    text.contains(['*', '?', '[', '{'])
+    !text.trim_start().starts_with(['/', '!']) && text.contains(['*', '?', '[', '{'])
 }
 
 /// What a machine is sorted by; `None` = not known, which comes last either way.

@@ -155,9 +155,9 @@ impl Machine {
         self.searched = format!("{}\n{}\n{hostname}", self.id, self.token).to_lowercase();
     }
 
-    /// Whether a lower-case text is in its names.
-    pub fn contains(&self, needle: &str) -> bool {
-        self.searched.contains(needle)
+    /// Its names, one per line: what a text is looked for in.
+    pub fn searched(&self) -> &str {
+        &self.searched
     }
 
     /// How long ago it was heard, ms.

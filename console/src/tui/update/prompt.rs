@@ -13,20 +13,37 @@ use crate::{
 /// Opens the line for what the screen means: marks, the row, the machine, or the command once more.
 pub(super) fn open(state: &mut State) {
     match &state.screen {
-        Screen::Machines => open_on(state, state.fleet.meant(), ""),
-        Screen::Machine(token) => open_on(state, vec![token.clone()], ""),
         Screen::Commands => again(state, state.commands.cursor.key().copied()),
         Screen::Command(id) => again(state, Some(*id)),
+        _ => open_with(state, ""),
     }
 }
 
 /// Opens the line with the newest text.
 pub(super) fn repeat(state: &mut State) {
-    let text = state.texts.last().cloned().unwrap_or_default();
     match &state.screen {
-        Screen::Machine(token) => open_on(state, vec![token.clone()], &text),
-        Screen::Machines => open_on(state, state.fleet.meant(), &text),
         Screen::Commands | Screen::Command(_) => open(state),
+        _ => {
+            let text = state.texts.last().cloned().unwrap_or_default();
+            open_with(state, &text);
+        }
+    }
+}
+
+/// Opens the line with a text, for the machines that the screen means; marks count on every screen that means none.
+pub(super) fn open_with(state: &mut State, text: &str) {
+    match &state.screen {
+        Screen::Machine(token) => open_on(state, vec![token.clone()], text),
+        Screen::List(kind) | Screen::Item(kind, _) => {
+            let machine =
+                state.rows(*kind).and_then(|rows| rows.here()).and_then(|item| item.machine.clone());
+            let known = machine.filter(|token| state.fleet.get(token).is_some());
+            match known {
+                Some(token) => open_on(state, vec![token], text),
+                None => state.say(Severity::Warn, "this row is about no machine that can be run on"),
+            }
+        }
+        Screen::Machines | Screen::Commands | Screen::Command(_) => open_on(state, state.fleet.meant(), text),
     }
 }
 

@@ -8,11 +8,15 @@ use signalbox_schemas::{
     run::RunState,
 };
 
-use super::{go, watch};
+use super::go::{self, go, watch};
 use crate::{
-    client::{Ask, Heard, LinkView, Told},
+    client::{
+        Ask, Heard, LinkView, Told,
+        look::{Found, Look},
+    },
     tui::{
         effect::Effect,
+        lists::{self, ListKind},
         state::{Modal, Screen, Severity, State},
         text,
     },
@@ -25,6 +29,8 @@ const REFRESH_MS: u64 = 2_000;
 pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
     match told {
         Told::Link(link) => return hear_link(state, link),
+        // What is held still is read anew when it goes on.
+        Told::Machines(_) | Told::Heartbeats(_) if state.is_frozen => {}
         Told::Machines(stretch) => {
             let is_end = stretch.until.is_none();
             // Once somebody has looked at a row, it is that row's machine that is meant.
@@ -51,6 +57,7 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         Told::Output { id, machine, stream, offset, data } => {
             state.commands.tell_output(id, &machine, stream, offset, &data);
         }
+        Told::Found { look, found } => find(state, &look, found),
         Told::Settled { id, .. } => {
             if let Some(command) = state.commands.get_mut(id) {
                 command.is_complete = true;
@@ -61,22 +68,33 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
     vec![]
 }
 
+/// Takes the rows of a list, or that there are none.
+fn find(state: &mut State, look: &Look, found: Result<Found, Problem>) {
+    let Some(kind) = ListKind::ALL.into_iter().find(|kind| kind.look() == *look) else { return };
+    let (now_ms, wall_ms) = (state.real_ms, state.wall_ms);
+    let rows = state.rows_mut(kind);
+    match found {
+        Ok(found) => rows.tell(lists::items(found), now_ms, wall_ms),
+        Err(problem) => rows.fail(text::line(&problem.message)),
+    }
+}
+
 fn hear_machines(state: &mut State, heard: Vec<Heard>) -> Vec<Effect> {
     let mut is_known = true;
     for heard in heard {
         is_known &= state.fleet.hear(heard);
     }
-    let is_due = state.now_ms.saturating_sub(state.refreshed_ms) >= REFRESH_MS;
+    let is_due = state.real_ms.saturating_sub(state.refreshed_ms) >= REFRESH_MS;
     if is_known || !is_due {
         return vec![];
     }
-    state.refreshed_ms = state.now_ms;
+    state.refreshed_ms = state.real_ms;
     vec![Effect::Ask(Ask::Refresh)]
 }
 
 fn hear_link(state: &mut State, link: LinkView) -> Vec<Effect> {
     if link.connected != state.link.connected {
-        state.link_since_ms = state.now_ms;
+        state.link_since_ms = state.real_ms;
     }
     state.link = link;
     vec![]
@@ -122,7 +140,7 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
 }
 
 fn replace(state: &mut State, id: CommandId) -> Vec<Effect> {
-    let effects = super::show(state, Screen::Command(id));
+    let effects = go::show(state, Screen::Command(id));
     if effects.is_empty() { watch(state, id).into_iter().collect() } else { effects }
 }
 

@@ -60,6 +60,22 @@ pub fn clock(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}Z", secs / 3600, secs % 3600 / 60, secs % 60)
 }
 
+/// A Unix time in full, UTC: `2026-11-22 14:02:07Z`.
+pub fn date(ms: u64) -> String {
+    let secs = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    // What no calendar has is shown as the number that it is.
+    time::OffsetDateTime::from_unix_timestamp(secs)
+        .map_or_else(|_| format!("{ms} ms"), |at| format!("{} {}", at.date(), clock(ms)))
+}
+
+/// How long ago a Unix time is, or how far ahead: `5m`, `in 3h`. Clocks differ a little: a second ahead is now.
+pub fn moment(at_ms: u64, now_ms: u64) -> String {
+    match at_ms.checked_sub(now_ms) {
+        Some(ahead) if ahead >= 1_000 => format!("in {}", age(ahead)),
+        _ => age(now_ms.saturating_sub(at_ms)),
+    }
+}
+
 /// `1 machine`, `3 machines`.
 pub fn machines(n: usize) -> String {
     format!("{n} machine{}", if n == 1 { "" } else { "s" })

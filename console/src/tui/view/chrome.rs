@@ -9,7 +9,7 @@ use super::{
     pen::{self, Row},
 };
 use crate::tui::{
-    keymap::{self, Action},
+    keymap::{self, Action, Bound},
     state::{Modal, Screen, State},
     text,
     theme::Theme,
@@ -29,12 +29,13 @@ pub(super) fn too_small(frame: &mut Frame<'_>, theme: &Theme) {
 pub(super) fn header(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let titled = Row::margin().text("signalbox", theme.strong).space(2);
     let who = || Row::default().text(state.options.who.clone(), theme.quiet).space(3);
-    let clock = || Row::default().space(3).text(amount::clock(state.wall_ms), theme.quiet);
+    let clock = || Row::default().space(3).row(clock(state, theme));
     let broker = || broker(state, theme);
+    let held = if state.is_frozen { clock() } else { Row::default() };
     let choices = [
         who().row(broker()).space(3).row(bridge(state, theme)).row(clock()).space(1),
         who().row(broker()).row(clock()).space(1),
-        broker().space(1),
+        broker().row(held).space(1),
     ];
     let path = path(state, theme);
     let right = pen::fitting(choices, areas.header, titled.columns() + path.0.columns() + 2);
@@ -53,6 +54,15 @@ pub(super) fn header(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
     }
 }
 
+/// The moment that is shown, with a mark where that is not now.
+fn clock(state: &State, theme: &Theme) -> Row {
+    let clock = amount::clock(state.wall_ms);
+    if state.is_frozen {
+        return Row::default().text(format!("held at {clock}"), theme.chosen);
+    }
+    Row::default().text(clock, theme.quiet)
+}
+
 /// The path, and its last part alone.
 fn path(state: &State, theme: &Theme) -> (Row, Row) {
     let separator = format!(" {} ", theme.glyphs.path);
@@ -67,6 +77,11 @@ fn path(state: &State, theme: &Theme) -> (Row, Row) {
         Screen::Command(id) => {
             parts.push("commands".to_owned());
             parts.push(state.commands.get(*id).map_or_else(|| id.to_string(), |c| c.text.clone()));
+        }
+        Screen::List(kind) => parts.push(kind.name().to_owned()),
+        Screen::Item(kind, key) => {
+            parts.push(kind.name().to_owned());
+            parts.push(text::line(key));
         }
     }
     let last = parts.pop().unwrap_or_default();
@@ -86,14 +101,14 @@ fn broker(state: &State, theme: &Theme) -> Row {
     if state.is_session_over {
         return Row::default().text(format!("broker {off} connection ended"), theme.bad);
     }
-    let since = amount::age(state.now_ms.saturating_sub(state.link_since_ms));
+    let since = amount::age(state.real_ms.saturating_sub(state.link_since_ms));
     let word = if state.snapshot_ms.is_none() { "connecting" } else { "not reached" };
     Row::default().text(format!("broker {off} {word} for {since}"), theme.bad)
 }
 
 fn bridge(state: &State, theme: &Theme) -> Row {
     let [on, _, off] = theme.glyphs.liveness;
-    let since_ms = state.now_ms.saturating_sub(state.link_since_ms);
+    let since_ms = state.real_ms.saturating_sub(state.link_since_ms);
     match &state.link.bridge {
         Some(_) => Row::default().text("bridge ", theme.quiet).text(on, theme.good),
         None if state.link.connected && since_ms > limit::FIRST_ANSWER_MS => {
@@ -128,18 +143,19 @@ pub(super) fn footer(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
 /// The keys of this mode that have a footer word, as many as fit. Help and quit are kept to the last.
 fn keys(state: &State, columns: usize, theme: &Theme) -> Row {
     let mode = state.mode();
-    let mut bound: Vec<_> = keymap::bindings(mode)
-        .filter(|binding| !binding.footer.is_empty() && is_of_use(state, binding.action))
-        .collect();
-    let all = |bound: &[&keymap::Binding]| {
-        bound.iter().enumerate().fold(Row::default(), |row, (at, binding)| {
-            let key = binding.keys.first().copied().map(keymap::label).unwrap_or_default();
+    let is_shown = |bound: &&Bound| {
+        !bound.binding.footer.is_empty() && !bound.keys.is_empty() && is_of_use(state, bound.binding.action)
+    };
+    let mut bound: Vec<&Bound> = state.options.keymap.bindings(mode).filter(is_shown).collect();
+    let all = |bound: &[&Bound]| {
+        bound.iter().enumerate().fold(Row::default(), |row, (at, bound)| {
+            let key = bound.keys.first().map(|key| keymap::label(key)).unwrap_or_default();
             let row = if at > 0 { row.space(2) } else { row };
-            row.text(key, theme.accent).space(1).text(word(state, binding), theme.quiet)
+            row.text(key, theme.accent).space(1).text(word(state, bound.binding), theme.quiet)
         })
     };
     while all(&bound).columns() > columns && !bound.is_empty() {
-        let kept = |binding: &&keymap::Binding| matches!(binding.action, Action::Help | Action::Quit);
+        let kept = |bound: &&Bound| matches!(bound.binding.action, Action::Help | Action::Quit);
         let at = bound.iter().rposition(|binding| !kept(binding)).unwrap_or(bound.len() - 1);
         bound.remove(at);
     }
@@ -151,6 +167,7 @@ fn is_of_use(state: &State, action: Action) -> bool {
     match (action, &state.screen) {
         _ if state.modal.is_some() => true,
         (Action::Machines, Screen::Machines) | (Action::Commands, Screen::Commands) => false,
+        (Action::List(kind), Screen::List(here)) => kind != *here,
         (Action::Back, Screen::Machines) => {
             !state.fleet.filter().is_empty() || state.fleet.marked() > 0 || !state.under.is_empty()
         }

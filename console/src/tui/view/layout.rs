@@ -48,26 +48,27 @@ pub fn areas(state: &State) -> Areas {
     let ruled = u16::from(rows >= RULED_ROWS);
     let roomy = u16::from(rows >= ROOMY_ROWS);
     let lead_rows = match state.screen {
-        Screen::Machines => 1 + roomy,
+        Screen::Machines | Screen::List(_) => 1 + roomy,
         Screen::Commands => 1,
         Screen::Command(_) => 2,
-        Screen::Machine(_) => 0,
+        Screen::Machine(_) | Screen::Item(..) => 0,
     };
     let lead_rule = match state.screen {
         Screen::Command(_) => ruled,
-        Screen::Machines | Screen::Commands | Screen::Machine(_) => 0,
+        Screen::Machines | Screen::Commands | Screen::Machine(_) | Screen::List(_) | Screen::Item(..) => 0,
     };
+    let with_header = u16::from(!state.is_headless);
     let mut y = 0;
     let mut take = |height: u16| {
         let area = Rect::new(0, y, columns, height);
         y += height;
         area
     };
-    let header = take(1);
-    let below_header = take(ruled);
+    let header = take(with_header);
+    let below_header = take(ruled * with_header);
     let lead = take(lead_rows);
     let below_lead = take(lead_rule);
-    let body_rows = rows - (1 + ruled + lead_rows + lead_rule) - (ruled + 1);
+    let body_rows = rows - ((1 + ruled) * with_header + lead_rows + lead_rule) - (ruled + 1);
     let body = take(body_rows);
     let above_footer = take(ruled);
     let footer = take(1);

@@ -1,7 +1,7 @@
 //! All machines: one row each. Columns leave by priority when there is no room.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
-use signalbox_schemas::api::Liveness;
+use signalbox_schemas::{api::Liveness, heartbeat::Facts};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
@@ -10,7 +10,11 @@ use super::{
     pen::{self, Row},
 };
 use crate::tui::{
-    state::{State, fleet::Column, machine::Machine},
+    state::{
+        State,
+        fleet::{Column, Figure},
+        machine::Machine,
+    },
     theme::Theme,
 };
 
@@ -31,87 +35,56 @@ const NEWEST_ROWS: u16 = 6;
 /// From this width on bars have six cells.
 const WIDE_COLUMNS: u16 = 100;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cell {
-    Cpu,
-    Spark,
-    Memory,
-    Disk,
-    Load,
-    Heard,
-    Runs,
-    Relay,
-    System,
+/// In which order they leave where there is no room.
+const LEAVES: [Figure; 13] = [
+    Figure::Arch,
+    Figure::Kernel,
+    Figure::Host,
+    Figure::Up,
+    Figure::System,
+    Figure::Relay,
+    Figure::Load,
+    Figure::Spark,
+    Figure::Disk,
+    Figure::Memory,
+    Figure::Runs,
+    Figure::Cpu,
+    Figure::Heard,
+];
+
+fn head(figure: Figure) -> &'static str {
+    if figure == Figure::Spark { "last 10 min" } else { figure.name() }
 }
 
-/// As they stand from left to right.
-const CELLS: [Cell; 9] = [
-    Cell::Cpu,
-    Cell::Spark,
-    Cell::Memory,
-    Cell::Disk,
-    Cell::Load,
-    Cell::Heard,
-    Cell::Runs,
-    Cell::Relay,
-    Cell::System,
-];
-/// In which order they leave.
-const LEAVES: [Cell; 9] = [
-    Cell::System,
-    Cell::Relay,
-    Cell::Load,
-    Cell::Spark,
-    Cell::Disk,
-    Cell::Memory,
-    Cell::Runs,
-    Cell::Cpu,
-    Cell::Heard,
-];
-
-impl Cell {
-    fn head(self) -> (&'static str, Option<Column>) {
-        match self {
-            Self::Cpu => ("cpu", Some(Column::Cpu)),
-            Self::Spark => ("last 10 min", None),
-            Self::Memory => ("mem", Some(Column::Memory)),
-            Self::Disk => ("disk", Some(Column::Disk)),
-            Self::Load => ("load", Some(Column::Load)),
-            Self::Heard => ("heard", Some(Column::Heard)),
-            Self::Runs => ("run", Some(Column::Runs)),
-            Self::Relay => ("relay", None),
-            Self::System => ("system", None),
-        }
-    }
-
-    fn is_left_aligned(self) -> bool {
-        matches!(self, Self::Spark | Self::Memory | Self::Disk | Self::Relay | Self::System)
-    }
+fn is_left_aligned(figure: Figure) -> bool {
+    !matches!(figure, Figure::Cpu | Figure::Load | Figure::Heard | Figure::Runs | Figure::Up)
 }
 
 /// Columns as they are shown at this width.
 struct Table {
-    cells: Vec<(Cell, usize)>,
+    cells: Vec<(Figure, usize)>,
     gap: usize,
     name: usize,
     bar: usize,
 }
 
 impl Table {
-    fn new(columns: u16, longest_name: usize) -> Self {
+    fn new(figures: &[Figure], columns: u16, longest_name: usize) -> Self {
         let bar = if columns >= WIDE_COLUMNS { 6 } else { 4 };
         let gap = if columns >= SPACED_COLUMNS { 2 } else { 1 };
-        let width = |cell: Cell| match cell {
-            Cell::Cpu => 4,
-            Cell::Spark => 10,
-            Cell::Heard => 11,
-            Cell::Memory | Cell::Disk => bar + 5,
-            Cell::Load | Cell::Runs => 5,
-            Cell::Relay => 7,
-            Cell::System => 13,
+        let width = |figure: Figure| match figure {
+            Figure::Cpu => 4,
+            Figure::Spark => 10,
+            Figure::Heard => 11,
+            Figure::Memory | Figure::Disk => bar + 5,
+            Figure::Load | Figure::Runs => 5,
+            Figure::System | Figure::Kernel | Figure::Host => 13,
+            Figure::Relay | Figure::Arch => 7,
+            Figure::Up => 6,
         };
-        let mut cells: Vec<(Cell, usize)> = CELLS.into_iter().map(|cell| (cell, width(cell))).collect();
-        let used = |cells: &[(Cell, usize)]| {
+        let mut cells: Vec<(Figure, usize)> =
+            figures.iter().map(|figure| (*figure, width(*figure))).collect();
+        let used = |cells: &[(Figure, usize)]| {
             GUTTER_COLUMNS + MARK_COLUMNS + cells.iter().map(|(_, width)| width + gap).sum::<usize>()
         };
         let columns = usize::from(columns);
@@ -123,7 +96,7 @@ impl Table {
         }
         let room = columns.saturating_sub(used(&cells));
         let name = longest_name.clamp(NAME_COLUMNS, MOST_NAME_COLUMNS).min(room.max(1));
-        if let Some((_, spark)) = cells.iter_mut().find(|(cell, _)| *cell == Cell::Spark) {
+        if let Some((_, spark)) = cells.iter_mut().find(|(cell, _)| *cell == Figure::Spark) {
             *spark = (*spark + room - name).min(MOST_SPARK_COLUMNS);
         }
         Self { cells, gap, name, bar }
@@ -136,7 +109,7 @@ pub(super) fn draw(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Th
     let tokens = fleet.order().iter().skip(fleet.cursor.top()).take(usize::from(areas.list.height));
     let seen: Vec<&Machine> = tokens.filter_map(|token| fleet.get(token)).collect();
     let longest = seen.iter().map(|machine| machine.name.width()).max().unwrap_or(0);
-    let table = Table::new(areas.list.width, longest);
+    let table = Table::new(fleet.figures(), areas.list.width, longest);
     if areas.lead.height > 1 {
         summary(state, areas, buffer, theme);
     }
@@ -227,12 +200,12 @@ fn heads(state: &State, table: &Table, theme: &Theme) -> Row {
     let name = pen::padded("machine", table.name, theme);
     let row = Row::default().space(GUTTER_COLUMNS).text(name, style(Some(Column::Name))).space(MARK_COLUMNS);
     table.cells.iter().fold(row, |row, (cell, width)| {
-        let (word, column) = cell.head();
-        let word = if *cell == Cell::Spark && *width < word.len() { "10 min" } else { word };
+        let (word, column) = (head(*cell), cell.column());
+        let word = if *cell == Figure::Spark && *width < word.len() { "10 min" } else { word };
         row.space(table.gap).row(aligned(
             word.to_owned(),
             *width,
-            cell.is_left_aligned(),
+            is_left_aligned(*cell),
             style(column),
             theme,
         ))
@@ -272,7 +245,7 @@ fn figure(
     state: &State,
     machine: &Machine,
     liveness: Liveness,
-    cell: Cell,
+    cell: Figure,
     width: usize,
     bar: usize,
     theme: &Theme,
@@ -282,30 +255,38 @@ fn figure(
     let unknown = || theme.glyphs.unknown.to_owned();
     let right = |text: String, style: Style| aligned(text, width, false, style, theme);
     let left = |text: &str| aligned(text.to_owned(), width, true, theme.quiet, theme);
+    let fact = |of: fn(&Facts) -> &str| left(machine.facts.as_ref().map_or(theme.glyphs.unknown, of));
     match cell {
-        Cell::Cpu => match machine.cpu_percent() {
+        Figure::Cpu => match machine.cpu_percent() {
             Some(cpu) => right(format!("{cpu}%"), tone(theme.load(cpu))),
             None => right(unknown(), theme.faint),
         },
-        Cell::Spark => {
+        Figure::Spark => {
             let now_secs = u32::try_from(state.now_ms / 1000).unwrap_or(u32::MAX);
             let means = machine.history.means(now_secs, width, |sample| sample.cpu_percent);
             Row::default().text(pen::sparkline(&means, theme), tone(theme.figure))
         }
-        Cell::Memory => part(machine.memory_percent(), tone, Theme::load, bar, theme),
-        Cell::Disk => part(machine.disk_percent(), tone, Theme::disk, bar, theme),
-        Cell::Load => match machine.load() {
+        Figure::Memory => part(machine.memory_percent(), tone, Theme::load, bar, theme),
+        Figure::Disk => part(machine.disk_percent(), tone, Theme::disk, bar, theme),
+        Figure::Load => match machine.load() {
             Some(load) => right(format!("{load:.1}"), tone(theme.text)),
             None => right(unknown(), theme.faint),
         },
-        Cell::Heard => heard(state, machine, liveness, width, theme),
-        Cell::Runs => match (machine.running, machine.pending) {
+        Figure::Heard => heard(state, machine, liveness, width, theme),
+        Figure::Runs => match (machine.running, machine.pending) {
             (0, 0) => right(theme.glyphs.dot.to_owned(), theme.faint),
             (running, 0) => right(running.to_string(), theme.accent),
             (running, pending) => right(format!("{running}+{pending}"), theme.accent),
         },
-        Cell::Relay => left(machine.relay.as_deref().unwrap_or(theme.glyphs.unknown)),
-        Cell::System => left(machine.facts.as_ref().map_or(theme.glyphs.unknown, |facts| facts.os.as_str())),
+        Figure::Relay => left(machine.relay.as_deref().unwrap_or(theme.glyphs.unknown)),
+        Figure::System => fact(|facts| &facts.os),
+        Figure::Kernel => fact(|facts| &facts.kernel),
+        Figure::Arch => fact(|facts| &facts.arch),
+        Figure::Host => fact(|facts| &facts.hostname),
+        Figure::Up => match machine.metrics.as_ref() {
+            Some(metrics) => right(amount::age(metrics.uptime_secs.saturating_mul(1000)), theme.quiet),
+            None => right(unknown(), theme.faint),
+        },
     }
 }
 

@@ -1,0 +1,144 @@
+//! From screen to screen. Esc and `[` lead back, `]` forward again, `-` to and fro between the last two.
+
+use signalbox_schemas::id::CommandId;
+
+use crate::{
+    client::Ask,
+    tui::{
+        effect::Effect,
+        lists::ListKind,
+        state::{MOST_SCREENS, Screen, State, page::CommandPage, page::Focus},
+    },
+};
+
+/// A list on the screen is read anew this often, ms.
+const LOOK_EVERY_MS: u64 = 5_000;
+/// An asking that was not answered for so long is forgotten, ms: longer than a client waits for all of its pages is rare.
+const FORGET_MS: u64 = 60_000;
+
+/// In: to a screen from which Esc leads back to this one. One that is below already is gone back to.
+pub(super) fn go(state: &mut State, screen: Screen) -> Vec<Effect> {
+    if state.screen == screen {
+        return vec![];
+    }
+    state.ahead.clear();
+    if let Some(at) = state.under.iter().position(|under| *under == screen) {
+        state.under.truncate(at);
+    } else {
+        state.under.push(state.screen.clone());
+        if state.under.len() > MOST_SCREENS {
+            state.under.remove(0);
+        }
+    }
+    show(state, screen)
+}
+
+/// Back (-1) or forward (1).
+pub(super) fn travel(state: &mut State, steps: isize) -> Vec<Effect> {
+    let (from, to) =
+        if steps < 0 { (&mut state.under, &mut state.ahead) } else { (&mut state.ahead, &mut state.under) };
+    let Some(screen) = from.pop() else { return vec![] };
+    to.push(state.screen.clone());
+    show(state, screen)
+}
+
+/// To the screen that was shown before this one.
+pub(super) fn other(state: &mut State) -> Vec<Effect> {
+    match state.other.clone() {
+        Some(other) => go(state, other),
+        None => vec![],
+    }
+}
+
+/// In: from the row under the cursor to all of it.
+pub(super) fn within(state: &mut State) -> Vec<Effect> {
+    match &state.screen {
+        Screen::Machines => {
+            if let Some(token) = state.fleet.cursor.key().cloned() {
+                return go(state, Screen::Machine(token));
+            }
+        }
+        Screen::Commands => {
+            if let Some(id) = state.commands.cursor.key().copied() {
+                return go(state, Screen::Command(id));
+            }
+        }
+        Screen::Command(_) => state.page.focus = Focus::Output,
+        Screen::List(kind) => {
+            let kind = *kind;
+            if let Some(key) = state.rows(kind).and_then(|rows| rows.cursor.key()).cloned() {
+                return go(state, Screen::Item(kind, key));
+            }
+        }
+        Screen::Machine(_) | Screen::Item(..) => {}
+    }
+    vec![]
+}
+
+/// Shows a screen, whatever leads to it.
+pub(super) fn show(state: &mut State, screen: Screen) -> Vec<Effect> {
+    let mut effects = vec![];
+    let before = state.shown_command();
+    state.other = Some(std::mem::replace(&mut state.screen, screen));
+    state.top = 0;
+    let now = state.shown_command();
+    if before != now {
+        if let Some(command) = before.and_then(|id| state.commands.get_mut(id))
+            && std::mem::take(&mut command.is_watched)
+        {
+            effects.push(Effect::Ask(Ask::Unwatch { id: command.id }));
+        }
+        if let Some(id) = now {
+            state.page = CommandPage::default();
+            effects.extend(watch(state, id));
+        }
+    }
+    if let Some(kind) = state.shown_list() {
+        effects.extend(look(state, kind));
+    }
+    effects
+}
+
+/// Has a command's runs and output told, unless all of it is here.
+pub(super) fn watch(state: &mut State, id: CommandId) -> Option<Effect> {
+    let now_ms = state.now_ms;
+    let command = state.commands.get_mut(id)?;
+    command.looked_at = now_ms;
+    if command.is_final() {
+        return None;
+    }
+    command.is_watched = true;
+    command.is_stale = false;
+    Some(Effect::Ask(Ask::Watch { id }))
+}
+
+/// Has a list read, unless it is being read.
+fn look(state: &mut State, kind: ListKind) -> Option<Effect> {
+    let now_ms = state.real_ms;
+    let rows = state.rows_mut(kind);
+    if rows.asked_ms.is_some_and(|asked_ms| now_ms.saturating_sub(asked_ms) < FORGET_MS) {
+        return None;
+    }
+    rows.asked_ms = Some(now_ms);
+    Some(Effect::Ask(Ask::Look(kind.look())))
+}
+
+/// Has the list on the screen read anew when it is time to.
+pub(super) fn look_again(state: &mut State) -> Vec<Effect> {
+    let Some(kind) = state.shown_list() else { return vec![] };
+    let now_ms = state.real_ms;
+    let is_old =
+        |told_ms: Option<u64>| told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LOOK_EVERY_MS);
+    if state.link.connected && state.rows(kind).is_none_or(|rows| is_old(rows.told_ms)) {
+        return look(state, kind).into_iter().collect();
+    }
+    vec![]
+}
+
+/// Reads anew what is shown.
+pub(super) fn refresh(state: &mut State) -> Vec<Effect> {
+    match state.shown_list() {
+        Some(kind) => look(state, kind).into_iter().collect(),
+        None => vec![Effect::Ask(Ask::Refresh)],
+    }
+}
