@@ -15,6 +15,12 @@ pub struct Environment {
     pub nats_url: Option<String>,
     /// `XDG_STATE_HOME`.
     pub xdg_state_home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub xdg_config_home: Option<PathBuf>,
+    /// `SIGNALBOX_CONFIG`, if it is not empty.
+    pub config_file: Option<PathBuf>,
+    /// `SIGNALBOX_CONTEXT`, if it is not empty.
+    pub context: Option<String>,
     /// `HOME`.
     pub home: Option<PathBuf>,
     /// `NO_COLOR`, if it is not empty.
@@ -52,6 +58,10 @@ impl Environment {
             state_dir: filled("SIGNALBOX_STATE_DIR").map(PathBuf::from),
             nats_url: filled("SIGNALBOX_NATS").and_then(|url| url.into_string().ok()),
             xdg_state_home: filled("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()),
+            xdg_config_home: filled("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute()),
+            config_file: filled("SIGNALBOX_CONFIG").map(PathBuf::from),
+            // What is no text names no context, and is refused as such.
+            context: filled("SIGNALBOX_CONTEXT").map(|name| name.to_string_lossy().into_owned()),
             home: filled("HOME").map(PathBuf::from),
             no_color: filled("NO_COLOR").is_some(),
             locale: ["LC_ALL", "LC_CTYPE", "LANG"]

@@ -8,5 +8,6 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod log;
+pub mod settings;
 pub mod tui;
 pub mod up;
