@@ -37,6 +37,8 @@ pub mod view;
 #[cfg(test)]
 mod preview;
 #[cfg(test)]
+mod scenes;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod tests;

@@ -176,6 +176,14 @@ pub enum Action {
     Follow,
     /// The other half of the page.
     OtherHalf,
+    /// Fold runs that ended alike, or show them one by one.
+    Fold,
+    /// What stands out comes first, or what is usual.
+    Outliers,
+    /// Compare others with this one.
+    Base,
+    /// Compare this one with another.
+    Diff,
     /// Explain the keys.
     Help,
     /// Change the line that is written.

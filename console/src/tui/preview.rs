@@ -2,7 +2,7 @@
 //!
 //! With colours when the output is looked at through `less -R` or the like: the coloured ones come second.
 
-use super::stage::scenes;
+use super::scenes::scenes;
 
 #[test]
 fn every_screen_can_be_looked_at() {

@@ -3,8 +3,10 @@
 pub mod command;
 pub mod commands;
 pub mod cursor;
+pub mod diff;
 pub mod editor;
 pub mod fleet;
+pub mod folds;
 pub mod history;
 pub mod machine;
 pub mod page;

@@ -16,9 +16,9 @@ use super::{
     effect::Effect,
     event::Event,
     lists::ListKind,
+    scenes::scenes,
     stage::{
-        NOW, NOW_MS, Stage, command_id, demo_machine, found, heartbeat, machine_id, options, run, scenes,
-        summary,
+        NOW, NOW_MS, Stage, command_id, demo_machine, found, heartbeat, machine_id, options, run, summary,
     },
     state::{Modal, Screen, State, fleet::Column},
     view::view,
@@ -905,4 +905,93 @@ fn the_header_makes_room_and_themes_change() {
     assert!(!stage.coloured().contains("38;5"));
     stage.keys(":theme<space>light<enter>");
     assert!(stage.coloured().contains("38;5;25"));
+}
+
+/// Ten machines, of which most say the same.
+fn ten(stage: &mut Stage) {
+    stage.tell(Told::Machines(Stretch::whole((1..=10).map(demo_machine).collect())));
+    stage.keys("axversion<enter>");
+    stage.accept(3, 10);
+    (1..=10).for_each(|n| stage.run(3, n, RunState::Executing));
+}
+
+fn end(stage: &mut Stage, machine: u32, text: &str, became: RunState) {
+    // In pieces: what is compared is the whole.
+    let (a, b) = text.split_at(text.len() / 2);
+    stage.output(3, machine, 0, a);
+    stage.output(3, machine, a.len() as u64, b);
+    stage.run(3, machine, became);
+}
+
+#[test]
+fn outputs_that_are_the_same_are_one_group_as_they_arrive() {
+    let mut stage = Stage::demo(120, 24);
+    ten(&mut stage);
+    let screen = stage.screen();
+    assert!(screen.contains("  10 executing"), "{screen}");
+    (1..=6).for_each(|n| end(&mut stage, n, "1.22\n", RunState::Completed));
+    end(&mut stage, 7, "1.18\n", RunState::Completed);
+    end(&mut stage, 8, "1.18\n", RunState::Completed);
+    end(&mut stage, 9, "sh: not found\n", RunState::Failed);
+    let screen = stage.screen();
+    let order = ["demo-9", "6 exit 0", "2 exit 0", "demo-10"].map(|text| screen.find(text).unwrap());
+    assert!(order.is_sorted(), "{screen}");
+    stage.keys("O");
+    let screen = stage.screen();
+    assert!(screen.find("2 exit 0").unwrap() < screen.find("6 exit 0").unwrap(), "{screen}");
+    stage.keys("z");
+    assert!(stage.screen().contains("demo-3") && !stage.screen().contains("6 exit 0"));
+}
+
+#[test]
+fn a_group_is_opened_marked_and_run_on() {
+    let mut stage = Stage::demo(120, 24);
+    ten(&mut stage);
+    (1..=8).for_each(|n| end(&mut stage, n, "1.22\n", RunState::Completed));
+    (9..=10).for_each(|n| end(&mut stage, n, "1.18\n", RunState::Completed));
+    stage.screen();
+    stage.keys("AG<enter>");
+    let screen = stage.screen();
+    assert!(screen.contains("demo-9") && screen.contains("demo-10"), "{screen}");
+    assert_eq!(stage.state.page.rows().len(), 3, "the group and its machines");
+    stage.keys("<esc><space>");
+    assert_eq!(stage.state.fleet.marked(), 2);
+    assert!(stage.screen().contains("run on 2"), "{}", stage.screen());
+    stage.keys("x<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("{demo-9,demo-10}", "version"));
+    stage.keys("<esc><space>");
+    assert_eq!(stage.state.fleet.marked(), 0, "once more takes the marks away");
+}
+
+#[test]
+fn two_outputs_are_compared() {
+    let mut stage = Stage::demo(120, 24);
+    ten(&mut stage);
+    (1..=8).for_each(|n| end(&mut stage, n, "same\n1.22\n", RunState::Completed));
+    end(&mut stage, 9, "same\n1.18\n", RunState::Completed);
+    end(&mut stage, 10, "same\n1.16\n", RunState::Completed);
+    stage.screen();
+    stage.keys("Gd");
+    let screen = stage.screen();
+    assert!(screen.contains("- 1.22") && screen.contains("+ 1.16"), "{screen}");
+    stage.keys("<esc>k=Gd");
+    let screen = stage.screen();
+    assert!(screen.contains("- 1.18") && screen.contains("+ 1.16"), "{screen}");
+    stage.keys("<esc>gd");
+    assert!(stage.screen().contains("nothing to compare this with"), "{}", stage.screen());
+}
+
+#[test]
+fn the_cursor_stays_on_its_group_while_runs_move_into_others() {
+    let mut stage = Stage::demo(120, 24);
+    ten(&mut stage);
+    (1..=3).for_each(|n| end(&mut stage, n, "a\n", RunState::Completed));
+    (4..=5).for_each(|n| end(&mut stage, n, "b\n", RunState::Completed));
+    stage.screen();
+    stage.keys("jj");
+    let before = stage.state.page.cursor.key().cloned();
+    (6..=9).for_each(|n| end(&mut stage, n, "b\n", RunState::Completed));
+    stage.screen();
+    assert_eq!(stage.state.page.cursor.key(), before.as_ref());
+    assert_eq!(stage.state.page.cursor.at(), 1, "its group is the largest now");
 }

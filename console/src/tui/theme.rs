@@ -100,6 +100,8 @@ pub struct Glyphs {
     pub gap: &'static str,
     /// Downwards, upwards.
     pub arrows: [&'static str; 2],
+    /// A group that is closed, and one that is open.
+    pub folds: [&'static str; 2],
     /// Between small things.
     pub dot: &'static str,
     /// A value that is not known.
@@ -124,6 +126,7 @@ static UNICODE: Glyphs = Glyphs {
     heights: ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
     gap: " ",
     arrows: ["▼", "▲"],
+    folds: ["▸", "▾"],
     dot: "·",
     unknown: "–",
     severity: ["✔", "▲", "✖"],
@@ -143,6 +146,7 @@ static ASCII: Glyphs = Glyphs {
     heights: ["_", ".", ":", "-", "=", "+", "*", "#"],
     gap: " ",
     arrows: ["v", "^"],
+    folds: [">", "v"],
     dot: "-",
     unknown: "-",
     severity: ["+", "!", "x"],

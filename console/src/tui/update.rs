@@ -6,6 +6,7 @@
 //! | [`moving`] | within one |
 //! | [`filter`] | what is shown of a list |
 //! | [`columns`] | which columns, and by which it is sorted |
+//! | [`page`] | on one command: groups, marks, comparisons |
 //! | [`palette`] | what was written after `:` |
 //! | [`prompt`] | writing a command and sending it |
 //! | [`told`] | what the session tells |
@@ -14,6 +15,7 @@ mod columns;
 mod filter;
 mod go;
 mod moving;
+mod page;
 mod palette;
 mod prompt;
 mod told;
@@ -117,6 +119,7 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         | Action::Side(_)
         | Action::Follow => return moving::act(state, action),
         Action::Mark if matches!(state.modal, Some(Modal::Columns { .. })) => columns::toggle(state),
+        Action::Mark if matches!(state.screen, Screen::Command(_)) => page::mark(state),
         Action::Mark => state.fleet.toggle_mark(),
         Action::MarkRange => state.fleet.mark_range(),
         Action::MarkSeen => state.fleet.mark_seen(),
@@ -143,6 +146,7 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Header => state.is_headless = !state.is_headless,
         Action::Cancel => ask_to_cancel(state),
         Action::OtherHalf => other_half(state),
+        Action::Fold | Action::Outliers | Action::Base | Action::Diff => page::act(state, action),
         Action::Help => state.modal = Some(Modal::Help { top: 0 }),
         Action::Edit(edit) => write(state, edit),
         Action::Recall(steps) => recall(state, steps),
@@ -193,7 +197,11 @@ fn leave(state: &mut State) -> Vec<Effect> {
     match state.screen {
         _ if !filter::of(state).is_empty() => filter::set(state, ""),
         Screen::Machines if state.fleet.marked() > 0 => state.fleet.clear_marks(),
-        Screen::Command(_) if state.page.focus == Focus::Output => state.page.focus = Focus::Runs,
+        Screen::Command(_) => {
+            if !page::leave(state) {
+                return go::travel(state, -1);
+            }
+        }
         _ => return go::travel(state, -1),
     }
     vec![]

@@ -8,7 +8,7 @@ use std::{
 use signalbox_schemas::{
     api::{CommandSummary, Counts, RunView},
     command::{SshTarget, Target},
-    id::{CommandId, MachineId},
+    id::{CommandId, MachineId, Sha256},
     limit,
     output::OutputStream,
     run::RunState,
@@ -17,6 +17,7 @@ use signalbox_schemas::{
 
 use super::{
     fleet::natural,
+    folds::{Fold, Folds},
     scrollback::{Line, Scrollback},
 };
 use crate::tui::text::{self, Lines};
@@ -26,6 +27,28 @@ pub const RUN_OUTPUT_BYTES: usize = 2 * 1024 * 1024;
 /// Output that is kept of all runs of a command in the order in which it came, bytes.
 pub const MERGED_OUTPUT_BYTES: usize = 8 * 1024 * 1024;
 
+/// What was told of a stream, in 32 bytes: the same for the same bytes, in whatever pieces they came.
+#[derive(Debug, Clone, Default)]
+struct Digest(sha2::Sha256);
+
+impl Digest {
+    /// Takes bytes, and how many are missing before them.
+    fn take(&mut self, missing: u64, data: &[u8]) {
+        use sha2::Digest as _;
+        if missing > 0 {
+            // No output says this by accident, and who says it on purpose is folded with his like.
+            self.0.update(b"\0missing\0");
+            self.0.update(missing.to_be_bytes());
+        }
+        self.0.update(data);
+    }
+
+    fn get(&self) -> [u8; 32] {
+        use sha2::Digest as _;
+        self.0.clone().finalize().into()
+    }
+}
+
 /// One stream of a run.
 #[derive(Debug, Clone, Default)]
 struct Flow {
@@ -34,6 +57,8 @@ struct Flow {
     offset: u64,
     /// Number of the line that has begun and not ended.
     open: Option<u64>,
+    /// What was told of it so far.
+    digest: Digest,
 }
 
 /// One run.
@@ -160,6 +185,8 @@ pub struct Command {
     by_machine: HashMap<MachineId, usize>,
     /// Places in `runs`, in the order in which they are shown.
     order: Vec<usize>,
+    /// Its runs, folded.
+    pub folds: Folds,
     /// Runs have come or changed since `order` was made.
     is_stirred: bool,
     /// Output of all runs in the order in which it came.
@@ -192,6 +219,7 @@ impl Command {
             targets: None,
             by_machine: HashMap::new(),
             order: Vec::new(),
+            folds: Folds::default(),
             is_stirred: false,
             merged: Scrollback::new(MERGED_OUTPUT_BYTES),
             next_line: 0,
@@ -296,6 +324,7 @@ impl Command {
                 self.end_lines(at);
             }
         }
+        self.fold(at);
         self.is_stirred = true;
     }
 
@@ -307,6 +336,7 @@ impl Command {
         let known = usize::try_from(flow.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
         let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return };
         let missing = offset.saturating_sub(flow.offset);
+        flow.digest.take(missing, new);
         flow.offset = offset + data.len() as u64;
         if missing > 0 {
             self.end_line(at, stream);
@@ -369,6 +399,29 @@ impl Command {
         self.merged.put(line);
     }
 
+    /// Puts a run into the group that it belongs to now.
+    fn fold(&mut self, at: usize) {
+        let Some(run) = self.runs.get(at) else { return };
+        let output = run.state.is_settled().then(|| {
+            let [out, err] = [&run.stdout, &run.stderr].map(|flow| flow.digest.get());
+            Sha256::of(&[out, err, [u8::from(run.is_truncated); 32]].concat())
+        });
+        self.folds.put(at, Fold { state: run.state, outcome: run.outcome.clone(), output });
+    }
+
+    /// Machines of the runs of a group, in the order of their names.
+    pub fn machines_of(&self, fold: &Fold) -> Vec<MachineId> {
+        let runs = self.folds.places(fold).filter_map(|at| self.runs.get(at));
+        let mut named: Vec<(&str, &MachineId)> = runs.map(|run| (run.name.as_str(), &run.machine)).collect();
+        named.sort_by(|(a, _), (b, _)| natural(a, b));
+        named.into_iter().map(|(_, machine)| machine.clone()).collect()
+    }
+
+    /// A run of a group: its output is that of all of them.
+    pub fn run_of(&self, fold: &Fold) -> Option<&Run> {
+        self.folds.places(fold).next().and_then(|at| self.runs.get(at))
+    }
+
     /// The place of a machine's run; a run that was not known is added. `None`: the command has no such run, and a
     /// bridge that tells of it makes it up.
     fn place(&mut self, machine: &MachineId, state: RunState) -> Option<usize> {
@@ -381,6 +434,7 @@ impl Command {
         }
         self.runs.push(Run::new(machine.clone(), state));
         self.by_machine.insert(machine.clone(), at);
+        self.fold(at);
         self.is_stirred = true;
         Some(at)
     }
@@ -395,6 +449,7 @@ impl Command {
             runs.iter().enumerate().map(|(at, run)| (run.rank(), run.name.as_str(), at)).collect();
         keyed.sort_by(|(a, an, _), (b, bn, _)| a.cmp(b).then_with(|| natural(an, bn)));
         self.order = keyed.into_iter().map(|(_, _, at)| at).collect();
+        self.folds.settle(|at| runs.get(at).map_or("", |run| run.name.as_str()));
     }
 
     /// Bytes of output that are kept.
@@ -415,6 +470,7 @@ impl Command {
         self.runs.clear();
         self.by_machine.clear();
         self.order.clear();
+        self.folds = Folds::default();
         self.merged = Scrollback::new(MERGED_OUTPUT_BYTES);
         self.is_complete = false;
     }

@@ -452,6 +452,13 @@ impl Fleet {
         }
     }
 
+    /// Takes the marks of these machines away.
+    pub fn unmark(&mut self, tokens: &[MachineToken]) {
+        for token in tokens {
+            self.marks.remove(token);
+        }
+    }
+
     /// Marks these machines, as far as there are such.
     pub fn mark(&mut self, tokens: impl IntoIterator<Item = MachineToken>) {
         self.marks.extend(tokens.into_iter().filter(|token| self.machines.contains_key(token)));

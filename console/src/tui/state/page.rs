@@ -2,7 +2,13 @@
 
 use signalbox_schemas::id::MachineId;
 
-use super::{command::Command, cursor::Cursor, scrollback::Scrollback};
+use super::{
+    command::{Command, Run},
+    cursor::Cursor,
+    diff::Diff,
+    folds::Fold,
+    scrollback::Scrollback,
+};
 
 /// Which half of the page the keys go to. On a narrow screen only this half is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +25,8 @@ pub enum Focus {
 pub enum Row {
     /// All runs, merged.
     All,
+    /// Runs that ended alike.
+    Group(Fold),
     /// One run.
     One(MachineId),
 }
@@ -45,22 +53,77 @@ pub struct CommandPage {
     pub scroll: Scroll,
     /// Columns that are skipped at the left of the output.
     pub skipped: usize,
+    /// Runs are shown one by one, not folded.
+    pub is_unfolded: bool,
+    /// The group whose runs are shown.
+    pub within: Option<Fold>,
+    /// Small groups come first.
+    pub outliers_first: bool,
+    /// The row that others are compared with.
+    pub base: Option<Row>,
+    /// Two outputs, compared: in place of the output.
+    pub diff: Option<Diff>,
 }
 
 impl CommandPage {
     /// Follows the runs of its command.
     pub fn settle(&mut self, command: Option<&Command>) {
         self.rows.clear();
-        // One run alone is its own whole.
-        let is_alone =
-            command.is_some_and(|command| command.progress().1 == 1 && command.runs().count() == 1);
-        self.rows.extend((!is_alone).then_some(Row::All));
-        self.rows
-            .extend(command.into_iter().flat_map(Command::runs).map(|run| Row::One(run.machine.clone())));
+        if let Some(command) = command {
+            self.rows = self.rows_of(command);
+        }
         if self.cursor.key().is_none() {
             self.cursor = Cursor::on(Row::All);
         }
         self.cursor.find(&self.rows);
+    }
+
+    fn rows_of(&mut self, command: &Command) -> Vec<Row> {
+        // A group is no more when its last run has moved on.
+        self.within = self.within.take().filter(|fold| command.folds.get(fold).is_some());
+        if let Some(fold) = &self.within {
+            let members = command.machines_of(fold).into_iter().map(Row::One);
+            return [Row::Group(fold.clone())].into_iter().chain(members).collect();
+        }
+        // One run alone is its own whole.
+        let is_alone = command.progress().1 == 1 && command.runs().count() == 1;
+        let all = (!is_alone).then_some(Row::All).into_iter();
+        if self.is_unfolded || is_alone {
+            return all.chain(command.runs().map(|run| Row::One(run.machine.clone()))).collect();
+        }
+        let groups = command.folds.groups(self.outliers_first);
+        // A group of one is its run, so that it stays under the cursor whatever becomes of it.
+        let row = |fold: &Fold| match command.folds.get(fold) {
+            Some(group) if group.len == 1 => {
+                command.run_of(fold).map_or(Row::All, |run| Row::One(run.machine.clone()))
+            }
+            _ => Row::Group(fold.clone()),
+        };
+        all.chain(groups.iter().map(|group| row(group.fold))).collect()
+    }
+
+    /// The run whose output a row shows; `None`: that of all, merged.
+    pub fn run<'a>(command: &'a Command, row: &Row) -> Option<&'a Run> {
+        match row {
+            Row::All => None,
+            Row::Group(fold) => command.run_of(fold),
+            Row::One(machine) => command.run_on(machine),
+        }
+    }
+
+    /// Machines of a row; of all of them: none are named.
+    pub fn machines(command: &Command, row: &Row) -> Vec<MachineId> {
+        match row {
+            Row::All => command.runs().map(|run| run.machine.clone()).collect(),
+            Row::Group(fold) => command.machines_of(fold),
+            Row::One(machine) => vec![machine.clone()],
+        }
+    }
+
+    /// The row that the one under the cursor is compared with: the one that was chosen, else the largest other group.
+    pub fn other<'a>(&'a self, here: &Row) -> Option<&'a Row> {
+        let is_other = |row: &&Row| *row != here && **row != Row::All;
+        self.base.as_ref().filter(is_other).or_else(|| self.rows.iter().find(is_other))
     }
 
     /// All rows.
@@ -75,14 +138,15 @@ impl CommandPage {
         if self.cursor.key() != before.as_ref() {
             self.scroll = Scroll::Follow;
             self.skipped = 0;
+            self.diff = None;
         }
     }
 
     /// The lines of the row under the cursor.
     pub fn lines<'a>(&self, command: &'a Command) -> &'a Scrollback {
         match self.cursor.key() {
-            Some(Row::One(machine)) => command.run_on(machine).map_or(&command.merged, |run| &run.lines),
-            Some(Row::All) | None => &command.merged,
+            Some(row) => Self::run(command, row).map_or(&command.merged, |run| &run.lines),
+            None => &command.merged,
         }
     }
 

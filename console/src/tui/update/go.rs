@@ -7,7 +7,7 @@ use crate::{
     tui::{
         effect::Effect,
         lists::ListKind,
-        state::{MOST_SCREENS, Screen, State, page::CommandPage, page::Focus},
+        state::{MOST_SCREENS, Screen, State, page::CommandPage},
     },
 };
 
@@ -63,7 +63,7 @@ pub(super) fn within(state: &mut State) -> Vec<Effect> {
                 return go(state, Screen::Command(id));
             }
         }
-        Screen::Command(_) => state.page.focus = Focus::Output,
+        Screen::Command(_) => super::page::enter(state),
         Screen::List(kind) => {
             let kind = *kind;
             if let Some(key) = state.rows(kind).and_then(|rows| rows.cursor.key()).cloned() {

@@ -132,7 +132,9 @@ fn page(state: &mut State, pages: isize) {
 
 fn scroll(state: &mut State, by: isize) {
     let rows = usize::from(layout::areas(state).output.height);
-    if let Some(command) = state.shown_command().and_then(|id| state.commands.get(id)) {
+    if let Some(diff) = &mut state.page.diff {
+        diff.scroll_by(rows, by);
+    } else if let Some(command) = state.shown_command().and_then(|id| state.commands.get(id)) {
         state.page.scroll_by(command, rows, by);
     }
 }

@@ -14,6 +14,12 @@ use crate::{
 pub(super) fn open(state: &mut State) {
     match &state.screen {
         Screen::Commands => again(state, state.commands.cursor.key().copied()),
+        Screen::Command(id) if state.fleet.marked() > 0 => {
+            let text =
+                state.commands.get(*id).filter(|command| !command.changes && command.source == command.text);
+            let text = text.map(|command| command.source.clone()).unwrap_or_default();
+            open_with(state, &text);
+        }
         Screen::Command(id) => again(state, Some(*id)),
         _ => open_with(state, ""),
     }

@@ -178,8 +178,8 @@ fn is_of_use(state: &State, action: Action) -> bool {
 /// What a key does here; a run says on how many.
 fn word(state: &State, binding: &keymap::Binding) -> String {
     match (binding.action, &state.screen) {
-        (Action::Run, Screen::Machines) if state.fleet.marked() > 0 => {
-            format!("{} on {}", binding.footer, state.fleet.marked())
+        (Action::Run, Screen::Machines | Screen::Command(_)) if state.fleet.marked() > 0 => {
+            format!("run on {}", state.fleet.marked())
         }
         (Action::Back, Screen::Machines) if state.modal.is_none() => "clear".to_owned(),
         _ => binding.footer.to_owned(),

@@ -13,7 +13,9 @@ use crate::tui::{
     state::{
         State,
         command::{Command, Run},
-        page::{Focus, Row as PageRow, Scroll},
+        diff::{Diff, Tag},
+        folds::Group,
+        page::{CommandPage, Focus, Row as PageRow, Scroll},
         scrollback::{Line, Scrollback},
     },
     text,
@@ -94,8 +96,12 @@ fn runs(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme
         let is_here = at == cursor.at();
         let row = match row {
             PageRow::All => all(command, is_here, columns, theme),
+            PageRow::Group(fold) => match command.folds.get(fold) {
+                Some(group) => folded(state, command, group, is_here, columns, theme),
+                None => Row::default(),
+            },
             PageRow::One(machine) => match command.run_on(machine) {
-                Some(run) => one(run, is_here, columns, theme),
+                Some(run) => one(state, run, is_here, columns, theme),
                 None => Row::default(),
             },
         };
@@ -114,7 +120,35 @@ fn all(command: &Command, is_here: bool, columns: usize, theme: &Theme) -> Row {
     gutter(is_here, theme).space(2).text(pen::padded(&text, columns.saturating_sub(3), theme), style)
 }
 
-fn one(run: &Run, is_here: bool, columns: usize, theme: &Theme) -> Row {
+/// How many ended alike, how, and what their machines are called.
+fn folded(
+    state: &State,
+    command: &Command,
+    group: Group<'_>,
+    is_here: bool,
+    columns: usize,
+    theme: &Theme,
+) -> Row {
+    let (glyph, style) = theme.run(group.fold.state);
+    let [closed, open] = theme.glyphs.folds;
+    let is_open = state.page.within.as_ref() == Some(group.fold);
+    let word =
+        if group.fold.outcome.is_empty() { group.fold.state.to_string() } else { group.fold.outcome.clone() };
+    let marked = command.folds.places(group.fold).filter_map(|at| command.run_at(at));
+    let marked = marked.filter(|run| state.fleet.is_marked(&run.machine.token())).count();
+    let mark = if marked == group.len { theme.glyphs.mark } else { " " };
+    let row = gutter(is_here, theme)
+        .text(glyph, style)
+        .space(1)
+        .text(if is_open { open } else { closed }, theme.faint)
+        .text(format!("{:>4} ", group.len), theme.strong)
+        .text(pen::padded(&word, word.width().clamp(6, 11), theme), style)
+        .text(mark, theme.chosen);
+    let room = columns.saturating_sub(row.columns());
+    row.text(pen::padded(group.names, room, theme), if is_here { theme.accent } else { theme.quiet })
+}
+
+fn one(state: &State, run: &Run, is_here: bool, columns: usize, theme: &Theme) -> Row {
     let (glyph, style) = theme.run(run.state);
     // State in a word unless the outcome says it as well.
     let word = match run.state {
@@ -122,22 +156,24 @@ fn one(run: &Run, is_here: bool, columns: usize, theme: &Theme) -> Row {
         state => state.to_string(),
     };
     let took = run.duration_ms.map(amount::duration).unwrap_or_default();
+    let mark = if state.fleet.is_marked(&run.machine.token()) { theme.glyphs.mark } else { " " };
     let right = format!("{} {took:>6}", text::fit(&word, 11, theme.glyphs.ellipsis));
     let room = columns.saturating_sub(3 + right.width() + 2);
     gutter(is_here, theme)
         .text(glyph, style)
         .space(1)
         .text(pen::padded(&run.name, room, theme), if is_here { theme.accent } else { theme.text })
-        .space(1)
+        .text(mark, theme.chosen)
         .text(right, style)
 }
 
 fn output(state: &State, command: &Command, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
+    if let Some(diff) = &state.page.diff {
+        compared(diff, areas, buffer, theme);
+        return;
+    }
     let lines = state.page.lines(command);
-    let run = match state.page.cursor.key() {
-        Some(PageRow::One(machine)) => command.run_on(machine),
-        Some(PageRow::All) | None => None,
-    };
+    let run = state.page.cursor.key().and_then(|row| CommandPage::run(command, row));
     head(state, command, run, lines, areas.output_head, buffer, theme);
     let area = areas.output;
     let rows = usize::from(area.height);
@@ -148,6 +184,35 @@ fn output(state: &State, command: &Command, areas: &Areas, buffer: &mut Buffer, 
     }
     if lines.is_empty() {
         Row::default().text(nothing(command, run), theme.faint).draw_in(buffer, area, 0);
+    }
+}
+
+/// What two outputs differ in.
+fn compared(diff: &Diff, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
+    let half = (usize::from(areas.output_head.width) / 2).saturating_sub(4);
+    let name = |name: &str| text::fit(name, half, theme.glyphs.ellipsis);
+    let head = Row::default()
+        .text(format!("- {}", name(&diff.first)), theme.bad)
+        .text(format!("  + {}", name(&diff.second)), theme.good);
+    head.draw_in(buffer, areas.output_head, 0);
+    if diff.lines.is_empty() {
+        let text = "no line of their outputs differs";
+        Row::default().text(text, theme.quiet).draw_in(buffer, areas.output, 0);
+    }
+    let room = usize::from(areas.output.width).saturating_sub(2);
+    for (at, (tag, line)) in (0..areas.output.height).zip(diff.lines.iter().skip(diff.top)) {
+        let (sign, style) = match tag {
+            Tag::Same => (" ", theme.text),
+            Tag::First => ("-", theme.bad),
+            Tag::Second => ("+", theme.good),
+            Tag::Cut => (theme.glyphs.dot, theme.faint),
+        };
+        let line = if *tag == Tag::Cut { theme.glyphs.rule.repeat(room.min(8)) } else { line.to_string() };
+        Row::default()
+            .text(sign, style)
+            .space(1)
+            .text(text::fit(&line, room, theme.glyphs.ellipsis), style)
+            .draw_in(buffer, areas.output, at);
     }
 }
 
@@ -167,9 +232,13 @@ fn head(
     theme: &Theme,
 ) {
     let has_focus = state.page.focus == Focus::Output;
-    let title = run.map_or("output", |run| run.name.as_str());
+    let title = match state.page.cursor.key() {
+        Some(PageRow::Group(fold)) => command.folds.get(fold).map_or("output", |group| group.names),
+        _ => run.map_or("output", |run| run.name.as_str()),
+    };
+    let title = text::fit(title, usize::from(area.width) * 2 / 3, theme.glyphs.ellipsis);
     let style = if has_focus { theme.accent } else { theme.quiet };
-    let left = Row::default().text(title.to_owned(), style);
+    let left = Row::default().text(title, style);
     let left = match run {
         Some(run) if !run.message.is_empty() => left.space(2).text(run.message.clone(), theme.warn),
         Some(run) if run.is_left_behind => left.space(2).text("processes may be left", theme.warn),

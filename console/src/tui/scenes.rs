@@ -1,0 +1,99 @@
+//! Every screen worth looking at, by name, on a screen of any size.
+
+use signalbox_schemas::run::RunState;
+
+use super::{
+    lists::ListKind,
+    stage::{Stage, found, summary},
+};
+use crate::client::{LinkView, Told};
+
+/// What a scene is called, and the stage that shows it.
+pub(super) type Scene = (&'static str, Stage);
+
+/// All of them.
+pub(super) fn scenes(columns: u16, rows: u16) -> Vec<Scene> {
+    let demo = || Stage::demo(columns, rows);
+    let mut all = machines(demo);
+    all.extend(commands(demo));
+    all.extend(lists(demo));
+    all.extend(over(demo));
+    all.push(("starting", Stage::new(columns, rows)));
+    all
+}
+
+/// A stage on which keys were pressed.
+fn pressed(mut stage: Stage, keys: &str) -> Stage {
+    stage.keys(keys);
+    stage
+}
+
+fn machines(demo: impl Fn() -> Stage) -> Vec<Scene> {
+    let mut frozen = pressed(demo(), "F");
+    frozen.wait(65_000);
+    let mut lost = demo();
+    lost.tell(Told::Link(LinkView::default()));
+    lost.wait(30_000);
+    vec![
+        ("machines", pressed(demo(), "j<space>")),
+        ("machine", pressed(demo(), "j<enter>")),
+        ("filter", pressed(demo(), "/mo-2")),
+        ("held", frozen),
+        ("disconnected", lost),
+    ]
+}
+
+fn commands(demo: impl Fn() -> Stage) -> Vec<Scene> {
+    let mut command = pressed(demo(), "axuptime<enter>");
+    command.accept(3, 3);
+    command.run(3, 1, RunState::Completed);
+    command.run(3, 2, RunState::Executing);
+    command.run(3, 3, RunState::Pending);
+    command.output(3, 1, 0, " 14:02:01 up 41 days,  2:10,  0 users\n");
+    command.output(3, 2, 0, " 14:02:01 up 3 days\nnext line has no end yet");
+    let folded = || {
+        let mut stage = pressed(demo(), "axcat<space>/etc/issue<enter>");
+        stage.accept(3, 3);
+        for (machine, version) in [(1, 12), (2, 12), (3, 11)] {
+            let text = format!("Debian GNU/Linux {version}\nsecond line\n");
+            stage.output(3, machine, 0, &text);
+            stage.run(3, machine, RunState::Completed);
+        }
+        stage
+    };
+    vec![
+        ("commands", pressed(demo(), "cj")),
+        ("command", command),
+        ("folded", folded()),
+        ("compared", pressed(folded(), "jjd")),
+    ]
+}
+
+fn lists(demo: impl Fn() -> Stage) -> Vec<Scene> {
+    let told = |kind: ListKind| {
+        let mut stage = pressed(demo(), &format!(":{}<enter>", kind.name()));
+        stage.tell(Told::Found { look: kind.look(), found: Ok(found(kind)) });
+        stage
+    };
+    vec![
+        ("credentials", told(ListKind::Credentials)),
+        ("assignments", told(ListKind::Assignments)),
+        ("pushes", told(ListKind::Pushes)),
+        ("audit", pressed(told(ListKind::Audit), "jj><lt>")),
+        ("entry", pressed(told(ListKind::Audit), "<enter>")),
+    ]
+}
+
+/// What lies over a screen.
+fn over(demo: impl Fn() -> Stage) -> Vec<Scene> {
+    let mut confirm = demo();
+    let open = [(RunState::Executing, 2), (RunState::Completed, 1)];
+    confirm.tell(Told::Command(summary(3, "sleep 600", &open)));
+    vec![
+        ("prompt", pressed(demo(), "axsystemctl<space>reload<space>nginx")),
+        ("palette", pressed(demo(), ":cr<down>")),
+        ("columns", pressed(demo(), "|jj<space>")),
+        ("help", pressed(demo(), "?")),
+        ("confirm", pressed(confirm, "cX")),
+    ]
+}
