@@ -57,6 +57,7 @@ enum Part {
     Kv,
     Specs,
     Cancels,
+    Rollouts,
 }
 
 impl Part {
@@ -66,6 +67,7 @@ impl Part {
             Self::Kv => &mut entered.kv,
             Self::Specs => &mut entered.specs,
             Self::Cancels => &mut entered.cancels,
+            Self::Rollouts => &mut entered.rollouts,
         }
     }
 }

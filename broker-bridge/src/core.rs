@@ -35,6 +35,7 @@ use crate::{
     ingest::decode::Decoder,
     lease::{self, Lease},
     projection::memory::Memory,
+    rollout,
     store::{Store, StoreError},
     view::{Change, Cursors, View},
     waiters::Waiters,
@@ -151,6 +152,7 @@ impl Core {
         tasks.spawn(gauge::run(context.clone()));
         tasks.spawn(dispatcher::run(context.clone()));
         tasks.spawn(deadline::run(context.clone()));
+        tasks.spawn(rollout::run(context.clone()));
         tasks.spawn(done::run(context, config.history_after));
         Ok(Self { view: View::new(shared), broker, lease: held, tasks })
     }
@@ -222,6 +224,8 @@ pub(crate) struct Shared {
     pub(crate) deadline: Notify,
     /// There is another command that is held back.
     pub(crate) held: Notify,
+    /// Something of a command that spreads in waves has changed.
+    pub(crate) rollout: Notify,
     /// Those who wait for a machine's work.
     pub(crate) waiters: Waiters,
     /// What was refused and is yet to be entered into the audit chain.
@@ -250,6 +254,7 @@ impl Shared {
             dispatch: Notify::new(),
             deadline: Notify::new(),
             held: Notify::new(),
+            rollout: Notify::new(),
             waiters: Waiters::default(),
             refusals: Refusals::default(),
             audited: watch::Sender::default(),

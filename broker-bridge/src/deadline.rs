@@ -110,7 +110,7 @@ fn take_due(context: &Context) -> Option<Due> {
         let expiry = command.spec.expires_at.saturating_add(limit::EXPIRY_GRACE_MS);
         Some(match run.claim {
             Some((nonce, _)) => (Decision::Lose(nonce), now + AGAIN_MS),
-            None if command.cancelled => (Decision::Withdraw(WithdrawReason::Cancelled), now + AGAIN_MS),
+            None if command.is_withdrawn() => (Decision::Withdraw(WithdrawReason::Cancelled), now + AGAIN_MS),
             None if expiry > now => (Decision::Judge, expiry),
             None => (Decision::Withdraw(WithdrawReason::Expired), now + AGAIN_MS),
         })
@@ -184,7 +184,7 @@ async fn refused(context: &Context, cid: CommandId, mid: &MachineToken) -> Optio
         let command = memory.open.get(&cid)?;
         let keyless = memory.machines.get(mid).is_some_and(|machine| machine.record.keys.is_none());
         match memory.verdict(command, mid, now_ms()) {
-            Verdict::Refused(fault) if keyless && !command.held => Some(fault),
+            Verdict::Refused(fault) if keyless && !command.is_held(mid) => Some(fault),
             _ => None,
         }
     };

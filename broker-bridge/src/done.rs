@@ -292,6 +292,7 @@ impl Keeper {
             author: row.author,
             machines,
             counts,
+            rollout: store.json(&key::rollout(cid), "rollout")?,
         };
         let written = self.store(&subject, &record, &cid.to_string()).await?;
         if written.is_none() {

@@ -55,4 +55,5 @@ fn release(context: &Context) {
     }
     context.shared.dispatch.notify_one();
     context.shared.deadline.notify_one();
+    context.shared.rollout.notify_one();
 }

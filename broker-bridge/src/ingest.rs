@@ -394,8 +394,12 @@ fn apply_some(
     let effects = projection.commit(cursor)?;
     let cursor = cursor.map(|cursor| cursor.at);
     let woken = std::mem::take(&mut memory.woken);
+    let stirs = !memory.stirred.is_empty();
     drop(memory);
     shared.waiters.wake(&woken);
+    if stirs {
+        shared.rollout.notify_one();
+    }
     if !effects.bodies.is_empty() {
         let mut cache = shared.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         effects.bodies.iter().for_each(|(sequence, body)| cache.put(*sequence, body));
@@ -425,17 +429,29 @@ fn apply_some(
 /// # Errors
 /// [`CoreError`] when the store failed or the projection panicked: what memory says of the run is not to be relied on.
 pub(crate) async fn apply_fact(shared: &Arc<Shared>, message: Message) -> Result<(), CoreError> {
+    apply_alone(shared, RUN, message).await
+}
+
+/// The same with how far a command has spread: an edition that was applied once changes nothing when it is read again.
+///
+/// # Errors
+/// As [`apply_fact`].
+pub(crate) async fn apply_rollout(shared: &Arc<Shared>, message: Message) -> Result<(), CoreError> {
+    apply_alone(shared, CMD, message).await
+}
+
+async fn apply_alone(shared: &Arc<Shared>, stream: &'static str, message: Message) -> Result<(), CoreError> {
     let message = Arc::new(message);
     for last_chance in [false, true] {
         let (state, message) = (shared.clone(), message.clone());
         let job = tokio::task::spawn_blocking(move || {
             let batch = decode_all(&state, std::slice::from_ref(&*message));
-            apply_some(&state, RUN, None, &batch, last_chance)
+            apply_some(&state, stream, None, &batch, last_chance)
         });
         if job.await.map_err(|_| CoreError::Ended("projection"))?? > 0 {
             break;
         }
-        read_to_end(shared, depends_on(RUN)).await;
+        read_to_end(shared, depends_on(stream)).await;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! | `broker` | the embedded nats-server |
 //! | `broker_link` `submit` | what the bridge writes to the streams |
 //! | `ingest` `projection` `store` `view` `gauge` | what it reads from them, folded, and kept in sled |
-//! | `lease` `mailbox` `dispatcher` `deadline` `held` `done` | what it decides, mostly while it holds the lease |
+//! | `lease` `mailbox` `dispatcher` `deadline` `held` `rollout` `done` | what it decides, mostly while it holds the lease |
 //! | `api` `rpc` `feed` `http` | the operations and their fronts |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -35,6 +35,7 @@ mod ingest;
 mod lease;
 mod mailbox;
 mod projection;
+mod rollout;
 pub mod rpc;
 pub mod serve;
 #[cfg(test)]

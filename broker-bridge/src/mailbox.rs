@@ -72,7 +72,7 @@ pub(crate) fn content(memory: &Memory, mid: &MachineToken, now: u64) -> Option<C
         let Some(command) = memory.open.get(cid) else { continue };
         let (Some(run), Some(grant)) = (command.runs.get(mid), command.grants.get(mid)) else { continue };
         let waits = !run.state.is_running();
-        let may_begin = is_served && !command.cancelled && !command.held && command.spec.expires_at > now;
+        let may_begin = is_served && command.may_begin(mid, now);
         if waits && (is_full || !may_begin) {
             continue;
         }
@@ -223,6 +223,7 @@ mod tests {
                 expires_at: if wish.expired { NOW } else { NOW + 1 },
                 not_before: None,
                 rollout: None,
+                retry_of: None,
                 purpose: None,
                 leave_children: false,
                 max_output: 0,
@@ -254,6 +255,7 @@ mod tests {
                     grants,
                     cancelled: wish.cancelled,
                     held: false,
+                    rollout: None,
                     runs: [].into(),
                 },
             );

@@ -12,6 +12,7 @@
 //! | `command` | specs, cancels |
 //! | `parts` | parts, until their spec comes |
 //! | `grant` | whether a grant is believed |
+//! | `rollout` | how far commands have spread |
 //! | `run`, `run_row` | facts |
 //! | `output` | chunks |
 //! | `history` | settled runs and commands of DONE |
@@ -27,6 +28,7 @@ pub(crate) mod inventory;
 pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod parts;
+pub(crate) mod rollout;
 mod run;
 mod run_row;
 
@@ -36,6 +38,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
     authors::Role,
+    command::CommandSpec,
     id::{CommandId, MachineToken, Sha256},
     mailbox::{AuthorsRef, Basis, Mailbox, Position},
     run::RunState,
@@ -196,6 +199,7 @@ impl<'a> Projection<'a> {
             Event::Part { cid, n, body } => self.part((sequence, stored_at), (*cid, *n), body),
             Event::Spec { cid, spec, bytes } => self.spec(sequence, stored_at, *cid, spec, bytes),
             Event::Cancel { cid, key } => self.cancel(sequence, stored_at, *cid, key),
+            Event::Rollout { cid, progress, key } => self.rollout((sequence, stored_at), *cid, progress, key),
             Event::OwnMailbox { mid } => {
                 self.own_mailbox(mid, sequence);
                 Ok(Applied::Yes)
@@ -257,6 +261,12 @@ impl<'a> Projection<'a> {
 
     fn command_row(&self, cid: CommandId) -> Result<Option<CommandRow>, StoreError> {
         self.txn.json(&key::command(cid), "command")
+    }
+
+    /// What was asked for; what was sealed in it may be gone.
+    fn spec_of(&self, cid: CommandId) -> Result<Option<CommandSpec>, StoreError> {
+        let spec = self.txn.get(&key::spec(cid))?.map(|bytes| CommandSpec::from_settled_bytes(&bytes));
+        spec.transpose().map_err(|_| StoreError::Damaged("spec"))
     }
 
     fn run_row(&self, cid: CommandId, mid: &MachineToken) -> Result<RunRow, StoreError> {

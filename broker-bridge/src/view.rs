@@ -40,6 +40,7 @@ use crate::{
         CommandRow, Counts, RunRow,
         memory::Machine,
         output::{ChunkRow, Received, place_end},
+        rollout::OpenRollout,
     },
     store::{StoreError, key},
 };
@@ -443,7 +444,7 @@ impl View {
         });
         Ok(RunView {
             machine: self.machine_id(mid),
-            state: if row.state() == RunState::Pending && self.is_held(id) {
+            state: if row.state() == RunState::Pending && self.is_held(id, mid) {
                 RunState::Held
             } else {
                 row.state()
@@ -461,9 +462,17 @@ impl View {
         })
     }
 
-    /// Whether a command's `not_before` has not come.
-    fn is_held(&self, id: CommandId) -> bool {
-        self.shared.memory().open.get(&id).is_some_and(|command| command.held)
+    /// Whether a run is not to be offered yet.
+    fn is_held(&self, id: CommandId, mid: &MachineToken) -> bool {
+        self.shared.memory().open.get(&id).is_some_and(|command| command.is_held(mid))
+    }
+
+    /// How many runs of a command wait that are not to be offered yet.
+    fn held(&self, id: CommandId) -> u32 {
+        let memory = self.shared.memory();
+        let Some(command) = memory.open.get(&id) else { return 0 };
+        let held = command.rollout.as_ref().map_or(0, OpenRollout::held);
+        if command.held { u32::MAX } else { held }
     }
 
     fn machine_id(&self, mid: &MachineToken) -> MachineId {
@@ -483,16 +492,20 @@ impl View {
     }
 }
 
-/// What waits is held back.
-fn held(mut counts: Counts) -> Counts {
-    if let Some(pending) = counts.remove(&RunState::Pending) {
-        *counts.entry(RunState::Held).or_default() += pending;
+/// So many of those that wait are held back.
+fn held_of(mut counts: Counts, held: u32) -> Counts {
+    let Some(pending) = counts.remove(&RunState::Pending) else { return counts };
+    let held = held.min(pending);
+    for (state, count) in [(RunState::Held, held), (RunState::Pending, pending - held)] {
+        if count > 0 {
+            *counts.entry(state).or_default() += count;
+        }
     }
     counts
 }
 
 fn liveness(machine: &Machine, now_ms: u64) -> Liveness {
-    Liveness::of(machine.beat.as_ref().map(|beat| now_ms.saturating_sub(beat.seen_at)))
+    Liveness::of(machine.silence(now_ms))
 }
 
 fn machine_view(machine: &Machine, now_ms: u64) -> MachineView {

@@ -4,6 +4,8 @@
 mod audit;
 #[path = "core/history.rs"]
 mod history;
+#[path = "core/rollout.rs"]
+mod rollout;
 #[path = "core/world.rs"]
 mod world;
 

@@ -17,6 +17,7 @@ use signalbox_schemas::{
     error::{ErrorCode, Problem},
     id::{CommandId, RequestId},
     output::OutputStream::Stdout,
+    rollout::Rollout,
     signed::Signed,
     stream,
 };
@@ -202,7 +203,7 @@ async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
     let mut wide = spec.clone();
     wide.targets = 1001;
     let mut waves = spec.clone();
-    waves.rollout = Some(json!({"parallel": 1}));
+    waves.rollout = Some(Rollout { min_wait_ms: Some(0), ..Rollout::default() });
     let with = |grants| signalbox_schemas::api::Submit { grants, ..good.clone() };
     for (what, submit) in [
         ("another spec", with(stolen)),
@@ -216,7 +217,7 @@ async fn grants_that_do_not_fit_the_spec_are_refused() -> Result<()> {
         ("from the future", console.grant(&ahead, &both)?),
         ("in the place of a key", console.grant(&keyed, &both)?),
         ("above 1,000", console.grant(&wide, &both)?),
-        ("in waves", console.grant(&waves, &both)?),
+        ("in waves that make no sense", console.grant(&waves, &both)?),
     ] {
         assert_eq!(code(console.write(op::COMMANDS_SUBMIT, &submit).await?)?, ErrorCode::Invalid, "{what}");
     }

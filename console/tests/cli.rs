@@ -510,6 +510,7 @@ fn decode_looks_into_history_that_has_forgotten_what_was_sealed() {
         author: key().public().clone(),
         machines: vec![MachineToken::new("demo-1").unwrap()],
         counts: Counts::new(),
+        rollout: None,
     };
     let found = explain(&Signed::sign(&done, &key()).unwrap().to_json(), &known());
     assert_eq!(found[0].kind, Some("done_command"));

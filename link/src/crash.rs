@@ -26,6 +26,8 @@ pub enum Point {
     SubmitAcked,
     /// A mailbox with the offer is stored.
     MailboxWritten,
+    /// A rollout's next edition is stored, nothing follows from it yet.
+    RolloutWritten,
     /// The claim is sent, not acknowledged.
     ClaimSent,
     /// The claim is acknowledged, nothing started.
@@ -63,9 +65,10 @@ impl Part {
 
 impl Point {
     /// All of them, in the order of a command's life, then of a vault's change.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SubmitAcked,
         Self::MailboxWritten,
+        Self::RolloutWritten,
         Self::ClaimSent,
         Self::ClaimAcked,
         Self::Spawned,
@@ -82,6 +85,7 @@ impl Point {
         match self {
             Self::SubmitAcked => "submit.acked",
             Self::MailboxWritten => "mailbox.written",
+            Self::RolloutWritten => "rollout.written",
             Self::ClaimSent => "claim.sent",
             Self::ClaimAcked => "claim.acked",
             Self::Spawned => "spawned",

@@ -122,6 +122,7 @@ pub(crate) mod tests {
         command::{Change, Grant, HostKeys, PutCredential, SshTarget, Target},
         credential::{CredentialLabel, CredentialType, StorageMode},
         id::CredentialName,
+        rollout::Rollout,
         signed::{Signed, SigningKey},
     };
 
@@ -171,6 +172,7 @@ pub(crate) mod tests {
             expires_at: 2_000,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1000,
@@ -257,7 +259,7 @@ pub(crate) mod tests {
 
     #[rstest]
     #[case::range(|s: &mut CommandSpec| s.timeout_ms = 0, RejectReason::Invalid)]
-    #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(serde_json::json!(1)), RejectReason::Invalid)]
+    #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(Rollout { min_wait_ms: Some(0), ..Rollout::default() }), RejectReason::Invalid)]
     #[case::critical(|s: &mut CommandSpec| s.crit = vec!["sandbox".into()], RejectReason::Critical)]
     #[case::accepted_by_a_looser_rule(
         |s: &mut CommandSpec| (s.target, s.crit) = (Some(on("fe80::1%eth0")), vec!["target".into()]),

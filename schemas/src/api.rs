@@ -7,6 +7,7 @@
 mod assignments;
 mod audit;
 mod inventory;
+mod rollout;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::{
 pub use assignments::*;
 pub use audit::AuditView;
 pub use inventory::*;
+pub use rollout::{RolloutView, SteerRollout, Steered, counted};
 
 /// An operation that changes something, signed by its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,13 @@ pub mod op {
     pub const COMMANDS_PART: &str = "commands.part";
     /// Cancels a command (signed): [`Cancel`](super::Cancel) → [`Cancelling`](super::Cancelling).
     pub const COMMANDS_CANCEL: &str = "commands.cancel";
+    /// Lets no other machine begin a command that spreads in waves (signed): [`SteerRollout`](super::SteerRollout) →
+    /// [`Steered`](super::Steered).
+    pub const COMMANDS_PAUSE: &str = "commands.pause";
+    /// Lets it go on (signed): [`SteerRollout`](super::SteerRollout) → [`Steered`](super::Steered).
+    pub const COMMANDS_RESUME: &str = "commands.resume";
+    /// Ends it; what runs goes on (signed): [`SteerRollout`](super::SteerRollout) → [`Steered`](super::Steered).
+    pub const COMMANDS_ABORT: &str = "commands.abort";
     /// Lists commands, newest first: [`Page`](super::Page) → [`Listed`](super::Listed) of
     /// [`CommandSummary`](super::CommandSummary).
     pub const COMMANDS_LIST: &str = "commands.list";
@@ -153,12 +162,15 @@ pub mod op {
     pub const FEED_CLOSE: &str = "feed.close";
 
     /// All of them.
-    pub const ALL: [&str; 41] = [
+    pub const ALL: [&str; 44] = [
         MACHINES_LIST,
         COMMANDS_PREVIEW,
         COMMANDS_SUBMIT,
         COMMANDS_PART,
         COMMANDS_CANCEL,
+        COMMANDS_PAUSE,
+        COMMANDS_RESUME,
+        COMMANDS_ABORT,
         COMMANDS_LIST,
         COMMANDS_GET,
         AUDIT_LIST,
@@ -466,6 +478,12 @@ pub struct CommandSummary {
     /// Whether it changes what its machines' relays keep: its text says that for people, and is no text for a shell.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub changes: bool,
+    /// How far it has spread; absent: it goes to all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Box<RolloutView>>,
+    /// The command whose runs it tries once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<CommandId>,
 }
 
 impl CommandSummary {
@@ -588,7 +606,7 @@ pub struct Credit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum FeedEvent {
-    /// A command: once at the start of its feed, in `commands` feeds whenever it changed.
+    /// A command: at the start of its feed, and there whenever its rollout changed; in `commands` feeds whenever it changed.
     Command(CommandSummary),
     /// A run: each at the start, then whenever it changed. Its output up to the exit was sent before.
     Run(RunView),

@@ -46,6 +46,11 @@ pub struct Reached {
 }
 
 impl Reached {
+    /// Whether nothing was.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether it is there, or further on in the same stream.
     pub fn covers(&self, other: &Self) -> bool {
         self.created == other.created && self.sequence >= other.sequence
@@ -63,6 +68,9 @@ pub struct Entered {
     pub specs: Reached,
     /// Wishes to cancel them.
     pub cancels: Reached,
+    /// Wishes about their rollouts.
+    #[serde(default, skip_serializing_if = "Reached::is_none")]
+    pub rollouts: Reached,
 }
 
 /// What was done, or not.

@@ -15,6 +15,7 @@ use crate::{
     host::{HOST_RULE, is_host},
     id::{CommandId, CredentialName, MachineToken, Sha256, Workspace},
     limit,
+    rollout::Rollout,
     sealed::{BODY_EXTRA_BYTES, WRAPPED_BYTES},
     signed::{Message, PublicKey, Signed},
 };
@@ -37,9 +38,13 @@ pub struct CommandSpec {
     /// It does not start before this moment, Unix ms. Absent: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<u64>,
-    /// How it spreads over its targets. Absent: all at once. Not understood yet: refused as `invalid`.
+    /// How it spreads over its targets. Absent: all at once. Bridges see to it, and relays make nothing of it, so that `crit`
+    /// need not name it: who has no offer cannot begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<serde_json::Value>,
+    pub rollout: Option<Rollout>,
+    /// The command whose runs this one tries once more, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<CommandId>,
     /// Why, for people; up to 1 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
@@ -221,7 +226,7 @@ pub struct InvalidSpec {
 impl CommandSpec {
     /// Members that `crit` may name.
     pub const CRIT: &'static [&'static str] =
-        &["not_before", "leave_children", "max_output", "timeout_ms", "target", "change"];
+        &["not_before", "leave_children", "max_output", "timeout_ms", "target", "change", "rollout"];
 
     /// Reads a spec from its exact bytes.
     ///
@@ -319,7 +324,9 @@ impl CommandSpec {
             "not_before",
             "a moment before the command expires",
         )?;
-        rule(self.rollout.is_none(), "rollout", "waves are not supported by this version")?;
+        if let Some(Err(why)) = self.rollout.as_ref().map(Rollout::validate) {
+            return Err(InvalidSpec { member: "rollout", rule: why });
+        }
         rule(
             self.purpose.as_ref().is_none_or(|text| text.len() <= limit::PURPOSE_BYTES),
             "purpose",
@@ -816,6 +823,7 @@ mod tests {
             expires_at: 2_000,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1,
@@ -847,7 +855,7 @@ mod tests {
     #[case::too_much_time(|s: &mut CommandSpec| s.timeout_ms = 172_800_001, "timeout_ms")]
     #[case::born_expired(|s: &mut CommandSpec| s.expires_at = s.created_at, "expires_at")]
     #[case::far_away(|s: &mut CommandSpec| s.expires_at = s.created_at + 604_800_001, "expires_at")]
-    #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(serde_json::json!({})), "rollout")]
+    #[case::rollout(|s: &mut CommandSpec| s.rollout = Some(Rollout { min_wait_ms: Some(0), ..Rollout::default() }), "rollout")]
     #[case::long_purpose(|s: &mut CommandSpec| s.purpose = Some("x".repeat(1_025)), "purpose")]
     #[case::purpose_in_bytes(|s: &mut CommandSpec| s.purpose = Some("é".repeat(513)), "purpose")]
     #[case::output(|s: &mut CommandSpec| s.max_output = (4 << 30) + 1, "max_output")]

@@ -12,6 +12,7 @@
 //! | [`permission`] | who may publish and subscribe what, and what crosses the accounts |
 //! | [`signed`] | the envelope around everything that must be believed |
 //! | [`command`] | a command, its grants, its parts |
+//! | [`rollout`] | how a command spreads over its machines, and what comes next |
 //! | [`run`] | the facts about one command on one machine, and the fold that turns them into a state |
 //! | [`mailbox`] | what should be true of a machine now |
 //! | [`heartbeat`] | a sign of life, with metrics |
@@ -54,6 +55,7 @@ pub mod permission;
 pub mod record;
 pub mod relay;
 pub mod relay_files;
+pub mod rollout;
 pub mod run;
 pub mod sealed;
 mod secret;

@@ -294,6 +294,9 @@ pub struct DoneCommand {
     pub machines: Vec<MachineToken>,
     /// Runs by state.
     pub counts: std::collections::BTreeMap<RunState, u32>,
+    /// How far it had spread, of one with a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<crate::rollout::Progress>,
 }
 
 impl Message for DoneCommand {
@@ -302,10 +305,10 @@ impl Message for DoneCommand {
     const MAX_BYTES: usize = limit::BROKER_PAYLOAD_BYTES - 8 * 1024;
 }
 
-/// The largest one fits: its spec as base64, a token of 63 bytes and its comma for each machine, and below 2 KiB of the rest,
+/// The largest one fits: its spec as base64, a token of 63 bytes and its comma for each machine, and below 6 KiB of the rest,
 /// all of it once more as base64 in the envelope.
 const _: () = {
-    let payload = limit::SPEC_BYTES / 3 * 4 + limit::TARGETS * 64 + 2 * 1024;
+    let payload = limit::SPEC_BYTES / 3 * 4 + limit::TARGETS * 64 + 6 * 1024;
     assert!(payload / 3 * 4 + 1024 <= <DoneCommand as Message>::MAX_BYTES);
 };
 
@@ -350,7 +353,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::signed::{Signed, SigningKey};
+    use crate::{
+        rollout::{Progress, WHY_BYTES},
+        signed::{Signed, SigningKey},
+    };
 
     /// A record for so many machines with names as long as can be, with the largest spec.
     fn largest(machines: usize) -> DoneCommand {
@@ -366,6 +372,21 @@ mod tests {
             author: pair.public_key().parse().unwrap(),
             machines: (0..machines).map(|n| MachineToken::new(format!("{n:063}")).unwrap()).collect(),
             counts: states.map(|state| (state, u32::MAX)).into(),
+            rollout: (machines > 0).then(|| largest_progress(machines)),
+        }
+    }
+
+    fn largest_progress(machines: usize) -> Progress {
+        let mut progress =
+            Progress::new(Workspace::main(), "0193a2b4-0000-7000-8000-000000000000".parse().unwrap());
+        (0..u32::try_from(machines).unwrap()).for_each(|place| progress.released.insert(place));
+        Progress {
+            revision: u64::MAX,
+            wave: u32::MAX,
+            why: Some("x".repeat(WHY_BYTES)),
+            by: "x".repeat(limit::PRINCIPAL_BYTES),
+            at: u64::MAX,
+            ..progress
         }
     }
 

@@ -51,8 +51,8 @@ pub enum CommandPiece {
     Spec,
     /// An operator asked to cancel.
     Cancel,
-    /// The n-th wave was let go, from 1.
-    Wave(u32),
+    /// How far it has spread.
+    Rollout,
 }
 
 /// One subject.
@@ -100,7 +100,7 @@ impl fmt::Display for CommandPiece {
             Self::Part(n) => write!(f, "p{n}"),
             Self::Spec => f.write_str("spec"),
             Self::Cancel => f.write_str("cancel"),
-            Self::Wave(n) => write!(f, "w{n}"),
+            Self::Rollout => f.write_str("rollout"),
         }
     }
 }
@@ -200,9 +200,9 @@ fn command_piece(text: &str) -> Option<CommandPiece> {
     match text {
         "spec" => Some(CommandPiece::Spec),
         "cancel" => Some(CommandPiece::Cancel),
+        "rollout" => Some(CommandPiece::Rollout),
         _ => match text.split_at_checked(1)? {
             ("p", n) => canonical_number(n).map(CommandPiece::Part),
-            ("w", n) => canonical_number(n).map(CommandPiece::Wave),
             _ => None,
         },
     }
@@ -271,7 +271,7 @@ mod tests {
                 0 => Subject::Command(ws, cid, CommandPiece::Part(n)),
                 1 => Subject::Command(ws, cid, CommandPiece::Spec),
                 2 => Subject::Command(ws, cid, CommandPiece::Cancel),
-                3 => Subject::Command(ws, cid, CommandPiece::Wave(n)),
+                3 => Subject::Command(ws, cid, CommandPiece::Rollout),
                 4 => Subject::Mailbox(ws, mid),
                 5 => Subject::LiveMailbox(ws, mid),
                 6 => Subject::Run(ws, mid, cid, FactKind::Claim),

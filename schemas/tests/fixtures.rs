@@ -21,8 +21,8 @@ use signalbox_schemas::{
     api::{
         Accepted, Answer, AnswerBody, AuditView, Cancel, Cancelling, CommandSummary, CommandView, Credit,
         FeedEvent, Get, InventoryView, KeepShared, ListInventory, Listed, Liveness, MachineView, OpenFeed,
-        OutputView, Page, PartTaken, Preview, Previewed, Reach, ReachView, ReadOutput, Request, RunView,
-        Submit, Target, Watch, op,
+        OutputView, Page, PartTaken, Preview, Previewed, Reach, ReachView, ReadOutput, Request, RolloutView,
+        RunView, SteerRollout, Steered, Submit, Target, Watch, op,
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
@@ -47,6 +47,7 @@ use signalbox_schemas::{
         RelayKeys, StoredFact,
     },
     relay::{LegacyMetrics, RelayRecord},
+    rollout::{Counted, LetGo, Progress, Rollout, RolloutState, Steer},
     run::{
         Claim, Exit, ExitState, InlineOutput, Lost, LostReason, RejectReason, Rejection, RunError, RunState,
         Start, StreamSummary, Via, WithdrawReason, Withdrawal,
@@ -93,6 +94,7 @@ fn spec() -> CommandSpec {
         expires_at: NOW + 86_400_000,
         not_before: Some(NOW + 1),
         rollout: None,
+        retry_of: None,
         purpose: Some("fixture".into()),
         leave_children: true,
         max_output: 1 << 27,
@@ -176,6 +178,8 @@ fn summary() -> CommandSummary {
         created_by: None,
         target: None,
         changes: false,
+        rollout: None,
+        retry_of: None,
     }
 }
 
@@ -373,7 +377,13 @@ fn what_was_done() {
             stored_at: NOW,
             sha256: Sha256::of(&spec_bytes().0),
         },
-        entered: Entered { doc: reached, kv: reached, specs: reached, cancels: reached },
+        entered: Entered {
+            doc: reached,
+            kv: reached,
+            specs: reached,
+            cancels: reached,
+            rollouts: Reached::default(),
+        },
     };
     signed(&entry, 1);
     plain(
@@ -465,20 +475,62 @@ fn what_becomes_history() {
     let fact =
         StoredFact { kind: FactKind::Exit, sequence: 3, stored_at: NOW, body: Base64Url(b"{}".to_vec()) };
     signed(&DoneRun { ws: ws(), mid: mid(), cid: cid(), state: RunState::Failed, facts: vec![fact] }, 1);
-    signed(
-        &DoneCommand {
-            spec_sha256: None,
-            ws: ws(),
-            cid: cid(),
-            spec: spec_bytes(),
-            sequence: 8,
-            accepted_at: NOW,
-            author: key(2).public().clone(),
-            machines: vec![mid()],
-            counts: counts(),
-        },
-        1,
-    );
+    let done = DoneCommand {
+        spec_sha256: None,
+        ws: ws(),
+        cid: cid(),
+        spec: spec_bytes(),
+        sequence: 8,
+        accepted_at: NOW,
+        author: key(2).public().clone(),
+        machines: vec![mid()],
+        counts: counts(),
+        rollout: None,
+    };
+    signed(&done, 1);
+    plain("done_command_rollout", &DoneCommand { rollout: Some(progress()), ..done });
+}
+
+fn plan() -> Rollout {
+    "canary 1, 5%, 25%, parallel 20, pause after 2%, wait 60s".parse().unwrap()
+}
+
+fn progress() -> Progress {
+    let mut released = LetGo::default();
+    [0, 9].into_iter().for_each(|place| released.insert(place));
+    Progress {
+        ws: ws(),
+        cid: cid(),
+        revision: 3,
+        wave: 2,
+        released,
+        state: RolloutState::Paused,
+        why: Some("1 of 2 runs failed".into()),
+        asked: None,
+        forgiven: Counted { failed: 1, ended: 1 },
+        by: "bridge:b1".into(),
+        at: NOW,
+    }
+}
+
+#[test]
+fn how_a_command_spreads() {
+    let resumed = Progress {
+        state: RolloutState::Going,
+        why: None,
+        asked: Some(Steer::Resume),
+        by: "operator:local".into(),
+        ..progress()
+    };
+    signed(&progress(), 1);
+    plain("rollout_resumed", &resumed);
+    plain("spec_rollout", &CommandSpec { rollout: Some(plan()), retry_of: Some(cid()), ..spec() });
+    plain("steer_rollout", &SteerRollout { id: cid() });
+    let rollout = RolloutView::new(plan(), 40, Some(&progress()), &counts());
+    plain("steered", &Steered { rollout: rollout.clone() });
+    plain("command_rollout", &CommandSummary { rollout: Some(Box::new(rollout)), retry_of: Some(cid()), ..summary() });
+    let reached = Reached { created: NOW, sequence: 7, stored_at: NOW };
+    plain("audit_entered_rollouts", &Entered { rollouts: reached, ..Entered::default() });
 }
 
 fn what_stands_beside_assignments() {
@@ -817,6 +869,7 @@ fn no_fixture_is_read_by_nobody() {
     which_code_has_which_http_status();
     what_everybody_agrees_on();
     what_was_done();
+    how_a_command_spreads();
     what_a_relay_keeps();
     what_is_shared_among_relays_with_keys();
     let files = fs::read_dir(folder()).unwrap();

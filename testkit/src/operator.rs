@@ -183,6 +183,7 @@ impl Operator {
             expires_at: now + order.expires_in_ms,
             not_before: order.not_before_in_ms.map(|ms| now + ms),
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: order.max_output,

@@ -1,6 +1,7 @@
 //! `commands.*`: previewing, submitting, cancelling and reading commands.
 
 mod part;
+mod steer;
 mod submit;
 mod wait;
 mod wish;
@@ -25,6 +26,7 @@ use tracing::warn;
 pub(super) use self::submit::check_author;
 pub use self::{
     part::part,
+    steer::steer,
     submit::{run, submit},
     wait::until_settled,
     wish::NewCommand,

@@ -103,6 +103,12 @@ fn named(shared: &Shared, message: &Message, event: Event) -> Result<Option<Name
             let is_there = command(shared, cid)?.is_some();
             by.filter(|_| is_there).map(|by| (by, action::COMMANDS_CANCEL.to_owned(), cid.to_string()))
         }
+        // What a bridge did by itself nobody asked for.
+        Event::Rollout { cid, progress, key } if is_bridge(&key) => {
+            let Some(steer) = progress.asked else { return Ok(None) };
+            let is_there = command(shared, cid)?.is_some();
+            is_there.then(|| (progress.by, steer.op().to_owned(), cid.to_string()))
+        }
         _ => None,
     })
 }

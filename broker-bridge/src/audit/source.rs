@@ -72,13 +72,14 @@ impl Sources {
     /// Each from where it has been entered to.
     pub(super) fn all(context: &Context, entered: &Entered) -> Self {
         let ws = context.broker.ws();
-        let [specs, cancels] =
-            [CommandPiece::Spec, CommandPiece::Cancel].map(|piece| of_all_commands(ws, piece));
+        let pieces = [CommandPiece::Spec, CommandPiece::Cancel, CommandPiece::Rollout];
+        let [specs, cancels, rollouts] = pieces.map(|piece| of_all_commands(ws, piece));
         let sources = [
             Source::new(context, Part::Doc, DOC, entered.doc, None),
             Source::new(context, Part::Kv, STATE, entered.kv, None),
             Source::new(context, Part::Specs, CMD, entered.specs, Some(&specs)),
             Source::new(context, Part::Cancels, CMD, entered.cancels, Some(&cancels)),
+            Source::new(context, Part::Rollouts, CMD, entered.rollouts, Some(&rollouts)),
         ];
         let all = Self::default();
         for source in sources {

@@ -315,10 +315,20 @@ impl CommandFeed<'_> {
                 Change::Output { cid, mid } if cid == self.id && self.settling.contains_key(&mid) => {
                     self.stirred.insert(mid);
                 }
+                Change::Command { cid } if cid == self.id => self.tell_rollout().await?,
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Tells how far the command has spread, if it does.
+    async fn tell_rollout(&mut self) -> Result<(), End> {
+        let summary = self.api.view().summary(self.id).map_err(|error| unreadable(&error))?;
+        match summary.filter(|summary| summary.rollout.is_some()) {
+            Some(summary) => self.answers.event(&FeedEvent::Command(summary)).await,
+            None => Ok(()),
+        }
     }
 
     async fn read_all(&mut self) -> Result<(), End> {

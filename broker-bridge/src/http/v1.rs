@@ -26,6 +26,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId},
     limit::IDEMPOTENCY_KEY_BYTES,
     output::OutputStream,
+    rollout::Steer,
 };
 use tokio::time::timeout;
 
@@ -284,6 +285,27 @@ pub(super) async fn cancel(State(shared): At, axum::Extension(caller): Who, Id(i
     query::<Nothing>(&uri)?;
     let (cancelling, cursors) = commands::cancel(&shared.front.api, &caller, id).await?;
     Ok(json(StatusCode::ACCEPTED, &cancelling, Some(&cursors)))
+}
+
+/// `POST /commands/{id}/pause`
+pub(super) async fn pause(shared: At, caller: Who, id: Id, uri: Uri) -> Answer {
+    steer(shared, caller, id, uri, Steer::Pause).await
+}
+
+/// `POST /commands/{id}/resume`
+pub(super) async fn resume(shared: At, caller: Who, id: Id, uri: Uri) -> Answer {
+    steer(shared, caller, id, uri, Steer::Resume).await
+}
+
+/// `POST /commands/{id}/abort`
+pub(super) async fn abort(shared: At, caller: Who, id: Id, uri: Uri) -> Answer {
+    steer(shared, caller, id, uri, Steer::Abort).await
+}
+
+async fn steer(State(shared): At, axum::Extension(caller): Who, Id(id): Id, uri: Uri, wish: Steer) -> Answer {
+    query::<Nothing>(&uri)?;
+    let (steered, cursors) = commands::steer(&shared.front.api, &caller, id, wish).await?;
+    Ok(json(StatusCode::ACCEPTED, &steered, Some(&cursors)))
 }
 
 /// The command id in the path.

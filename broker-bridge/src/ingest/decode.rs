@@ -25,6 +25,7 @@ use signalbox_schemas::{
         table,
     },
     relay::RelayRecord,
+    rollout::Progress,
     run::{Claim, Exit, Lost, Rejection, RunState, Start, Withdrawal},
     signed::{Checks, Message as Body, PublicKey, Signed, SignedError},
     subject::{CommandPiece, FactKind, Subject},
@@ -118,6 +119,12 @@ pub(crate) enum Event {
     },
     Cancel {
         cid: CommandId,
+        key: PublicKey,
+    },
+    /// How far a command has spread.
+    Rollout {
+        cid: CommandId,
+        progress: Box<Progress>,
         key: PublicKey,
     },
     /// A mailbox that this bridge wrote itself: what it says is in memory.
@@ -369,8 +376,11 @@ impl Decoder {
                 agree(request.ws == self.ws && request.op == op::COMMANDS_CANCEL && args.id == cid)?;
                 Ok(Event::Cancel { cid, key })
             }
-            // Not understood by this version.
-            CommandPiece::Wave(_) => Err("parts"),
+            CommandPiece::Rollout => {
+                let (progress, key) = checking.open::<Progress>(body)?;
+                agree(progress.ws == self.ws && progress.cid == cid)?;
+                Ok(Event::Rollout { cid, progress: Box::new(progress), key })
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use signalbox_schemas::{
     command::{CommandSpec, Grant},
     id::{CommandId, MachineToken, Sha256},
+    rollout::Progress,
     run::RunState,
     signed::{PublicKey, Signed},
     subject::FactKind,
@@ -17,6 +18,7 @@ use super::{
     memory::{OpenCommand, Order, Urgency},
     parse_fact_row,
     parts::{Gathered, gather},
+    rollout::OpenRollout,
 };
 use crate::{
     ingest::decode::FactMessage,
@@ -101,16 +103,24 @@ impl Projection<'_> {
                 grants: by_machine(new.grants),
                 cancelled: self.txn.has(&key::cancel(cid))?,
                 held: new.spec.not_before.is_some(),
+                rollout: self.open_rollout(cid, new.spec)?,
                 runs: BTreeMap::new(),
             };
             self.memory.put_command(cid, command);
             for (mid, run) in &runs {
+                self.memory.settled(cid, run.settled_at.unwrap_or_default());
                 self.memory.set_run(cid, mid, run.state(), run.facts.claim());
                 self.memory.soil(mid, Urgency::Now);
             }
         }
         self.changes.insert(Change::Command { cid });
         self.recall(cid)
+    }
+
+    fn open_rollout(&self, cid: CommandId, spec: &CommandSpec) -> Result<Option<OpenRollout>, StoreError> {
+        let known: Option<Progress> = self.txn.json(&key::rollout(cid), "rollout")?;
+        let progress = || known.unwrap_or_else(|| Progress::new(spec.ws.clone(), cid));
+        Ok(spec.rollout.is_some().then(|| OpenRollout::new(progress())))
     }
 
     fn runs_of(

@@ -122,6 +122,9 @@ impl Projection<'_> {
                 done: true,
                 spec_sha256: done.spec_sha256,
             };
+            if let Some(progress) = done.rollout.as_ref().filter(|progress| progress.is_of(spec.targets)) {
+                self.txn.put_json(key::rollout(cid), progress);
+            }
             let spec_bytes = done.spec.0.clone().into();
             self.new_command(cid, NewCommand { row, spec, spec_bytes, grants: Vec::new() })?;
         }

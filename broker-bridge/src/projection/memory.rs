@@ -18,6 +18,7 @@ use signalbox_schemas::{
     limit,
     mailbox::AuthorsRef,
     record::{MachineRecord, OperatorRecord, table},
+    rollout::Progress,
     run::RunState,
     signed::{PublicKey, Signed},
 };
@@ -26,6 +27,7 @@ use super::{
     CommandRow, MailboxRow, RunRow,
     assignments::Assignments,
     grant::{KnownGrant, by_machine},
+    rollout::OpenRollout,
 };
 use crate::store::{Store, StoreError, key, parse};
 
@@ -67,6 +69,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// For how long it was not heard at `now`, Unix ms; `None` = never.
+    pub(crate) fn silence(&self, now: u64) -> Option<u64> {
+        self.beat.as_ref().map(|beat| now.saturating_sub(beat.seen_at))
+    }
+
     pub(crate) fn pending(&self) -> u32 {
         u32::try_from(self.queue.len()).unwrap_or(u32::MAX).saturating_sub(self.running)
     }
@@ -95,6 +102,8 @@ pub(crate) struct OpenCommand {
     pub(crate) cancelled: bool,
     /// Its `not_before` has not come: nobody is offered it.
     pub(crate) held: bool,
+    /// How far it has spread; absent: it goes to all at once.
+    pub(crate) rollout: Option<OpenRollout>,
     pub(crate) runs: BTreeMap<MachineToken, OpenRun>,
 }
 
@@ -110,14 +119,36 @@ impl OpenCommand {
     /// Whether its run on a machine waits for somebody at `now`, Unix ms.
     pub(crate) fn waits(&self, mid: &MachineToken, now: u64) -> bool {
         let waits = self.runs.get(mid).is_some_and(|run| !run.state.is_running());
-        waits && !self.cancelled && !self.held && self.spec.expires_at > now
+        waits && self.may_begin(mid, now)
+    }
+
+    /// Whether its run on a machine may begin at `now`, Unix ms.
+    pub(crate) fn may_begin(&self, mid: &MachineToken, now: u64) -> bool {
+        !self.is_withdrawn() && !self.is_held(mid) && self.spec.expires_at > now
+    }
+
+    /// Whether what has not begun is taken back.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.cancelled || self.rollout.as_ref().is_some_and(OpenRollout::is_aborted)
+    }
+
+    /// Whether its run on a machine is not to be offered yet: its time has not come, or its wave.
+    pub(crate) fn is_held(&self, mid: &MachineToken) -> bool {
+        let is_released =
+            |rollout: &OpenRollout| self.place(mid).is_some_and(|place| rollout.progress.released.has(place));
+        self.held || self.rollout.as_ref().is_some_and(|rollout| !is_released(rollout))
+    }
+
+    /// The place of a machine in its list.
+    fn place(&self, mid: &MachineToken) -> Option<u32> {
+        self.machines.binary_search(mid).ok().and_then(|place| u32::try_from(place).ok())
     }
 
     /// When something has to be decided about a run in this state, Unix ms by the broker's clock.
     fn due(&self, claim: Option<(Nonce, u64)>, lost_grace: u64) -> u64 {
         match claim {
             Some((_, at)) => at.saturating_add(self.spec.timeout_ms).saturating_add(lost_grace),
-            None if self.cancelled => 0,
+            None if self.is_withdrawn() => 0,
             None => self.spec.expires_at.saturating_add(limit::EXPIRY_GRACE_MS),
         }
     }
@@ -147,6 +178,10 @@ pub(crate) struct Memory {
     pub(crate) deadlines: BTreeSet<(u64, CommandId, MachineToken)>,
     /// Held commands by their `not_before`, Unix ms.
     pub(crate) held: BTreeSet<(u64, CommandId)>,
+    /// Open commands that spread in waves.
+    pub(crate) rollouts: BTreeSet<CommandId>,
+    /// Those of them of which something has changed.
+    pub(crate) stirred: BTreeSet<CommandId>,
     /// Mailboxes that may not say what they should; bounded by the number of machines.
     pub(crate) dirty: BTreeMap<MachineToken, Urgency>,
     /// Assignments and what stands beside them.
@@ -231,9 +266,13 @@ impl Memory {
         let cancelled = store.has(&key::cancel(cid))?;
         let mut runs = Vec::new();
         for mid in &row.machines {
-            let run = RunRow::of(store, cid, mid)?;
-            runs.push((mid.clone(), run.state(), run.facts.claim()));
+            runs.push((mid.clone(), RunRow::of(store, cid, mid)?));
         }
+        let progress: Option<Progress> = store.json(&key::rollout(cid), "rollout")?;
+        let rollout = spec
+            .rollout
+            .as_ref()
+            .map(|_| OpenRollout::new(progress.unwrap_or_else(|| Progress::new(spec.ws.clone(), cid))));
         let command = OpenCommand {
             order: (row.accepted_at, row.sequence),
             spec_bytes: bytes.into(),
@@ -242,11 +281,13 @@ impl Memory {
             machines: row.machines.into(),
             grants: by_machine(grants),
             cancelled,
+            rollout,
             runs: BTreeMap::new(),
         };
         self.put_command(cid, command);
-        for (mid, state, claim) in runs {
-            self.set_run(cid, &mid, state, claim);
+        for (mid, run) in runs {
+            self.settled(cid, run.settled_at.unwrap_or_default());
+            self.set_run(cid, &mid, run.state(), run.facts.claim());
         }
         Ok(())
     }
@@ -256,6 +297,9 @@ impl Memory {
         if let Some(at) = command.spec.not_before.filter(|_| command.held) {
             self.held.insert((at, cid));
         }
+        if command.rollout.is_some() {
+            self.rollouts.insert(cid);
+        }
         self.open_bytes = self.open_bytes.saturating_add(command.weight());
         if let Some(replaced) = self.open.insert(cid, command) {
             self.open_bytes = self.open_bytes.saturating_sub(replaced.weight());
@@ -264,6 +308,8 @@ impl Memory {
 
     /// An open command has settled.
     pub(crate) fn remove_command(&mut self, cid: CommandId) {
+        self.rollouts.remove(&cid);
+        self.stirred.remove(&cid);
         if let Some(command) = self.open.remove(&cid) {
             self.open_bytes = self.open_bytes.saturating_sub(command.weight());
         }
@@ -276,6 +322,9 @@ impl Memory {
             self.held.remove(&(at, cid));
             let Some(command) = self.open.get_mut(&cid) else { continue };
             command.held = false;
+            if command.rollout.is_some() {
+                self.stirred.insert(cid);
+            }
             let machines = command.machines.clone();
             machines.iter().for_each(|mid| self.soil(mid, Urgency::Now));
             machines.iter().for_each(|mid| self.judge(cid, mid));
@@ -318,6 +367,11 @@ impl Memory {
         claim: Option<(Nonce, u64)>,
     ) {
         let Some(command) = self.open.get_mut(&cid) else { return };
+        let place = command.place(mid);
+        if let (Some(rollout), Some(place)) = (&mut command.rollout, place) {
+            rollout.note(place, state);
+            self.stirred.insert(cid);
+        }
         let before = command.runs.remove(mid);
         if let Some(before) = &before {
             self.deadlines.remove(&(before.due, cid, mid.clone()));
@@ -350,9 +404,11 @@ impl Memory {
 
     /// Has it looked at whether the grant of a run is believed, if it is to begin and its machine has no relay with a key
     /// that does so.
-    fn judge(&mut self, cid: CommandId, mid: &MachineToken) {
+    pub(super) fn judge(&mut self, cid: CommandId, mid: &MachineToken) {
         let keyless = self.machines.get(mid).is_some_and(|machine| machine.record.keys.is_none());
-        let Some(command) = self.open.get(&cid).filter(|command| keyless && !command.held) else { return };
+        let Some(command) = self.open.get(&cid).filter(|command| keyless && !command.is_held(mid)) else {
+            return;
+        };
         if command.runs.get(mid).is_some_and(|run| run.claim.is_none()) {
             self.put_off(cid, mid, 0);
         }
@@ -376,6 +432,12 @@ impl Memory {
         if std::mem::replace(&mut command.cancelled, true) {
             return;
         }
+        self.decide_anew(cid);
+    }
+
+    /// Has all of its runs decided about, now that it is another matter when.
+    pub(super) fn decide_anew(&mut self, cid: CommandId) {
+        let Some(command) = self.open.get(&cid) else { return };
         let runs: Vec<_> = command.runs.iter().map(|(mid, run)| (mid.clone(), run.clone())).collect();
         for (mid, run) in runs {
             self.set_run(cid, &mid, run.state, run.claim);

@@ -1,7 +1,6 @@
 //! Facts about runs.
 
 use signalbox_schemas::{
-    command::CommandSpec,
     id::{CommandId, MachineToken, Nonce},
     run::{Claim, Exit, Fact, Register, RunState},
     signed::PublicKey,
@@ -115,15 +114,12 @@ impl Projection<'_> {
                 self.txn.delete(key::settled_run(at, cid, mid));
             }
             row.settled_at = Some(event.stored_at);
+            self.memory.settled(cid, event.stored_at);
             self.txn.put(key::settled_run(event.stored_at, cid, mid), Vec::new());
             if row.done.is_some() {
                 // It stands in DONE as it was, and what came now stands in RUN: to be purged again, and not before the
                 // last offer of it is void.
-                // What was sealed in it may be gone: it stands in DONE.
-                let spec =
-                    self.txn.get(&key::spec(cid))?.map(|bytes| CommandSpec::from_settled_bytes(&bytes));
-                let spec = spec.transpose().map_err(|_| StoreError::Damaged("spec"))?;
-                let expires_at = spec.map_or(0, |spec| spec.expires_at);
+                let expires_at = self.spec_of(cid)?.map_or(0, |spec| spec.expires_at);
                 self.txn.put(key::purge(event.stored_at.max(expires_at), cid), Vec::new());
             }
         }

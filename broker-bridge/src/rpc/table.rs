@@ -2,9 +2,10 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
-    api::{AckConfigPush, ById, Cancel, Get, Page, Preview, Request, Submit, op},
+    api::{AckConfigPush, ById, Cancel, Get, Page, Preview, Request, SteerRollout, Submit, op},
     command::Part,
     error::{ErrorCode, Problem},
+    rollout::Steer,
     signed::Signed,
 };
 
@@ -43,6 +44,9 @@ async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Proble
             let (args, signed): (Cancel, _) = signed_arguments(api, caller, asked)?;
             json(&commands::cancel_signed(api, caller, args, &signed).await?.0)
         }
+        op::COMMANDS_PAUSE => steer(api, caller, asked, Steer::Pause).await,
+        op::COMMANDS_RESUME => steer(api, caller, asked, Steer::Resume).await,
+        op::COMMANDS_ABORT => steer(api, caller, asked, Steer::Abort).await,
         op::COMMANDS_PART => {
             let args: Part = signed(api, caller, asked)?;
             json(&commands::part(api, caller, args).await?)
@@ -53,6 +57,11 @@ async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Proble
         op::RUNS_COMPLETE => json(&runs::complete(api, caller, signed(api, caller, asked)?).await?.0),
         _ => Err(no_such_operation()),
     }
+}
+
+async fn steer(api: &Api, caller: &Caller, asked: &Asked, steer: Steer) -> Result<Reply, Problem> {
+    let SteerRollout { id } = signed(api, caller, asked)?;
+    json(&commands::steer(api, caller, id, steer).await?.0)
 }
 
 /// Assignments and their relays.

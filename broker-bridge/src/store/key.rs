@@ -16,6 +16,7 @@
 //! | `g` cid | the first part that the spec committed: its body |
 //! | `g` cid n | the same of a further one (u32) |
 //! | `K` cid | somebody asked to cancel: sequence (u64) |
+//! | `R` cid | how far it has spread: [`Progress`](signalbox_schemas::rollout::Progress), JSON |
 //! | `n` cid | runs by state, JSON |
 //! | `o` cid | the command has runs that did not settle |
 //! | `q` accepted sequence | cid: the order of commands |
@@ -138,6 +139,10 @@ pub(crate) fn grants_part(cid: CommandId, n: u32) -> Vec<u8> {
 
 pub(crate) fn cancel(cid: CommandId) -> Vec<u8> {
     of(b'K', cid)
+}
+
+pub(crate) fn rollout(cid: CommandId) -> Vec<u8> {
+    of(b'R', cid)
 }
 
 pub(crate) fn counts(cid: CommandId) -> Vec<u8> {

@@ -82,7 +82,7 @@ fn delete(
 ) -> Result<(), StoreError> {
     let kinds: &[u8] = match kind {
         Kind::Output => b"xy",
-        Kind::All => b"CSgKnorfwxym",
+        Kind::All => b"CSgKRnorfwxym",
     };
     for kind in kinds {
         for row in store.scan(&key::of(*kind, cid)).take(*room) {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use signalbox_schemas::{
-    api::{CommandSummary, CommandView, Listed, Page, RunView},
+    api::{CommandSummary, CommandView, Listed, Page, RolloutView, RunView},
     command::CommandSpec,
     id::{CommandId, MachineId, MachineToken, Sha256},
+    rollout::Progress,
     signed::PublicKey,
 };
 
-use super::{PAGE_BYTES, View, held};
+use super::{PAGE_BYTES, View, held_of};
 use crate::{
     projection::{
         Counts,
@@ -148,7 +149,8 @@ impl View {
         let counts: Option<Counts> = self.shared.store.json(&key::counts(id), "counts")?;
         let Some(counts) = counts else { return Ok(None) };
         let (spec, _) = self.spec(id)?;
-        let counts = if self.is_held(id) { held(counts) } else { counts };
+        let rollout = self.rollout(id, &spec, &counts)?;
+        let counts = held_of(counts, self.held(id));
         Ok(Some(CommandSummary {
             id,
             command: spec.command,
@@ -162,7 +164,20 @@ impl View {
             created_by: spec.created_by,
             target: spec.target,
             changes: spec.change.is_some(),
+            rollout: rollout.map(Box::new),
+            retry_of: spec.retry_of,
         }))
+    }
+
+    fn rollout(
+        &self,
+        id: CommandId,
+        spec: &CommandSpec,
+        counts: &Counts,
+    ) -> Result<Option<RolloutView>, StoreError> {
+        let Some(plan) = spec.rollout.clone() else { return Ok(None) };
+        let progress: Option<Progress> = self.shared.store.json(&key::rollout(id), "rollout")?;
+        Ok(Some(RolloutView::new(plan, spec.targets, progress.as_ref(), counts)))
     }
 
     /// A page of commands, newest first, as many as fit a message: at least one. `after` is opaque; one that is not

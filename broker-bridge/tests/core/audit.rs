@@ -21,7 +21,7 @@ use super::{
 };
 
 /// All entries, which must be a chain of a bridge's. What is none stands between them.
-async fn chain(world: &World) -> Result<Vec<AuditEntry>> {
+pub(crate) async fn chain(world: &World) -> Result<Vec<AuditEntry>> {
     let mut at = Link::default();
     let mut entries = Vec::new();
     let mut next = 1;

@@ -287,6 +287,7 @@ impl World {
             expires_at: now() + expires_in,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1 << 20,

@@ -432,6 +432,7 @@ impl Console {
             expires_at: now + DAY_MS,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1 << 20,

@@ -147,6 +147,7 @@ pub fn prepare(order: Order, access: &Access, targets: &[Target]) -> Result<Prep
         expires_at: created_at.saturating_add(order.expires_in_ms),
         not_before: None,
         rollout: None,
+        retry_of: None,
         purpose: None,
         leave_children: false,
         max_output: limit::DEFAULT_MAX_OUTPUT,

@@ -105,6 +105,7 @@ impl Draft {
             expires_at: now.saturating_add(self.expires_in_ms),
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: self.max_output_bytes,

@@ -266,6 +266,8 @@ pub(super) fn summary(n: u8, command: &str, counts: &[(RunState, u32)]) -> Comma
         created_by: None,
         target: None,
         changes: false,
+        rollout: None,
+        retry_of: None,
     }
 }
 

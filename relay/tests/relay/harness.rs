@@ -332,6 +332,7 @@ pub(crate) fn spec(command: &str, change: impl FnOnce(&mut CommandSpec)) -> Comm
         expires_at: now_ms() + 600_000,
         not_before: None,
         rollout: None,
+        retry_of: None,
         purpose: None,
         leave_children: false,
         max_output: 128 << 20,

@@ -8,6 +8,7 @@ use signalbox_schemas::{
     limit::{
         COMMAND_TEXT_BYTES, DEFAULT_EXPIRES_IN_MS, DEFAULT_MAX_OUTPUT, DEFAULT_TIMEOUT_MS, MAX_EXPIRES_IN_MS,
     },
+    rollout::Rollout,
     selector::Selector,
 };
 
@@ -40,6 +41,8 @@ pub struct NewCommand {
     pub target_jump: Option<Vec<Hop>>,
     /// The credential to use, by its name; with `ssh` only, and for relays with keys.
     pub target_credential: Option<CredentialName>,
+    /// How it spreads over its machines; to all at once when absent.
+    pub rollout: Option<Rollout>,
     /// In whose name; for people.
     pub created_by: Option<String>,
     /// `expires_in_ms` is how long somebody waits, and no part of the wish: asked again with other patience it is the same.
@@ -80,6 +83,7 @@ pub(super) struct Wish {
     expires_in_ms: u64,
     max_output: u64,
     target: Option<Target>,
+    rollout: Option<Rollout>,
     created_by: Option<String>,
     expiry_is_patience: bool,
 }
@@ -157,6 +161,7 @@ impl Wish {
             on,
             meant,
             target,
+            rollout: asked.rollout,
             created_by: asked.created_by,
             expiry_is_patience: asked.expiry_is_patience,
             command: asked.command,
@@ -183,7 +188,8 @@ impl Wish {
             created_at: now_ms,
             expires_at: now_ms.saturating_add(self.expires_in_ms),
             not_before: None,
-            rollout: None,
+            rollout: self.rollout.clone(),
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: self.max_output,
@@ -202,7 +208,10 @@ impl Wish {
     /// Whether a stored spec is this very wish, of the same principal: what a repeated idempotency key must say again.
     pub(super) fn is_of(&self, spec: &CommandSpec, by: &str) -> bool {
         // Nobody can wish for these over HTTP: a spec that has one was not made here.
-        let plain = spec.not_before.is_none() && spec.purpose.is_none() && !spec.leave_children;
+        let plain = spec.not_before.is_none()
+            && spec.purpose.is_none()
+            && !spec.leave_children
+            && spec.retry_of.is_none();
         plain
             && self.on == spec.on
             && by == spec.by
@@ -210,6 +219,7 @@ impl Wish {
             && self.timeout_ms == spec.timeout_ms
             && self.max_output == spec.max_output
             && self.target == spec.target
+            && self.rollout == spec.rollout
             && self.created_by == spec.created_by
             && (self.expiry_is_patience
                 || spec.expires_at.checked_sub(spec.created_at) == Some(self.expires_in_ms))
@@ -266,6 +276,9 @@ mod tests {
     #[case(json!({"on": "a", "command": "true", "target_type": "local", "target_host": "db-1"}), ErrorCode::Invalid)]
     #[case(json!({"on": "a", "command": "true", "target_username": "ops"}), ErrorCode::Invalid)]
     #[case(json!({"on": "a", "command": "true", "target_type": "telnet"}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "rollout": {"canary": 0}}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "rollout": {"waves": ["5%", "1%"]}}), ErrorCode::Invalid)]
+    #[case(json!({"on": "a", "command": "true", "rollout": {"wave": [1]}}), ErrorCode::Invalid)]
     fn refuses(#[case] body: Value, #[case] code: ErrorCode) {
         let refused = wish(body).and_then(|wish| spec_of(&wish)).unwrap_err();
         assert_eq!(refused, code);
@@ -299,6 +312,7 @@ mod tests {
     #[case(json!({"on": "all", "command": "true", "timeout_ms": 30_001}), false)]
     #[case(json!({"on": "all", "command": "true", "expires_in_ms": 1}), false)]
     #[case(json!({"on": "all", "command": "true", "max_output": 0}), false)]
+    #[case(json!({"on": "all", "command": "true", "rollout": {"canary": 1}}), false)]
     fn a_repeated_key_must_ask_for_the_same(#[case] body: Value, #[case] same: bool) {
         let first = spec_of(&wish(json!({"on": "all", "command": "true"})).unwrap()).unwrap();
         assert_eq!(wish(body).unwrap().is_of(&first, "token:admin"), same);

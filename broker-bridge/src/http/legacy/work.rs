@@ -223,6 +223,7 @@ mod tests {
             expires_at: 1_795_000_000_001,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1,

@@ -126,6 +126,8 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
             created_by: None,
             target: prompt.ssh.clone().map(Target::Ssh),
             changes: false,
+            rollout: None,
+            retry_of: None,
         });
     }
     if let Some(command) = state.commands.get_mut(accepted.id) {

@@ -12,6 +12,7 @@ use signalbox_schemas::{
     command::{CommandSpec, Grant},
     id::{MachineToken, Sha256, Workspace},
     mailbox::{AuthorsRef, Basis, Mailbox, Offer},
+    rollout::Rollout,
     signed::{Message, Signed, SigningKey},
     stream::{CMD, DOC, DONE, HB, MBOX, OUT, RUN, STATE},
 };
@@ -97,6 +98,7 @@ impl Forge {
             expires_at: now + 3_600_000,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1 << 20,
@@ -390,11 +392,12 @@ async fn offers_with_a_fault_are_rejected_with_its_name() -> Result<()> {
     let good = forge.offer(&text, |_| {})?;
     let mut by_stranger = good.clone();
     by_stranger.grant = Signed::sign(&good.grant.peek()?, &stranger)?;
+    let bad_rollout = Rollout { min_wait_ms: Some(0), ..Rollout::default() };
     let faults = [
         ("spec of another command", swapped),
         ("a stranger's grant", by_stranger),
         ("an unknown crit", forge.offer(&text, |spec| spec.crit = vec!["sandbox".into()])?),
-        ("a rollout", forge.offer(&text, |spec| spec.rollout = Some(json!({"parallel": 1})))?),
+        ("a bad rollout", forge.offer(&text, |spec| spec.rollout = Some(bad_rollout.clone()))?),
         ("a bad timeout", forge.offer(&text, |spec| spec.timeout_ms = 0)?),
     ];
     let run = forge.jetstream.get_stream("RUN").await?;

@@ -223,6 +223,7 @@ impl Bench {
             expires_at: BEGIN + 10_000,
             not_before: None,
             rollout: None,
+            retry_of: None,
             purpose: None,
             leave_children: false,
             max_output: 1_000_000,
@@ -394,6 +395,7 @@ impl Bench {
             author: self.keys.operator.public().clone(),
             machines: command.machines.clone(),
             counts: BTreeMap::new(),
+            rollout: None,
         };
         let body = Signed::sign(&done, &self.keys.bridge).unwrap().to_json();
         // Of its runs only the registers stay.

@@ -110,6 +110,8 @@ impl Bench {
                 created_by: None,
                 target: None,
                 changes: false,
+                rollout: None,
+                retry_of: None,
             };
             answers.listed.insert(0, serde_json::to_value(&summary).unwrap());
             let view: Value = serde_json::to_value(CommandView { summary, runs, next: None }).unwrap();
