@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use signalbox_schemas::{
     api::{FeedEvent, op},
     error::{ErrorCode, Problem},
-    id::{CommandId, RequestId},
+    id::{CommandId, MachineToken, RequestId},
     output::OutputStream::Stdout,
-    rollout::Rollout,
+    rollout::{Rollout, RolloutState},
+    run::RunState,
     signed::Signed,
     stream,
 };
@@ -30,6 +31,50 @@ fn code(answer: Result<Value, Problem>) -> Result<ErrorCode> {
         Ok(value) => anyhow::bail!("accepted: {value}"),
         Err(problem) => Ok(problem.code),
     }
+}
+
+#[tokio::test]
+async fn a_feed_tells_how_far_a_command_has_spread_and_members_steer_it() -> Result<()> {
+    let bench = Bench::start(&["a-1", "a-2"]).await?;
+    bench.heard(&["a-1", "a-2"]).await?;
+    let (console, viewer) = (bench.console("local").await?, bench.console("viewer").await?);
+    let (mut spec, _) = console.command(&["a-1", "a-2"])?;
+    spec.rollout = Some("canary 1".parse()?);
+    console.write(op::COMMANDS_SUBMIT, &console.grant(&spec, &["a-1", "a-2"])?).await??;
+    let mut feed = console.watch(spec.cid, None, PLENTY).await?;
+    let mut told = async |state: RolloutState, wave: u32| loop {
+        if let Item::Event(FeedEvent::Command(summary)) = feed.next().await? {
+            let rollout = summary.rollout.context("it spreads")?;
+            if (rollout.state, rollout.wave) == (state, wave) {
+                return anyhow::Ok(rollout);
+            }
+        }
+    };
+    told(RolloutState::Going, 1).await?;
+    let args = json!({"id": spec.cid});
+    assert_eq!(code(viewer.write(op::COMMANDS_PAUSE, &args).await?)?, ErrorCode::Forbidden);
+    // What is not signed changes nothing.
+    assert_eq!(code(console.read(op::COMMANDS_PAUSE, &args).await?)?, ErrorCode::Invalid);
+    let steered = console.write(op::COMMANDS_PAUSE, &args).await??;
+    assert_eq!(steered.pointer("/rollout/by"), Some(&json!("operator:local")));
+    assert_eq!(told(RolloutState::Paused, 1).await?.by, "operator:local");
+    console.write(op::COMMANDS_RESUME, &args).await??;
+    let relay = bench.relay("a-1")?;
+    eventually("the canary is let go", || async {
+        ensure!(
+            bench.view.run(spec.cid, &MachineToken::new("a-1")?)?.context("there")?.state
+                == RunState::Pending,
+            "held"
+        );
+        Ok(())
+    })
+    .await?;
+    relay.claim(spec.cid).await?;
+    relay.exit_inline(spec.cid, b"").await?;
+    told(RolloutState::Going, 2).await?;
+    console.write(op::COMMANDS_ABORT, &args).await??;
+    told(RolloutState::Aborted, 2).await?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -631,6 +631,59 @@ async fn cancelling_counts_what_had_not_ended() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_rollout_is_paused_resumed_and_aborted() -> Result<()> {
+    let bench = Bench::start(&["a-1", "a-2", "a-3"]).await?;
+    bench.heard(&["a-1", "a-2", "a-3"]).await?;
+    let wish =
+        json!({"on": "all", "command": "true", "rollout": {"canary": 1, "waves": ["34%"], "pause_after": 1}});
+    let made = bench.http.post(COMMANDS, &wish).await?;
+    assert_eq!(made.status, 202, "{}", made.text());
+    let id = made.json()?["id"].as_str().context("no id")?.to_owned();
+    let path = |verb: &str| format!("{COMMANDS}/{id}/{verb}");
+    let counts = |wanted: Value| {
+        let bench = &bench;
+        let id = &id;
+        move || {
+            let wanted = wanted.clone();
+            async move {
+                let command = bench.http.json(&format!("{COMMANDS}/{id}")).await?;
+                ensure!(command["counts"] == wanted, "{command}");
+                Ok(command["rollout"].clone())
+            }
+        }
+    };
+    let rollout = eventually("the canary", counts(json!({"held": 2, "pending": 1}))).await?;
+    let first =
+        json!([rollout["state"], rollout["wave"], rollout["waves"], rollout["released"], rollout["plan"]]);
+    assert_eq!(first, json!(["going", 1, 2, 1, wish["rollout"]]));
+    let answer = bench.http.post(&path("pause"), &Value::Null).await?;
+    let said = answer.json()?;
+    assert_eq!((answer.status, &said["rollout"]["state"]), (202, &json!("paused")), "{said}");
+    assert_eq!((&said["rollout"]["by"], &said["rollout"]["why"]), (&json!("token:admin"), &Value::Null));
+    assert!(answer.header("signalbox-cursor").is_some());
+    // It is so already.
+    assert_eq!(bench.http.post(&path("pause"), &Value::Null).await?.json()?, said);
+    let answer = bench.http.post(&path("resume"), &Value::Null).await?;
+    assert_eq!(answer.json()?["rollout"]["state"], "going");
+    let answer = bench.http.post(&path("abort"), &Value::Null).await?;
+    assert_eq!(answer.json()?["rollout"]["state"], "aborted");
+    let rollout = eventually("the end", counts(json!({"cancelled": 3}))).await?;
+    assert_eq!(rollout["state"], "aborted");
+    for verb in ["pause", "resume", "abort"] {
+        assert_eq!(refused(&bench.http.post(&path(verb), &Value::Null).await?)?, (422, "invalid".to_owned()));
+    }
+    let at_once = bench.submit("all").await?;
+    let answer = bench.http.post(&format!("{COMMANDS}/{at_once}/pause"), &Value::Null).await?;
+    assert_eq!(refused(&answer)?, (422, "invalid".to_owned()));
+    let unknown = uuid::Uuid::now_v7();
+    let answer = bench.http.post(&format!("{COMMANDS}/{unknown}/pause"), &Value::Null).await?;
+    assert_eq!(refused(&answer)?, (404, "not_found".to_owned()));
+    let bad = json!({"on": "all", "command": "true", "rollout": {"canary": "none"}});
+    assert_eq!(refused(&bench.http.post(COMMANDS, &bad).await?)?, (422, "invalid".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_api_key_is_shown_once_and_never_stored() -> Result<()> {
     let bench = Bench::start(&["a-1"]).await?;
     let path = "/api/v1/assignments";

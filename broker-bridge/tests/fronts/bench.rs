@@ -157,6 +157,23 @@ impl Bench {
         .await
     }
 
+    /// These machines give a sign of life, and the bridge hears it.
+    pub(crate) async fn heard(&self, machines: &[&str]) -> Result<()> {
+        for machine in machines {
+            let beat = serde_json::json!({"ws": "main", "mid": machine, "at": now_ms(), "relay": "0.1.0", "generation": u64::MAX,
+                "authors": 1, "running": 0, "outbox": 0, "started_at": 1, "counters": {},
+                "facts": signalbox_schemas::heartbeat::Facts::default()});
+            self.link.publish(&format!("hb.main.{machine}"), None, serde_json::to_vec(&beat)?.into()).await?;
+        }
+        eventually("signs of life", || async {
+            let all = self.view.machines(now_ms());
+            let heard = all.iter().filter(|machine| machine.last_seen_at.is_some());
+            ensure!(heard.count() >= machines.len(), "{all:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// A console of this operator.
     pub(crate) async fn console(&self, operator: &str) -> Result<Console> {
         Ok(Console {

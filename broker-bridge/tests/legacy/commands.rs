@@ -45,6 +45,29 @@ async fn a_command_goes_from_the_list_through_a_claim_to_its_result() -> Result<
 }
 
 #[tokio::test]
+async fn what_is_held_is_in_no_list_and_cannot_be_claimed() -> Result<()> {
+    let world = World::start().await?;
+    let (first, second) = (world.assign("m-1").await?, world.assign("m-2").await?);
+    let (mut one, mut two) = (world.relay(&first), world.relay(&second));
+    // They are there.
+    tokio::try_join!(one.commands(), two.commands())?;
+    let body = json!({"on": "{m-1,m-2}", "command": "true", "rollout": {"canary": 1}});
+    let id = world.bench.http.submit_with(&body).await?;
+    world.run_is(&id, "m-1", "pending").await?;
+    assert_eq!(world.run(&id, "m-2").await?["state"], "held");
+    let listed = |commands: Vec<Value>| commands.iter().any(|command| command["_id"] == id.as_str());
+    assert!(!listed(two.commands().await?));
+    let refused = says(400, r#"{"success":false,"error":"Command is not pending"}"#);
+    assert_eq!(said(&two.claim(&id).await?)?, refused);
+    assert!(listed(one.commands().await?) && one.wins(&id).await?);
+    assert!(!listed(two.commands().await?));
+    assert_eq!(said(&one.result(&id, 0, "").await?)?, says(200, r#"{"success":true}"#));
+    world.run_is(&id, "m-2", "pending").await?;
+    assert!(listed(two.commands().await?) && two.wins(&id).await?);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_command_for_a_host_behind_the_machine_has_its_members() -> Result<()> {
     let world = World::start().await?;
     let mut relay = world.relay(&world.assign("m-1").await?);
