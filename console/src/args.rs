@@ -3,6 +3,7 @@
 //! | room | holds |
 //! |---|---|
 //! | [`order`] | `run`, `exec` |
+//! | [`rollout`] | waves, `retry` |
 //! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
 //! | [`keep`] | `credential`, `host-keys` |
@@ -18,6 +19,7 @@ pub mod credential;
 pub mod keep;
 pub mod order;
 pub mod push;
+pub mod rollout;
 pub mod ssh;
 pub mod work;
 
@@ -34,6 +36,7 @@ use credential::{Credentials, SharedCredential};
 use keep::{Credential, HostKeys, RecoveryKey};
 use order::{Exec, Run};
 use push::{Push, Pushes};
+use rollout::Retry;
 use work::{Runs, Work};
 
 /// Runs commands on machines that nothing can dial into. Without a command it opens the console.
@@ -79,6 +82,14 @@ pub enum Action {
     Show(Show),
     /// Cancels a command wherever it has not ended.
     Cancel(One),
+    /// Lets no other machine begin a command that spreads in waves.
+    Pause(One),
+    /// Lets it go on; what has failed so far does not stop it again.
+    Resume(One),
+    /// Ends it: what has not begun is cancelled, and what runs goes on.
+    Abort(One),
+    /// Runs a command again where it failed, timed out, was lost or rejected.
+    Retry(Retry),
     /// Lists runs: what waits for a machine, or is in a state.
     Runs(Runs),
     /// Lists assignments: which relay of the older system, by its API key, is which machine.
@@ -209,7 +220,10 @@ impl Action {
             Self::Machines(listing) | Self::SharedCredentials(listing) => &listing.reach.nats_url,
             Self::Commands(commands) => &commands.listing.reach.nats_url,
             Self::Show(show) => &show.one.listing.reach.nats_url,
-            Self::Cancel(one) => &one.listing.reach.nats_url,
+            Self::Cancel(one) | Self::Pause(one) | Self::Resume(one) | Self::Abort(one) => {
+                &one.listing.reach.nats_url
+            }
+            Self::Retry(retry) => &retry.reach.nats_url,
             Self::Runs(runs) => &runs.listing.reach.nats_url,
             Self::Assignments(assignments) => &assignments.listing.reach.nats_url,
             Self::Assignment(assignment) => &assignment.within.nats_url,

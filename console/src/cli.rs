@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`run`] | `run`, `exec` |
 //! | `follow` | a command that was accepted, to its end |
+//! | [`retry`] | `retry` |
+//! | [`steer`] | `pause`, `resume`, `abort` |
+//! | `sure` | whether as many machines are meant |
 //! | [`list`] | `machines`, `commands` |
 //! | [`show`] | `show`, `cancel` |
 //! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
@@ -41,10 +44,13 @@ pub mod list;
 pub mod printer;
 pub mod push;
 pub mod quantity;
+pub mod retry;
 pub mod run;
 mod secret;
 pub mod shared;
 pub mod show;
+pub mod steer;
+mod sure;
 pub mod table;
 pub mod work;
 
@@ -52,7 +58,7 @@ use std::io::Write as _;
 
 use clap::CommandFactory as _;
 
-use signalbox_schemas::error::report;
+use signalbox_schemas::{error::report, rollout::Steer};
 
 use crate::{
     args::{Action, Args},
@@ -86,6 +92,10 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::Commands(commands)) => list::commands(config, &commands).await,
         Some(Action::Show(show)) => show::show(config, &show).await,
         Some(Action::Cancel(one)) => show::cancel(config, &one).await,
+        Some(Action::Pause(one)) => steer::steer(config, &one, Steer::Pause).await,
+        Some(Action::Resume(one)) => steer::steer(config, &one, Steer::Resume).await,
+        Some(Action::Abort(one)) => steer::steer(config, &one, Steer::Abort).await,
+        Some(Action::Retry(retry)) => retry::retry(config, retry).await,
         Some(Action::Exec(exec)) => run::exec(config, exec).await,
         Some(Action::Runs(runs)) => work::list(config, runs).await,
         Some(Action::Assignments(assignments)) => assignment::list(config, assignments).await,

@@ -1,5 +1,5 @@
 //! The command line's pure parts: what is read, what is printed, with which code it ends.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::{io::Write as _, process::Stdio};
 
@@ -665,4 +665,52 @@ fn decode_survives_hostile_text() {
     assert_eq!(explain(deep.as_bytes(), &known()), []);
     assert_eq!(explain(b"\xff\xfe{{{{\"", &known()), []);
     assert!(Signed::<Mailbox>::from_json(b"{}").is_err());
+}
+
+/// What `signalbox run` is asked for, with these words before the command.
+fn run_of(words: &[&str]) -> Result<signalbox_console::args::order::Run, clap::Error> {
+    let words = [&["signalbox", "run", "--on", "all"][..], words, &["--", "true"]].concat();
+    match Args::try_parse_from(words)?.action {
+        Some(Action::Run(run)) => Ok(run),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[case(&[], None)]
+#[case(&["--canary", "1"], Some("canary 1"))]
+#[case(&["--canary", "1", "--waves", "5%,25%", "--parallel", "20", "--pause-after", "2%"],
+    Some("canary 1, 5%, 25%, parallel 20, pause after 2%"))]
+#[case(&["--waves", "5%", "--waves", "10%", "--wave-wait", "5m"], Some("5%, 10%, wait 5m"))]
+fn waves_make_a_plan(#[case] words: &[&str], #[case] plan: Option<&str>) {
+    let run = run_of(words).unwrap();
+    assert_eq!(run.waves.plan().map(|plan| plan.to_string()), plan.map(str::to_owned));
+}
+
+#[rstest]
+#[case(&["--canary", "0"])]
+#[case(&["--waves", "5%,"])]
+#[case(&["--parallel", "101%"])]
+#[case(&["--pause-after", "few"])]
+fn sizes_of_waves_are_read_strictly(#[case] words: &[&str]) {
+    assert!(run_of(words).is_err());
+}
+
+#[test]
+fn a_person_is_asked_above_fifty_machines_unless_he_says_yes() {
+    assert_eq!(run_of(&[]).unwrap().sure.limit(), Some(50));
+    assert_eq!(run_of(&["--ask-above", "5"]).unwrap().sure.limit(), Some(5));
+    assert_eq!(run_of(&["--yes"]).unwrap().sure.limit(), None);
+}
+
+#[rstest]
+#[case(&[], &[RunState::Failed, RunState::Timeout, RunState::Lost, RunState::Rejected])]
+#[case(&["--only", "lost,expired"], &[RunState::Lost, RunState::Expired])]
+fn a_retry_is_of_what_did_not_end_well(#[case] words: &[&str], #[case] ends: &[RunState]) {
+    let id = id().to_string();
+    let words = [&["signalbox", "retry", &id][..], words].concat();
+    let Some(Action::Retry(retry)) = Args::try_parse_from(words).unwrap().action else { panic!() };
+    assert_eq!((retry.ends().as_slice(), retry.id), (ends, self::id()));
+    let bad = ["signalbox", "retry", &id, "--only", "completed"];
+    assert!(Args::try_parse_from(bad).is_err());
 }

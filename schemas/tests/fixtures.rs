@@ -528,7 +528,10 @@ fn how_a_command_spreads() {
     plain("steer_rollout", &SteerRollout { id: cid() });
     let rollout = RolloutView::new(plan(), 40, Some(&progress()), &counts());
     plain("steered", &Steered { rollout: rollout.clone() });
-    plain("command_rollout", &CommandSummary { rollout: Some(Box::new(rollout)), retry_of: Some(cid()), ..summary() });
+    plain(
+        "command_rollout",
+        &CommandSummary { rollout: Some(Box::new(rollout)), retry_of: Some(cid()), ..summary() },
+    );
     let reached = Reached { created: NOW, sequence: 7, stored_at: NOW };
     plain("audit_entered_rollouts", &Entered { rollouts: reached, ..Entered::default() });
 }

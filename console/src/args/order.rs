@@ -6,7 +6,11 @@ use signalbox_schemas::{
     id::CredentialName,
 };
 
-use super::{Reach, ssh};
+use super::{
+    Reach,
+    rollout::{Sure, Waves},
+    ssh,
+};
 use crate::cli::{exit, quantity};
 
 /// `signalbox run`.
@@ -23,6 +27,12 @@ pub struct Run {
     /// Prints the id once the command is accepted, and leaves.
     #[arg(long)]
     pub no_wait: bool,
+    /// In waves.
+    #[command(flatten)]
+    pub waves: Waves,
+    /// Whether that is meant.
+    #[command(flatten)]
+    pub sure: Sure,
     /// What, and how.
     #[command(flatten)]
     pub order: Order,

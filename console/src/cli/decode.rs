@@ -22,6 +22,7 @@ use signalbox_schemas::{
     mailbox::Mailbox,
     record::{ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord},
     relay::RelayRecord,
+    rollout::Progress,
     run::{Claim, Exit, Lost, Rejection, Start, Withdrawal},
     signed::{Message, PublicKey, Signed, SignedError},
 };
@@ -283,7 +284,7 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 23] = [
+    const KINDS: [Attempt; 24] = [
         attempt::<Claim>,
         attempt::<AuditEntry>,
         attempt::<Exit>,
@@ -307,6 +308,7 @@ fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
         attempt::<Enrolment>,
         attempt::<DoneRun>,
         attempt::<DoneCommand>,
+        attempt::<Progress>,
     ];
     KINDS.iter().find_map(|attempt| attempt(envelope))
 }

@@ -3,7 +3,7 @@
 use data_encoding::BASE64;
 use serde::Serialize;
 use signalbox_schemas::{
-    api::{Counts, RunView},
+    api::{Counts, RolloutView, RunView},
     id::{CommandId, MachineId},
     output::OutputStream,
     signed::PublicKey,
@@ -45,6 +45,8 @@ pub enum Event<'a> {
     },
     /// A run is in another state, or its end is known.
     Run(&'a RunView),
+    /// It spreads further, or does not any more.
+    Rollout(&'a RolloutView),
     /// The wait of `exec` was over before the command.
     GaveUp {
         /// The command.

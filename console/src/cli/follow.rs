@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use signalbox_schemas::{
-    api::{Accepted, Counts, RunView},
+    api::{Accepted, Counts, RolloutView, RunView},
     error::report,
     id::{CommandId, MachineId},
     output::OutputStream,
+    rollout::RolloutState,
     run::RunState,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -17,7 +18,7 @@ use super::{
     exit::{self, Failure},
     lines::{Lines, Sink},
     printer::{Hangup, Piece, Printer},
-    quantity,
+    quantity, steer,
 };
 use crate::{
     client::{
@@ -75,6 +76,7 @@ pub(super) struct Follow {
     counts: Counts,
     began: Instant,
     is_bridge_missed: bool,
+    rollout: Option<Box<RolloutView>>,
     troubles: usize,
 }
 
@@ -99,6 +101,7 @@ impl Follow {
             )]),
             began: Instant::now(),
             is_bridge_missed: false,
+            rollout: None,
             troubles: 0,
         }
     }
@@ -178,9 +181,30 @@ impl Follow {
                 write(printer, piece.stream, data).await?;
             }
             FeedItem::Run(run) => self.take_run(printer, run).await?,
-            FeedItem::Command(_) | FeedItem::Settled(_) => {}
+            FeedItem::Command(summary) => self.take_rollout(printer, summary.rollout).await?,
+            FeedItem::Settled(_) => {}
         }
         Ok(())
+    }
+
+    /// How far it has spread. That it stands still is said to everybody: nothing else happens then.
+    async fn take_rollout(
+        &mut self,
+        printer: &Printer,
+        rollout: Option<Box<RolloutView>>,
+    ) -> Result<(), End> {
+        let Some(rollout) = rollout.filter(|rollout| self.rollout.as_ref() != Some(rollout)) else {
+            return Ok(());
+        };
+        let before = self.rollout.as_ref().map_or(RolloutState::Going, |known| known.state);
+        if self.is_json() {
+            printer.print(Piece::Out(Event::Rollout(&rollout).line().into())).await?;
+        } else if rollout.state != before {
+            let line = format!("signalbox: {}", steer::told(&rollout, Some(self.id)));
+            printer.print(Piece::Note(line)).await?;
+        }
+        self.rollout = Some(rollout);
+        self.progress(printer).await
     }
 
     async fn take_run(&mut self, printer: &Printer, run: RunView) -> Result<(), End> {
@@ -249,15 +273,28 @@ impl Follow {
             return Ok(printer.print(Piece::Progress(String::new())).await?);
         }
         let settled: u32 = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
-        let took = quantity::show_age(elapsed_ms(self.began));
-        let line = format!(
-            "{settled}/{} {dot} {} {dot} {took}",
-            self.runs.len(),
-            show_counts(counts),
-            dot = self.dot
-        );
+        let elapsed = elapsed_ms(self.began);
+        let mut parts =
+            vec![format!("{settled}/{}", self.runs.len()), show_counts(counts), quantity::show_age(elapsed)];
+        if let Some(rollout) = &self.rollout {
+            parts.insert(0, format!("wave {}/{}", rollout.wave, rollout.waves));
+            let left = self.runs.len().saturating_sub(settled as usize);
+            if let Some(left) = time_left(rollout.state, settled, left, elapsed) {
+                parts.push(format!("about {} left", quantity::show_age(left)));
+            }
+        }
+        let line = parts.join(&format!(" {} ", self.dot));
         Ok(printer.print(Piece::Progress(line)).await?)
     }
+}
+
+/// How long the rest takes at the rate so far, ms; `None`: it stands still, or too little has ended to tell.
+fn time_left(state: RolloutState, settled: u32, left: usize, elapsed_ms: u64) -> Option<u64> {
+    if state != RolloutState::Going || settled < 2 || left == 0 {
+        return None;
+    }
+    let left = u64::try_from(left).unwrap_or(u64::MAX);
+    Some(elapsed_ms.saturating_mul(left) / u64::from(settled))
 }
 
 async fn write(printer: &Printer, stream: OutputStream, data: bytes::Bytes) -> Result<(), Hangup> {

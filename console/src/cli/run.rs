@@ -24,6 +24,7 @@ use super::{
     follow::{End, Follow, Manner},
     printer::{Hangup, Piece, Printer},
     quantity,
+    sure::{self, Refusal},
 };
 use crate::{
     args::order::{Exec, Order, Run},
@@ -55,6 +56,8 @@ pub(super) struct Plan {
     pub(super) no_wait: bool,
     /// One machine only, and no longer than this.
     pub(super) exec: Option<Patience>,
+    /// Above how many machines a person is asked whether all are meant; `None`: never.
+    pub(super) sure: Option<u32>,
 }
 
 /// How long `exec` waits.
@@ -75,9 +78,11 @@ pub async fn run(config: &Config, args: Run) -> Result<u8, Failure> {
         (Some(on), _) => on.trim().to_owned(),
         (None, via) => Selector::of_machine(via.unwrap_or_default().trim()),
     };
-    let draft = draft(args.order, on, limit::DEFAULT_EXPIRES_IN_MS, None);
+    let mut draft = draft(args.order, on, limit::DEFAULT_EXPIRES_IN_MS, None);
+    draft.rollout = args.waves.plan();
     let (timeout_ms, no_wait) = (draft.timeout_ms, args.no_wait);
-    let plan = Plan { what: WHAT.to_owned(), timeout_ms, manner, no_wait, exec: None };
+    let sure = args.sure.limit();
+    let plan = Plan { what: WHAT.to_owned(), timeout_ms, manner, no_wait, exec: None, sure };
     perform(config, &draft, &plan).await
 }
 
@@ -97,7 +102,8 @@ pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
     let draft = draft(args.order, on, expires_in_ms, args.idempotency_key);
     // To cancel it at once is to give it up.
     let no_wait = !waits && !args.cancel_on_give_up;
-    let plan = Plan { what: WHAT.to_owned(), timeout_ms: draft.timeout_ms, manner, no_wait, exec };
+    let (what, timeout_ms) = (WHAT.to_owned(), draft.timeout_ms);
+    let plan = Plan { what, timeout_ms, manner, no_wait, exec, sure: None };
     perform(config, &draft, &plan).await
 }
 
@@ -116,6 +122,9 @@ fn draft(order: Order, on: String, expires_in_ms: u64, idempotency_key: Option<S
         is_expiry_named: order.expires_in.is_some(),
         max_output_bytes: order.max_output,
         shown: Vec::new(),
+        only: Vec::new(),
+        rollout: None,
+        retry_of: None,
         ssh,
         created_by: order.created_by,
         idempotency_key,
@@ -142,7 +151,7 @@ impl Standing {
     }
 }
 
-async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Failure> {
+pub(super) async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Failure> {
     // What is wrong is wrong with or without a broker.
     draft.check().map_err(|error| usage(&error))?;
     let access = config.access().map_err(|error| plan.failed(&error))?;
@@ -150,7 +159,9 @@ async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Fail
     let patience = sleep(plan.exec.map_or(Duration::MAX, |exec| Duration::from_millis(exec.wait_ms)));
     tokio::pin!(patience);
     let (client, begun) = tokio::select! {
-        begun = begin(access, draft, plan) => begun.map_err(|error| plan.failed(&error))?,
+        begun = begin(access, draft, plan) => {
+            begun.map_err(|refusal| refusal.failure(|error| plan.failed(error)))?
+        }
         _ = interrupts.recv() => return Err(nothing_submitted()),
     };
     let standing = match begun {
@@ -280,12 +291,15 @@ enum Begun {
     Known(Standing),
 }
 
-async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Begun), ClientError> {
+async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Begun), Refusal> {
     let client = Client::connect(access, false).await?;
     let begun = if let Some(known) = client.repeated(draft).await? {
         Begun::Known(known.into())
     } else {
-        let targets = client.preview(&draft.on).await?;
+        let targets = client.targets(draft).await?;
+        if plan.exec.is_none() {
+            sure::ask(&targets, plan.sure, plan.manner == Manner::Json).await?;
+        }
         Begun::New(prepare_aside(draft, client.access(), targets).await?)
     };
     let machines = match &begun {
@@ -293,7 +307,8 @@ async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Be
         Begun::Known(standing) => standing.accepted.targets.len(),
     };
     if plan.exec.is_some() && machines != 1 {
-        return Err(ClientError::NotAsMeant(format!("it names {machines} machines where one is meant")));
+        let why = format!("it names {machines} machines where one is meant");
+        return Err(ClientError::NotAsMeant(why).into());
     }
     Ok((client, begun))
 }

@@ -17,7 +17,7 @@ use super::{
     follow,
     lines::{Lines, Sink},
     printer::{Hangup, Piece, Printer},
-    quantity,
+    quantity, steer,
     table::{Column, Table},
 };
 use crate::{
@@ -154,6 +154,14 @@ fn heading(view: &CommandView, ellipsis: char) -> String {
         moment(summary.created_at, now_ms()),
         follow::show_counts(&summary.counts),
     );
+    if let Some(rollout) = &summary.rollout {
+        let waves =
+            format!("waves    {}\n         {}\n", rollout.plan, steer::told(rollout, Some(summary.id)));
+        out.push_str(&waves);
+    }
+    if let Some(first) = &summary.retry_of {
+        out.extend(["retries  ", &first.to_string(), "\n"]);
+    }
     let mut table = Table::new(&RUN_COLUMNS);
     for run in &view.runs {
         table.push(vec![

@@ -52,6 +52,7 @@ fn is_of(draft: &Draft, summary: &CommandSummary, access: &Access) -> bool {
         && summary.timeout_ms == draft.timeout_ms
         && summary.created_by == draft.created_by
         && summary.target == draft.target()
+        && summary.rollout.as_ref().map(|rollout| &rollout.plan) == draft.rollout.as_ref()
         && !summary.changes
         && (!draft.is_expiry_named
             || summary.expires_at.checked_sub(summary.created_at) == Some(draft.expires_in_ms))

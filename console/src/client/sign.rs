@@ -9,6 +9,7 @@ use signalbox_schemas::{
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineId, MachineToken, Sha256, Workspace},
     limit,
+    rollout::Rollout,
     selector::Selector,
     signed::Signed,
 };
@@ -42,6 +43,12 @@ pub struct Draft {
     pub max_output_bytes: u64,
     /// The machines that the author has seen it would run on: no others are signed for. Empty when none were shown.
     pub shown: Vec<MachineToken>,
+    /// Of the machines that the selector means those that it is for. Empty: all of them.
+    pub only: Vec<MachineToken>,
+    /// How it spreads; `None`: to all at once.
+    pub rollout: Option<Rollout>,
+    /// The command whose runs it tries once more.
+    pub retry_of: Option<CommandId>,
     /// The host behind the machine that runs it; `None`: the machine itself.
     pub ssh: Option<SshTarget>,
     /// In whose name, for people; at most 128 bytes.
@@ -104,8 +111,8 @@ impl Draft {
             created_at: now,
             expires_at: now.saturating_add(self.expires_in_ms),
             not_before: None,
-            rollout: None,
-            retry_of: None,
+            rollout: self.rollout.clone(),
+            retry_of: self.retry_of,
             purpose: None,
             leave_children: false,
             max_output: self.max_output_bytes,
@@ -306,6 +313,19 @@ impl Client {
         }
     }
 
+    /// The machines that a draft is for now, sorted by token.
+    ///
+    /// # Errors
+    /// As [`Self::preview`].
+    pub async fn targets(&self, draft: &Draft) -> Result<Vec<Target>, ClientError> {
+        let mut targets = self.preview(&draft.on).await?;
+        if !draft.only.is_empty() {
+            let only: HashSet<&MachineToken> = draft.only.iter().collect();
+            targets.retain(|target| only.contains(&target.token));
+        }
+        Ok(targets)
+    }
+
     /// Sends what goes ahead of a submit and was not `sent` yet, then the submit.
     async fn send_all(&self, prepared: &Prepared, sent: &mut usize) -> Result<Accepted, ClientError> {
         for part in prepared.ahead.iter().skip(*sent) {
@@ -359,7 +379,7 @@ impl Client {
     pub async fn run(&self, draft: &Draft) -> Result<Accepted, ClientError> {
         let invalid = |error: DraftError| Problem::new(ErrorCode::Invalid, error.to_string());
         draft.check().map_err(|error| ClientError::Refused(invalid(error)))?;
-        let targets = self.preview(&draft.on).await?;
+        let targets = self.targets(draft).await?;
         self.submit(&prepare_aside(draft, self.access(), targets).await?).await
     }
 }

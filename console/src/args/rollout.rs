@@ -1,0 +1,114 @@
+//! How a command spreads, whether one is sure, and `signalbox retry`.
+
+use clap::Args as ClapArgs;
+use signalbox_schemas::{
+    id::CommandId,
+    rollout::{Rollout, Size},
+    run::RunState,
+};
+
+use super::{Reach, choice::one_of};
+use crate::cli::{exit, quantity};
+
+/// Machines above which a person is asked whether all of them are meant.
+const ASK_ABOVE: u32 = 50;
+
+/// Waves.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Waves {
+    /// The first wave: so many machines, or a part of all such as 1%. The next one begins when all of it have settled.
+    #[arg(long, value_name = "SIZE")]
+    pub canary: Option<Size>,
+    /// How many further machines each wave lets go, such as '5%,25%': the last one repeats [default: all the rest at once].
+    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    pub waves: Vec<Size>,
+    /// So many at once, whatever the waves say.
+    #[arg(long, value_name = "SIZE")]
+    pub parallel: Option<Size>,
+    /// Pauses when so many have failed, or such a part of those that have ended.
+    #[arg(long, value_name = "SIZE")]
+    pub pause_after: Option<Size>,
+    /// Waits so long between two waves.
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
+    pub wave_wait: Option<u64>,
+}
+
+impl Waves {
+    /// The plan; `None`: to all at once.
+    pub fn plan(self) -> Option<Rollout> {
+        let Self { canary, waves, parallel, pause_after, wave_wait: min_wait_ms } = self;
+        let plan = Rollout { canary, waves, parallel, pause_after, min_wait_ms };
+        (plan != Rollout::default()).then_some(plan)
+    }
+}
+
+/// Whether one is sure.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Sure {
+    /// Asks nothing.
+    #[arg(long)]
+    pub yes: bool,
+    /// At a terminal, asks for the number of machines where it is above this one.
+    #[arg(long, value_name = "N", default_value_t = ASK_ABOVE)]
+    pub ask_above: u32,
+}
+
+impl Sure {
+    /// Above how many machines a person is asked; `None`: never.
+    pub fn limit(&self) -> Option<u32> {
+        (!self.yes).then_some(self.ask_above)
+    }
+}
+
+/// `signalbox retry`.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = exit::TABLE)]
+pub struct Retry {
+    /// The command whose text is run again.
+    pub id: CommandId,
+    /// On machines whose run ended so; may be several [default: failed,timeout,lost,rejected].
+    #[arg(long, value_name = "STATES", value_delimiter = ',',
+        value_parser = one_of::<RunState>(ENDED.map(RunState::as_str)))]
+    pub only: Vec<RunState>,
+    /// How long it waits for machines that are offline, up to 7d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = quantity::duration_ms)]
+    pub expires_in: u64,
+    /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = quantity::size_bytes)]
+    pub max_output: u64,
+    /// Prints the id once the command is accepted, and leaves.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// In waves.
+    #[command(flatten)]
+    pub waves: Waves,
+    /// Whether that is meant.
+    #[command(flatten)]
+    pub sure: Sure,
+    /// Prints events, one JSON document per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Ends that may be tried once more.
+const ENDED: [RunState; 6] = [
+    RunState::Failed,
+    RunState::Timeout,
+    RunState::Lost,
+    RunState::Rejected,
+    RunState::Expired,
+    RunState::Cancelled,
+];
+
+impl Retry {
+    /// Which ends are tried once more.
+    pub fn ends(&self) -> Vec<RunState> {
+        if !self.only.is_empty() {
+            return self.only.clone();
+        }
+        vec![RunState::Failed, RunState::Timeout, RunState::Lost, RunState::Rejected]
+    }
+}

@@ -1,0 +1,63 @@
+//! `signalbox retry`: the same text once more, on machines where it did not end well.
+
+use signalbox_schemas::{api::CommandView, command::Target, id::MachineToken};
+
+use super::{
+    call,
+    exit::{self, Failure},
+    follow::Manner,
+    run::{Plan, perform},
+};
+use crate::{args::rollout::Retry, client::sign::Draft, config::Config};
+
+/// Runs it again where it is worth it, and waits for the end.
+///
+/// # Errors
+/// [`Failure`] with the exit code of the table.
+pub async fn retry(config: &Config, args: Retry) -> Result<u8, Failure> {
+    let what = format!("retry {}", args.id);
+    let client = call::connect(config, &what).await?;
+    let view = client.command(args.id).await.map_err(|error| Failure::client(&what, &error))?;
+    client.link().close().await;
+    let draft = draft(view, &args)
+        .map_err(|why| Failure::new(exit::NOT_ACCEPTED, format!("cannot {what}: {why}")))?;
+    let plan = Plan {
+        what,
+        timeout_ms: draft.timeout_ms,
+        manner: if args.json { Manner::Json } else { Manner::Output },
+        no_wait: args.no_wait,
+        exec: None,
+        sure: args.sure.limit(),
+    };
+    perform(config, &draft, &plan).await
+}
+
+/// What is asked for, on those machines alone: their grants are signed anew, one by one.
+fn draft(view: CommandView, args: &Retry) -> Result<Draft, String> {
+    let CommandView { summary, runs, .. } = view;
+    if summary.changes {
+        return Err("it changes what relays keep; give that command again".to_owned());
+    }
+    let ends = args.ends();
+    let again = runs.iter().filter(|run| ends.contains(&run.state));
+    let only: Vec<MachineToken> = again.map(|run| run.machine.token()).collect();
+    if only.is_empty() {
+        let ends: Vec<&str> = ends.iter().map(|state| state.as_str()).collect();
+        return Err(format!("no run of it is {}", ends.join(" or ")));
+    }
+    Ok(Draft {
+        on: summary.on,
+        command: summary.command,
+        timeout_ms: summary.timeout_ms,
+        expires_in_ms: args.expires_in,
+        is_expiry_named: true,
+        max_output_bytes: args.max_output,
+        shown: Vec::new(),
+        only,
+        ssh: summary.target.map(|Target::Ssh(ssh)| ssh),
+        rollout: args.waves.clone().plan(),
+        retry_of: Some(summary.id),
+        created_by: summary.created_by,
+        idempotency_key: None,
+    })
+}
