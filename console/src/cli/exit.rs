@@ -23,7 +23,7 @@ pub const HANGUP: u8 = 141;
 
 /// The table, for `--help`.
 pub const TABLE: &str = "\
-Exit codes of `run` and `exec`, the first that applies:
+Exit codes of `run`, `exec` and `retry`, the first that applies:
   2    usage or selector syntax
   3    not accepted, no bridge, no machine matched, or no identity to ask with
   4    a run was lost, expired or rejected; or the wait of `exec` was over

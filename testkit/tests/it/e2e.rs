@@ -18,6 +18,7 @@ mod old_relays;
 mod output;
 mod processes;
 mod rebuild;
+mod rollout;
 mod secrets;
 mod shared;
 mod store;

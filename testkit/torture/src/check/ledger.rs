@@ -9,6 +9,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineToken, Nonce, Sha256},
     mailbox::Mailbox,
     record::{DoneCommand, DoneRun, MachineRecord, OperatorRecord, table},
+    rollout::Progress,
     run::{Claim, Exit, Fact, Lost, Register, Rejection, RunFacts, RunKind, RunState, Start, Withdrawal},
     signed::{Message, PublicKey, Signed},
     subject::{CommandPiece, FactKind, Subject},
@@ -88,6 +89,8 @@ pub(crate) struct Ledger {
     /// A repeated submit by another bridge stores other grants: the spec says which ones count.
     parts: BTreeMap<CommandId, Vec<Vec<Signed<Grant>>>>,
     cancels: BTreeSet<CommandId>,
+    /// When an edition was stored, Unix ms by the broker's clock, and what it says, in their order.
+    rollouts: BTreeMap<CommandId, Vec<(u64, Progress)>>,
 }
 
 type Read = Result<(), String>;
@@ -125,6 +128,13 @@ impl Ledger {
     /// Its state.
     pub(crate) fn state(&self, command: CommandId, machine: &MachineToken) -> RunState {
         self.run(command, machine).map_or(RunState::Pending, Run::state)
+    }
+
+    /// When a machine of a command that spreads was let go, Unix ms by the broker's clock.
+    pub(crate) fn let_go_at(&self, id: CommandId, command: &Command, machine: &MachineToken) -> Option<u64> {
+        let place = u32::try_from(command.machines.binary_search(machine).ok()?).ok()?;
+        let editions = self.rollouts.get(&id)?;
+        editions.iter().find(|(_, it)| it.released.has(place)).map(|(stored_at, _)| *stored_at)
     }
 
     /// All runs that were accepted.
@@ -241,7 +251,13 @@ impl Ledger {
                 self.cancels.insert(cid);
                 Ok(())
             }
-            other => Err(format!("a piece that nothing here writes: {other:?}")),
+            CommandPiece::Rollout => {
+                let progress: Progress = open(body, |key| self.is_bridge(key, message.at))?;
+                agree(progress.cid == cid)?;
+                self.rollouts.entry(cid).or_default().push((message.at, progress));
+                Ok(())
+            }
+            other @ CommandPiece::Part(_) => Err(format!("a piece that nothing here writes: {other:?}")),
         }
     }
 

@@ -79,6 +79,16 @@ fn start(case: &Case<'_>, command: &Command, (id, machine): RunId<'_>) -> Option
     {
         return Some(format!("it was claimed at {stored_at}, not to be before {not_before}"));
     }
+    // Of a command in history the editions are gone.
+    if let Some((_, stored_at)) = claim.filter(|_| command.spec.rollout.is_some() && !command.is_done) {
+        match case.ledger.let_go_at(id, command, machine) {
+            None => return Some("it was claimed, and nobody has let it go".to_owned()),
+            Some(at) if stored_at < at => {
+                return Some(format!("it was claimed {} ms before it was let go", at - stored_at));
+            }
+            Some(_) => {}
+        }
+    }
     let started = *case.marks.of(id, machine).starts.first()?;
     if let Some((_, stored_at)) = claim
         && started + INEXACT_MS < stored_at

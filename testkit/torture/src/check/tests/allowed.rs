@@ -4,6 +4,7 @@ use rstest::rstest;
 use signalbox_schemas::{
     command::CommandSpec,
     output::OutputStream,
+    rollout::Rollout,
     run::{Exit, ExitState, LostReason, RunError, WithdrawReason},
 };
 
@@ -42,6 +43,16 @@ use crate::{
     let error = Some(RunError { code: "expired".to_owned(), message: String::new() });
     let failed = Exit { state: ExitState::Failed, exit_code: None, error, ..blank_exit(12, 1, &Work::Die) };
     bench.run_to(12, &Work::Die, 1, &failed, "");
+})]
+#[case::a_run_that_was_let_go_before(|bench: &mut Bench| {
+    let work = Work::Nothing;
+    let spec = CommandSpec { rollout: Some(Rollout::default()), ..Bench::spec(12, &work, &[1]) };
+    bench.command_of(&spec, &work, &[1]);
+    bench.let_go(12, 0, BEGIN + 50);
+    bench.claim(12, 1, BEGIN + 100);
+    bench.mark('S', 12, 1, BEGIN + 110);
+    bench.mark('E', 12, 1, BEGIN + 120);
+    bench.exit(1, &blank_exit(12, 1, &work));
 })]
 #[case::an_unanswered_submit_that_was_stored(|bench: &mut Bench| bench.told_mut(1).submit = Word::Unknown(5))]
 #[case::a_cancel_that_came_too_late(|bench: &mut Bench| bench.told_mut(1).cancel = Some(Word::Accepted(0)))]

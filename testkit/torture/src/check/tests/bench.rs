@@ -10,6 +10,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
     output::OutputStream,
     record::{DoneCommand, DoneRun, MachineRecord, RelayKeys, StoredFact},
+    rollout::Progress,
     run::{
         Claim, Exit, ExitState, InlineOutput, Lost, LostReason, StreamSummary, WithdrawReason, Withdrawal,
     },
@@ -360,6 +361,14 @@ impl Bench {
         let body = Signed::sign(&request, &self.keys.operator).unwrap().to_json();
         self.store(&Subject::Command(ws(), cid(n), CommandPiece::Cancel), at, body);
         self.told_mut(n).cancel = Some(Word::Accepted(1));
+    }
+
+    /// Lets the machine at a place of a command's list go.
+    pub(super) fn let_go(&mut self, n: u8, place: u32, at: u64) {
+        let mut progress = Progress { revision: 1, at, ..Progress::new(ws(), cid(n)) };
+        progress.released.insert(place);
+        let body = Signed::sign(&progress, &self.keys.bridge).unwrap().to_json();
+        self.store(&Subject::Command(ws(), cid(n), CommandPiece::Rollout), at, body);
     }
 
     /// Moves a command with its runs to DONE, as bridges do an hour after it has settled.

@@ -5,6 +5,7 @@ use serde_json::json;
 use signalbox_schemas::{
     command::CommandSpec,
     output::OutputStream,
+    rollout::Rollout,
     run::{Exit, ExitState, LostReason, RejectReason, Rejection, RunError, Start, WithdrawReason},
     subject::FactKind,
 };
@@ -136,6 +137,18 @@ fn what_started_though_it_did_not(#[case] spoil: fn(&mut Bench)) {
 #[case::before_its_time(|bench: &mut Bench| {
     let spec = CommandSpec { not_before: Some(BEGIN + 500), ..Bench::spec(12, &Work::Die, &[0]) };
     bench.command_of(&spec, &Work::Die, &[0]);
+    bench.claim(12, 0, BEGIN + 100);
+})]
+#[case::before_it_was_let_go(|bench: &mut Bench| {
+    let spec = CommandSpec { rollout: Some(Rollout::default()), ..Bench::spec(12, &Work::Die, &[0, 1]) };
+    bench.command_of(&spec, &Work::Die, &[0, 1]);
+    bench.let_go(12, 0, BEGIN + 200);
+    bench.claim(12, 0, BEGIN + 100);
+})]
+#[case::though_it_was_held(|bench: &mut Bench| {
+    let spec = CommandSpec { rollout: Some(Rollout::default()), ..Bench::spec(12, &Work::Die, &[0, 1]) };
+    bench.command_of(&spec, &Work::Die, &[0, 1]);
+    bench.let_go(12, 1, BEGIN + 50);
     bench.claim(12, 0, BEGIN + 100);
 })]
 #[case::after_it_expired(|bench: &mut Bench| {
