@@ -42,13 +42,17 @@ async fn a_feed_tells_how_far_a_command_has_spread_and_members_steer_it() -> Res
     spec.rollout = Some("canary 1".parse()?);
     console.write(op::COMMANDS_SUBMIT, &console.grant(&spec, &["a-1", "a-2"])?).await??;
     let mut feed = console.watch(spec.cid, None, PLENTY).await?;
-    let mut told = async |state: RolloutState, wave: u32| loop {
-        if let Item::Event(FeedEvent::Command(summary)) = feed.next().await? {
-            let rollout = summary.rollout.context("it spreads")?;
-            if (rollout.state, rollout.wave) == (state, wave) {
-                return anyhow::Ok(rollout);
+    let mut told = async |state: RolloutState, wave: u32| {
+        // Many more than it takes.
+        for _ in 0..20 {
+            if let Item::Event(FeedEvent::Command(summary)) = feed.next().await? {
+                let rollout = summary.rollout.context("it spreads")?;
+                if (rollout.state, rollout.wave) == (state, wave) {
+                    return Ok(rollout);
+                }
             }
         }
+        anyhow::bail!("the feed did not tell of {state} in wave {wave}")
     };
     told(RolloutState::Going, 1).await?;
     let args = json!({"id": spec.cid});
