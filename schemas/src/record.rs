@@ -379,7 +379,9 @@ mod tests {
     fn largest_progress(machines: usize) -> Progress {
         let mut progress =
             Progress::new(Workspace::main(), "0193a2b4-0000-7000-8000-000000000000".parse().unwrap());
-        (0..u32::try_from(machines).unwrap()).for_each(|place| progress.released.insert(place));
+        for place in 0..u32::try_from(machines).unwrap() {
+            progress.released.insert(place);
+        }
         Progress {
             revision: u64::MAX,
             wave: u32::MAX,

@@ -497,7 +497,9 @@ fn plan() -> Rollout {
 
 fn progress() -> Progress {
     let mut released = LetGo::default();
-    [0, 9].into_iter().for_each(|place| released.insert(place));
+    for place in [0, 9] {
+        released.insert(place);
+    }
     Progress {
         ws: ws(),
         cid: cid(),

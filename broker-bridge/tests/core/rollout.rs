@@ -308,7 +308,9 @@ async fn what_no_bridge_says_lets_nobody_go_and_stands_in_nobodys_way() -> Resul
     let subject = Subject::Command(world.ws.clone(), cid, CommandPiece::Rollout).to_string();
     let mut forged = Progress::new(world.ws.clone(), cid);
     forged.revision = 99;
-    (0..10).for_each(|place| forged.released.insert(place));
+    for place in 0..10 {
+        forged.released.insert(place);
+    }
     let by_operator = Signed::sign(&forged, &key(3)?)?.to_json();
     // A bridge's word that names machines which the command has not.
     forged.released.insert(10);

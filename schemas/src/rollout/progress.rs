@@ -252,7 +252,9 @@ mod tests {
 
     fn let_go(places: impl IntoIterator<Item = u32>) -> LetGo {
         let mut all = LetGo::default();
-        places.into_iter().for_each(|place| all.insert(place));
+        for place in places {
+            all.insert(place);
+        }
         all
     }
 
