@@ -244,6 +244,7 @@ async fn what_is_not_to_be_believed_is_counted_and_skipped() -> Result<()> {
     world.raw("doc.main.authors", "rubbish").await?;
     world.raw(&format!("cmd.main.{}.spec", CommandId::new(Uuid::now_v7())?), vec![b'x'; 1_000_000]).await?;
     world.raw(&format!("cmd.main.{cid}.w1"), "x").await?;
+    world.raw(&format!("cmd.main.{cid}.rollout"), "x").await?;
     world.cancel(cid, 99).await?;
     world.raw(&format!("out.main.web-1.{cid}"), "no headers").await?;
     for name in [
@@ -251,7 +252,8 @@ async fn what_is_not_to_be_believed_is_counted_and_skipped() -> Result<()> {
         "refused.KV_state.unknown",
         "refused.DOC.envelope",
         "refused.CMD.spec",
-        "refused.CMD.parts",
+        "refused.CMD.subject",
+        "refused.CMD.envelope",
         "refused.CMD.unknown",
         "refused.OUT.Sb-Stream",
     ] {
