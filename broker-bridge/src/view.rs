@@ -26,6 +26,7 @@ use signalbox_schemas::{
     limit::BROKER_PAYLOAD_BYTES,
     output::OutputStream,
     record::{MachineRecord, OperatorRecord},
+    rollout::Progress,
     run::{Exit, InlineOutput, RunState, Via},
     selector::Selector,
     signed::Signed,
@@ -467,12 +468,13 @@ impl View {
         self.shared.memory().open.get(&id).is_some_and(|command| command.is_held(mid))
     }
 
-    /// How many runs of a command wait that are not to be offered yet.
-    fn held(&self, id: CommandId) -> u32 {
+    /// How many runs of a command wait that are not to be offered yet, and how far it has spread: one goes with the other.
+    fn held(&self, id: CommandId) -> (u32, Option<Progress>) {
         let memory = self.shared.memory();
-        let Some(command) = memory.open.get(&id) else { return 0 };
+        let Some(command) = memory.open.get(&id) else { return (0, None) };
         let held = command.rollout.as_ref().map_or(0, OpenRollout::held);
-        if command.held { u32::MAX } else { held }
+        let progress = command.rollout.as_ref().map(|rollout| rollout.progress.clone());
+        (if command.held { u32::MAX } else { held }, progress.filter(|progress| progress.revision > 0))
     }
 
     fn machine_id(&self, mid: &MachineToken) -> MachineId {

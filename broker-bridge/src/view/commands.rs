@@ -149,8 +149,9 @@ impl View {
         let counts: Option<Counts> = self.shared.store.json(&key::counts(id), "counts")?;
         let Some(counts) = counts else { return Ok(None) };
         let (spec, _) = self.spec(id)?;
-        let rollout = self.rollout(id, &spec, &counts)?;
-        let counts = held_of(counts, self.held(id));
+        let (held, progress) = self.held(id);
+        let rollout = self.rollout(id, &spec, progress, &counts)?;
+        let counts = held_of(counts, held);
         Ok(Some(CommandSummary {
             id,
             command: spec.command,
@@ -173,10 +174,14 @@ impl View {
         &self,
         id: CommandId,
         spec: &CommandSpec,
+        progress: Option<Progress>,
         counts: &Counts,
     ) -> Result<Option<RolloutView>, StoreError> {
         let Some(plan) = spec.rollout.clone() else { return Ok(None) };
-        let progress: Option<Progress> = self.shared.store.json(&key::rollout(id), "rollout")?;
+        let progress = match progress {
+            Some(progress) => Some(progress),
+            None => self.shared.store.json(&key::rollout(id), "rollout")?,
+        };
         Ok(Some(RolloutView::new(plan, spec.targets, progress.as_ref(), counts)))
     }
 
