@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Compression, Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType,
+};
 use serde_json::json;
 use signalbox_schemas::stream::{Discard, Storage, StreamDef};
 
@@ -164,6 +166,7 @@ fn config(def: &StreamDef, replicas: u8) -> Config {
         }),
         duplicate_window: millis(def.duplicate_window_ms),
         num_replicas: replicas.into(),
+        compression: def.compress.then_some(Compression::S2),
         ..Config::default()
     }
 }

@@ -6,7 +6,11 @@
 
 mod assignments;
 mod audit;
+mod events;
+mod health;
+mod history;
 mod inventory;
+mod operators;
 mod rollout;
 mod whole;
 
@@ -28,7 +32,11 @@ use crate::{
 
 pub use assignments::*;
 pub use audit::AuditView;
+pub use events::*;
+pub use health::*;
+pub use history::*;
 pub use inventory::*;
+pub use operators::OperatorView;
 pub use rollout::{RolloutView, SteerRollout, Steered, counted};
 
 /// An operation that changes something, signed by its author.
@@ -78,6 +86,18 @@ pub mod op {
     pub const COMMANDS_GET: &str = "commands.get";
     /// The audit chain, newest first: [`Page`](super::Page) → [`Listed`](super::Listed) of [`AuditView`](super::AuditView).
     pub const AUDIT_LIST: &str = "audit.list";
+    /// Events, newest first: [`ListEvents`](super::ListEvents) → [`Listed`](super::Listed) of
+    /// [`EventView`](super::EventView).
+    pub const EVENTS_LIST: &str = "events.list";
+    /// The fleet at an earlier moment: [`FleetAt`](super::FleetAt) → [`FleetThen`](super::FleetThen).
+    pub const HISTORY_FLEET: &str = "history.fleet";
+    /// The figures of a machine over time: [`MachineOver`](super::MachineOver) → [`MachineSeries`](super::MachineSeries).
+    pub const HISTORY_MACHINE: &str = "history.machine";
+    /// Who may use the console, by id: [`Page`](super::Page) → [`Listed`](super::Listed) of
+    /// [`OperatorView`](super::OperatorView).
+    pub const OPERATORS_LIST: &str = "operators.list";
+    /// How the system itself is; no arguments → [`HealthView`](super::HealthView).
+    pub const HEALTH_GET: &str = "health.get";
     /// A range of output: [`ReadOutput`](super::ReadOutput) → one chunk (headers of [`chunk`](super::chunk)).
     pub const COMMANDS_OUTPUT: &str = "commands.output";
     /// Runs by machine and state: [`ListRuns`](super::ListRuns) → [`Listed`](super::Listed) of
@@ -162,7 +182,7 @@ pub mod op {
     pub const FEED_CLOSE: &str = "feed.close";
 
     /// All of them.
-    pub const ALL: [&str; 44] = [
+    pub const ALL: [&str; 49] = [
         MACHINES_LIST,
         COMMANDS_PREVIEW,
         COMMANDS_SUBMIT,
@@ -174,6 +194,11 @@ pub mod op {
         COMMANDS_LIST,
         COMMANDS_GET,
         AUDIT_LIST,
+        EVENTS_LIST,
+        HISTORY_FLEET,
+        HISTORY_MACHINE,
+        OPERATORS_LIST,
+        HEALTH_GET,
         COMMANDS_OUTPUT,
         RUNS_LIST,
         RUNS_CLAIM,

@@ -20,6 +20,8 @@
 //! | [`output`] | headers of output chunks |
 //! | [`authors`] | who may author what |
 //! | [`audit`] | who did what, in a chain |
+//! | [`event`] | what happened, for people who were not looking |
+//! | [`history`] | how machines were, minute by minute |
 //! | [`record`] | entities kept in the `state` bucket, the lease, settled history |
 //! | [`api_key`] | the key of an assignment, and the hash that speaks for it |
 //! | [`enrol`], [`relay_files`] | how a relay gets its login, and the files that it runs on |
@@ -42,7 +44,9 @@ pub mod config;
 pub mod credential;
 pub mod enrol;
 pub mod error;
+pub mod event;
 pub mod heartbeat;
+pub mod history;
 pub mod host;
 pub mod id;
 pub mod inventory;

@@ -177,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn events_and_history_are_written_by_bridges_alone() {
+        let ws = Workspace::main();
+        for subject in ["evt.main.machine-online", "hist.main.0", "audit.main.b1.nobody.http"] {
+            let mut published: Vec<String> =
+                passages(&ws).into_iter().map(|passage| passage.export).collect();
+            published.extend(relay(&ws, "web-1").publish);
+            published.extend(operator(&ws, "local").publish);
+            assert!(published.iter().all(|may| !covers(may, subject)), "{subject} can be written");
+        }
+    }
+
+    #[test]
     fn a_relay_names_itself_everywhere_and_no_stream_api() {
         let permissions = relay(&Workspace::main(), "web-1");
         for subject in permissions.publish.iter().chain(&permissions.subscribe) {

@@ -6,6 +6,8 @@
 
 use crate::{
     audit::ENTRY_BYTES,
+    event::EVENT_BYTES,
+    history::FRAME_BYTES,
     limit::{DAY_MS, RECORD_BYTES, RELAY_PAYLOAD_BYTES},
 };
 
@@ -62,6 +64,8 @@ pub struct StreamDef {
     pub allow_atomic: bool,
     /// Stored messages are published again: from subject, to subject.
     pub republish: Option<(String, String)>,
+    /// Whether it is compressed on disk. Only for what is written in large messages, seldom.
+    pub compress: bool,
     /// How long message ids are remembered. Nobody uses ids; the shortest allowed keeps the cost away.
     pub duplicate_window_ms: Option<u64>,
 }
@@ -84,6 +88,7 @@ impl StreamDef {
             no_ack: false,
             allow_atomic: false,
             republish: None,
+            compress: false,
             duplicate_window_ms: Some(2_000),
         }
     }
@@ -109,8 +114,10 @@ pub const HB: &str = "HB";
 pub const INV: &str = "INV";
 /// Documents.
 pub const DOC: &str = "DOC";
-/// What timers and rules decided.
+/// Events.
 pub const EVT: &str = "EVT";
+/// The history of figures.
+pub const HIST: &str = "HIST";
 /// The audit chains.
 pub const AUDIT: &str = "AUDIT";
 
@@ -170,7 +177,19 @@ pub fn all() -> Vec<StreamDef> {
             ..StreamDef::file(INV, &["inv.*.*"])
         },
         StreamDef { max_msgs_per_subject: Some(1), ..StreamDef::file(DOC, &["doc.>"]) },
-        StreamDef { max_age_ms: Some(90 * DAY_MS), ..StreamDef::file(EVT, &["evt.*.*"]) },
+        StreamDef {
+            max_age_ms: Some(90 * DAY_MS),
+            max_bytes: Some(256 << 20),
+            max_message_bytes: Some(size(EVENT_BYTES)),
+            ..StreamDef::file(EVT, &["evt.*.*"])
+        },
+        StreamDef {
+            max_age_ms: Some(7 * DAY_MS),
+            max_bytes: Some(512 << 20),
+            max_message_bytes: Some(size(FRAME_BYTES)),
+            compress: true,
+            ..StreamDef::file(HIST, &["hist.*.*"])
+        },
         StreamDef {
             max_age_ms: Some(400 * DAY_MS),
             max_message_bytes: Some(size(ENTRY_BYTES)),

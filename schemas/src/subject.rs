@@ -80,8 +80,10 @@ pub enum Subject {
     Inventory(Workspace, MachineToken),
     /// The authors document.
     Authors(Workspace),
-    /// What timers and rules decided.
+    /// Something happened: its type, as one token.
     Event(Workspace, String),
+    /// How the machines of one bucket were.
+    History(Workspace, u32),
     /// One link of a bridge's audit chain.
     Audit(Workspace, BridgeId, String, String),
     /// A record of the `state` bucket: table and id.
@@ -125,6 +127,7 @@ impl fmt::Display for Subject {
             Self::Inventory(ws, mid) => write!(f, "inv.{ws}.{mid}"),
             Self::Authors(ws) => write!(f, "doc.{ws}.authors"),
             Self::Event(ws, kind) => write!(f, "evt.{ws}.{kind}"),
+            Self::History(ws, bucket) => write!(f, "hist.{ws}.{bucket}"),
             Self::Audit(ws, bridge, actor, action) => write!(f, "audit.{ws}.{bridge}.{actor}.{action}"),
             Self::State(ws, table, id) => write!(f, "$KV.state.{ws}.{table}.{id}"),
             Self::Lease(ws) => write!(f, "$KV.lease.{ws}"),
@@ -162,6 +165,7 @@ fn parse(text: &str) -> Option<Subject> {
         ["inv", ws, mid] => Subject::Inventory(workspace(ws)?, machine(mid)?),
         ["doc", ws, "authors"] => Subject::Authors(workspace(ws)?),
         ["evt", ws, kind] => Subject::Event(workspace(ws)?, word(kind)?),
+        ["hist", ws, bucket] => Subject::History(workspace(ws)?, bucket_number(bucket)?),
         ["audit", ws, bridge, actor, action] => {
             Subject::Audit(workspace(ws)?, BridgeId::new(bridge).ok()?, word(actor)?, word(action)?)
         }
@@ -211,6 +215,26 @@ fn command_piece(text: &str) -> Option<CommandPiece> {
 /// A positive decimal number without the other spellings that `u32::from_str` accepts (`+7`, `007`).
 fn canonical_number(text: &str) -> Option<u32> {
     text.starts_with(|c: char| ('1'..='9').contains(&c)).then(|| text.parse().ok()).flatten()
+}
+
+/// The number of a bucket: as above, or 0.
+fn bucket_number(text: &str) -> Option<u32> {
+    if text == "0" { Some(0) } else { canonical_number(text) }
+}
+
+/// Every event of a workspace.
+pub fn all_events(ws: &Workspace) -> String {
+    format!("evt.{ws}.*")
+}
+
+/// Every frame of a workspace's history of figures.
+pub fn all_history(ws: &Workspace) -> String {
+    format!("hist.{ws}.*")
+}
+
+/// Every fact that says that a run of a workspace is lost.
+pub fn all_lost(ws: &Workspace) -> String {
+    format!("run.{ws}.*.*.lost")
 }
 
 /// Every request of every operator of a workspace; bridges share it in a queue group.
@@ -266,7 +290,7 @@ mod tests {
         let op = "[a-z0-9][a-z0-9-]{0,20}".prop_map(|t| OperatorId::new(t).unwrap());
         let rid = "[A-Za-z0-9_-]{8,64}".prop_map(|t| RequestId::new(t).unwrap());
         let word = "[A-Za-z0-9_-]{1,64}";
-        (ws, mid, cid, op, rid, word, 1..u32::MAX, 0..21u8).prop_map(
+        (ws, mid, cid, op, rid, word, 1..u32::MAX, 0..22u8).prop_map(
             |(ws, mid, cid, op, rid, word, n, kind)| match kind {
                 0 => Subject::Command(ws, cid, CommandPiece::Part(n)),
                 1 => Subject::Command(ws, cid, CommandPiece::Spec),
@@ -288,6 +312,7 @@ mod tests {
                 17 => Subject::Lease(ws),
                 18 => Subject::Api(ws, op, word.clone(), word, rid),
                 19 => Subject::Inventory(ws, mid),
+                20 => Subject::History(ws, n - 1),
                 _ => Subject::Feed(ws, op, rid),
             },
         )
@@ -317,6 +342,8 @@ mod tests {
     #[case::unknown_fact("run.main.web-1.0193a2b4-0000-7000-8000-000000000000.done")]
     #[case::upper_case_id("out.main.web-1.0193A2B4-0000-7000-8000-000000000000")]
     #[case::short_request("feed.main.op.abc")]
+    #[case::padded_bucket("hist.main.07")]
+    #[case::named_bucket("hist.main.web-1")]
     fn refuses(#[case] text: &str) {
         assert!(Subject::parse(text).is_err(), "accepted {text:?}");
     }

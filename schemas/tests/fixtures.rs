@@ -19,10 +19,13 @@ use serde_json::{Value, json};
 use signalbox_schemas::{
     Base64Url,
     api::{
-        Accepted, Answer, AnswerBody, AuditView, Cancel, Cancelling, CommandSummary, CommandView, Credit,
-        FeedEvent, Get, InventoryView, KeepShared, ListInventory, Listed, Liveness, MachineView, OpenFeed,
-        OutputView, Page, PartTaken, Preview, Previewed, Reach, ReachView, ReadOutput, Request, RolloutView,
-        RunView, SteerRollout, Steered, Submit, Target, Watch, op,
+        Accepted, Answer, AnswerBody, AuditView, BridgeHealth, BrokerHealth, Cancel, Cancelling,
+        CommandSummary, CommandView, ConsumerHealth, Credit, EventView, FeedEvent, FiguresView, FleetAt,
+        FleetThen, FollowerHealth, Get, HealthView, InventoryView, KeepShared, Kept, ListEvents,
+        ListInventory, Listed, Liveness, MachineOver, MachineSeries, MachineView, MomentView, OpenFeed,
+        OperatorView, OutputView, Page, PartTaken, PointView, Preview, Previewed, Reach, ReachView,
+        ReadOutput, Request, RolloutView, RunView, Severity, SteerRollout, Steered, StreamHealth, Submit,
+        Target, Warning, Watch, op,
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
@@ -34,7 +37,9 @@ use signalbox_schemas::{
     },
     enrol::{Enrolled, Enrolment},
     error::{ErrorCode, Problem},
+    event::{self, Event},
     heartbeat::{Disk, Facts, Heartbeat, LegacyBeat, Metrics},
+    history::{Figures, Frame},
     id::{
         BridgeId, CommandId, CredentialName, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace,
     },
@@ -863,8 +868,175 @@ fn what_everybody_agrees_on() {
     golden("limits", &json!(limits));
 }
 
+fn bridge() -> BridgeId {
+    BridgeId::new("b-1").unwrap()
+}
+
+fn event() -> Event {
+    Event {
+        ws: ws(),
+        kind: event::kind::RUN_LOST.into(),
+        at: NOW,
+        bridge: bridge(),
+        machine: Some(mid()),
+        machine_id: Some(machine()),
+        command: Some(cid()),
+        text: "nobody knows how a run on web-1 ended".into(),
+        details: [("from".to_owned(), json!("0.1.0"))].into(),
+        told_runs: Some(Position { created: NOW, sequence: 7 }),
+    }
+}
+
+fn frame() -> Frame {
+    let heard = Figures {
+        token: mid(),
+        state: Liveness::Online,
+        is_skewed: true,
+        cpu: Some(12),
+        memory: Some(40),
+        disk: Some(71),
+        load: Some(3),
+        running: 1,
+        pending: 2,
+        age: Some(4),
+        relay: Some("0.1.0".into()),
+        mark: Some(1234),
+    };
+    let never = Figures {
+        token: MachineToken::new("web-2").unwrap(),
+        state: Liveness::Offline,
+        is_skewed: false,
+        cpu: None,
+        memory: None,
+        disk: None,
+        load: None,
+        running: 0,
+        pending: 0,
+        age: None,
+        relay: None,
+        mark: None,
+    };
+    let told_runs = Position { created: NOW, sequence: 7 };
+    let machines = vec![heard, never];
+    Frame { ws: ws(), at: NOW, bridge: bridge(), buckets: 16, events: 9, told_runs, machines }
+}
+
+#[test]
+fn what_happened_and_how_it_was() {
+    signed(&event(), 2);
+    plain("frame", &frame());
+    plain("event_view", &EventView { sequence: 9, stored_at: NOW, event: event() });
+    let list = ListEvents {
+        machine: Some("web-1".into()),
+        kind: Some(event::kind::MACHINE_OFFLINE.into()),
+        since: Some(NOW),
+        behind: Some(7),
+        limit: Some(10),
+        after: Some("9".into()),
+    };
+    plain("list_events", &list);
+    plain("fleet_at", &FleetAt { at: NOW, limit: Some(10), after: Some("web-1".into()) });
+    let figures = FiguresView {
+        cpu_percent: Some(12),
+        memory_percent: Some(40),
+        disk_percent: None,
+        load_tenths: Some(3),
+        running: 1,
+        pending: 2,
+    };
+    let moment = MomentView {
+        id: machine(),
+        token: mid(),
+        at: NOW,
+        state: Liveness::Offline,
+        last_seen_at: Some(NOW - 90_000),
+        figures,
+        relay: Some("0.1.0".into()),
+    };
+    let kept = Some(Kept { earliest: NOW - 60_000, latest: NOW });
+    let listed = Listed { items: vec![moment], next: Some("web-1".into()) };
+    plain("fleet_then", &FleetThen { listed, at: Some(NOW), kept });
+    plain("machine_over", &MachineOver { machine: "web-1".into(), from: 1, to: NOW, points: Some(60) });
+    let points = vec![PointView { at: NOW, state: Liveness::Online, figures }];
+    plain("machine_series", &MachineSeries { id: machine(), token: mid(), step_ms: 60_000, points, kept });
+    let operator = OperatorView {
+        id: OperatorId::new("local").unwrap(),
+        role: Some(Role::Owner),
+        rights: vec![Right::Command],
+        valid_until: Some(NOW),
+        created_at: 1,
+        login_key: key(4).public().clone(),
+        signing_key: key(3).public().clone(),
+        last_seen_at: None,
+    };
+    plain("operator_view", &operator);
+}
+
+#[test]
+fn how_the_system_is() {
+    let stream = StreamHealth {
+        name: "RUN".into(),
+        messages: 7,
+        bytes: 512,
+        max_bytes: Some(1024),
+        fill_percent: Some(50),
+        refuses_when_full: true,
+        max_age_ms: Some(9 * limit::DAY_MS),
+        first_at: Some(NOW - 1),
+        last_at: Some(NOW),
+        replicas: 3,
+        leader: Some("n1".into()),
+        followers: vec![FollowerHealth {
+            name: "n2".into(),
+            current: false,
+            offline: true,
+            lag: 3,
+            silent_ms: 1_000,
+        }],
+        consumers: ConsumerHealth { count: 1, pending: 2, ack_pending: 3, redelivered: 4 },
+    };
+    let health = HealthView {
+        status: "ok".into(),
+        bridge: BridgeHealth {
+            id: bridge(),
+            version: "0.1.0".into(),
+            since: NOW,
+            caught_up: true,
+            epoch: Some(3),
+            lease_holder: Some(bridge()),
+            clock_ahead_ms: Some(-2),
+            lag: [("RUN".to_owned(), 0)].into(),
+        },
+        broker: BrokerHealth {
+            connected: true,
+            connects: 1,
+            version: "2.15.1".into(),
+            server: "n1".into(),
+            cluster: Some("c".into()),
+            servers: vec!["n1".into(), "n2".into()],
+            store_bytes: 1,
+            store_max_bytes: None,
+            memory_bytes: 2,
+            memory_max_bytes: Some(3),
+            api_errors: 4,
+        },
+        streams: vec![stream],
+        read_at: Some(NOW),
+        warnings: vec![Warning {
+            code: "stream_full".into(),
+            severity: Severity::Warning,
+            text: "stream RUN is 51 % full".into(),
+            advice: "raise its max_bytes".into(),
+        }],
+        counters: [("refused.RUN.signature".to_owned(), 1)].into(),
+    };
+    plain("health", &health);
+}
+
 #[test]
 fn no_fixture_is_read_by_nobody() {
+    what_happened_and_how_it_was();
+    how_the_system_is();
     what_relays_sign();
     what_bridges_sign();
     what_authors_sign();

@@ -47,6 +47,7 @@ fn def(name: &'static str) -> StreamDef {
         no_ack: false,
         allow_atomic: false,
         republish: None,
+        compress: false,
         duplicate_window_ms: Some(2_000),
     }
 }

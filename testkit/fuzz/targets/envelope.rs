@@ -11,7 +11,9 @@ use signalbox_schemas::{
     config::ConfigPushRecord,
     credential::{SharedCredentialRecord, SharedSecret},
     enrol::Enrolment,
+    event::Event,
     heartbeat::Heartbeat,
+    history::Frame,
     inventory::Inventory,
     mailbox::Mailbox,
     record::{ApiKeyRecord, AssignmentRecord, DoneCommand, DoneRun, MachineRecord, OperatorRecord},
@@ -52,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
     let wrapped = wrapped(rest);
     for bytes in [rest, &wrapped] {
         // What was kept of earlier runs means what it meant.
-        match if *kind >= 253 { 22 + (u8::MAX - *kind) } else { kind % 22 } {
+        match if *kind >= 251 { 22 + (u8::MAX - *kind) } else { kind % 22 } {
             0 => again::<Mailbox>(bytes),
             1 => again::<Claim>(bytes),
             2 => again::<Rejection>(bytes),
@@ -81,6 +83,12 @@ fuzz_target!(|data: &[u8]| {
             22 => again::<AuditEntry>(bytes),
             23 => again::<Inventory>(bytes),
             24 => again::<SharedSecret>(bytes),
+            25 => again::<Event>(bytes),
+            26 => {
+                if let Ok(frame) = Frame::from_json(bytes) {
+                    once_more(&frame);
+                }
+            }
             _ => {
                 if let Ok(spec) = CommandSpec::from_bytes(bytes) {
                     once_more(&spec);
