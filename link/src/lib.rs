@@ -21,6 +21,7 @@ pub mod header;
 pub mod login;
 pub mod publish;
 pub mod read;
+pub mod report;
 pub mod stream;
 pub mod subscribe;
 
@@ -33,5 +34,6 @@ pub use header::Headers;
 pub use login::{Claims, Login};
 pub use publish::{PendingStore, Store, Stored};
 pub use read::Message;
+pub use report::{AccountReport, ConsumersReport, FollowerReport, ServerReport, StreamReport};
 pub use stream::StreamState;
 pub use subscribe::{Delivery, Origin, Subscription};

@@ -98,13 +98,18 @@ impl Link {
         let body = json!({
             "seq": sequence.max(1), "next_by_subj": subject, "batch": count, "max_bytes": MAX_READ_BYTES,
         });
+        self.direct_batch(stream, body.to_string()).await
+    }
+
+    /// A question that is answered by messages and a word that there are no more.
+    async fn direct_batch(&self, stream: &str, body: String) -> Result<Vec<Message>, ReadError> {
         let unanswered = || ReadError::Unanswered { stream: stream.to_owned(), waited: self.ack_timeout };
         let deadline = Instant::now() + self.ack_timeout;
         let inbox = self.client.new_inbox();
         let asked = async {
             let answers = self.client.subscribe(inbox.clone()).await.ok()?;
             let subject = format!("$JS.API.DIRECT.GET.{stream}");
-            self.client.publish_with_reply(subject, inbox, body.to_string().into()).await.ok()?;
+            self.client.publish_with_reply(subject, inbox, body.into()).await.ok()?;
             Some(answers)
         };
         let mut answers =
@@ -119,6 +124,38 @@ impl Link {
                 Direct::None => return Ok(messages),
             }
         }
+    }
+
+    /// The first message that was stored at or after `time_ms` (Unix ms, the server's clock) and whose subject matches, from
+    /// any replica; none if there is none. Only for streams that nobody but bridges can write to.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn next_at(
+        &self,
+        stream: &str,
+        time_ms: u64,
+        subject: &str,
+    ) -> Result<Option<Message>, ReadError> {
+        let body = json!({ "next_by_subj": subject, "start_time": rfc3339(time_ms) });
+        self.direct(stream, format!("$JS.API.DIRECT.GET.{stream}"), body.to_string().into()).await
+    }
+
+    /// The last message on a subject that was stored at or before `time_ms` (Unix ms, the server's clock), from any replica;
+    /// none if there is none. Only for streams that nobody but bridges can write to. The subject has no wildcards.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn last_at(
+        &self,
+        stream: &str,
+        time_ms: u64,
+        subject: &str,
+    ) -> Result<Option<Message>, ReadError> {
+        // The server means what was stored before that time.
+        let until = rfc3339(time_ms.saturating_add(1));
+        let body = json!({ "multi_last": [subject], "up_to_time": until }).to_string();
+        Ok(self.direct_batch(stream, body).await?.pop())
     }
 
     async fn direct(&self, stream: &str, subject: String, body: Bytes) -> Result<Option<Message>, ReadError> {
@@ -208,6 +245,18 @@ fn from_raw(stream: String, raw: RawMessage) -> Result<Message, ReadError> {
         headers: Headers::from_block(&headers),
         payload: payload.into(),
     })
+}
+
+/// Last millisecond that has a form in the server's questions: the end of the year 9999.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// A time as the server reads it.
+fn rfc3339(time_ms: u64) -> String {
+    let nanos = i128::from(time_ms.min(LAST_MS)) * 1_000_000;
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos);
+    let text = time.ok().and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
+    // Every millisecond up to that one has a form.
+    text.unwrap_or_default()
 }
 
 /// Unix milliseconds; 0 for what lies before 1970.

@@ -122,7 +122,7 @@ pub(crate) fn state(info: &Info) -> StreamState {
     }
 }
 
-fn failed(name: &str, error: ApiError) -> StreamError {
+pub(crate) fn failed(name: &str, error: ApiError) -> StreamError {
     let stream = name.to_owned();
     match error {
         ApiError::Refused { code: STREAM_NOT_FOUND, .. } => StreamError::Missing { stream },

@@ -10,6 +10,7 @@ mod hostile;
 mod nonce;
 mod store;
 mod stream;
+mod time;
 
 use std::time::Duration;
 
