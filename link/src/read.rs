@@ -247,8 +247,8 @@ fn from_raw(stream: String, raw: RawMessage) -> Result<Message, ReadError> {
     })
 }
 
-/// Last millisecond that has a form in the server's questions: the end of the year 9999.
-const LAST_MS: u64 = 253_402_300_799_999;
+/// Last millisecond that is asked for, in the year 2200: the server counts nanoseconds, and none beyond 2262.
+const LAST_MS: u64 = 7_258_118_400_000;
 
 /// A time as the server reads it.
 fn rfc3339(time_ms: u64) -> String {
