@@ -8,10 +8,13 @@ pub mod audit;
 pub mod commands;
 pub mod credentials;
 pub mod enrol;
+pub mod events;
 pub mod exec;
 pub(crate) mod heard;
+pub mod history;
 pub mod inventory;
 pub mod machines;
+pub mod operators;
 pub mod output;
 mod page;
 pub mod pushes;
@@ -154,6 +157,7 @@ pub struct Api {
     /// Results of one run: they wait for a broker that has no room.
     results: Turns,
     told: heard::Told,
+    history: history::Readers,
 }
 
 impl Api {
@@ -177,6 +181,7 @@ impl Api {
             submits: Turns::default(),
             results: Turns::default(),
             told: heard::Told::default(),
+            history: history::Readers::default(),
         }
     }
 

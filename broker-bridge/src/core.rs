@@ -29,7 +29,7 @@ use tracing::{error, info};
 use crate::{
     audit::{self, refusals::Refusals},
     broker_link::{BrokerError, BrokerLink, until_answered},
-    deadline, dispatcher, done,
+    chronicle, deadline, dispatcher, done,
     gauge::{self, Gauge},
     held, ingest,
     ingest::decode::Decoder,
@@ -69,6 +69,8 @@ pub struct CoreConfig {
     /// How long after claim time and `timeout_ms` a run without an exit is `lost`. What the contract says; tests
     /// make it shorter.
     pub lost_grace: Duration,
+    /// How often events are looked for and frames of the history of figures are written; tests have it more often.
+    pub chronicle: chronicle::Pace,
 }
 
 impl CoreConfig {
@@ -82,7 +84,8 @@ impl CoreConfig {
     ) -> Self {
         let history_after = Duration::from_millis(limit::HOUR_MS);
         let lost_grace = Duration::from_millis(limit::LOST_GRACE_MS);
-        Self { ws, bridge, key, fleet_key, data, history_after, lost_grace }
+        let chronicle = chronicle::Pace::default();
+        Self { ws, bridge, key, fleet_key, data, history_after, lost_grace, chronicle }
     }
 }
 
@@ -150,6 +153,7 @@ impl Core {
         tasks.spawn(held::run(context.clone()));
         tasks.spawn(audit::run(context.clone()));
         tasks.spawn(gauge::run(context.clone()));
+        tasks.spawn(chronicle::run(context.clone(), config.chronicle));
         tasks.spawn(dispatcher::run(context.clone()));
         tasks.spawn(deadline::run(context.clone()));
         tasks.spawn(rollout::run(context.clone()));

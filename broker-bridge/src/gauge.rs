@@ -40,6 +40,11 @@ impl Gauge {
         fill.is_high() && !before.is_some_and(Fill::is_high)
     }
 
+    /// Whether RUN is more than half full; `None` before the broker has said.
+    pub(crate) fn is_high(&self) -> Option<bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(Fill::is_high)
+    }
+
     /// What is worth a warning at `now`, Unix ms, in words. `not_after`: of the authors document, if there is one.
     pub(crate) fn warnings(&self, not_after: Option<u64>, now: u64) -> Vec<String> {
         let fill = *self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,8 @@
 //! | `broker_link` `submit` | what the bridge writes to the streams |
 //! | `ingest` `projection` `store` `view` `gauge` | what it reads from them, folded, and kept in sled |
 //! | `lease` `mailbox` `dispatcher` `deadline` `held` `rollout` `done` | what it decides, mostly while it holds the lease |
+//! | `lease` `mailbox` `dispatcher` `deadline` `held` `done` | what it decides, mostly while it holds the lease |
+//! | `audit` `chronicle` | what it writes down: who did what; what happened, and how machines were |
 //! | `api` `rpc` `feed` `http` | the operations and their fronts |
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
@@ -18,6 +20,7 @@ pub mod args;
 mod audit;
 pub mod broker;
 pub mod broker_link;
+pub mod chronicle;
 pub mod config;
 pub mod core;
 mod deadline;

@@ -11,7 +11,8 @@ use signalbox_schemas::{
 
 use super::{Asked, Reply, output};
 use crate::api::{
-    Api, Caller, assignments, audit, commands, credentials, inventory, machines, pushes, relays, runs, shared,
+    Api, Caller, assignments, audit, commands, credentials, events, history, inventory, machines, operators,
+    pushes, relays, runs, shared,
 };
 
 /// Largest body of a request that only reads.
@@ -24,6 +25,7 @@ pub(super) async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> 
     match noun {
         "machines" | "commands" | "runs" => Box::pin(work(api, &caller, asked)).await,
         "assignments" | "relays" => Box::pin(assignment(api, &caller, asked)).await,
+        "events" | "history" | "operators" | "health" => Box::pin(system(api, &caller, asked)).await,
         _ => Box::pin(given(api, &caller, asked)).await,
     }
 }
@@ -85,6 +87,17 @@ async fn assignment(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, 
         op::RELAYS_LIST => json(&relays::list(api, caller, &arguments(asked)?)?),
         op::RELAYS_GET => json(&relays::get(api, caller, &named(asked)?).await?),
         op::RELAYS_REPORT => json(&relays::report_for(api, caller, signed(api, caller, asked)?).await?.0),
+        _ => Err(no_such_operation()),
+    }
+}
+
+/// What happened, how it was, who may, and how the system itself is.
+async fn system(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Problem> {
+    match asked.op.as_str() {
+        op::EVENTS_LIST => json(&events::list(api, caller, &arguments(asked)?).await?),
+        op::HISTORY_FLEET => json(&history::fleet(api, caller, &arguments(asked)?).await?),
+        op::HISTORY_MACHINE => json(&history::machine(api, caller, &arguments(asked)?).await?),
+        op::OPERATORS_LIST => json(&operators::list(api, caller, &arguments(asked)?).await?),
         _ => Err(no_such_operation()),
     }
 }
