@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod enrol;
 pub mod events;
 pub mod exec;
+pub mod health;
 pub(crate) mod heard;
 pub mod history;
 pub mod inventory;
@@ -158,6 +159,7 @@ pub struct Api {
     results: Turns,
     told: heard::Told,
     history: history::Readers,
+    health: health::Cache,
 }
 
 impl Api {
@@ -182,6 +184,7 @@ impl Api {
             results: Turns::default(),
             told: heard::Told::default(),
             history: history::Readers::default(),
+            health: health::Cache::default(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -145,6 +145,8 @@ impl Core {
         let (store, memory) = opened.await.map_err(|_| CoreError::Ended("open"))??;
         let shared = Arc::new(Shared::new(link, decoder, store, memory)?);
         let (lease, held) = Lease::new(broker.clone());
+        // Nobody has set it before.
+        let _ = shared.lease.set(held.clone());
         let mut tasks = JoinSet::new();
         ingest::spawn(&shared, &broker, &stop, &mut tasks);
         tasks.spawn(lease::run(lease, stop.clone()));
@@ -236,6 +238,10 @@ pub(crate) struct Shared {
     pub(crate) refusals: Refusals,
     /// Up to which command the audit chain goes, as far as this bridge has written it.
     pub(crate) audited: watch::Sender<Reached>,
+    /// Since which epoch this bridge dispatches; absent before it tries to.
+    pub(crate) lease: OnceLock<watch::Receiver<Option<Epoch>>>,
+    /// Since when it runs, Unix ms.
+    pub(crate) since: u64,
 }
 
 impl Shared {
@@ -262,6 +268,8 @@ impl Shared {
             waiters: Waiters::default(),
             refusals: Refusals::default(),
             audited: watch::Sender::default(),
+            lease: OnceLock::new(),
+            since: now_ms(),
         })
     }
 

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use signalbox_schemas::{limit::DAY_MS, stream::RUN};
+use signalbox_schemas::{
+    api::{Severity, Warning},
+    limit::DAY_MS,
+    stream::RUN,
+};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -45,20 +49,24 @@ impl Gauge {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(Fill::is_high)
     }
 
-    /// What is worth a warning at `now`, Unix ms, in words. `not_after`: of the authors document, if there is one.
-    pub(crate) fn warnings(&self, not_after: Option<u64>, now: u64) -> Vec<String> {
+    /// What is worth a warning at `now`, Unix ms. `not_after`: of the authors document, if there is one.
+    pub(crate) fn warnings(&self, not_after: Option<u64>, now: u64) -> Vec<Warning> {
         let fill = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = fill.filter(|fill| fill.is_high()).map(|Fill { bytes, max_bytes }| {
             let percent = bytes.saturating_mul(100) / max_bytes.max(1);
-            format!(
-                "stream {RUN} is {percent} % full, and when it is full nothing starts; raise its max_bytes"
-            )
+            Warning {
+                code: "stream_full".to_owned(),
+                severity: if percent > 90 { Severity::Critical } else { Severity::Warning },
+                text: format!("stream {RUN} is {percent} % full, and when it is full nothing starts"),
+                advice: "raise its max_bytes".to_owned(),
+            }
         });
         let days = not_after.map(|at| at.saturating_sub(now) / DAY_MS).filter(|days| *days < AUTHORS_DAYS);
-        let ends = days.map(|days| {
-            format!(
-                "the authors document ends in {days} days, and nothing runs after that; `signalbox-bridge init` issues a new one"
-            )
+        let ends = days.map(|days| Warning {
+            code: "authors_end".to_owned(),
+            severity: if days == 0 { Severity::Critical } else { Severity::Warning },
+            text: format!("the authors document ends in {days} days, and nothing runs after that"),
+            advice: "issue a new one with `signalbox-bridge init`".to_owned(),
         });
         room.into_iter().chain(ends).collect()
     }
@@ -97,7 +105,7 @@ mod tests {
         assert!(gauge.put(Fill { bytes: 51, max_bytes: 100 }));
         assert!(!gauge.put(Fill { bytes: 60, max_bytes: 100 }));
         let warnings = gauge.warnings(Some(15 * DAY_MS), DAY_MS + 1);
-        assert!(warnings[0].contains("RUN is 60 % full"), "{warnings:?}");
-        assert!(warnings[1].contains("ends in 13 days"), "{warnings:?}");
+        assert!(warnings[0].text.contains("RUN is 60 % full"), "{warnings:?}");
+        assert!(warnings[1].text.contains("ends in 13 days"), "{warnings:?}");
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use signalbox_link::ReadError;
 use signalbox_schemas::{
-    api::{Liveness, MachineView, OutputView, RunView, Target},
+    api::{Liveness, MachineView, OutputView, RunView, Target, Warning},
     authors::Authors,
     command::CommandSpec,
     id::{CommandId, MachineId, MachineToken, OperatorId},
@@ -392,8 +392,8 @@ impl View {
         memory.machines.get(full).map(|machine| NoRoom::Machine(machine.record.id.clone()))
     }
 
-    /// What an operator should know before it hurts, in words.
-    pub fn warnings(&self, now_ms: u64) -> Vec<String> {
+    /// What an operator should know before it hurts.
+    pub fn warnings(&self, now_ms: u64) -> Vec<Warning> {
         self.shared.gauge.warnings(self.authors().map(|doc| doc.not_after), now_ms)
     }
 

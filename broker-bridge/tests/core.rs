@@ -2,6 +2,8 @@
 
 #[path = "core/audit.rs"]
 mod audit;
+#[path = "core/chronicle.rs"]
+mod chronicle;
 #[path = "core/history.rs"]
 mod history;
 #[path = "core/rollout.rs"]

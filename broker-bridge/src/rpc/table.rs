@@ -11,8 +11,8 @@ use signalbox_schemas::{
 
 use super::{Asked, Reply, output};
 use crate::api::{
-    Api, Caller, assignments, audit, commands, credentials, events, history, inventory, machines, operators,
-    pushes, relays, runs, shared,
+    Api, Caller, assignments, audit, commands, credentials, events, health, history, inventory, machines,
+    operators, pushes, relays, runs, shared,
 };
 
 /// Largest body of a request that only reads.
@@ -97,6 +97,7 @@ async fn system(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Prob
         op::EVENTS_LIST => json(&events::list(api, caller, &arguments(asked)?).await?),
         op::HISTORY_FLEET => json(&history::fleet(api, caller, &arguments(asked)?).await?),
         op::HISTORY_MACHINE => json(&history::machine(api, caller, &arguments(asked)?).await?),
+        op::HEALTH_GET => json(&health::get(api, caller).await?),
         op::OPERATORS_LIST => json(&operators::list(api, caller, &arguments(asked)?).await?),
         _ => Err(no_such_operation()),
     }
