@@ -8,7 +8,6 @@
 //! | `broker_link` `submit` | what the bridge writes to the streams |
 //! | `ingest` `projection` `store` `view` `gauge` | what it reads from them, folded, and kept in sled |
 //! | `lease` `mailbox` `dispatcher` `deadline` `held` `rollout` `done` | what it decides, mostly while it holds the lease |
-//! | `lease` `mailbox` `dispatcher` `deadline` `held` `done` | what it decides, mostly while it holds the lease |
 //! | `audit` `chronicle` | what it writes down: who did what; what happened, and how machines were |
 //! | `api` `rpc` `feed` `http` | the operations and their fronts |
 

@@ -10,6 +10,7 @@
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
+//! | [`system`] | `machines`, `history`, `events`, `operators`, `health` |
 //! | [`ssh`], `choice` | values of arguments |
 
 pub mod assignment;
@@ -21,6 +22,7 @@ pub mod order;
 pub mod push;
 pub mod rollout;
 pub mod ssh;
+pub mod system;
 pub mod work;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -74,8 +76,16 @@ pub enum Action {
     Run(Run),
     /// Runs a command on one machine, waits a while for its end, and gives back its output.
     Exec(Exec),
-    /// Lists the machines.
-    Machines(Listing),
+    /// Lists the machines, as they are or as they were.
+    Machines(system::Machines),
+    /// Shows the figures of a machine over time.
+    History(system::History),
+    /// Lists what happened: machines, runs and the system itself.
+    Events(system::Events),
+    /// Lists who may use the console.
+    Operators(Listing),
+    /// Shows how bridge, broker and streams are: ends with 1 when a warning stands.
+    Health(Listing),
     /// Lists commands, newest first.
     Commands(Commands),
     /// Shows a command: its runs and their output.
@@ -217,7 +227,12 @@ impl Action {
         let reach = match self {
             Self::Run(run) => &run.order.reach.nats_url,
             Self::Exec(exec) => &exec.order.reach.nats_url,
-            Self::Machines(listing) | Self::SharedCredentials(listing) => &listing.reach.nats_url,
+            Self::Machines(machines) => &machines.listing.reach.nats_url,
+            Self::History(history) => &history.listing.reach.nats_url,
+            Self::Events(events) => &events.listing.reach.nats_url,
+            Self::SharedCredentials(listing) | Self::Operators(listing) | Self::Health(listing) => {
+                &listing.reach.nats_url
+            }
             Self::Commands(commands) => &commands.listing.reach.nats_url,
             Self::Show(show) => &show.one.listing.reach.nats_url,
             Self::Cancel(one) | Self::Pause(one) | Self::Resume(one) | Self::Abort(one) => {

@@ -17,6 +17,7 @@
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
+//! | [`system`] | `machines --at`, `history`, `events`, `operators`, `health` |
 //! | `call` | one operation, its answer as JSON, table or card |
 //! | `input` | what comes from a file or from stdin |
 //! | [`decode`] | `decode` |
@@ -51,6 +52,7 @@ pub mod shared;
 pub mod show;
 pub mod steer;
 mod sure;
+pub mod system;
 pub mod table;
 pub mod work;
 
@@ -88,7 +90,14 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         None => console::alone(config).await,
         Some(Action::Up(up)) => crate::up::up(config, &up).await,
         Some(Action::Run(run)) => run::run(config, run).await,
-        Some(Action::Machines(listing)) => list::machines(config, &listing).await,
+        Some(Action::Machines(machines)) => match machines.at {
+            Some(at) => system::fleet_at(config, &machines, at).await,
+            None => list::machines(config, &machines.listing).await,
+        },
+        Some(Action::History(history)) => system::history(config, &history).await,
+        Some(Action::Events(events)) => system::events(config, &events).await,
+        Some(Action::Operators(listing)) => system::operators(config, &listing).await,
+        Some(Action::Health(listing)) => system::health(config, &listing).await,
         Some(Action::Commands(commands)) => list::commands(config, &commands).await,
         Some(Action::Show(show)) => show::show(config, &show).await,
         Some(Action::Cancel(one)) => show::cancel(config, &one).await,

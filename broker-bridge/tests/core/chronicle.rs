@@ -383,7 +383,8 @@ async fn the_system_says_how_it_is_and_what_should_be_done() -> Result<()> {
     world.broker.kill()?;
     eventually("the lost connection is told", || async {
         let health = health::get(&asked, &Caller::admin_token()).await?;
-        ensure!(health.status == "degraded" && health.warnings[0].code == "no_broker", "{health:?}");
+        ensure!(health.status == "degraded", "{}", health.status);
+        ensure!(health.warnings.iter().any(|warning| warning.code == "no_broker"), "{:?}", health.warnings);
         ensure!(health.read_at.is_some(), "it forgot what it knew");
         Ok(())
     })

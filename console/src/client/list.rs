@@ -3,8 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
     api::{
-        CommandView, Get, InventoryView, ListAssignments, ListConfigPushes, ListCredentials, ListInventory,
-        ListRelays, ListRuns, Listed, MachineView, Page, Reach, op,
+        CommandView, Get, InventoryView, ListAssignments, ListConfigPushes, ListCredentials, ListEvents,
+        ListInventory, ListRelays, ListRuns, Listed, MachineView, Page, Reach, op,
     },
     id::CommandId,
     limit,
@@ -38,7 +38,17 @@ macro_rules! paged {
     )*};
 }
 
-paged!(Page, ListAssignments, ListRelays, ListCredentials, ListConfigPushes, ListRuns, ListInventory, Reach);
+paged!(
+    Page,
+    ListAssignments,
+    ListRelays,
+    ListCredentials,
+    ListConfigPushes,
+    ListRuns,
+    ListInventory,
+    ListEvents,
+    Reach
+);
 
 /// A list that is being read page by page.
 #[derive(Debug)]
