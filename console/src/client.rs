@@ -36,7 +36,7 @@ pub mod sign;
 
 use bytes::Bytes;
 use signalbox_schemas::{
-    api::{Accepted, CommandSummary, Counts, MachineView, RunView},
+    api::{Accepted, CommandSummary, Counts, HealthView, MachineView, RunView},
     command::SshTarget,
     error::Problem,
     heartbeat::Heartbeat,
@@ -179,6 +179,8 @@ pub enum Told {
         /// Why.
         problem: Problem,
     },
+    /// How bridge and broker are.
+    Health(Box<HealthView>),
     /// The rows of a list that was asked for, or why there are none.
     Found {
         /// Which list.

@@ -2,9 +2,9 @@
 
 use signalbox_schemas::{
     api::{
-        AssignmentView, AuditView, ConfigPushView, CredentialView, InventoryView, ListAssignments,
-        ListConfigPushes, ListCredentials, ListRelays, ListRuns, MachineRunView, Page, RelayView,
-        SharedCredentialView, op,
+        AssignmentView, AuditView, ConfigPushView, CredentialView, EventView, HealthView, InventoryView,
+        ListAssignments, ListConfigPushes, ListCredentials, ListEvents, ListRelays, ListRuns, MachineRunView,
+        OperatorView, Page, RelayView, SharedCredentialView, StreamHealth, op,
     },
     credential::CredentialMeta,
     id::{MachineId, MachineToken},
@@ -18,7 +18,7 @@ use super::{
 
 /// Rows that are read of a list: what a person may look through.
 pub const ROWS: usize = 10_000;
-/// Entries of the audit chain that are read, the newest.
+/// Entries of the audit chain and events that are read, the newest.
 const ENTRIES: usize = 1_000;
 /// Runs of one machine that are read, the newest.
 const RUNS: usize = 500;
@@ -40,6 +40,14 @@ pub enum Look {
     Pushes,
     /// The audit chain.
     Audit,
+    /// Events.
+    Events,
+    /// Operators.
+    Operators,
+    /// Streams of the broker.
+    Streams,
+    /// How bridge and broker are.
+    Health,
     /// What waits for one machine, runs there, or ran.
     Runs(MachineToken),
 }
@@ -72,6 +80,14 @@ pub enum Found {
     Pushes(Vec<ConfigPushView>),
     /// Of [`Look::Audit`], the newest first.
     Audit(Vec<AuditView>),
+    /// Of [`Look::Events`], the newest first.
+    Events(Vec<EventView>),
+    /// Of [`Look::Operators`].
+    Operators(Vec<OperatorView>),
+    /// Of [`Look::Streams`].
+    Streams(Vec<StreamHealth>),
+    /// Of [`Look::Health`].
+    Health(Box<HealthView>),
     /// Of [`Look::Runs`].
     Runs(Vec<MachineRunView>),
 }
@@ -97,11 +113,23 @@ impl Client {
                 Found::Pushes(self.list(op::PUSHES_LIST, ListConfigPushes::default(), ROWS).await?)
             }
             Look::Audit => Found::Audit(self.list(op::AUDIT_LIST, Page::default(), ENTRIES).await?),
+            Look::Events => Found::Events(self.list(op::EVENTS_LIST, ListEvents::default(), ENTRIES).await?),
+            Look::Operators => Found::Operators(self.list(op::OPERATORS_LIST, Page::default(), ROWS).await?),
+            Look::Streams => Found::Streams(self.health().await?.streams),
+            Look::Health => Found::Health(Box::new(self.health().await?)),
             Look::Runs(machine) => {
                 let asked = ListRuns { machine_id: Some(machine.to_string()), ..ListRuns::default() };
                 Found::Runs(self.list(op::RUNS_LIST, asked, RUNS).await?)
             }
         })
+    }
+
+    /// How bridge and broker are.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub async fn health(&self) -> Result<HealthView, ClientError> {
+        self.ask(op::HEALTH_GET, &serde_json::json!({})).await
     }
 
     async fn kept(&self) -> Result<Vec<KeptView>, ClientError> {

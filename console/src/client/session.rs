@@ -28,6 +28,8 @@ use super::{
 
 /// The bridge's round trip is measured this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+/// How bridge and broker are is asked this often.
+const HEALTH_EVERY: Duration = Duration::from_secs(10);
 /// Wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Wait before something that a bridge refused is asked for again.
@@ -56,6 +58,7 @@ pub async fn session(
     tasks.spawn(machines::tell_list(client.clone(), told.clone(), refresh.subscribe()));
     tasks.spawn(machines::tell_heard(heard.clone(), told.clone()));
     tasks.spawn(tell_commands(client.clone(), told.clone()));
+    tasks.spawn(tell_health(client.clone(), told.clone()));
     let standing = tasks.len();
     let mut watches = Watches::default();
     loop {
@@ -168,6 +171,23 @@ async fn tell_link(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone>
                     rtt_ms = measure(&client).await;
                 }
             }
+        }
+    }
+}
+
+/// Asks how bridge and broker are, over and over.
+async fn tell_health(client: Client, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    let mut tick = interval(HEALTH_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if !client.link().state().borrow().is_connected {
+            continue;
+        }
+        match client.health().await {
+            Ok(health) => told.send(Told::Health(Box::new(health))).await?,
+            // An older bridge does not know the question.
+            Err(error) => tracing::debug!(error = signalbox_schemas::error::report(&error), "no health"),
         }
     }
 }

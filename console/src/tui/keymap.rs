@@ -22,6 +22,8 @@ use crate::tui::{
 /// What takes the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
+    /// How the fleet is.
+    Pulse,
     /// All machines.
     Machines,
     /// One machine.
@@ -50,7 +52,8 @@ pub enum Mode {
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
+        Self::Pulse,
         Self::Machines,
         Self::Machine,
         Self::Commands,
@@ -68,6 +71,7 @@ impl Mode {
     /// What it is called where keys are bound.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Pulse => "pulse",
             Self::Machines => "machines",
             Self::Machine => "machine",
             Self::Commands => "commands",
@@ -92,7 +96,13 @@ impl Mode {
     pub fn is_screen(self) -> bool {
         matches!(
             self,
-            Self::Machines | Self::Machine | Self::Commands | Self::Command | Self::List | Self::Item
+            Self::Pulse
+                | Self::Machines
+                | Self::Machine
+                | Self::Commands
+                | Self::Command
+                | Self::List
+                | Self::Item
         )
     }
 }
@@ -138,6 +148,8 @@ pub enum Action {
     Palette,
     /// Complete what is written.
     Complete,
+    /// To the pulse of the fleet.
+    Pulse,
     /// To all machines.
     Machines,
     /// To all commands.

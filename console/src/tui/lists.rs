@@ -5,12 +5,14 @@
 //! | [`credentials`] | what relays keep, and what is shared among them |
 //! | [`assignments`] | assignments, relays of the older system, configuration pushes |
 //! | [`audit`] | who did what |
+//! | [`system`] | operators, events, streams, health |
 //! | [`runs`] | what waits for a machine, runs there, or ran |
 
 mod assignments;
 mod audit;
 mod credentials;
 mod runs;
+pub mod system;
 
 use signalbox_schemas::id::MachineToken;
 
@@ -36,11 +38,19 @@ pub enum ListKind {
     Pushes,
     /// The audit chain.
     Audit,
+    /// What happened.
+    Events,
+    /// Who may use the console.
+    Operators,
+    /// The streams of the broker.
+    Streams,
+    /// How bridge and broker are, and what should be done.
+    Health,
 }
 
 impl ListKind {
     /// All of them, in the order in which the palette offers them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Credentials,
         Self::Shared,
         Self::Assignments,
@@ -48,6 +58,10 @@ impl ListKind {
         Self::Relays,
         Self::Held,
         Self::Audit,
+        Self::Events,
+        Self::Operators,
+        Self::Streams,
+        Self::Health,
     ];
 
     /// What it is called: in the path, in the palette, where columns are kept.
@@ -60,6 +74,10 @@ impl ListKind {
             Self::Relays => "relays",
             Self::Pushes => "pushes",
             Self::Audit => "audit",
+            Self::Events => "events",
+            Self::Operators => "operators",
+            Self::Streams => "streams",
+            Self::Health => "health",
         }
     }
 
@@ -73,6 +91,10 @@ impl ListKind {
             Self::Relays => "relays of the older system, and what they say of themselves",
             Self::Pushes => "configuration that is pushed to relays, and what became of it",
             Self::Audit => "who did what, and what was refused",
+            Self::Events => "what happened to machines, runs and the system",
+            Self::Operators => "who may use the console, and what they may author",
+            Self::Streams => "the streams of the broker: size, copies, readers",
+            Self::Health => "how bridge and broker are, and what should be done",
         }
     }
 
@@ -86,6 +108,10 @@ impl ListKind {
             Self::Relays => "no relay of the older system has reported",
             Self::Pushes => "nothing was pushed; push something: signalbox push create",
             Self::Audit => "nothing was done yet",
+            Self::Events => "nothing has happened yet",
+            Self::Operators => "nobody may use the console; signalbox-bridge init makes the first operator",
+            Self::Streams => "the broker has not answered yet",
+            Self::Health => "no bridge has answered yet",
         }
     }
 
@@ -99,6 +125,10 @@ impl ListKind {
             Self::Relays => Look::Relays,
             Self::Pushes => Look::Pushes,
             Self::Audit => Look::Audit,
+            Self::Events => Look::Events,
+            Self::Operators => Look::Operators,
+            Self::Streams => Look::Streams,
+            Self::Health => Look::Health,
         }
     }
 
@@ -111,6 +141,10 @@ impl ListKind {
             Self::Relays => assignments::RELAYS,
             Self::Pushes => assignments::PUSHES,
             Self::Audit => audit::COLUMNS,
+            Self::Events => system::EVENTS,
+            Self::Operators => system::OPERATORS,
+            Self::Streams => system::STREAMS,
+            Self::Health => system::HEALTH,
         }
     }
 }
@@ -203,6 +237,10 @@ pub fn items(found: Found) -> Vec<Item> {
         Found::Relays(views) => views.into_iter().map(assignments::relay).collect(),
         Found::Pushes(views) => views.into_iter().map(assignments::push).collect(),
         Found::Audit(views) => views.into_iter().map(audit::entry).collect(),
+        Found::Events(views) => views.into_iter().map(system::event).collect(),
+        Found::Operators(views) => views.iter().map(system::operator).collect(),
+        Found::Streams(views) => views.iter().map(system::stream).collect(),
+        Found::Health(view) => system::health(&view),
         Found::Runs(views) => views.into_iter().map(runs::run).collect(),
     }
 }

@@ -85,6 +85,7 @@ const fn entry(
 
 /// Words that are there on every screen, beside lists and what keys do.
 const WORDS: &[Entry] = &[
+    entry("pulse", &["p", "home"], "how the fleet is, and what needs a look", Verb::Act(Action::Pulse)),
     entry("machines", &["m", "hosts"], "all machines, or those of a filter", Verb::Go(Place::Machines)),
     entry("commands", &["c"], "all commands, or those of a filter", Verb::Go(Place::Commands)),
     entry("machine", &[], "one machine, by its name", Verb::Machine),
@@ -152,6 +153,10 @@ fn aliases(kind: ListKind) -> &'static [&'static str] {
         ListKind::Shared => &["shared"],
         ListKind::Pushes => &["config"],
         ListKind::Audit => &["log", "who"],
+        ListKind::Events => &["ev"],
+        ListKind::Operators => &["users"],
+        ListKind::Streams => &["broker"],
+        ListKind::Health => &["bridge"],
         ListKind::Held | ListKind::Assignments | ListKind::Relays => &[],
     }
 }

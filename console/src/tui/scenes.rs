@@ -35,6 +35,7 @@ fn machines(demo: impl Fn() -> Stage) -> Vec<Scene> {
     lost.tell(Told::Link(LinkView::default()));
     lost.wait(30_000);
     vec![
+        ("pulse", pressed(demo(), "p")),
         ("machines", pressed(demo(), "j<space>")),
         ("machine", pressed(demo(), "j<enter>")),
         ("filter", pressed(demo(), "/mo-2")),
@@ -79,6 +80,10 @@ fn lists(demo: impl Fn() -> Stage) -> Vec<Scene> {
         ("credentials", told(ListKind::Credentials)),
         ("assignments", told(ListKind::Assignments)),
         ("pushes", told(ListKind::Pushes)),
+        ("events", told(ListKind::Events)),
+        ("operators", told(ListKind::Operators)),
+        ("streams", told(ListKind::Streams)),
+        ("health", told(ListKind::Health)),
         ("audit", pressed(told(ListKind::Audit), "jj><lt>")),
         ("entry", pressed(told(ListKind::Audit), "<enter>")),
     ]

@@ -4,16 +4,20 @@ use bytes::Bytes;
 use ratatui::{Terminal, backend::TestBackend};
 use signalbox_schemas::{
     api::{
-        Accepted, AssignmentView, AuditView, CommandSummary, Counts, Liveness, MachineView, OutputView,
-        RunView,
+        Accepted, AssignmentView, AuditView, BridgeHealth, BrokerHealth, CommandSummary, ConsumerHealth,
+        Counts, EventView, HealthView, Liveness, MachineView, OperatorView, OutputView, RunView,
+        StreamHealth, Warning,
     },
     audit::{AuditEntry, Entered, Outcome},
+    authors::{Right, Role},
     credential::{CredentialMeta, CredentialType, StorageMode},
     error::ErrorCode,
+    event::kind,
     heartbeat::{Disk, Facts, Heartbeat, Metrics},
-    id::{BridgeId, CommandId, MachineId, MachineToken, Sha256, Workspace},
+    id::{BridgeId, CommandId, MachineId, MachineToken, OperatorId, Sha256, Workspace},
     output::OutputStream,
     run::RunState,
+    signed::PublicKey,
 };
 
 use super::{
@@ -323,7 +327,96 @@ pub(super) fn found(kind: ListKind) -> Found {
         ListKind::Assignments => Found::Assignments((1..=3).map(assignment).collect()),
         ListKind::Relays => Found::Relays(vec![]),
         ListKind::Pushes => Found::Pushes(vec![]),
+        ListKind::Events => Found::Events((1..=9).rev().map(happened).collect()),
+        ListKind::Operators => Found::Operators(vec![operator()]),
+        ListKind::Streams => Found::Streams(health().streams),
+        ListKind::Health => Found::Health(Box::new(health())),
         ListKind::Audit => Found::Audit((1..=40).rev().map(audited).collect()),
+    }
+}
+
+fn happened(n: u64) -> EventView {
+    let machine = machine_id(3);
+    let (kind, text) = match n % 3 {
+        0 => (kind::MACHINE_OFFLINE, "demo-3 was not heard for 60 s"),
+        1 => (kind::MACHINE_STALE, "demo-3 was not heard for 25 s"),
+        _ => (kind::MACHINE_ONLINE, "demo-3 was heard again"),
+    };
+    let event = signalbox_schemas::event::Event {
+        ws: Workspace::main(),
+        kind: kind.to_owned(),
+        at: NOW_MS - (10 - n) * 60_000,
+        bridge: BridgeId::new("bridge-1").unwrap(),
+        machine: Some(machine.token()),
+        machine_id: Some(machine),
+        command: None,
+        text: text.to_owned(),
+        details: std::collections::BTreeMap::new(),
+        told_runs: None,
+    };
+    EventView { sequence: n, stored_at: event.at, event }
+}
+
+fn operator() -> OperatorView {
+    let key: PublicKey = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4".parse().unwrap();
+    OperatorView {
+        id: OperatorId::new("local").unwrap(),
+        role: Some(Role::Admin),
+        rights: vec![Right::Command, Right::Credential],
+        valid_until: Some(NOW_MS + 30 * 86_400_000),
+        created_at: NOW_MS - 86_400_000,
+        login_key: key.clone(),
+        signing_key: key,
+        last_seen_at: Some(NOW_MS - 60_000),
+    }
+}
+
+/// A bridge and a broker that are well, but for one thing.
+pub(super) fn health() -> HealthView {
+    let bridge = BridgeId::new("bridge-1").unwrap();
+    let stream = |name: &str, messages: u64, fill: Option<u8>| StreamHealth {
+        name: name.to_owned(),
+        messages,
+        bytes: messages * 700,
+        max_bytes: fill.map(|_| 1 << 30),
+        fill_percent: fill,
+        refuses_when_full: name == "RUN",
+        max_age_ms: Some(9 * 86_400_000),
+        first_at: Some(NOW_MS - 86_400_000),
+        last_at: Some(NOW_MS - 2_000),
+        replicas: 1,
+        leader: None,
+        followers: vec![],
+        consumers: ConsumerHealth::default(),
+    };
+    HealthView {
+        status: "ok".to_owned(),
+        bridge: BridgeHealth {
+            id: bridge.clone(),
+            version: "0.1.0".to_owned(),
+            since: NOW_MS - 3_600_000,
+            caught_up: true,
+            epoch: Some(7),
+            lease_holder: Some(bridge),
+            clock_ahead_ms: Some(1),
+            lag: std::collections::BTreeMap::from([("RUN".to_owned(), 0)]),
+        },
+        broker: BrokerHealth {
+            connected: true,
+            connects: 1,
+            version: "2.15.1".to_owned(),
+            server: "n1".to_owned(),
+            ..BrokerHealth::default()
+        },
+        streams: vec![stream("CMD", 1_200, None), stream("RUN", 48_000, Some(91)), stream("OUT", 9, Some(1))],
+        read_at: Some(NOW_MS),
+        warnings: vec![Warning {
+            code: "stream_full".to_owned(),
+            severity: signalbox_schemas::api::Severity::Warning,
+            text: "RUN is 91% full".to_owned(),
+            advice: "give it more room: nats stream edit RUN --max-bytes".to_owned(),
+        }],
+        counters: std::collections::BTreeMap::new(),
     }
 }
 

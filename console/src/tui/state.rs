@@ -10,17 +10,19 @@ pub mod folds;
 pub mod history;
 pub mod machine;
 pub mod page;
+pub mod pulse;
 pub mod rows;
 pub mod scrollback;
 
 use std::collections::HashMap;
 
 use signalbox_schemas::{
+    api::HealthView,
     command::SshTarget,
     id::{CommandId, MachineToken},
 };
 
-use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage, rows::Rows};
+use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage, pulse::Pulse, rows::Rows};
 use crate::{
     client::{Ask, LinkView},
     tui::{TuiOptions, keymap::Mode, lists::ListKind, palette::Offer, view::layout},
@@ -35,12 +37,16 @@ pub const TIMEOUTS_MS: [u64; 6] = [10_000, 30_000, 300_000, 3_600_000, 6 * 3_600
 
 /// Lines of the palette that are kept for this session.
 pub const MOST_LINES: usize = 100;
+/// What needs a look is looked for this often, ms.
+const PULSE_MS: u64 = 900;
 /// Screens that can be gone back to.
 pub const MOST_SCREENS: usize = 64;
 
 /// What fills the screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Screen {
+    /// How the fleet is, and what needs a look.
+    Pulse,
     /// All machines.
     Machines,
     /// One machine.
@@ -196,6 +202,10 @@ pub struct State {
     pub fleet: Fleet,
     /// Commands.
     pub commands: Commands,
+    /// How the fleet is.
+    pub pulse: Pulse,
+    /// How bridge and broker are; `None` = not told yet.
+    pub health: Option<Box<HealthView>>,
     /// Other lists, as far as they were looked at.
     pub lists: HashMap<ListKind, Rows>,
     /// What fills the screen.
@@ -248,6 +258,8 @@ impl State {
             is_touched: false,
             fleet: Fleet::default(),
             commands: Commands::default(),
+            pulse: Pulse::default(),
+            health: None,
             lists: HashMap::new(),
             screen: Screen::Machines,
             under: Vec::new(),
@@ -319,7 +331,9 @@ impl State {
     pub fn shown_list(&self) -> Option<ListKind> {
         match self.screen {
             Screen::List(kind) | Screen::Item(kind, _) => Some(kind),
-            Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::Command(_) => None,
+            Screen::Pulse | Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::Command(_) => {
+                None
+            }
         }
     }
 
@@ -346,9 +360,12 @@ impl State {
     pub fn shown_command(&self) -> Option<CommandId> {
         match self.screen {
             Screen::Command(id) => Some(id),
-            Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::List(_) | Screen::Item(..) => {
-                None
-            }
+            Screen::Pulse
+            | Screen::Machines
+            | Screen::Machine(_)
+            | Screen::Commands
+            | Screen::List(_)
+            | Screen::Item(..) => None,
         }
     }
 
@@ -360,6 +377,7 @@ impl State {
         let rows = usize::from(areas.list.height);
         let len = self.fleet.order().len();
         match &self.screen {
+            Screen::Pulse => self.settle_pulse(),
             Screen::Machines => self.fleet.cursor.scroll(len, rows),
             Screen::Commands => {
                 let len = self.commands.order().len();
@@ -380,10 +398,29 @@ impl State {
     }
 }
 
+impl State {
+    /// Looks for what needs a look.
+    fn settle_pulse(&mut self) {
+        // A look at all machines, several times: not for each key.
+        if self.pulse.made_ms.is_some_and(|made_ms| self.real_ms.saturating_sub(made_ms) < PULSE_MS) {
+            return;
+        }
+        self.pulse.made_ms = Some(self.real_ms);
+        let rows = usize::from(layout::pulse(self).concerns.height).saturating_sub(1);
+        let concerns = pulse::concerns(self);
+        self.pulse.busiest = pulse::busiest(self);
+        let places: Vec<usize> = (0..concerns.len()).collect();
+        self.pulse.concerns = concerns;
+        self.pulse.cursor.find(&places);
+        self.pulse.cursor.scroll(places.len(), rows);
+    }
+}
+
 impl Screen {
     /// What keys mean on it.
     pub fn mode(&self) -> Mode {
         match self {
+            Self::Pulse => Mode::Pulse,
             Self::Machines => Mode::Machines,
             Self::Machine(_) => Mode::Machine,
             Self::Commands => Mode::Commands,

@@ -18,7 +18,8 @@ use super::{
     lists::ListKind,
     scenes::scenes,
     stage::{
-        NOW, NOW_MS, Stage, command_id, demo_machine, found, heartbeat, machine_id, options, run, summary,
+        NOW, NOW_MS, Stage, command_id, demo_machine, found, health, heartbeat, machine_id, options, run,
+        summary,
     },
     state::{Modal, Screen, State, fleet::Column},
     view::view,
@@ -705,6 +706,39 @@ fn a_thousand_runs_are_one_screen() {
     let failed = screen.lines().position(|line| line.contains("demo-700")).unwrap();
     assert_eq!(failed, 6, "what failed comes first:\n{screen}");
     assert!(screen.contains("1000/1000"));
+}
+
+#[test]
+fn what_needs_a_look_is_seen_first_and_leads_there() {
+    let mut stage = Stage::demo(120, 40);
+    stage.tell(Told::Health(Box::new(health())));
+    stage.keys("p");
+    let screen = stage.screen();
+    for text in
+        ["RUN is 91% full", "demo-3", "offline, heard 5m ago", "demo-2", "97% full", "1 failed", "busiest"]
+    {
+        assert!(screen.contains(text), "{text}: {screen}");
+    }
+    assert!(screen.contains("bridge \u{25cf} \u{25b2} 1"), "the header says it everywhere: {screen}");
+    stage.keys("<enter>");
+    assert_eq!(stage.state.screen, Screen::Machine(token(3)), "the worst comes first");
+    stage.keys("<esc>j<enter>");
+    assert_eq!(stage.state.screen, Screen::List(ListKind::Health));
+}
+
+#[test]
+fn many_in_the_same_trouble_are_one_line() {
+    let mut stage = Stage::demo(120, 40);
+    let dead = |n| MachineView { state: Liveness::Offline, last_seen_at: None, ..demo_machine(n) };
+    stage.tell(Told::Machines(Stretch::whole((1..=30).map(dead).collect())));
+    stage.wait(100_000);
+    stage.keys("p");
+    let screen = stage.screen();
+    assert!(screen.contains("30 machines") || screen.contains("28 machines"), "{screen}");
+    let offline = |concern: &&crate::tui::state::pulse::Concern| concern.why.contains("offline");
+    assert_eq!(stage.state.pulse.concerns.iter().filter(offline).count(), 1);
+    stage.keys("<enter>");
+    assert_eq!(stage.state.fleet.filter(), "state=offline");
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn tick(state: &mut State) -> Vec<Effect> {
     if state.status.as_ref().is_some_and(|status| status.until_ms <= state.real_ms) {
         state.status = None;
     }
+    state.pulse.tick();
     if state.is_frozen {
         return vec![];
     }
@@ -130,6 +131,7 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Repeat => prompt::repeat(state),
         Action::Palette => palette::open(state),
         Action::Complete => palette::complete(state),
+        Action::Pulse => return go::go(state, Screen::Pulse),
         Action::Machines => return go::go(state, Screen::Machines),
         Action::Commands => return go::go(state, Screen::Commands),
         Action::List(kind) => return go::go(state, Screen::List(kind)),
@@ -254,6 +256,11 @@ fn ask_to_cancel(state: &mut State) {
 /// Copies what the marks or the row are called; of a row of a list its text.
 fn copy(state: &mut State) -> Vec<Effect> {
     let (text, what) = match &state.screen {
+        Screen::Pulse => {
+            let concern = state.pulse.cursor.key().and_then(|at| state.pulse.concerns.get(*at));
+            let text = concern.map(|concern| format!("{}: {}", concern.what, concern.why));
+            (text.unwrap_or_default(), "the line".to_owned())
+        }
         Screen::Machines => {
             let meant = state.fleet.meant();
             let names: Vec<&str> =

@@ -43,6 +43,7 @@ pub fn urgency(state: &State, now: Now, event: &Event) -> Option<Urgency> {
                 heard.iter().any(is_seen).then_some(Urgency::Figures)
             }
             Told::Machines(_) if state.snapshot_ms.is_some() => Some(Urgency::Figures),
+            Told::Health(_) => Some(Urgency::Figures),
             Told::Found { look, .. } => {
                 let is_shown = state.shown_list().is_some_and(|kind| kind.look() == *look);
                 is_shown.then_some(Urgency::News)
@@ -74,7 +75,8 @@ fn is_on_the_screen(state: &State, now: Now, heard: &Heard) -> bool {
             seen.any(|token| *token == heard.token)
         }
         Screen::Machine(token) => *token == heard.token,
-        Screen::Commands | Screen::Command(_) | Screen::List(_) | Screen::Item(..) => false,
+        // The pulse moves with the seconds.
+        Screen::Pulse | Screen::Commands | Screen::Command(_) | Screen::List(_) | Screen::Item(..) => false,
     }
 }
 

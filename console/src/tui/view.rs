@@ -15,6 +15,7 @@ mod machines;
 pub mod palette;
 mod pen;
 mod prompt;
+mod pulse;
 
 use ratatui::{Frame, buffer::Buffer};
 
@@ -34,6 +35,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>) {
     let buffer = frame.buffer_mut();
     chrome::header(state, &areas, buffer, &theme);
     match &state.screen {
+        Screen::Pulse => pulse::draw(state, buffer, &theme),
         Screen::Machines => machines::draw(state, &areas, buffer, &theme),
         Screen::Machine(token) => machine::draw(state, token, areas.list, buffer, &theme),
         Screen::Commands => commands::draw(state, &areas, buffer, &theme),

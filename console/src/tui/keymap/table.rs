@@ -35,6 +35,7 @@ const fn key(
 /// Bindings of a mode, those of its own first.
 pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
     let tables: &[&'static [Binding]] = match mode {
+        Mode::Pulse => &[PULSE, LIST, SCREEN],
         Mode::Machines => &[MACHINES, TABLE, LIST, SCREEN],
         Mode::Machine => &[MACHINE, LIST, SCREEN],
         Mode::Commands => &[COMMANDS, LIST, SCREEN],
@@ -50,6 +51,11 @@ pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
     };
     tables.iter().copied().flatten()
 }
+
+const PULSE: &[Binding] = &[
+    key("open", &["<enter>", "<right>", "l"], Action::Enter, "open", "to what needs a look"),
+    key("out", &["<left>", "h"], Action::Back, "", "out by one layer"),
+];
 
 const MACHINES: &[Binding] = &[
     key("open", &["<enter>", "<right>", "l"], Action::Enter, "open", "open the machine"),
@@ -157,9 +163,11 @@ const LIST: &[Binding] = &[
 const SCREEN: &[Binding] = &[
     key("back", &["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: filter, marks, page"),
     key("palette", &[":"], Action::Palette, "command", "go or do anything by its name"),
+    key("pulse", &["p"], Action::Pulse, "pulse", "how the fleet is, and what needs a look"),
     key("commands", &["c"], Action::Commands, "commands", "all commands"),
     key("machines", &["m"], Action::Machines, "machines", "all machines"),
     key("audit", &["w"], Action::List(ListKind::Audit), "", "who did what"),
+    key("events", &["e"], Action::List(ListKind::Events), "", "what happened"),
     key("before", &["["], Action::Travel(-1), "", "to the screen before"),
     key("after", &["]"], Action::Travel(1), "", "forward again"),
     key("other", &["-"], Action::Other, "", "to and fro between the last two screens"),

@@ -280,6 +280,11 @@ impl Fleet {
         self.machines.get(&id.token()).map_or_else(|| text::line(id.as_str()), |machine| machine.name.clone())
     }
 
+    /// All machines, by name.
+    pub fn all(&self) -> impl Iterator<Item = &Machine> {
+        self.by_name.iter().filter_map(|token| self.machines.get(token))
+    }
+
     /// The machine with this name, id or token.
     pub fn named(&self, name: &str) -> Option<MachineToken> {
         let token = MachineId::new(name).ok().map(|id| id.token());

@@ -14,7 +14,7 @@ pub(super) fn of(state: &State) -> &str {
         Screen::Machines => state.fleet.filter(),
         Screen::Commands => state.commands.filter(),
         Screen::List(kind) => state.rows(*kind).map_or("", |rows| rows.filter()),
-        Screen::Machine(_) | Screen::Command(_) | Screen::Item(..) => "",
+        Screen::Pulse | Screen::Machine(_) | Screen::Command(_) | Screen::Item(..) => "",
     }
 }
 
@@ -35,6 +35,6 @@ pub(super) fn set(state: &mut State, text: &str) {
             let (kind, wall_ms) = (*kind, state.wall_ms);
             state.rows_mut(kind).set_filter(text, wall_ms);
         }
-        Screen::Machine(_) | Screen::Command(_) | Screen::Item(..) => {}
+        Screen::Pulse | Screen::Machine(_) | Screen::Command(_) | Screen::Item(..) => {}
     }
 }

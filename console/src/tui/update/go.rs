@@ -7,7 +7,7 @@ use crate::{
     tui::{
         effect::Effect,
         lists::ListKind,
-        state::{MOST_SCREENS, Screen, State, page::CommandPage},
+        state::{MOST_SCREENS, Screen, State, page::CommandPage, pulse::Lead},
     },
 };
 
@@ -53,6 +53,16 @@ pub(super) fn other(state: &mut State) -> Vec<Effect> {
 /// In: from the row under the cursor to all of it.
 pub(super) fn within(state: &mut State) -> Vec<Effect> {
     match &state.screen {
+        Screen::Pulse => {
+            let here = state.pulse.cursor.key().and_then(|at| state.pulse.concerns.get(*at));
+            if let Some(lead) = here.map(|concern| concern.lead.clone()) {
+                let effects = go(state, lead.screen());
+                if let Lead::Filter(filter) = lead {
+                    super::filter::set(state, &filter);
+                }
+                return effects;
+            }
+        }
         Screen::Machines => {
             if let Some(token) = state.fleet.cursor.key().cloned() {
                 return go(state, Screen::Machine(token));
@@ -81,6 +91,7 @@ pub(super) fn show(state: &mut State, screen: Screen) -> Vec<Effect> {
     let before = state.shown_command();
     state.other = Some(std::mem::replace(&mut state.screen, screen));
     state.top = 0;
+    state.pulse.made_ms = None;
     let now = state.shown_command();
     if before != now {
         if let Some(command) = before.and_then(|id| state.commands.get_mut(id))

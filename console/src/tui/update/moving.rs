@@ -53,7 +53,7 @@ pub(super) fn click(state: &mut State, column: u16, row: u16) -> Vec<Effect> {
             Some(rows) => (rows.cursor.top(), rows.cursor.at(), rows.order().len()),
             None => return vec![],
         },
-        Screen::Machine(_) | Screen::Item(..) => return vec![],
+        Screen::Pulse | Screen::Machine(_) | Screen::Item(..) => return vec![],
     };
     let (top, at, len) = cursor;
     let to = top + line;
@@ -83,6 +83,10 @@ fn step(state: &mut State, rows: isize) {
         return;
     }
     match &state.screen {
+        Screen::Pulse => {
+            let places: Vec<usize> = (0..state.pulse.concerns.len()).collect();
+            state.pulse.cursor.step(&places, rows);
+        }
         Screen::Machines => state.fleet.step(rows),
         Screen::Machine(_) => {
             state.fleet.step(rows);

@@ -49,7 +49,9 @@ pub(super) fn open_with(state: &mut State, text: &str) {
                 None => state.say(Severity::Warn, "this row is about no machine that can be run on"),
             }
         }
-        Screen::Machines | Screen::Commands | Screen::Command(_) => open_on(state, state.fleet.meant(), text),
+        Screen::Pulse | Screen::Machines | Screen::Commands | Screen::Command(_) => {
+            open_on(state, state.fleet.meant(), text);
+        }
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         Told::Output { id, machine, stream, offset, data } => {
             state.commands.tell_output(id, &machine, stream, offset, &data);
         }
+        Told::Health(health) => state.health = Some(health),
         Told::Found { look, found } => find(state, &look, found),
         Told::Settled { id, .. } => {
             if let Some(command) = state.commands.get_mut(id) {
@@ -80,6 +81,7 @@ fn find(state: &mut State, look: &Look, found: Result<Found, Problem>) {
 }
 
 fn hear_machines(state: &mut State, heard: Vec<Heard>) -> Vec<Effect> {
+    state.pulse.hear(heard.len());
     let mut is_known = true;
     for heard in heard {
         is_known &= state.fleet.hear(heard);

@@ -1,7 +1,7 @@
 //! What every screen has: header, rules, footer.
 
 use ratatui::{Frame, buffer::Buffer, layout::Position};
-use signalbox_schemas::limit;
+use signalbox_schemas::{api::Severity, limit};
 
 use super::{
     amount,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::tui::{
     keymap::{self, Action, Bound},
+    lists::system,
     state::{Modal, Screen, State},
     text,
     theme::Theme,
@@ -68,6 +69,7 @@ fn path(state: &State, theme: &Theme) -> (Row, Row) {
     let separator = format!(" {} ", theme.glyphs.path);
     let mut parts = vec![state.options.fleet.clone()];
     match &state.screen {
+        Screen::Pulse => parts.push("pulse".to_owned()),
         Screen::Machines => parts.push("machines".to_owned()),
         Screen::Machine(token) => {
             parts.push("machines".to_owned());
@@ -110,11 +112,26 @@ fn bridge(state: &State, theme: &Theme) -> Row {
     let [on, _, off] = theme.glyphs.liveness;
     let since_ms = state.real_ms.saturating_sub(state.link_since_ms);
     match &state.link.bridge {
-        Some(_) => Row::default().text("bridge ", theme.quiet).text(on, theme.good),
+        Some(_) => {
+            Row::default().text("bridge ", theme.quiet).text(on, theme.good).row(warnings(state, theme))
+        }
         None if state.link.connected && since_ms > limit::FIRST_ANSWER_MS => {
             Row::default().text(format!("bridge {off} silent"), theme.bad)
         }
         None => Row::default().text(format!("bridge {off}"), theme.faint),
+    }
+}
+
+/// How much a bridge says should be done.
+fn warnings(state: &State, theme: &Theme) -> Row {
+    let all = state.health.iter().flat_map(|health| &health.warnings);
+    let serious: Vec<_> = all.filter(|warning| warning.severity > Severity::Info).collect();
+    match serious.iter().map(|warning| warning.severity).max() {
+        Some(worst) => {
+            let (glyph, style) = theme.severity(system::shown(worst));
+            Row::default().text(format!(" {glyph} {}", serious.len()), style)
+        }
+        None => Row::default(),
     }
 }
 
@@ -166,7 +183,9 @@ fn keys(state: &State, columns: usize, theme: &Theme) -> Row {
 fn is_of_use(state: &State, action: Action) -> bool {
     match (action, &state.screen) {
         _ if state.modal.is_some() => true,
-        (Action::Machines, Screen::Machines) | (Action::Commands, Screen::Commands) => false,
+        (Action::Machines, Screen::Machines)
+        | (Action::Commands, Screen::Commands)
+        | (Action::Pulse, Screen::Pulse) => false,
         (Action::List(kind), Screen::List(here)) => kind != *here,
         (Action::Back, Screen::Machines) => {
             !state.fleet.filter().is_empty() || state.fleet.marked() > 0 || !state.under.is_empty()

@@ -38,6 +38,7 @@ pub(super) fn draw(state: &State, top: usize, buffer: &mut Buffer, theme: &Theme
     let shown = rows(state);
     let columns = state.size.0.saturating_sub(4).min(MOST_COLUMNS);
     let name = match &state.screen {
+        Screen::Pulse => "keys: pulse".to_owned(),
         Screen::Machines => "keys: machines".to_owned(),
         Screen::Machine(_) => "keys: one machine".to_owned(),
         Screen::Commands => "keys: commands".to_owned(),

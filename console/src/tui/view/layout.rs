@@ -51,11 +51,16 @@ pub fn areas(state: &State) -> Areas {
         Screen::Machines | Screen::List(_) => 1 + roomy,
         Screen::Commands => 1,
         Screen::Command(_) => 2,
-        Screen::Machine(_) | Screen::Item(..) => 0,
+        Screen::Pulse | Screen::Machine(_) | Screen::Item(..) => 0,
     };
     let lead_rule = match state.screen {
         Screen::Command(_) => ruled,
-        Screen::Machines | Screen::Commands | Screen::Machine(_) | Screen::List(_) | Screen::Item(..) => 0,
+        Screen::Pulse
+        | Screen::Machines
+        | Screen::Commands
+        | Screen::Machine(_)
+        | Screen::List(_)
+        | Screen::Item(..) => 0,
     };
     let with_header = u16::from(!state.is_headless);
     let mut y = 0;
@@ -84,6 +89,36 @@ pub fn areas(state: &State) -> Areas {
         split(&mut areas, body, state.page.focus);
     }
     areas
+}
+
+/// The parts of the pulse; what is not there has no height or no width.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PulseAreas {
+    /// How many machines and commands, and how much is heard.
+    pub counts: Rect,
+    /// What needs a look.
+    pub concerns: Rect,
+    /// The busiest machines.
+    pub busiest: Rect,
+    /// The newest commands.
+    pub newest: Rect,
+}
+
+/// The parts of the pulse as it is now. What needs a look goes before who is busy, and that before what is newest.
+pub fn pulse(state: &State) -> PulseAreas {
+    let body = areas(state).list;
+    let counts = Rect { height: body.height.min(if body.height >= RULED_ROWS { 4 } else { 2 }), ..body };
+    let rest = Rect { y: counts.bottom(), height: body.height - counts.height, ..body };
+    let newest_rows = if rest.height >= ROOMY_ROWS { (rest.height / 3).min(12) } else { 0 };
+    let upper = Rect { height: rest.height - newest_rows, ..rest };
+    let newest = Rect { y: upper.bottom(), height: newest_rows, ..rest };
+    if body.width >= HALVES_COLUMNS {
+        let half = body.width * 11 / 20;
+        let concerns = Rect { width: half, ..upper };
+        let busiest = Rect { x: half + 1, width: body.width - half - 1, ..upper };
+        return PulseAreas { counts, concerns, busiest, newest };
+    }
+    PulseAreas { counts, concerns: upper, busiest: Rect::default(), newest }
 }
 
 fn split(areas: &mut Areas, body: Rect, focus: Focus) {
