@@ -11,13 +11,19 @@
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
 //! | [`system`] | `machines`, `history`, `events`, `operators`, `health` |
+//! | [`look`] | `machine`, `status`, `output` |
+//! | [`fleet`] | `context`, `config` |
+//! | [`example`] | examples of every command |
 //! | [`ssh`], `choice` | values of arguments |
 
 pub mod assignment;
 pub mod audit;
 mod choice;
 pub mod credential;
+pub mod example;
+pub mod fleet;
 pub mod keep;
+pub mod look;
 pub mod order;
 pub mod push;
 pub mod rollout;
@@ -27,7 +33,7 @@ pub mod work;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use signalbox_schemas::id::CommandId;
 
 use crate::cli::exit;
@@ -35,7 +41,9 @@ use crate::cli::exit;
 use assignment::{Assignment, Assignments, Relay, Relays};
 pub use audit::Audit;
 use credential::{Credentials, SharedCredential};
+use fleet::{Config, Context};
 use keep::{Credential, HostKeys, RecoveryKey};
+use look::{Machine, Output};
 use order::{Exec, Run};
 use push::{Push, Pushes};
 use rollout::Retry;
@@ -49,12 +57,30 @@ pub struct Args {
     /// [default: `$XDG_STATE_HOME/signalbox`] [env: `SIGNALBOX_STATE_DIR`].
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The fleet, by the name of its context; `default` is none [default: the one that is used] [env: `SIGNALBOX_CONTEXT`].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
     /// Which broker.
     #[command(flatten)]
     pub reach: Reach,
     /// What to do.
     #[command(subcommand)]
     pub action: Option<Action>,
+}
+
+impl Args {
+    /// The whole command line, with its examples.
+    pub fn whole() -> clap::Command {
+        example::add(Self::command())
+    }
+
+    /// Reads what was typed. Where that is wrong, or asks for help, this ends the program.
+    pub fn typed() -> Self {
+        match Self::from_arg_matches(&Self::whole().get_matches()) {
+            Ok(args) => args,
+            Err(error) => error.exit(),
+        }
+    }
 }
 
 /// Where the broker is.
@@ -78,6 +104,10 @@ pub enum Action {
     Exec(Exec),
     /// Lists the machines, as they are or as they were.
     Machines(system::Machines),
+    /// Shows a machine: what it is, how it is, and its last runs.
+    Machine(Machine),
+    /// Says how the fleet is: machines, open commands, what failed in the last hour, broker and bridge.
+    Status(Plain),
     /// Shows the figures of a machine over time.
     History(system::History),
     /// Lists what happened: machines, runs and the system itself.
@@ -90,6 +120,8 @@ pub enum Action {
     Commands(Commands),
     /// Shows a command: its runs and their output.
     Show(Show),
+    /// Prints the output of a command, by machine, by time, or once for all that have the same.
+    Output(Output),
     /// Cancels a command wherever it has not ended.
     Cancel(One),
     /// Lets no other machine begin a command that spreads in waves.
@@ -132,10 +164,19 @@ pub enum Action {
     Audit(Audit),
     /// Explains signed messages: reads what `nats` prints, or bare JSON, from stdin.
     Decode(Decode),
-    /// Prints what a shell needs to complete these commands.
+    /// Lists, chooses and keeps contexts: one for each fleet.
+    Context(Context),
+    /// Says where the configuration is, prints one, and checks it.
+    Config(Config),
+    /// Prints what a shell needs to complete these commands, names of machines, commands and contexts included.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+    /// Prints the page of man, or writes one for each command into a folder.
+    Man {
+        /// The folder; it is made if it is missing.
+        dir: Option<PathBuf>,
     },
 }
 
@@ -162,6 +203,21 @@ pub struct Up {
 /// A list.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Listing {
+    /// One JSON document per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Reads it each second until Ctrl-C: drawn over itself on a terminal; elsewhere, and with --json, a line of JSON for each
+    /// row that is new, changed or gone.
+    #[arg(long)]
+    pub watch: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// Format and broker.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Plain {
     /// One JSON document per line.
     #[arg(long)]
     pub json: bool,
@@ -210,7 +266,7 @@ pub struct One {
     pub id: CommandId,
     /// Format and broker.
     #[command(flatten)]
-    pub listing: Listing,
+    pub listing: Plain,
 }
 
 /// `signalbox decode`.
@@ -252,7 +308,16 @@ impl Action {
             Self::Push(push) => &push.within.nats_url,
             Self::Work(work) => &work.within.nats_url,
             Self::Audit(audit) => &audit.listing.reach.nats_url,
-            Self::Up(_) | Self::Decode(_) | Self::Completions { .. } | Self::RecoveryKey(_) => return None,
+            Self::Machine(machine) => &machine.plain.reach.nats_url,
+            Self::Status(plain) => &plain.reach.nats_url,
+            Self::Output(output) => &output.plain.reach.nats_url,
+            Self::Up(_)
+            | Self::Decode(_)
+            | Self::Completions { .. }
+            | Self::RecoveryKey(_)
+            | Self::Context(_)
+            | Self::Config(_)
+            | Self::Man { .. } => return None,
         };
         reach.clone()
     }

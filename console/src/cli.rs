@@ -3,12 +3,14 @@
 //! | room | holds |
 //! |---|---|
 //! | [`run`] | `run`, `exec` |
+//! | [`confirm`] | the question before a command runs |
 //! | `follow` | a command that was accepted, to its end |
 //! | [`retry`] | `retry` |
 //! | [`steer`] | `pause`, `resume`, `abort` |
-//! | `sure` | whether as many machines are meant |
 //! | [`list`] | `machines`, `commands` |
 //! | [`show`] | `show`, `cancel` |
+//! | [`look`] | `machine`, `status` |
+//! | [`output`] | `output` |
 //! | [`assignment`] | `assignments`, `assignment`, `relays`, `relay` |
 //! | [`credential`] | `credentials`, `shared-credentials`, `shared-credential` |
 //! | [`keep`] | `credential`, `host-keys`: what relays keep |
@@ -18,12 +20,17 @@
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
 //! | [`system`] | `machines --at`, `history`, `events`, `operators`, `health` |
+//! | [`watch`] | `--watch`: a list, drawn over itself, or what changes of it |
 //! | `call` | one operation, its answer as JSON, table or card |
 //! | `input` | what comes from a file or from stdin |
+//! | [`config`], [`context`] | `config`, `context` |
+//! | [`complete`] | `completions`, and what is completed at run time |
+//! | [`man`] | `man` |
 //! | [`decode`] | `decode` |
 //! | [`console`] | the terminal console |
 //! | [`event`] | the lines of `--json` (pure) |
 //! | [`exit`] | exit codes and the one line of a failure (pure) |
+//! | [`names`] | many names in few words (pure) |
 //! | [`clean`], [`lines`], [`table`], [`card`], [`quantity`] | text for people (pure) |
 //! | [`printer`] | the one writer to stdout and stderr |
 
@@ -32,7 +39,11 @@ pub mod audit;
 pub(crate) mod call;
 pub mod card;
 pub mod clean;
+pub mod complete;
+pub mod config;
+pub mod confirm;
 pub mod console;
+pub mod context;
 pub mod credential;
 pub mod decode;
 pub mod event;
@@ -42,6 +53,10 @@ mod input;
 pub mod keep;
 pub mod lines;
 pub mod list;
+pub mod look;
+pub mod man;
+pub mod names;
+pub mod output;
 pub mod printer;
 pub mod push;
 pub mod quantity;
@@ -51,20 +66,18 @@ mod secret;
 pub mod shared;
 pub mod show;
 pub mod steer;
-mod sure;
 pub mod system;
 pub mod table;
+pub mod watch;
 pub mod work;
 
 use std::io::Write as _;
 
-use clap::CommandFactory as _;
-
 use signalbox_schemas::{error::report, rollout::Steer};
 
 use crate::{
-    args::{Action, Args},
-    config::{Config, ConfigError},
+    args::Action,
+    config::{Asked, Config, ConfigError, Environment},
 };
 use exit::Failure;
 
@@ -72,20 +85,23 @@ use exit::Failure;
 ///
 /// # Errors
 /// [`Failure`] with exit code and line.
-pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) -> Result<u8, Failure> {
+pub async fn act(
+    config: Result<Config, ConfigError>,
+    (asked, environment): (Asked, Environment),
+    action: Option<Action>,
+) -> Result<u8, Failure> {
     let action = match action {
-        // These two need no state directory.
+        // These need no fleet, and no configuration that is right.
+        Some(Action::Completions { shell }) => return complete::script(shell).await,
+        Some(Action::Man { dir }) => return man::man(dir.as_deref()).await,
+        Some(Action::Config(config)) => return config::act(&environment, config).await,
+        Some(Action::Context(context)) => return context::act(asked, environment, context).await,
         Some(Action::Decode(decode)) => {
             return decode::decode(config.ok().as_ref().map(|config| &config.layout), decode).await;
         }
-        Some(Action::Completions { shell }) => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "signalbox", &mut text);
-            return call::print(text).await;
-        }
         other => other,
     };
-    let config = &config.map_err(|error| Failure::new(exit::USAGE, report(&error)))?;
+    let config = &config.map_err(|error| Failure::new(exit::USAGE, clean::line(&report(&error))))?;
     match action {
         None => console::alone(config).await,
         Some(Action::Up(up)) => crate::up::up(config, &up).await,
@@ -121,8 +137,17 @@ pub async fn act(config: Result<Config, ConfigError>, action: Option<Action>) ->
         Some(Action::Push(push)) => push::act(config, push).await,
         Some(Action::Audit(asked)) => audit::audit(config, &asked).await,
         Some(Action::Work(work)) => work::act(config, work).await,
+        Some(Action::Machine(args)) => look::machine(config, &args).await,
+        Some(Action::Status(args)) => look::status(config, &args).await,
+        Some(Action::Output(args)) => output::output(config, args).await,
         // Done above.
-        Some(Action::Decode(_) | Action::Completions { .. }) => Ok(exit::OK),
+        Some(
+            Action::Decode(_)
+            | Action::Completions { .. }
+            | Action::Man { .. }
+            | Action::Config(_)
+            | Action::Context(_),
+        ) => Ok(exit::OK),
     }
 }
 

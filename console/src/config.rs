@@ -1,10 +1,17 @@
 //! What the program was asked to do, checked and complete. The environment is read in `main` only.
 
-use std::path::PathBuf;
+use std::{os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use signalbox_schemas::layout::Layout;
 
-use crate::client::{Access, ClientError};
+use crate::{
+    client::{Access, ClientError},
+    contexts::{self, Both, Chosen, Unknown, current::Place},
+    settings::{
+        Settings,
+        file::{self, SettingsError},
+    },
+};
 
 /// The environment, as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,15 +93,24 @@ impl Environment {
             || self.term.as_deref().is_some_and(|term| !matches!(term, "linux" | "ansi" | "xterm" | "screen"))
     }
 
+    /// Whether the home directory is somebody else's, as where a program runs as another user who keeps the environment.
+    /// What is closed there was not set by this user.
+    fn has_foreign_home(&self) -> bool {
+        let home = self.home.as_ref().and_then(|home| std::fs::metadata(home).ok());
+        self.config_file.is_none()
+            && home.is_some_and(|home| home.uid() != rustix::process::geteuid().as_raw())
+    }
+
+    /// Where programs keep their state: `$XDG_STATE_HOME` or `~/.local/state`.
+    pub fn state_home(&self) -> Option<PathBuf> {
+        let base = self.xdg_state_home.clone();
+        base.or_else(|| self.home.as_ref().map(|home| home.join(".local/state")))
+    }
+
     /// Where state lies when the command line does not say: `$SIGNALBOX_STATE_DIR`, `$XDG_STATE_HOME/signalbox`, or
     /// `~/.local/state/signalbox`.
     pub fn default_state_dir(&self) -> Option<PathBuf> {
-        if let Some(dir) = &self.state_dir {
-            return Some(dir.clone());
-        }
-        let base = self.xdg_state_home.clone();
-        let base = base.or_else(|| self.home.as_ref().map(|home| home.join(".local/state")));
-        base.map(|base| base.join("signalbox"))
+        self.state_dir.clone().or_else(|| self.state_home().map(|base| base.join("signalbox")))
     }
 
     /// Whether the terminal is said to know no sequences: nothing is drawn, coloured or written over on it.
@@ -119,6 +135,17 @@ impl Environment {
     }
 }
 
+/// What the command line says about the fleet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// `--state-dir`.
+    pub state_dir: Option<PathBuf>,
+    /// `--nats`.
+    pub nats_url: Option<String>,
+    /// `--context`.
+    pub context: Option<String>,
+}
+
 /// Everything a command needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -126,11 +153,15 @@ pub struct Config {
     pub layout: Layout,
     /// The broker, if named by the user.
     pub nats_url: Option<String>,
+    /// The context, if one is meant.
+    pub context: Option<Chosen>,
+    /// What the operator has set.
+    pub settings: Settings,
     /// The environment.
     pub environment: Environment,
 }
 
-/// There is no place for state.
+/// It cannot be said what is meant.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Neither a flag nor the environment names one.
@@ -139,10 +170,28 @@ pub enum ConfigError {
     /// The working directory is gone.
     #[error("the working directory cannot be read")]
     WorkingDirectory(#[source] std::io::Error),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Two fleets are named.
+    #[error(transparent)]
+    Both(#[from] Both),
+    /// There is no such context.
+    #[error(transparent)]
+    Context(#[from] Unknown),
+    /// What is used cannot be read.
+    #[error("{} cannot be read; choose again with `signalbox context use NAME`", path.display())]
+    Used {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 impl Config {
-    /// Completes what was typed; what was typed goes before the environment.
+    /// Completes what was typed; what was typed goes before the environment. Nothing is set, and there are no contexts.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -151,11 +200,64 @@ impl Config {
         nats_url: Option<String>,
         environment: Environment,
     ) -> Result<Self, ConfigError> {
+        let asked = Asked { state_dir, nats_url, context: None };
+        Self::with(asked, environment, Settings::default(), None)
+    }
+
+    /// Completes what was typed with the configuration, and with the context that is used. Blocks.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(asked: Asked, environment: Environment) -> Result<Self, ConfigError> {
+        let file = file::path(&environment);
+        let is_closed = |error: &std::io::Error| {
+            error.kind() == std::io::ErrorKind::PermissionDenied && environment.has_foreign_home()
+        };
+        let settings = match file.as_deref().map_or_else(|| Ok(Settings::default()), file::read) {
+            Err(SettingsError::Read { source, .. }) if is_closed(&source) => Settings::default(),
+            read => read?,
+        };
+        let place = Place::of(&environment);
+        let used = match place.as_ref().map(Place::read) {
+            Some(Ok(used)) => used.name,
+            Some(Err(error)) if !is_closed(&error) => {
+                let path = place.as_ref().map(Place::file).unwrap_or_default();
+                return Err(ConfigError::Used { path, source: error });
+            }
+            Some(Err(_)) | None => None,
+        };
+        let named = contexts::choose(&asked, &environment, used.as_deref())?;
+        let chosen = match named {
+            Some(named) => {
+                let (file, place) = file.zip(place).ok_or(ConfigError::NoStateDir)?;
+                let home = environment.home.as_deref();
+                Some(contexts::find(&settings, named, &file, place.folder(), home)?)
+            }
+            None => None,
+        };
+        Self::with(asked, environment, settings, chosen)
+    }
+
+    fn with(
+        asked: Asked,
+        environment: Environment,
+        settings: Settings,
+        context: Option<Chosen>,
+    ) -> Result<Self, ConfigError> {
+        let of_context = context.as_ref().map(|chosen| &chosen.context);
+        let state_dir = asked.state_dir.or_else(|| of_context.and_then(|context| context.state_dir.clone()));
         let state_dir =
             state_dir.or_else(|| environment.default_state_dir()).ok_or(ConfigError::NoStateDir)?;
         let state_dir = std::path::absolute(&state_dir).map_err(ConfigError::WorkingDirectory)?;
+        // A context's own address goes before the environment's: that one was set for another fleet, or for none.
+        let nats_url = asked.nats_url.or_else(|| of_context.and_then(|context| context.nats.clone()));
         let nats_url = nats_url.or_else(|| environment.nats_url.clone());
-        Ok(Self { layout: Layout::new(state_dir), nats_url, environment })
+        Ok(Self { layout: Layout::new(state_dir), nats_url, context, settings, environment })
+    }
+
+    /// Whether commands of this fleet are always asked about.
+    pub fn is_protected(&self) -> bool {
+        self.context.as_ref().is_some_and(|chosen| chosen.context.protected)
     }
 
     /// The operator's identity and the broker's address.
@@ -163,6 +265,10 @@ impl Config {
     /// # Errors
     /// [`ClientError`].
     pub fn access(&self) -> Result<Access, ClientError> {
-        Access::local(&self.layout, self.nats_url.as_deref())
+        let context = self.context.as_ref().map(|chosen| &chosen.context);
+        match context.and_then(|context| context.login.as_deref().zip(context.signing_key.as_deref())) {
+            Some((login, key)) => Access::by_files(login, key, &self.layout, self.nats_url.as_deref()),
+            None => Access::local(&self.layout, self.nats_url.as_deref()),
+        }
     }
 }

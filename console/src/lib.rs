@@ -7,6 +7,8 @@ pub mod args;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod contexts;
+pub mod file;
 pub mod log;
 pub mod settings;
 pub mod tui;

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use signalbox_console::{
     args::{Action, Args},
     cli::{self, console, exit},
-    config::{Config, Environment},
+    config::{Asked, Config, Environment},
     log::{self, Log},
 };
 
@@ -14,11 +13,13 @@ use signalbox_console::{
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    cli::complete::answer();
+    let args = Args::typed();
     let environment = Environment::read(|name| std::env::var_os(name));
     let named = args.action.as_ref().and_then(Action::nats_url).or(args.reach.nats_url);
     let refusal = console::refusal(&environment);
-    let config = Config::new(args.state_dir, named, environment);
+    let asked = Asked { state_dir: args.state_dir, nats_url: named, context: args.context };
+    let config = Config::read(asked.clone(), environment.clone());
     match &args.action {
         Some(Action::Up(up)) if !up.headless && refusal.is_some() => {
             let why = refusal.unwrap_or_default();
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return leave(exit::FAILED, &format!("cannot start: {error}")),
     };
-    let code = match runtime.block_on(Box::pin(cli::act(config, args.action))) {
+    let code = match runtime.block_on(Box::pin(cli::act(config, (asked, environment), args.action))) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => match failure.line {
             Some(line) => leave(failure.code, &line),

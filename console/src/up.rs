@@ -156,6 +156,14 @@ fn hangup_is_ignored() -> bool {
 /// # Errors
 /// [`Failure`] with one line; nothing that was started is left.
 pub async fn up(config: &Config, args: &args::Up) -> Result<u8, Failure> {
+    if let Some(chosen) = config.context.as_ref().filter(|chosen| chosen.context.is_elsewhere()) {
+        let line = format!(
+            "cannot start a fleet: the context {} is one that runs elsewhere; start the default one with `--context default`, or \
+             another one with --state-dir",
+            chosen.name
+        );
+        return Err(Failure::new(exit::USAGE, line));
+    }
     let mut stop = Stop::listen().map_err(|error| failure(&error))?;
     let mut lock = StateLock::take(config.layout.root()).map_err(|error| failure(&error.into()))?;
     // Our console goes to our broker, whatever the environment says.

@@ -118,7 +118,7 @@ fn a_command_is_everything_after_the_dashes() {
     let order = run.order;
     assert_eq!(order.command.join(" "), "ls -l --json a b");
     assert!(!order.json, "a flag of the command was taken for ours");
-    assert_eq!((order.timeout, order.expires_in, order.max_output), (30_000, None, 128 << 20));
+    assert_eq!((order.timeout, order.expires_in, order.max_output), (None, None, 128 << 20));
 }
 
 #[rstest]
@@ -600,10 +600,47 @@ fn decode_and_completions_need_no_home() {
     let (code, out, err) = signalbox(&["decode"], &[], &claim().to_json());
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("claimed_at"), "{out}");
-    let (code, out, err) = signalbox(&["completions", "bash"], &[], b"");
-    assert_eq!(code, Some(0), "{err}");
-    for word in ["_signalbox", "shared-credential", "--cancel-on-give-up", "metrics_interval", "executing"] {
-        assert!(out.contains(word), "no {word}: {out}");
+    for (shell, word) in
+        [("bash", "complete -o"), ("zsh", "#compdef signalbox"), ("fish", "complete --keep-order")]
+    {
+        let (code, out, err) = signalbox(&["completions", shell], &[], b"");
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.contains(word) && out.contains("COMPLETE"), "{shell}: {out}");
+    }
+}
+
+/// What a shell offers for the last of these words.
+fn completed(shell: &str, words: &[&str], environment: &[(&str, &str)]) -> String {
+    let index = (words.len() - 1).to_string();
+    let asked = [("COMPLETE", shell), ("_CLAP_COMPLETE_INDEX", &index), ("_CLAP_IFS", "\n")];
+    let (code, out, err) = signalbox(&[&["--"], words].concat(), &[&asked, environment].concat(), b"");
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{words:?}: {out}");
+    out
+}
+
+#[test]
+fn shells_complete_words_contexts_and_saved_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(
+        &file,
+        "[contexts.prod]\n[contexts.play]\n[[command]]\nname = \"restart\"\ntext = \"x\"\n",
+    )
+    .unwrap();
+    let environment = [("SIGNALBOX_CONFIG", file.to_str().unwrap()), ("HOME", "/nonexistent")];
+    for shell in ["bash", "zsh", "fish"] {
+        let lines = |words: &[&str]| {
+            let out = completed(shell, &[&["signalbox"], words].concat(), &environment);
+            // Of zsh and fish a description follows.
+            out.lines().map(|line| line.split([':', '\t']).next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&["shared-"]), ["shared-credentials", "shared-credential"], "{shell}");
+        assert_eq!(lines(&["context", "use", "p"]), ["play", "prod"], "{shell}");
+        assert_eq!(lines(&["machines", "--context", "pr"]), ["prod"], "{shell}");
+        assert_eq!(lines(&["run", "--saved", "re"]), ["restart"], "{shell}");
+        assert_eq!(lines(&["runs", "--state", "exec"]), ["executing"], "{shell}");
+        // Nobody answers, and nothing is said of it.
+        assert_eq!(lines(&["exec", "x"]), [""; 0], "{shell}");
     }
 }
 

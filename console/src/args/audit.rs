@@ -36,7 +36,7 @@ pub struct Audit {
     pub limit: u32,
     /// Reads the whole chain and checks it here: that a bridge has signed every entry, and that each names the one before
     /// it. What a bridge cannot be caught at is leaving out the newest: note down what this prints, and use --since.
-    #[arg(long, conflicts_with = "limit")]
+    #[arg(long, conflicts_with_all = ["limit", "watch"])]
     pub verify: bool,
     /// With --verify: an entry that must be there, and be this one, as an earlier check printed it.
     #[arg(long, value_name = "N:SHA256", requires = "verify")]

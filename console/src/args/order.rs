@@ -16,14 +16,20 @@ use crate::cli::{exit, quantity};
 /// `signalbox run`.
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = exit::TABLE)]
-#[command(group = ArgGroup::new("which").required(true))]
+#[command(group = ArgGroup::new("which"))]
 pub struct Run {
     /// Which machines: a name, a glob such as 'web-*', or `all`.
-    #[arg(long, value_name = "SELECTOR", group = "which")]
+    #[arg(long, value_name = "SELECTOR", group = "which", required_unless_present_any = ["via", "saved"])]
     pub on: Option<String>,
     /// One machine, by its name as it is.
     #[arg(long, value_name = "MACHINE", group = "which")]
     pub via: Option<String>,
+    /// A saved command of the configuration, instead of one after `--`; its own machines, if --on names none.
+    #[arg(long, value_name = "NAME", conflicts_with = "command")]
+    pub saved: Option<String>,
+    /// What stands for a placeholder of it; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", requires = "saved", value_parser = with)]
+    pub with: Vec<(String, String)>,
     /// Prints the id once the command is accepted, and leaves.
     #[arg(long)]
     pub no_wait: bool,
@@ -62,11 +68,11 @@ pub struct Exec {
 /// What shall run, and how.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Order {
-    /// How long it may run: 250ms, 30s, 5m, 2h; up to 2d.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = quantity::duration_ms)]
-    pub timeout: u64,
-    /// How long it waits for machines that are offline, up to 7d [default: 24h; of `exec`: as long as --wait, if
-    /// that waits].
+    /// How long it may run: 250ms, 30s, 5m, 2h; up to 2d [default: as configured, 30s].
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
+    pub timeout: Option<u64>,
+    /// How long it waits for machines that are offline, up to 7d [default: as configured, 24h; of `exec`: as long as
+    /// --wait, if that waits].
     #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
     pub expires_in: Option<u64>,
     /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.
@@ -94,6 +100,11 @@ pub struct Order {
     /// The command, for `sh -c`, after `--`; several words are joined by spaces.
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub command: Vec<String>,
+}
+
+fn with(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl Order {

@@ -10,9 +10,6 @@ use signalbox_schemas::{
 use super::{Reach, choice::one_of};
 use crate::cli::{exit, quantity};
 
-/// Machines above which a person is asked whether all of them are meant.
-const ASK_ABOVE: u32 = 50;
-
 /// Waves.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Waves {
@@ -43,21 +40,17 @@ impl Waves {
 }
 
 /// Whether one is sure.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, ClapArgs)]
 pub struct Sure {
-    /// Asks nothing.
+    /// Asks nothing for being many machines; where they are protected, only --confirm does.
     #[arg(long)]
     pub yes: bool,
-    /// At a terminal, asks for the number of machines where it is above this one.
-    #[arg(long, value_name = "N", default_value_t = ASK_ABOVE)]
-    pub ask_above: u32,
-}
-
-impl Sure {
-    /// Above how many machines a person is asked; `None`: never.
-    pub fn limit(&self) -> Option<u32> {
-        (!self.yes).then_some(self.ask_above)
-    }
+    /// At a terminal, asks for the number of machines where it is above this one [default: as configured, 50].
+    #[arg(long, value_name = "N")]
+    pub ask_above: Option<u32>,
+    /// Says beforehand how many machines it is meant to run on: nothing is asked, and on another number it does not run.
+    #[arg(long, value_name = "N")]
+    pub confirm: Option<usize>,
 }
 
 /// `signalbox retry`.

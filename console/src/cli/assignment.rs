@@ -108,7 +108,7 @@ fn heard(at: Option<u64>, now_ms: u64) -> String {
 /// # Errors
 /// [`Failure`].
 pub async fn list(config: &Config, args: Assignments) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list the assignments");
+    let call = Call::of(config, &args.listing, "list the assignments");
     let asked = ListAssignments { machine_id: args.machine, ..ListAssignments::default() };
     call.list::<_, AssignmentView>(op::ASSIGNMENTS_LIST, asked, None).await
 }
@@ -220,7 +220,7 @@ async fn update(call: &Call<'_>, asked: UpdateAssignment) -> Result<u8, Failure>
 /// # Errors
 /// [`Failure`].
 pub async fn relays(config: &Config, args: Relays) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list the relays");
+    let call = Call::of(config, &args.listing, "list the relays");
     let online = args.wanted_online();
     let asked = ListRelays { capability: args.capability, online, ..ListRelays::default() };
     call.list::<_, RelayView>(op::RELAYS_LIST, asked, None).await

@@ -35,6 +35,10 @@ impl Row for AuditView {
     const COLUMNS: &'static [Column] =
         &[("N", 1), ("WHEN", 0), ("WHO", 0), ("WHAT", 0), ("BRIDGE", 3), ("OUTCOME", 2), ("ABOUT", 0)];
 
+    fn key(&self) -> String {
+        self.sequence.to_string()
+    }
+
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         let Some(entry) = &self.entry else {
             let mut cells = vec![NOTHING.to_owned(); Self::COLUMNS.len() - 1];
@@ -62,7 +66,7 @@ impl Row for AuditView {
 /// # Errors
 /// [`Failure`]; with `--verify` also when the chain does not hold.
 pub async fn audit(config: &Config, args: &args::Audit) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "read the audit chain");
+    let call = Call::of(config, &args.listing, "read the audit chain");
     if !args.verify {
         return call.list::<_, AuditView>(op::AUDIT_LIST, Page::default(), Some(args.limit)).await;
     }

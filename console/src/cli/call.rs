@@ -10,10 +10,12 @@ use super::{
     exit::{self, Failure},
     printer::{Piece, Printer},
     table::{Column, Table},
+    watch,
 };
 use crate::{
+    args::Listing,
     client::{Client, ClientError, clock::now_ms, list::Paged},
-    config::Config,
+    config::{Config, Environment},
 };
 
 /// A thing that is one row of a table.
@@ -21,21 +23,40 @@ pub(super) trait Row: Serialize + DeserializeOwned {
     /// The columns.
     const COLUMNS: &'static [Column];
 
+    /// Members that change all the time: that they did is not told to programs that watch.
+    const FLEETING: &'static [&'static str] = &[];
+
     /// One cell per column, as clean text. `ellipsis` stands where one was cut.
     fn cells(&self, ellipsis: char) -> Vec<String>;
+
+    /// What tells it from the others of its list: the first cell, unless it says otherwise.
+    fn key(&self) -> String {
+        self.cells('~').into_iter().next().unwrap_or_default()
+    }
 }
 
 /// A call of an operation.
 pub(super) struct Call<'a> {
     config: &'a Config,
     json: bool,
+    watch: bool,
     what: String,
 }
 
 impl<'a> Call<'a> {
     /// `what` it does completes «cannot …».
     pub(super) fn new(config: &'a Config, json: bool, what: impl Into<String>) -> Self {
-        Self { config, json, what: what.into() }
+        Self { config, json, watch: false, what: what.into() }
+    }
+
+    /// The same for a list.
+    pub(super) fn of(config: &'a Config, listing: &Listing, what: impl Into<String>) -> Self {
+        Self { watch: listing.watch, ..Self::new(config, listing.json, what) }
+    }
+
+    /// The environment.
+    pub(super) fn environment(&self) -> &Environment {
+        &self.config.environment
     }
 
     /// Whether the answer is for programs.
@@ -64,31 +85,28 @@ impl<'a> Call<'a> {
     }
 
     /// Prints a list: its first `most` items, or all.
-    pub(super) async fn list<A: Paged, R: Row>(
+    pub(super) async fn list<A: Paged + Clone, R: Row>(
         &self,
         op: &'static str,
         args: A,
         most: Option<u32>,
     ) -> Result<u8, Failure> {
-        let client = self.connect().await?;
-        let listed: Result<Vec<R>, ClientError> = match most {
-            Some(most) => client.list(op, args, most as usize).await,
-            None => client.list_all(op, args).await,
+        let read = async |client: &Client| -> Result<Vec<R>, ClientError> {
+            match most {
+                Some(most) => client.list(op, args.clone(), most as usize).await,
+                None => client.list_all(op, args.clone()).await,
+            }
         };
-        self.table(&listed.map_err(|error| self.failed(&error))?).await
+        if self.watch {
+            return watch::watch(self, most, read).await;
+        }
+        let client = self.connect().await?;
+        self.table(&read(&client).await.map_err(|error| self.failed(&error))?).await
     }
 
     /// Prints several things: a line of JSON each, or a table.
     pub(super) async fn table<R: Row>(&self, items: &[R]) -> Result<u8, Failure> {
-        if self.json {
-            return print(items.iter().flat_map(event::line).collect::<Vec<u8>>()).await;
-        }
-        let ellipsis = self.config.environment.ellipsis();
-        let mut table = Table::new(R::COLUMNS);
-        for item in items {
-            table.push(item.cells(ellipsis));
-        }
-        print(table.render(columns(), ellipsis)).await
+        rows(items, self.json, self.config.environment.ellipsis()).await
     }
 
     /// Prints one thing: a line of JSON, or its members one below the other.
@@ -103,6 +121,18 @@ impl<'a> Call<'a> {
     pub(super) fn failed(&self, error: &ClientError) -> Failure {
         Failure::client(&self.what, error)
     }
+}
+
+/// Prints several things: a line of JSON each, or a table.
+pub(super) async fn rows<R: Row>(items: &[R], json: bool, ellipsis: char) -> Result<u8, Failure> {
+    if json {
+        return print(items.iter().flat_map(event::line).collect::<Vec<u8>>()).await;
+    }
+    let mut table = Table::new(R::COLUMNS);
+    for item in items {
+        table.push(item.cells(ellipsis));
+    }
+    print(table.render(columns(), ellipsis)).await
 }
 
 /// Connects for one question.

@@ -9,6 +9,7 @@ use super::exit::{self, Failure};
 use crate::{
     client::{ASKS, TOLD, session},
     config::{Config, Desktop, Environment},
+    settings::look::Theme,
     tui::{
         terminal::{Clipboard, Program},
         theme::Tone,
@@ -35,6 +36,17 @@ pub fn refusal(environment: &Environment) -> Option<&'static str> {
     environment.is_dumb().then_some("TERM is not set or says `dumb`")
 }
 
+/// Which colours: those that are configured, else what the terminal is said to have.
+fn tone(config: &Config) -> Tone {
+    match config.settings.look.theme {
+        Theme::Auto if config.environment.has_many_colours() => Tone::Auto,
+        Theme::Auto | Theme::Sixteen => Tone::Sixteen,
+        Theme::Dark => Tone::Dark,
+        Theme::Light => Tone::Light,
+        Theme::Mono => Tone::Mono,
+    }
+}
+
 /// By what text comes to the clipboard here: by the terminal, and where there is a desktop by its program, too.
 fn clipboard(environment: &Environment) -> Clipboard {
     match environment.desktop {
@@ -54,12 +66,12 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
     let (asks, asked) = mpsc::channel(ASKS);
     let (tell, told) = mpsc::channel(TOLD);
     let options = crate::tui::TuiOptions {
-        no_color: config.environment.no_color,
-        ascii: config.environment.is_ascii(),
-        reduced_motion: config.environment.reduced_motion,
+        no_color: config.environment.no_color || config.settings.look.theme == Theme::Mono,
+        ascii: config.settings.look.ascii.or(config.environment.is_ascii()),
+        reduced_motion: config.environment.reduced_motion || config.settings.look.reduced_motion,
         who: access.operator.to_string(),
-        fleet: access.ws.to_string(),
-        tone: if config.environment.has_many_colours() { Tone::Auto } else { Tone::Sixteen },
+        fleet: config.context.as_ref().map_or_else(|| access.ws.to_string(), |chosen| chosen.name.clone()),
+        tone: tone(config),
         clipboard: clipboard(&config.environment),
         ..crate::tui::TuiOptions::default()
     };

@@ -37,6 +37,10 @@ impl Row for CredentialView {
         ("NAME", 0),
     ];
 
+    fn key(&self) -> String {
+        format!("{} {}", self.assignment_id, self.meta.credential_name)
+    }
+
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         vec![
             clean::line(&self.assignment_id),
@@ -76,7 +80,7 @@ fn host(host: Option<&str>) -> String {
 /// # Errors
 /// [`Failure`].
 pub async fn list(config: &Config, args: Credentials) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list the credentials");
+    let call = Call::of(config, &args.listing, "list the credentials");
     let asked =
         ListCredentials { assignment_id: args.relay, target_host: args.target, ..ListCredentials::default() };
     call.list::<_, CredentialView>(op::CREDENTIALS_LIST, asked, None).await
@@ -87,7 +91,7 @@ pub async fn list(config: &Config, args: Credentials) -> Result<u8, Failure> {
 /// # Errors
 /// [`Failure`].
 pub async fn shared(config: &Config, args: &Listing) -> Result<u8, Failure> {
-    let call = Call::new(config, args.json, "list the shared credentials");
+    let call = Call::of(config, args, "list the shared credentials");
     call.list::<_, SharedCredentialView>(op::SHARED_LIST, Page::default(), None).await
 }
 

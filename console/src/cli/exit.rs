@@ -85,6 +85,12 @@ impl Failure {
         Self::new(FAILED, format!("cannot {what}: {}", report(error)))
     }
 
+    /// The same as a matter of what was typed, or set.
+    #[must_use]
+    pub fn usage(self) -> Self {
+        Self { code: USAGE, ..self }
+    }
+
     /// What was printed is not all there.
     pub fn written(error: &std::io::Error) -> Self {
         match error.kind() {

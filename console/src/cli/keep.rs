@@ -159,7 +159,7 @@ pub async fn host_keys(config: &Config, args: HostKeys) -> Result<u8, Failure> {
 
 fn plan(json: bool, what: String, to: &To) -> Plan {
     let manner = if json { Manner::Json } else { Manner::Outcomes };
-    Plan { what, timeout_ms: TIMEOUT_MS, manner, no_wait: to.no_wait, exec: None, sure: None }
+    Plan { what, timeout_ms: TIMEOUT_MS, manner, no_wait: to.no_wait, exec: None, asks: None }
 }
 
 /// Connects and asks which machines are meant, by which selector.

@@ -27,6 +27,7 @@ impl Row for MachineView {
         ("HEARD", 0),
         ("SYSTEM", 6),
     ];
+    const FLEETING: &'static [&'static str] = &["last_seen_at", "metrics"];
 
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         let metrics = self.metrics.as_ref();
@@ -71,7 +72,7 @@ impl Row for CommandSummary {
 /// # Errors
 /// [`Failure`].
 pub async fn machines(config: &Config, args: &args::Listing) -> Result<u8, Failure> {
-    let call = Call::new(config, args.json, "list the machines");
+    let call = Call::of(config, args, "list the machines");
     call.list::<_, MachineView>(op::MACHINES_LIST, Page::default(), None).await
 }
 
@@ -80,7 +81,7 @@ pub async fn machines(config: &Config, args: &args::Listing) -> Result<u8, Failu
 /// # Errors
 /// [`Failure`].
 pub async fn commands(config: &Config, args: &args::Commands) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list the commands");
+    let call = Call::of(config, &args.listing, "list the commands");
     call.list::<_, CommandSummary>(op::COMMANDS_LIST, Page::default(), Some(args.limit)).await
 }
 

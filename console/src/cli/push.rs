@@ -46,7 +46,7 @@ impl Row for ConfigPushView {
 /// # Errors
 /// [`Failure`].
 pub async fn list(config: &Config, args: Pushes) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list the pushes");
+    let call = Call::of(config, &args.listing, "list the pushes");
     let asked =
         ListConfigPushes { assignment_id: args.relay, state: args.state, ..ListConfigPushes::default() };
     call.list::<_, ConfigPushView>(op::PUSHES_LIST, asked, None).await

@@ -4,6 +4,7 @@ use signalbox_schemas::{api::CommandView, command::Target, id::MachineToken};
 
 use super::{
     call,
+    confirm::Question,
     exit::{self, Failure},
     follow::Manner,
     run::{Plan, perform},
@@ -27,7 +28,7 @@ pub async fn retry(config: &Config, args: Retry) -> Result<u8, Failure> {
         manner: if args.json { Manner::Json } else { Manner::Output },
         no_wait: args.no_wait,
         exec: None,
-        sure: args.sure.limit(),
+        asks: Some(Question::of(config, &args.sure, false)),
     };
     perform(config, &draft, &plan).await
 }

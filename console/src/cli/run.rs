@@ -19,12 +19,12 @@ use tokio::{
 
 use super::{
     clean,
+    confirm::Question,
     event::Event,
     exit::{self, Failure},
     follow::{End, Follow, Manner},
     printer::{Hangup, Piece, Printer},
     quantity,
-    sure::{self, Refusal},
 };
 use crate::{
     args::order::{Exec, Order, Run},
@@ -34,6 +34,7 @@ use crate::{
         sign::{Draft, Prepared, prepare_aside},
     },
     config::Config,
+    settings::{near, saved::SavedCommand},
 };
 
 /// A second Ctrl-C counts for so long after the first.
@@ -56,8 +57,8 @@ pub(super) struct Plan {
     pub(super) no_wait: bool,
     /// One machine only, and no longer than this.
     pub(super) exec: Option<Patience>,
-    /// Above how many machines a person is asked whether all are meant; `None`: never.
-    pub(super) sure: Option<u32>,
+    /// What may have to be answered before.
+    pub(super) asks: Option<Question>,
 }
 
 /// How long `exec` waits.
@@ -74,16 +75,36 @@ pub(super) struct Patience {
 /// [`Failure`] with the exit code of the table.
 pub async fn run(config: &Config, args: Run) -> Result<u8, Failure> {
     let manner = manner(args.order.json);
+    let saved = args.saved.as_deref().map(|name| saved(config, name)).transpose()?;
+    let of_saved = || saved.and_then(|saved| saved.on.clone());
     let on = match (args.on, args.via) {
         (Some(on), _) => on.trim().to_owned(),
-        (None, via) => Selector::of_machine(via.unwrap_or_default().trim()),
+        (None, Some(via)) => Selector::of_machine(via.trim()),
+        (None, None) => of_saved().ok_or_else(|| {
+            Failure::new(
+                exit::USAGE,
+                format!("cannot {WHAT}: the saved command names no machines; name them with --on"),
+            )
+        })?,
     };
-    let mut draft = draft(args.order, on, limit::DEFAULT_EXPIRES_IN_MS, None);
+    let timeout_ms = saved.and_then(|saved| saved.timeout).unwrap_or(config.settings.run.timeout).ms;
+    let mut draft = draft(args.order, on, (timeout_ms, config.settings.run.expires_in.ms), None);
+    if let Some(saved) = saved {
+        draft.command = saved.fill(&args.with.into_iter().collect()).map_err(|error| usage(&error))?;
+    }
     draft.rollout = args.waves.plan();
+    let asks = Some(Question::of(config, &args.sure, saved.is_some_and(|saved| saved.confirm)));
     let (timeout_ms, no_wait) = (draft.timeout_ms, args.no_wait);
-    let sure = args.sure.limit();
-    let plan = Plan { what: WHAT.to_owned(), timeout_ms, manner, no_wait, exec: None, sure };
+    let plan = Plan { what: WHAT.to_owned(), timeout_ms, manner, no_wait, exec: None, asks };
     perform(config, &draft, &plan).await
+}
+
+fn saved<'a>(config: &'a Config, name: &str) -> Result<&'a SavedCommand, Failure> {
+    config.settings.saved(name).ok_or_else(|| {
+        let advice = near::advice(name, config.settings.commands.iter().map(|saved| saved.name.as_str()));
+        let line = format!("cannot {WHAT}: there is no saved command {name:?}{advice}");
+        Failure::new(exit::USAGE, clean::line(&line))
+    })
 }
 
 /// Runs a command on one machine, and waits for its end so long.
@@ -92,18 +113,19 @@ pub async fn run(config: &Config, args: Run) -> Result<u8, Failure> {
 /// [`Failure`] with the exit code of the table.
 pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
     let manner = manner(args.order.json);
-    let wait_ms = args.wait.unwrap_or_else(|| args.order.timeout.saturating_add(WAY_MS));
+    let timeout_ms = args.order.timeout.unwrap_or(config.settings.run.timeout.ms);
+    let wait_ms = args.wait.unwrap_or_else(|| timeout_ms.saturating_add(WAY_MS));
     let exec = Some(Patience { wait_ms, cancels: args.cancel_on_give_up });
     let waits = wait_ms > 0;
     // Nothing starts that nobody waits for; whoever does not wait at all gets what other commands get.
     let expires_in_ms =
         if waits { wait_ms.min(limit::MAX_EXPIRES_IN_MS) } else { limit::DEFAULT_EXPIRES_IN_MS };
     let on = Selector::of_machine(args.machine.trim());
-    let draft = draft(args.order, on, expires_in_ms, args.idempotency_key);
+    let draft = draft(args.order, on, (timeout_ms, expires_in_ms), args.idempotency_key);
     // To cancel it at once is to give it up.
     let no_wait = !waits && !args.cancel_on_give_up;
-    let (what, timeout_ms) = (WHAT.to_owned(), draft.timeout_ms);
-    let plan = Plan { what, timeout_ms, manner, no_wait, exec, sure: None };
+    let plan =
+        Plan { what: WHAT.to_owned(), timeout_ms: draft.timeout_ms, manner, no_wait, exec, asks: None };
     perform(config, &draft, &plan).await
 }
 
@@ -111,13 +133,18 @@ fn manner(json: bool) -> Manner {
     if json { Manner::Json } else { Manner::Output }
 }
 
-/// `expires_in_ms` counts unless the order says otherwise.
-fn draft(order: Order, on: String, expires_in_ms: u64, idempotency_key: Option<String>) -> Draft {
+/// The times count unless the order says otherwise.
+fn draft(
+    order: Order,
+    on: String,
+    (timeout_ms, expires_in_ms): (u64, u64),
+    idempotency_key: Option<String>,
+) -> Draft {
     let ssh = order.target();
     Draft {
         on,
         command: order.command.join(" "),
-        timeout_ms: order.timeout,
+        timeout_ms: order.timeout.unwrap_or(timeout_ms),
         expires_in_ms: order.expires_in.unwrap_or(expires_in_ms),
         is_expiry_named: order.expires_in.is_some(),
         max_output_bytes: order.max_output,
@@ -159,9 +186,7 @@ pub(super) async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Resu
     let patience = sleep(plan.exec.map_or(Duration::MAX, |exec| Duration::from_millis(exec.wait_ms)));
     tokio::pin!(patience);
     let (client, begun) = tokio::select! {
-        begun = begin(access, draft, plan) => {
-            begun.map_err(|refusal| refusal.failure(|error| plan.failed(error)))?
-        }
+        begun = begin(access, draft, plan) => begun?,
         _ = interrupts.recv() => return Err(nothing_submitted()),
     };
     let standing = match begun {
@@ -291,24 +316,25 @@ enum Begun {
     Known(Standing),
 }
 
-async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Begun), Refusal> {
-    let client = Client::connect(access, false).await?;
-    let begun = if let Some(known) = client.repeated(draft).await? {
+async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Begun), Failure> {
+    let failed = |error: ClientError| plan.failed(&error);
+    let client = Client::connect(access, false).await.map_err(failed)?;
+    let begun = if let Some(known) = client.repeated(draft).await.map_err(failed)? {
         Begun::Known(known.into())
     } else {
-        let targets = client.targets(draft).await?;
-        if plan.exec.is_none() {
-            sure::ask(&targets, plan.sure, plan.manner == Manner::Json).await?;
+        let targets = client.targets(draft).await.map_err(failed)?;
+        if let Some(question) = &plan.asks {
+            question.settle(&client, &targets, &draft.command, plan).await?;
         }
-        Begun::New(prepare_aside(draft, client.access(), targets).await?)
+        Begun::New(prepare_aside(draft, client.access(), targets).await.map_err(failed)?)
     };
     let machines = match &begun {
         Begun::New(prepared) => prepared.targets.len(),
         Begun::Known(standing) => standing.accepted.targets.len(),
     };
     if plan.exec.is_some() && machines != 1 {
-        let why = format!("it names {machines} machines where one is meant");
-        return Err(ClientError::NotAsMeant(why).into());
+        let error = ClientError::NotAsMeant(format!("it names {machines} machines where one is meant"));
+        return Err(failed(error));
     }
     Ok((client, begun))
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use signalbox_schemas::{
-    api::{CommandView, ReadOutput, RunView},
+    api::{CommandView, RunView},
     id::CommandId,
     output::OutputStream,
 };
@@ -16,6 +16,7 @@ use super::{
     exit::{self, Failure},
     follow,
     lines::{Lines, Sink},
+    output,
     printer::{Hangup, Piece, Printer},
     quantity, steer,
     table::{Column, Table},
@@ -25,9 +26,6 @@ use crate::{
     client::{Client, clock::now_ms, flow},
     config::Config,
 };
-
-/// Output is read in ranges of this size, the most that is allowed.
-const RANGE_BYTES: u32 = 512 * 1024;
 
 /// Columns of the runs.
 const RUN_COLUMNS: [Column; 7] =
@@ -92,45 +90,19 @@ impl Shown<'_> {
 
     /// The output of one stream, as far as it is known now.
     async fn output(&mut self, run: &RunView, stream: OutputStream) -> Result<(), Failure> {
-        let what = format!("read the output of {}", clean::line(run.machine.as_str()));
-        let mut offset = 0;
-        loop {
-            let asked = ReadOutput {
-                id: self.id,
-                machine: run.machine.to_string(),
-                stream,
-                offset,
-                limit: RANGE_BYTES,
-            };
-            let range =
-                self.client.read_output(&asked).await.map_err(|error| Failure::client(&what, &error))?;
-            // Nothing more, or an answer that would lead us in a circle.
-            if range.data.is_empty() && range.offset <= offset {
-                break;
-            }
-            offset = range.offset.max(offset) + range.data.len() as u64;
-            if self.json {
-                let machine = run.machine.clone();
-                let piece = flow::Piece { machine, stream, offset: range.offset, data: range.data };
-                self.print(Piece::Out(Event::output(&piece).line().into())).await?;
+        let (client, printer, json, lines) = (self.client, self.printer, self.json, &mut self.lines);
+        output::each_range(client, self.id, run, stream, async |offset, data| {
+            let piece = if json {
+                let piece = flow::Piece { machine: run.machine.clone(), stream, offset, data };
+                Piece::Out(Event::output(&piece).line().into())
             } else {
-                let data = self.lines.push(&run.machine, stream, &range.data);
-                self.data(stream, data).await?;
-            }
-            if offset >= range.total_bytes {
-                break;
-            }
-        }
-        let rest = self.lines.finish(&run.machine, stream);
-        self.data(stream, rest).await
-    }
-
-    async fn data(&self, stream: OutputStream, data: bytes::Bytes) -> Result<(), Failure> {
-        self.print(match stream {
-            OutputStream::Stdout => Piece::Out(data),
-            OutputStream::Stderr => Piece::Err(data),
+                output::to(stream, lines.push(&run.machine, stream, &data))
+            };
+            printer.print(piece).await.map_err(|Hangup| Failure::hangup())
         })
-        .await
+        .await?;
+        let rest = self.lines.finish(&run.machine, stream);
+        self.print(output::to(stream, rest)).await
     }
 
     async fn print(&self, piece: Piece) -> Result<(), Failure> {

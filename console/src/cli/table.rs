@@ -6,6 +6,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 const GAP: &str = "  ";
 /// The last column gives way, but stays as wide as this while others can be left out.
 const LEAST_COLUMNS: usize = 16;
+/// No column is cut to less than this.
+const LEAST_CUT: usize = 4;
 
 /// A column: its heading, and its rank. Columns of the highest rank are left out first, rank 0 stays.
 pub type Column = (&'static str, u8);
@@ -31,27 +33,30 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The table as lines, at most `columns` wide if given and what has rank 0 has room.
+    /// The table as lines; if `columns` are given, none is wider. Columns are left out by their rank; where those that stay
+    /// have no room, the last one gives way, and then the widest.
     pub fn render(&self, columns: Option<usize>, ellipsis: char) -> String {
-        let widths: Vec<usize> = (0..self.ranks.len()).map(|at| self.width(at)).collect();
+        let mut widths: Vec<usize> = (0..self.ranks.len()).map(|at| self.width(at)).collect();
         let shown = self.shown(&widths, columns);
         let Some((last, before)) = shown.split_last() else { return String::new() };
-        let taken: usize =
-            before.iter().filter_map(|at| widths.get(*at)).map(|width| width + GAP.len()).sum();
-        let room = columns.map(|columns| columns.saturating_sub(taken).max(1));
+        if let Some(columns) = columns {
+            squeeze(&mut widths, &shown, columns);
+        }
+        let width = |at: &usize| widths.get(*at).copied().unwrap_or(0);
         let mut out = String::new();
         for row in &self.rows {
-            let cell = |at: &usize| row.get(*at).map_or("", String::as_str);
+            let cell = |at: &usize| shorten(row.get(*at).map_or("", String::as_str), width(at), ellipsis);
             let mut line = String::new();
             for at in before {
-                let fill = widths.get(*at).copied().unwrap_or(0).saturating_sub(cell(at).width());
-                line.push_str(cell(at));
-                line.push_str(&" ".repeat(fill));
+                let cell = cell(at);
+                line.push_str(&cell);
+                line.push_str(&" ".repeat(width(at).saturating_sub(cell.width())));
                 line.push_str(GAP);
             }
-            line.push_str(
-                &room.map_or_else(|| cell(last).to_owned(), |room| shorten(cell(last), room, ellipsis)),
-            );
+            line.push_str(&cell(last));
+            // Even the narrowest columns may be more than a very narrow terminal has room for.
+            let line =
+                columns.map_or_else(|| line.clone(), |columns| shorten(&line, columns.max(1), ellipsis));
             out.push_str(line.trim_end());
             out.push('\n');
         }
@@ -80,6 +85,26 @@ impl Table {
                 Some(_) | None => return shown,
             }
         }
+    }
+}
+
+/// Makes columns narrower until they fit: the last one first, then the widest, none below [`LEAST_CUT`].
+fn squeeze(widths: &mut [usize], shown: &[usize], columns: usize) {
+    let gaps = shown.len().saturating_sub(1) * GAP.len();
+    let taken = |widths: &[usize]| gaps + shown.iter().filter_map(|at| widths.get(*at)).sum::<usize>();
+    let last = shown.last().and_then(|at| widths.get(*at).map(|width| (*at, *width)));
+    if let Some((at, width)) = last {
+        let over = taken(widths).saturating_sub(columns);
+        if let Some(last) = widths.get_mut(at) {
+            *last = width.saturating_sub(over).max(width.min(LEAST_COLUMNS));
+        }
+    }
+    while taken(widths) > columns {
+        let widest = shown.iter().copied().max_by_key(|at| widths.get(*at).copied().unwrap_or(0));
+        let Some(width) = widest.and_then(|at| widths.get_mut(at)).filter(|width| **width > LEAST_CUT) else {
+            return;
+        };
+        *width -= 1;
     }
 }
 

@@ -33,6 +33,10 @@ impl Row for MachineRunView {
     const COLUMNS: &'static [Column] =
         &[("ID", 0), ("MACHINE", 0), ("STATE", 0), ("EXIT", 1), ("TOOK", 3), ("AGE", 2), ("COMMAND", 0)];
 
+    fn key(&self) -> String {
+        format!("{} {}", self.command.id, self.run.machine)
+    }
+
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         vec![
             self.command.id.to_string(),
@@ -51,7 +55,7 @@ impl Row for MachineRunView {
 /// # Errors
 /// [`Failure`].
 pub async fn list(config: &Config, args: Runs) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list the runs");
+    let call = Call::of(config, &args.listing, "list the runs");
     let asked = ListRuns { machine_id: args.machine, state: args.state, ..ListRuns::default() };
     call.list::<_, MachineRunView>(op::RUNS_LIST, asked, Some(args.limit)).await
 }

@@ -43,16 +43,33 @@ impl Access {
         if !layout.state_json().exists() {
             return Err(ClientError::NoBroker(layout.root().to_owned()));
         }
-        let login = Login::from_creds_file(&creds).map_err(ClientError::Login)?;
-        let seed = read(&seed_path)?;
-        let key = SigningKey::from_seed(&seed).map_err(|_| ClientError::Seed(seed_path))?;
+        let operator = OperatorId::new(LOCAL_OPERATOR).map_err(|_| ClientError::Malformed("operator"))?;
+        let access = Self::by_files(&creds, &seed_path, layout, nats_url)?;
+        Ok(Self { operator, ..access })
+    }
+
+    /// Reads an operator's identity from its two files: who it is stands in the login. Without `nats_url` the broker is the
+    /// one that `signalbox up` left in the state directory.
+    ///
+    /// # Errors
+    /// As [`Self::local`].
+    pub fn by_files(
+        login: &Path,
+        signing_key: &Path,
+        layout: &Layout,
+        nats_url: Option<&str>,
+    ) -> Result<Self, ClientError> {
+        let login = Login::from_creds_file(login).map_err(ClientError::Login)?;
+        let key = SigningKey::from_seed(&read(signing_key)?)
+            .map_err(|_| ClientError::Seed(signing_key.to_owned()))?;
         let nats_url = match nats_url {
             Some(url) => url.to_owned(),
             None => read(&nats_url_file(layout))
                 .map(|text| text.trim().to_owned())
                 .map_err(|_| ClientError::NoBroker(layout.root().to_owned()))?,
         };
-        let operator = OperatorId::new(LOCAL_OPERATOR).map_err(|_| ClientError::Malformed("operator"))?;
+        let operator =
+            OperatorId::new(login.user_name()).map_err(|_| ClientError::Malformed("the operator's login"))?;
         Ok(Self { ws: Workspace::main(), operator, nats_url, login, key: Arc::new(key) })
     }
 }

@@ -105,6 +105,9 @@ impl Check<'_> {
                 "a name has 1 to 63 letters, digits, `.`, `_` and `-`, and begins with a letter or a digit";
             self.tell(name.span().start, &path, what);
         }
+        if section.name == "contexts" && name.get_ref() == crate::contexts::NONE {
+            self.tell(name.span().start, &path, "this name means no context; choose another one");
+        }
         let DeValue::Table(table) = value.get_ref() else {
             return self.tell(at, &path, format!("expected a table, found {}", kind_of(value.get_ref())));
         };

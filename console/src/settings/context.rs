@@ -33,6 +33,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// Whether it has an identity or a broker of its own, and is not what `signalbox up` starts in its state directory.
+    pub fn is_elsewhere(&self) -> bool {
+        self.login.is_some() || self.nats.is_some()
+    }
+
     /// The colour of its name, if it has one.
     pub fn shown_in(&self) -> Option<Colour> {
         self.colour.or(self.protected.then_some(Colour::Red))
