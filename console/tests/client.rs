@@ -7,6 +7,8 @@ mod cases;
 mod exec;
 #[path = "client/fake.rs"]
 mod fake;
+#[path = "client/fleet.rs"]
+mod fleet;
 #[path = "client/keep.rs"]
 mod keep;
 #[path = "client/operations.rs"]
