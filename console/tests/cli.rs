@@ -34,6 +34,7 @@ use signalbox_schemas::{
     run::{Claim, RunState},
     signed::{Message, Signed, SigningKey},
 };
+use unicode_width::UnicodeWidthStr as _;
 
 // The key of 32 sevens.
 const SEED: &str = include_str!("seven.seed");
@@ -407,6 +408,13 @@ fn tables_fit_the_terminal() {
     assert_eq!(table.render(Some(80), '…'), "ID  A         B         C\nid  aaaaaaaa  bbbbbbbb  cccc\n");
     assert_eq!(table.render(Some(20), '…'), "ID  B         C\nid  bbbbbbbb  cccc\n");
     assert_eq!(table.render(Some(10), '…'), "ID  C\nid  cccc\n");
+    // What must stay is cut rather than wrapped.
+    let mut table = Table::new(&[("NAME", 0), ("STATE", 0), ("HEARD", 0)]);
+    table.push(["日本語日本語日本語日本語", "online", "3 s ago"].map(str::to_owned).into());
+    for columns in 1..50 {
+        let text = table.render(Some(columns), '…');
+        assert!(text.lines().all(|line| line.width() <= columns), "{columns}: {text}");
+    }
     assert_eq!(shorten("abc", 3, '…'), "abc");
     assert_eq!(shorten("abcd", 3, '~'), "ab~");
 }
@@ -734,10 +742,12 @@ fn sizes_of_waves_are_read_strictly(#[case] words: &[&str]) {
 }
 
 #[test]
-fn a_person_is_asked_above_fifty_machines_unless_he_says_yes() {
-    assert_eq!(run_of(&[]).unwrap().sure.limit(), Some(50));
-    assert_eq!(run_of(&["--ask-above", "5"]).unwrap().sure.limit(), Some(5));
-    assert_eq!(run_of(&["--yes"]).unwrap().sure.limit(), None);
+fn whether_a_person_is_asked_is_said_in_words() {
+    use signalbox_console::args::rollout::Sure;
+    let sure = |words: &[&str]| run_of(words).unwrap().sure;
+    assert_eq!(sure(&[]), Sure::default());
+    assert_eq!(sure(&["--ask-above", "5"]), Sure { ask_above: Some(5), ..Sure::default() });
+    assert_eq!(sure(&["--yes", "--confirm", "7"]), Sure { yes: true, confirm: Some(7), ..Sure::default() });
 }
 
 #[rstest]

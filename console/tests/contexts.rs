@@ -48,7 +48,7 @@ impl Home {
         let (code, out, err) = self.run_with(&[args, &["context", "show", "--json"]].concat(), environment);
         assert_eq!(code, Some(0), "{args:?}: {err}");
         let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
-        shown["name"].as_str().unwrap().to_owned()
+        shown.get("name").unwrap().as_str().unwrap().to_owned()
     }
 }
 

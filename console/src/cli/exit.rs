@@ -23,14 +23,15 @@ pub const HANGUP: u8 = 141;
 
 /// The table, for `--help`.
 pub const TABLE: &str = "\
-Exit codes of `run`, `exec` and `retry`, the first that applies:
-  2    usage or selector syntax
-  3    not accepted, no bridge, no machine matched, or no identity to ask with
+Exit codes of `run`, `exec`, `retry` and `output --follow`, the first that applies:
+  2    usage, selector syntax, a wrong configuration, or a question that nobody could be asked
+  3    not accepted, no bridge, no machine matched, another answer to a question, or no identity to ask with
   4    a run was lost, expired or rejected; or the wait of `exec` was over
   1    a run failed, timed out or was cancelled
   0    every run completed
   130  interrupted: the command goes on, `signalbox show ID` comes back to it
 Other commands: 0, 1 (failed here), 2 (usage), 3 (refused, or no bridge).
+`--watch` ends with 0 on Ctrl-C, `config check` with 2 when something is wrong.
 `decode` ends with 1 when a signature is wrong, `work` with 4 when the run is not the assignment's.
 141 when the reader of the output went away.";
 

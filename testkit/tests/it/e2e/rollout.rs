@@ -140,13 +140,13 @@ async fn who_sits_at_a_terminal_is_asked_before_many_machines() -> Result<()> {
         Pty::spawn(&stack.cli(&words)?, 100, 30)
     };
     let mut wrong = run(&["--ask-above", "1"])?;
-    let screen = wrong.wait_for("type 2 and Enter", BOUND).await?;
+    let screen = wrong.wait_for("type 2 to run it", BOUND).await?;
     assert!(screen.contains("2 machines: 2 online"), "{screen}");
     wrong.type_keys("1\r")?;
     assert_eq!(wrong.wait(BOUND).await?.exit_code(), 3);
     assert!(wrong.screen().contains("nothing was submitted"), "{}", wrong.screen());
     let mut right = run(&["--ask-above", "1"])?;
-    right.wait_for("type 2 and Enter", BOUND).await?;
+    right.wait_for("type 2 to run it", BOUND).await?;
     right.type_keys("2\r")?;
     assert_eq!(right.wait(BOUND).await?.exit_code(), 0);
     let sure = run(&["--ask-above", "1", "--yes"])?;
