@@ -115,7 +115,7 @@ pub enum Action {
     /// Lists who may use the console.
     Operators(Listing),
     /// Shows how bridge, broker and streams are: ends with 1 when a warning stands.
-    Health(Listing),
+    Health(Plain),
     /// Lists commands, newest first.
     Commands(Commands),
     /// Shows a command: its runs and their output.
@@ -284,17 +284,16 @@ impl Action {
             Self::Run(run) => &run.order.reach.nats_url,
             Self::Exec(exec) => &exec.order.reach.nats_url,
             Self::Machines(machines) => &machines.listing.reach.nats_url,
-            Self::History(history) => &history.listing.reach.nats_url,
+            Self::History(history) => &history.plain.reach.nats_url,
             Self::Events(events) => &events.listing.reach.nats_url,
-            Self::SharedCredentials(listing) | Self::Operators(listing) | Self::Health(listing) => {
-                &listing.reach.nats_url
-            }
+            Self::SharedCredentials(listing) | Self::Operators(listing) => &listing.reach.nats_url,
             Self::Commands(commands) => &commands.listing.reach.nats_url,
             Self::Show(show) => &show.one.listing.reach.nats_url,
             Self::Cancel(one) | Self::Pause(one) | Self::Resume(one) | Self::Abort(one) => {
                 &one.listing.reach.nats_url
             }
             Self::Retry(retry) => &retry.reach.nats_url,
+            Self::Health(plain) => &plain.reach.nats_url,
             Self::Runs(runs) => &runs.listing.reach.nats_url,
             Self::Assignments(assignments) => &assignments.listing.reach.nats_url,
             Self::Assignment(assignment) => &assignment.within.nats_url,

@@ -474,7 +474,9 @@ fn decode_knows_every_signed_message_of_the_contract() {
         let fixture: serde_json::Value =
             serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
         let Some(kind) = fixture.get("type").and_then(|kind| kind.as_str()) else { continue };
-        let found = explain(fixture["envelope"].to_string().as_bytes(), &Keys::default());
+        // An event says its own type, and stands in no envelope where it is one of an answer.
+        let Some(envelope) = fixture.get("envelope") else { continue };
+        let found = explain(envelope.to_string().as_bytes(), &Keys::default());
         assert_eq!((found[0].kind, found[0].signature), (Some(kind), Verdict::UnknownKey), "{kind}");
         known += 1;
     }

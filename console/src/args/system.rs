@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args as ClapArgs;
 
-use super::Listing;
+use super::{Listing, Plain};
 use crate::cli::quantity;
 
 /// A moment that was: so long ago, or a time of day (UTC) that was last.
@@ -51,7 +51,7 @@ impl FromStr for Moment {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Machines {
     /// Shows the fleet as it was: so long ago (10m, 2h), or at a time of day in UTC that was last (14:02).
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", conflicts_with = "watch")]
     pub at: Option<Moment>,
     /// Format and broker.
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub struct History {
     pub since: u64,
     /// Format and broker.
     #[command(flatten)]
-    pub listing: Listing,
+    pub plain: Plain,
 }
 
 /// `signalbox events`.
@@ -86,9 +86,6 @@ pub struct Events {
     /// Most events.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
-    /// Goes on to print what happens, until it is interrupted: the oldest first, a line each.
-    #[arg(long)]
-    pub watch: bool,
     /// Format and broker.
     #[command(flatten)]
     pub listing: Listing,

@@ -17,6 +17,7 @@ use signalbox_schemas::{
     credential::{SharedCredentialRecord, SharedSecret},
     enrol::Enrolment,
     error::report,
+    event::Event as SystemEvent,
     inventory::Inventory,
     layout::Layout,
     mailbox::Mailbox,
@@ -284,7 +285,7 @@ type Attempt = fn(&[u8]) -> Option<(&'static str, Option<SignedError>)>;
 
 /// The type under which the signature of an envelope is right.
 fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
-    const KINDS: [Attempt; 24] = [
+    const KINDS: [Attempt; 25] = [
         attempt::<Claim>,
         attempt::<AuditEntry>,
         attempt::<Exit>,
@@ -309,6 +310,7 @@ fn kind_of(envelope: &[u8]) -> Option<(&'static str, Option<SignedError>)> {
         attempt::<DoneRun>,
         attempt::<DoneCommand>,
         attempt::<Progress>,
+        attempt::<SystemEvent>,
     ];
     KINDS.iter().find_map(|attempt| attempt(envelope))
 }

@@ -145,9 +145,9 @@ pub async fn fleet_at(config: &Config, args: &system::Machines, at: system::Mome
 /// # Errors
 /// [`Failure`].
 pub async fn history(config: &Config, args: &system::History) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "look at the history of the machine");
+    let call = Call::new(config, args.plain.json, "look at the history of the machine");
     let width = call::columns().map_or(POINTS, |columns| columns.saturating_sub(BESIDE).max(10));
-    let points = if args.listing.json { MOST_POINTS } else { u32::try_from(width).unwrap_or(MOST_POINTS) };
+    let points = if args.plain.json { MOST_POINTS } else { u32::try_from(width).unwrap_or(MOST_POINTS) };
     let to = now_ms();
     let asked = MachineOver {
         machine: args.machine.clone(),
@@ -156,7 +156,7 @@ pub async fn history(config: &Config, args: &system::History) -> Result<u8, Fail
         points: Some(points.clamp(1, MOST_POINTS)),
     };
     let series: MachineSeries = call.ask(op::HISTORY_MACHINE, &asked).await?;
-    if args.listing.json {
+    if args.plain.json {
         return print(event::line(&series)).await;
     }
     print(rows(&series)).await
@@ -220,7 +220,7 @@ pub async fn events(config: &Config, args: &system::Events) -> Result<u8, Failur
         since: args.since.map(|ms| now_ms().saturating_sub(ms)),
         ..ListEvents::default()
     };
-    if !args.watch {
+    if !args.listing.watch {
         return call.list::<_, EventView>(op::EVENTS_LIST, asked, Some(args.limit)).await;
     }
     let client = call.connect().await?;
@@ -250,7 +250,7 @@ pub async fn events(config: &Config, args: &system::Events) -> Result<u8, Failur
 /// # Errors
 /// [`Failure`].
 pub async fn operators(config: &Config, args: &args::Listing) -> Result<u8, Failure> {
-    let call = Call::new(config, args.json, "list the operators");
+    let call = Call::of(config, args, "list the operators");
     call.list::<_, OperatorView>(op::OPERATORS_LIST, Page::default(), None).await
 }
 
@@ -258,7 +258,7 @@ pub async fn operators(config: &Config, args: &args::Listing) -> Result<u8, Fail
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn health(config: &Config, args: &args::Listing) -> Result<u8, Failure> {
+pub async fn health(config: &Config, args: &args::Plain) -> Result<u8, Failure> {
     let call = Call::new(config, args.json, "look at the health of the system");
     let health: HealthView = call.ask(op::HEALTH_GET, &Page::default()).await?;
     let is_well =
