@@ -28,7 +28,7 @@ pub struct IdError {
 }
 
 impl IdError {
-    fn new(kind: &'static str, rule: &'static str, text: &str) -> Self {
+    pub(crate) fn new(kind: &'static str, rule: &'static str, text: &str) -> Self {
         // Foreign text in an error is cut and made harmless: it may end in a log or on a terminal.
         let text = text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         Self { kind, rule, text }
@@ -95,6 +95,7 @@ macro_rules! text_id {
         }
     };
 }
+pub(crate) use text_id;
 
 text_id!(
     /// A workspace: one fleet with its own streams of subjects. `main` until there are others.

@@ -29,6 +29,7 @@
 //! | [`inventory`] | what a relay keeps for its machine, without a value |
 //! | [`sealed`], [`Secret`] | secrets on their way to a machine, and in memory |
 //! | [`host`], [`ssh`] | hosts behind machines: what they are called, and why a command did not run there |
+//! | [`label`] | what people and relays say a machine is for |
 //! | [`selector`] | which machines are meant |
 //! | [`api`] | operations, views and feeds |
 //! | [`layout`] | where things lie in a state directory |
@@ -50,6 +51,7 @@ pub mod history;
 pub mod host;
 pub mod id;
 pub mod inventory;
+pub mod label;
 pub mod layout;
 pub mod limit;
 pub mod mailbox;

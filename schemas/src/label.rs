@@ -1,0 +1,146 @@
+//! Labels: what people and relays say a machine is for.
+//!
+//! A label has a key and a value, and comes from one of three sources. What an operator has set, or an assignment has
+//! brought, goes before what the relay says of itself: that is its own word, see [`LabelSource::is_own_word`].
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{IdError, text_id},
+    limit,
+};
+
+/// Longest key, in bytes.
+pub const LABEL_KEY_BYTES: usize = 63;
+
+text_id!(
+    /// What a label is called: `[a-z0-9][a-z0-9._/-]{0,62}`.
+    LabelKey,
+    "label key",
+    "1-63 of a-z, 0-9, `.`, `_`, `/` and `-`, starting with a letter or digit",
+    |text| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        text.len() <= LABEL_KEY_BYTES
+            && text.bytes().next().is_some_and(plain)
+            && text.bytes().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'/' | b'-'))
+    }
+);
+text_id!(
+    /// What a label says: 0-128 printable characters, without white space at its ends.
+    LabelValue,
+    "label value",
+    "0-128 printable characters without white space at the ends",
+    |text| {
+        let printable = !text.chars().any(char::is_control);
+        text.chars().count() <= limit::LABEL_VALUE_CHARS && printable && text.trim().len() == text.len()
+    }
+);
+
+/// Labels as one source gives them, at most [`limit::LABELS`].
+pub type LabelMap = BTreeMap<LabelKey, LabelValue>;
+
+/// Who says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelSource {
+    /// An operator has set it.
+    Operator,
+    /// The assignment has brought it, with whose key the relay has enrolled.
+    Enrolment,
+    /// The relay says it of itself.
+    Relay,
+}
+
+impl LabelSource {
+    /// The spelling on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Enrolment => "enrolment",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// Whether only the machine itself answers for it: such a label selects nobody who is to be given a secret.
+    pub fn is_own_word(self) -> bool {
+        self == Self::Relay
+    }
+}
+
+/// A label that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// What it says.
+    pub value: LabelValue,
+    /// Who says it.
+    pub source: LabelSource,
+}
+
+/// The labels of a machine that count, by key.
+pub type Labels = BTreeMap<LabelKey, Label>;
+
+/// The labels that count: of one key that several sources have, the operator's, then the assignment's, then the relay's.
+pub fn counting(operator: &LabelMap, enrolment: &LabelMap, relay: &LabelMap) -> Labels {
+    let mut labels = Labels::new();
+    let sources =
+        [(LabelSource::Operator, operator), (LabelSource::Enrolment, enrolment), (LabelSource::Relay, relay)];
+    for (source, map) in sources {
+        for (key, value) in map {
+            labels.entry(key.clone()).or_insert_with(|| Label { value: value.clone(), source });
+        }
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("role", true)]
+    #[case("example.com/role_2-b", true)]
+    #[case("0", true)]
+    #[case("", false)]
+    #[case("Role", false)]
+    #[case("-role", false)]
+    #[case("ro le", false)]
+    #[case("a=b", false)]
+    #[case("a12345678901234567890123456789012345678901234567890123456789012", true)]
+    #[case("a123456789012345678901234567890123456789012345678901234567890123", false)]
+    fn keys_have_a_spelling(#[case] text: &str, #[case] good: bool) {
+        assert_eq!(LabelKey::new(text).is_ok(), good);
+    }
+
+    #[test]
+    fn values_are_short_and_printable() {
+        for good in ["", "web", "B\u{fc}ro 1", &"x".repeat(128)] {
+            assert!(LabelValue::new(good).is_ok(), "{good:?}");
+        }
+        for bad in [" web", "a\nb", &"x".repeat(129)] {
+            assert!(LabelValue::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_says_goes_before_what_a_relay_says() {
+        let map = |pairs: &[(&str, &str)]| {
+            let pair = |(key, value): &(&str, &str)| {
+                (LabelKey::new(*key).unwrap(), LabelValue::new(*value).unwrap())
+            };
+            pairs.iter().map(pair).collect::<LabelMap>()
+        };
+        let labels = counting(
+            &map(&[("role", "web")]),
+            &map(&[("role", "db"), ("dc", "fra")]),
+            &map(&[("role", "x"), ("dc", "y"), ("rack", "z")]),
+        );
+        let shown: Vec<String> = labels
+            .iter()
+            .map(|(key, label)| format!("{key}={} {}", label.value, label.source.as_str()))
+            .collect();
+        assert_eq!(shown, ["dc=fra enrolment", "rack=z relay", "role=web operator"]);
+    }
+}
