@@ -293,7 +293,6 @@ impl Action {
                 &one.listing.reach.nats_url
             }
             Self::Retry(retry) => &retry.reach.nats_url,
-            Self::Health(plain) => &plain.reach.nats_url,
             Self::Runs(runs) => &runs.listing.reach.nats_url,
             Self::Assignments(assignments) => &assignments.listing.reach.nats_url,
             Self::Assignment(assignment) => &assignment.within.nats_url,
@@ -308,7 +307,7 @@ impl Action {
             Self::Work(work) => &work.within.nats_url,
             Self::Audit(audit) => &audit.listing.reach.nats_url,
             Self::Machine(machine) => &machine.plain.reach.nats_url,
-            Self::Status(plain) => &plain.reach.nats_url,
+            Self::Status(plain) | Self::Health(plain) => &plain.reach.nats_url,
             Self::Output(output) => &output.plain.reach.nats_url,
             Self::Up(_)
             | Self::Decode(_)
