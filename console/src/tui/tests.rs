@@ -22,7 +22,7 @@ use super::{
         summary,
     },
     state::{Modal, Screen, State, fleet::Column},
-    view::view,
+    view::{layout, view},
 };
 use crate::client::{Ask, LinkView, Stretch, Told, look::Found};
 
@@ -112,6 +112,26 @@ fn a_change_of_what_relays_keep_is_no_text_for_a_shell() {
     stage.keys("cx");
     assert!(stage.screen().contains("signalbox credential"), "{}", stage.screen());
     assert_eq!(stage.state.modal, None);
+}
+
+#[test]
+fn colours_of_output_are_shown_in_the_output_only() {
+    let mut stage = Stage::demo(80, 24);
+    stage.keys("xuptime<enter>");
+    stage.accept(3, 1);
+    stage.output(3, 1, 0, "\u{1b}[31;44mred\u{1b}[2J never ended\n");
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+    stage.state.settle();
+    terminal.draw(|frame| view(&stage.state, frame)).unwrap();
+    let area = layout::areas(&stage.state).output;
+    let blue =
+        terminal.backend().buffer().content.iter().enumerate().filter(|(_, cell)| cell.bg == Color::Blue);
+    let places: Vec<(u16, u16)> = blue.map(|(at, _)| terminal.backend().buffer().pos_of(at)).collect();
+    assert_eq!(places.len(), "red never ended".len());
+    assert!(places.iter().all(|(x, y)| area.contains((*x, *y).into())), "{places:?}");
+    stage.state.options.no_color = true;
+    terminal.draw(|frame| view(&stage.state, frame)).unwrap();
+    assert!(terminal.backend().buffer().content.iter().all(|cell| cell.bg == Color::Reset));
 }
 
 /// An hour that the broker's clock is ahead of ours (or behind, when negative).

@@ -1,11 +1,16 @@
 //! Foreign text, made harmless before it enters the state. Pure.
 //!
 //! Machines, their output and their names are not to be trusted with a terminal: a byte of theirs must never
-//! move the cursor, colour, retitle, answer for the user or turn text around. What leaves this room holds no
+//! move the cursor, retitle, answer for the user or turn text around. What leaves this room holds no
 //! control character, no mark that reorders or hides text, and nothing whose width terminals disagree about.
+//! Colours of output ([`paint`]) stand beside its text, and are the theme's to show.
 //! Sequences are those of ECMA-48 (CSI, OSC, DCS, SOS, PM, APC), in their 7-bit and 8-bit spellings.
 
+pub mod paint;
+
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use self::paint::{Paint, Painted, Parameters};
 
 /// Stands for what cannot be shown.
 pub const REPLACEMENT: char = '\u{fffd}';
@@ -139,11 +144,14 @@ enum Mode {
 /// Assembles clean lines from the bytes of one stream, piece by piece.
 ///
 /// A return without a line feed begins the line anew, as progress bars mean it; a backspace takes one
-/// character back. Both stay within the line.
+/// character back. Both stay within the line. Colours go on over line ends, as a terminal has it.
 #[derive(Debug, Clone, Default)]
 pub struct Lines {
     mode: Mode,
-    line: String,
+    line: Painted,
+    /// How the next character is painted.
+    paint: Paint,
+    parameters: Parameters,
     columns: usize,
     marks: usize,
     /// The line is begun anew with the next character that is shown.
@@ -154,7 +162,7 @@ pub struct Lines {
 
 impl Lines {
     /// Takes bytes; `end` is called with each line that they complete.
-    pub fn push(&mut self, bytes: &[u8], mut end: impl FnMut(String)) {
+    pub fn push(&mut self, bytes: &[u8], mut end: impl FnMut(Painted)) {
         let mut input = std::mem::take(&mut self.partial);
         input.extend_from_slice(bytes);
         let mut parts = input.utf8_chunks().peekable();
@@ -173,41 +181,45 @@ impl Lines {
     }
 
     /// The line that is not complete yet.
-    pub fn open(&self) -> &str {
+    pub fn open(&self) -> &Painted {
         &self.line
     }
 
     /// Ends the open line; empty when there was none.
-    pub fn finish(&mut self) -> String {
+    pub fn finish(&mut self) -> Painted {
         if !std::mem::take(&mut self.partial).is_empty() {
-            self.line.push(REPLACEMENT);
+            self.line.paint(self.paint);
+            self.line.text.push(REPLACEMENT);
         }
         self.mode = Mode::Text;
         self.next()
     }
 
-    fn next(&mut self) -> String {
+    fn next(&mut self) -> Painted {
         self.columns = 0;
         self.marks = 0;
         self.returned = false;
         std::mem::take(&mut self.line)
     }
 
-    fn take(&mut self, c: char, end: &mut impl FnMut(String)) {
+    fn take(&mut self, c: char, end: &mut impl FnMut(Painted)) {
         match self.mode {
             Mode::Text => self.take_text(c, end),
             Mode::Escape => {
                 self.mode = match c {
-                    '[' => Mode::Control,
+                    '[' => self.control(),
                     ']' | 'P' | 'X' | '^' | '_' => Mode::String,
                     ' '..='/' => Mode::Escape,
                     _ => Mode::Text,
                 }
             }
             Mode::Control => match c {
-                '\u{20}'..='\u{3f}' => {}
+                '\u{20}'..='\u{3f}' => self.parameters.take(c),
                 '\u{1b}' => self.mode = Mode::Escape,
-                '\u{40}'..='\u{7e}' => self.mode = Mode::Text,
+                '\u{40}'..='\u{7e}' => {
+                    self.mode = Mode::Text;
+                    self.parameters.end(c, &mut self.paint);
+                }
                 // No part of a sequence: what follows is text again.
                 c => {
                     self.mode = Mode::Text;
@@ -233,44 +245,56 @@ impl Lines {
         }
     }
 
-    fn take_text(&mut self, c: char, end: &mut impl FnMut(String)) {
+    fn control(&mut self) -> Mode {
+        self.parameters.begin();
+        Mode::Control
+    }
+
+    fn take_text(&mut self, c: char, end: &mut impl FnMut(Painted)) {
         match c {
             '\n' => end(self.next()),
             '\r' => self.returned = true,
             '\u{8}' => self.take_back(),
             '\u{7}' => {}
             '\u{1b}' => self.mode = Mode::Escape,
-            '\u{9b}' => self.mode = Mode::Control,
+            '\u{9b}' => self.mode = self.control(),
             '\u{90}' | '\u{98}' | '\u{9d}' | '\u{9e}' | '\u{9f}' => self.mode = Mode::String,
             c => self.put(c, end),
         }
     }
 
-    fn put(&mut self, c: char, end: &mut impl FnMut(String)) {
+    fn put(&mut self, c: char, end: &mut impl FnMut(Painted)) {
         if std::mem::take(&mut self.returned) {
             self.next();
         }
         if c == '\t' {
             let columns = TAB_COLUMNS - self.columns % TAB_COLUMNS;
-            self.line.extend(std::iter::repeat_n(' ', columns));
+            self.line.paint(self.paint);
+            self.line.text.extend(std::iter::repeat_n(' ', columns));
             self.columns += columns;
         } else if let Some(c) = shown(c, &mut self.marks) {
-            self.line.push(c);
-            self.columns += c.width().unwrap_or(0);
+            let columns = c.width().unwrap_or(0);
+            // A mark is of the character before it.
+            if columns > 0 {
+                self.line.paint(self.paint);
+            }
+            self.line.text.push(c);
+            self.columns += columns;
         }
-        if self.line.len() >= LINE_BYTES {
+        if self.line.text.len() >= LINE_BYTES {
             end(self.next());
         }
     }
 
     fn take_back(&mut self) {
-        while let Some(c) = self.line.pop() {
+        while let Some(c) = self.line.text.pop() {
             let columns = c.width().unwrap_or(0);
             self.columns = self.columns.saturating_sub(columns);
             if columns > 0 {
-                return;
+                break;
             }
         }
+        self.line.shortened();
     }
 }
 
@@ -281,18 +305,71 @@ fn is_incomplete(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        paint::{Colour, MOST_STROKES, Weight},
+        *,
+    };
     use proptest::prelude::*;
     use rstest::rstest;
 
-    fn lines(pieces: &[&[u8]]) -> Vec<String> {
+    fn painted(pieces: &[&[u8]]) -> Vec<Painted> {
         let (mut lines, mut assembler) = (Vec::new(), Lines::default());
         for piece in pieces {
             assembler.push(piece, |line| lines.push(line));
         }
         let last = assembler.finish();
-        lines.extend((!last.is_empty()).then_some(last));
+        lines.extend((!last.text.is_empty()).then_some(last));
         lines
+    }
+
+    fn lines(pieces: &[&[u8]]) -> Vec<String> {
+        painted(pieces).into_iter().map(|line| line.text).collect()
+    }
+
+    /// Where the colour of letters changes in each line.
+    fn letters(bytes: &[u8]) -> Vec<Vec<(u16, Colour)>> {
+        let of = |line: &Painted| line.strokes.iter().map(|s| (s.from, s.paint.letters)).collect();
+        painted(&[bytes]).iter().map(of).collect()
+    }
+
+    #[test]
+    fn colours_stand_beside_the_text_and_go_on_over_line_ends() {
+        let (red, own) = (Colour::Indexed(1), Colour::Own);
+        assert_eq!(letters(b"plain\n"), [vec![]]);
+        assert_eq!(letters(b"a\x1b[31mbc\nd\x1b[0me\n"), [vec![(1, red)], vec![(0, red), (1, own)]]);
+        assert_eq!(letters(b"\x1b[31m\x1b[32m\x1b[0mx\n"), [vec![]], "only what is on a character counts");
+        assert_eq!(letters(b"a\x1b[31mb\x08\x1b[0mc\n"), [vec![]], "what was taken back has no colour");
+        assert_eq!(letters(b"\x1b[31m10 %\r\x1b[mdone\n"), [vec![]]);
+        assert_eq!(letters("\u{9b}31mx".as_bytes()), [vec![(0, red)]]);
+    }
+
+    #[rstest]
+    #[case(b"\x1b[>31mx")]
+    #[case(b"\x1b[?31mx")]
+    #[case(b"\x1b[31 mx")]
+    #[case(b"\x1b[31\x1b[0mx")]
+    #[case(b"\x1b]31mx\x07x")]
+    fn what_only_looks_like_a_colour_is_none(#[case] bytes: &[u8]) {
+        assert_eq!(letters(bytes), [vec![]]);
+    }
+
+    #[test]
+    fn a_hostile_colour_costs_no_memory() {
+        let mut lines = Lines::default();
+        lines.push(b"\x1b[31m\x1b[", |_| ());
+        for _ in 0..1_000 {
+            lines.push(b"1;2;99999999999999999999;", |_| ());
+        }
+        assert!(lines.parameters.bytes() <= 256, "{} bytes", lines.parameters.bytes());
+        let mut ended = Vec::new();
+        lines.push(b"mx\n", |line| ended.push(line));
+        // What is too long says nothing: red stays.
+        assert_eq!(ended[0].strokes[0].paint.letters, Colour::Indexed(1));
+        assert!(!ended[0].strokes[0].paint.has(Weight::Bold));
+
+        let rainbow: Vec<u8> =
+            (0..LINE_BYTES - 1).flat_map(|n| format!("\x1b[3{}mx", n % 7 + 1).into_bytes()).collect();
+        assert_eq!(painted(&[&rainbow])[0].strokes.len(), MOST_STROKES);
     }
 
     #[rstest]
@@ -355,6 +432,7 @@ mod tests {
             any::<Vec<u8>>(),
             any::<String>().prop_map(String::into_bytes),
             "\x1b[\\[\\]PX^_()#][0-9;?]{0,5}[a-zA-Z]?".prop_map(String::into_bytes),
+            "\x1b\\[[0-9:;]{0,12}m[a-z\u{301}\t\u{8}]{0,3}".prop_map(String::into_bytes),
             Just(b"\r".to_vec()),
             Just("\u{202e}\u{200d}\u{9d}".as_bytes().to_vec()),
         ];
@@ -364,7 +442,10 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_harmful_comes_out(bytes in nasty(), columns in 0..40_usize) {
-            for line in lines(&[&bytes]) {
+            for Painted { text: line, strokes } in painted(&[&bytes]) {
+                prop_assert!(strokes.is_sorted_by(|a, b| a.from < b.from));
+                prop_assert!(strokes.iter().all(|stroke| line.is_char_boundary(stroke.from.into())));
+                prop_assert!(strokes.iter().all(|stroke| usize::from(stroke.from) < line.len()));
                 prop_assert!(is_harmless(&line), "{line:?}");
                 prop_assert!(fit(&line, columns, '…').width() <= columns);
                 prop_assert!(line.len() < LINE_BYTES + 8);
@@ -378,7 +459,7 @@ mod tests {
         fn pieces_make_the_same_lines_as_the_whole(bytes in nasty(), cut in any::<prop::sample::Index>()) {
             let at = cut.index(bytes.len() + 1);
             let (head, tail) = bytes.split_at(at);
-            prop_assert_eq!(lines(&[head, tail]), lines(&[&bytes]));
+            prop_assert_eq!(painted(&[head, tail]), painted(&[&bytes]));
         }
     }
 }

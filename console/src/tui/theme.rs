@@ -1,9 +1,12 @@
 //! Colours and glyphs by meaning. Two accents, three severities, the rest in tones; every meaning has a shape
 //! or a word too, so that colour alone says nothing.
 
+mod remote;
+
 use ratatui::style::{Color, Modifier, Style};
 use signalbox_schemas::{api::Liveness, run::RunState};
 
+pub use self::remote::Remote;
 use super::{TuiOptions, state::Severity};
 
 /// CPU and memory are worth a look from this on, and bad from the second on, percent.
@@ -71,6 +74,10 @@ pub struct Theme {
     pub faint: Style,
     /// Figures as bars and graphs.
     pub figure: Style,
+    /// What was looked for, where it was found.
+    pub found: Style,
+    /// Colours of remote output.
+    pub remote: Remote,
     /// Shapes.
     pub glyphs: &'static Glyphs,
 }
@@ -159,7 +166,7 @@ impl Theme {
     pub fn new(options: &TuiOptions) -> Self {
         let glyphs = if options.ascii { &ASCII } else { &UNICODE };
         let indexed = |tones: [u8; 8]| Self::coloured(glyphs, tones.map(Color::Indexed));
-        match options.tone {
+        let theme = match options.tone {
             _ if options.no_color => Self::plain(glyphs),
             Tone::Auto => indexed([39, 172, 71, 178, 167, 246, 241, 67]),
             Tone::Dark => indexed([81, 215, 114, 221, 210, 249, 244, 110]),
@@ -178,7 +185,8 @@ impl Theme {
                 ],
             ),
             Tone::Mono => Self::plain(glyphs),
-        }
+        };
+        Self { remote: Remote::new(options), ..theme }
     }
 
     /// Two accents, three severities, two tones of text, and figures.
@@ -196,6 +204,8 @@ impl Theme {
             quiet,
             faint,
             figure,
+            found: chosen.add_modifier(Modifier::REVERSED),
+            remote: Remote::new(&TuiOptions::default()),
             glyphs,
         }
     }
@@ -215,6 +225,8 @@ impl Theme {
             quiet: plain,
             faint: dim,
             figure: plain,
+            found: plain.add_modifier(Modifier::REVERSED),
+            remote: Remote::new(&TuiOptions::default()),
             glyphs,
         }
     }

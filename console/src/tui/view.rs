@@ -12,6 +12,7 @@ pub mod layout;
 mod list;
 mod machine;
 mod machines;
+mod painted;
 pub mod palette;
 mod pen;
 mod prompt;

@@ -1,9 +1,6 @@
 //! One command as it is shown: its runs and their output.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use signalbox_schemas::{
     api::{CommandSummary, Counts, RunView},
@@ -20,7 +17,7 @@ use super::{
     folds::{Fold, Folds},
     scrollback::{Line, Scrollback},
 };
-use crate::tui::text::{self, Lines};
+use crate::tui::text::{self, Lines, paint::Painted};
 
 /// Output that is kept of one run, bytes: what a person may scroll through.
 pub const RUN_OUTPUT_BYTES: usize = 2 * 1024 * 1024;
@@ -349,14 +346,14 @@ impl Command {
         let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
         let mut lines = std::mem::take(&mut flow.lines);
         let mut open = flow.open.take();
-        lines.push(data, |text| {
+        lines.push(data, |painted| {
             let number = open.take().unwrap_or_else(|| self.number());
-            self.keep(Line { number, run: at, stream: Some(stream), text: text.into() });
+            self.keep(Line::new(number, at, Some(stream), painted));
         });
         // A line is shown before it has ended: who prints a question and waits is to be seen asking.
-        if !lines.open().is_empty() {
+        if !lines.open().text.is_empty() {
             let number = open.take().unwrap_or_else(|| self.number());
-            self.keep(Line { number, run: at, stream: Some(stream), text: lines.open().into() });
+            self.keep(Line::new(number, at, Some(stream), lines.open().clone()));
             open = Some(number);
         }
         if let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) {
@@ -374,17 +371,18 @@ impl Command {
 
     fn end_line(&mut self, at: usize, stream: OutputStream) {
         let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
-        let text: Arc<str> = flow.lines.finish().into();
+        let painted = flow.lines.finish();
         let open = flow.open.take();
-        if !text.is_empty() {
+        if !painted.text.is_empty() {
             let number = open.unwrap_or_else(|| self.number());
-            self.keep(Line { number, run: at, stream: Some(stream), text });
+            self.keep(Line::new(number, at, Some(stream), painted));
         }
     }
 
     fn say(&mut self, at: usize, text: &str) {
         let number = self.number();
-        self.keep(Line { number, run: at, stream: None, text: text.into() });
+        let painted = Painted { text: text.to_owned(), strokes: Vec::new() };
+        self.keep(Line::new(number, at, None, painted));
     }
 
     fn number(&mut self) -> u64 {

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use signalbox_schemas::output::OutputStream;
 
+use crate::tui::text::paint::{Painted, Stroke};
+
 /// What a kept line costs beside its text, bytes. Counted, so that empty lines are bounded too.
 const LINE_OVERHEAD_BYTES: usize = 64;
 
@@ -18,11 +20,25 @@ pub struct Line {
     pub stream: Option<OutputStream>,
     /// The text; shared between a run's lines and the merged ones.
     pub text: Arc<str>,
+    /// How it is painted; `None` for a line without colours.
+    pub strokes: Option<Arc<[Stroke]>>,
 }
 
 impl Line {
+    /// A line of output.
+    pub fn new(number: u64, run: usize, stream: Option<OutputStream>, painted: Painted) -> Self {
+        let Painted { text, strokes } = painted;
+        let strokes = (!strokes.is_empty()).then(|| strokes.into());
+        Self { number, run, stream, text: text.into(), strokes }
+    }
+
+    /// Where its paint changes.
+    pub fn strokes(&self) -> &[Stroke] {
+        self.strokes.as_deref().unwrap_or_default()
+    }
+
     fn cost(&self) -> usize {
-        self.text.len() + LINE_OVERHEAD_BYTES
+        self.text.len() + size_of_val(self.strokes()) + LINE_OVERHEAD_BYTES
     }
 }
 
@@ -110,7 +126,8 @@ mod tests {
     use super::*;
 
     fn line(number: u64, text: &str) -> Line {
-        Line { number, run: 0, stream: Some(OutputStream::Stdout), text: text.into() }
+        let painted = Painted { text: text.to_owned(), strokes: Vec::new() };
+        Line::new(number, 0, Some(OutputStream::Stdout), painted)
     }
 
     #[test]

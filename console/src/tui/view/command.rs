@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{
     amount,
     layout::Areas,
+    painted::{self, Part},
     pen::{self, Row},
 };
 use crate::tui::{
@@ -288,9 +289,6 @@ fn draw_line(
             .text(pen::padded(name, longest, theme), theme.quiet)
             .text(format!(" {} ", theme.glyphs.wall), theme.faint);
     }
-    let room = columns.saturating_sub(row.columns());
-    let text =
-        if state.page.skipped > 0 { text::skip(&line.text, state.page.skipped) } else { String::new() };
-    let text = if state.page.skipped > 0 { text.as_str() } else { &*line.text };
-    row.text(text::fit(text, room, theme.glyphs.ellipsis), style)
+    let part = Part { skipped: state.page.skipped, room: columns.saturating_sub(row.columns()) };
+    row.row(painted::row(&line.text, line.strokes(), &[], part, style, theme))
 }

@@ -53,6 +53,12 @@ impl Row {
         self
     }
 
+    /// What it reads.
+    #[cfg(test)]
+    pub(super) fn plain(&self) -> String {
+        self.spans.iter().map(|span| &*span.content).collect()
+    }
+
     /// Columns used so far.
     pub(super) fn columns(&self) -> usize {
         self.columns
