@@ -30,7 +30,6 @@
 //! | [`console`] | the terminal console |
 //! | [`event`] | the lines of `--json` (pure) |
 //! | [`exit`] | exit codes and the one line of a failure (pure) |
-//! | [`names`] | many names in few words (pure) |
 //! | [`clean`], [`lines`], [`table`], [`card`], [`quantity`] | text for people (pure) |
 //! | [`printer`] | the one writer to stdout and stderr |
 
@@ -55,7 +54,6 @@ pub mod lines;
 pub mod list;
 pub mod look;
 pub mod man;
-pub mod names;
 pub mod output;
 pub mod printer;
 pub mod push;

@@ -10,13 +10,13 @@ use std::{
 use signalbox_schemas::{
     api::{Liveness, Target},
     error::ErrorCode,
+    selector::fold_names_to,
 };
 
 use super::{
     clean,
     exit::{self, Failure},
     follow::Manner,
-    names,
     run::Plan,
     table::shorten,
 };
@@ -28,8 +28,6 @@ use crate::{
 
 /// Longest command and list of names in the question.
 const SHOWN: usize = 120;
-/// Groups of names in the question.
-const GROUPS: usize = 8;
 /// Longest answer that is read.
 const ANSWER: usize = 64;
 
@@ -127,7 +125,7 @@ impl Question {
             );
             return if may_pass { Ok(()) } else { Err(Failure::new(exit::USAGE, line)) };
         }
-        let names = names::compact(targets.iter().map(|target| target.token.as_str()), GROUPS);
+        let names = fold_names_to(targets.iter().map(|target| target.token.as_str()), SHOWN);
         super::say(&format!(
             "on {machines} machines ({}): {}",
             shorten(&names, SHOWN, self.ellipsis),

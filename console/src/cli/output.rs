@@ -12,6 +12,7 @@ use signalbox_schemas::{
     limit,
     output::OutputStream,
     run::RunState,
+    selector::fold_names_to,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -21,7 +22,6 @@ use super::{
     exit::{self, Failure},
     follow::{End, Follow, Manner},
     lines::{Lines, Sink},
-    names,
     printer::{Hangup, Piece, Printer},
     show,
 };
@@ -36,8 +36,8 @@ use crate::{
 const RANGE_BYTES: u32 = 512 * 1024;
 /// Machines whose output is read at once.
 const AT_ONCE: usize = 16;
-/// Groups of names above the output that they share.
-const GROUPS: usize = 12;
+/// Columns of names above the output that they share.
+const NAMES_COLUMNS: usize = 200;
 
 /// Prints the output of a command, or keeps it.
 ///
@@ -307,7 +307,7 @@ fn heading(same: &Same, members: &[&RunView], json: bool) -> Vec<u8> {
         return event::line(&Group { event: "group", machines, state: same.state, exit: &same.end });
     }
     let names: Vec<String> = members.iter().map(|run| clean::line(run.machine.as_str())).collect();
-    let names = names::compact(names.iter().map(String::as_str), GROUPS);
+    let names = fold_names_to(names.iter().map(String::as_str), NAMES_COLUMNS);
     let machines =
         if members.len() == 1 { "1 machine".to_owned() } else { format!("{} machines", members.len()) };
     format!("== {machines}, {}, exit {}: {names}\n", same.state, same.end).into_bytes()

@@ -8,6 +8,7 @@ pub mod editor;
 pub mod fleet;
 pub mod folds;
 pub mod history;
+pub mod lens;
 pub mod machine;
 pub mod page;
 pub mod pulse;

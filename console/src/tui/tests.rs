@@ -254,7 +254,10 @@ fn where_only_ascii_is_shown_all_of_it_is() {
 fn many_marks_are_sent_by_what_they_have_in_common() {
     let many = |stage: &mut Stage| {
         let view = |n: u32| {
-            let name = if n.is_multiple_of(2) { format!("web-server-{n}") } else { format!("database-{n}") };
+            // Letters, which make no ranges.
+            let letters: String = format!("{n:04}").bytes().map(|digit| char::from(b'a' + digit - b'0')).collect();
+            let kind = if n.is_multiple_of(2) { "web-server" } else { "database-of-it" };
+            let name = format!("{kind}-{letters}");
             let id = signalbox_schemas::id::MachineId::new(name).unwrap();
             MachineView { token: id.token(), id, ..demo_machine(1) }
         };
@@ -279,6 +282,18 @@ fn many_marks_are_sent_by_what_they_have_in_common() {
 }
 
 #[test]
+fn many_marks_are_sent_as_ranges_where_they_are_numbered() {
+    let mut stage = Stage::demo(80, 24);
+    let view = |n: u32| {
+        let id = signalbox_schemas::id::MachineId::new(format!("web-{n:04}")).unwrap();
+        MachineView { token: id.token(), id, ..demo_machine(1) }
+    };
+    stage.tell(Told::Machines(Stretch::whole((1..=2_000).map(view).collect())));
+    stage.keys("a<space>xid<enter>");
+    assert_eq!(run_of(stage.asks.last()), ("web-[0002-2000]", "id"));
+}
+
+#[test]
 fn a_machine_under_the_name_of_another_is_not_shown() {
     let mut stage = Stage::demo(80, 24);
     let token = machine_id(9).token();
@@ -294,7 +309,7 @@ fn a_machine_under_the_name_of_another_is_not_shown() {
 fn marks_are_what_a_command_runs_on() {
     let mut stage = Stage::demo(80, 24);
     stage.keys("<space>j<space>xtrue<enter>");
-    assert_eq!(run_of(stage.asks.last()), ("{demo-1,demo-3}", "true"));
+    assert_eq!(run_of(stage.asks.last()), ("demo-[1,3]", "true"));
 }
 
 #[test]
@@ -1012,7 +1027,7 @@ fn a_group_is_opened_marked_and_run_on() {
     assert_eq!(stage.state.fleet.marked(), 2);
     assert!(stage.screen().contains("run on 2"), "{}", stage.screen());
     stage.keys("x<enter>");
-    assert_eq!(run_of(stage.asks.last()), ("{demo-9,demo-10}", "version"));
+    assert_eq!(run_of(stage.asks.last()), ("demo-[9-10]", "version"));
     stage.keys("<esc><space>");
     assert_eq!(stage.state.fleet.marked(), 0, "once more takes the marks away");
 }
@@ -1048,4 +1063,42 @@ fn the_cursor_stays_on_its_group_while_runs_move_into_others() {
     stage.screen();
     assert_eq!(stage.state.page.cursor.key(), before.as_ref());
     assert_eq!(stage.state.page.cursor.at(), 1, "its group is the largest now");
+}
+
+#[test]
+fn machines_are_filtered_by_what_they_are_and_how() {
+    let mut stage = Stage::demo(120, 24);
+    let seen = |stage: &Stage| stage.state.fleet.order().to_vec();
+    for (filter, expected) in [
+        ("cpu>=50", vec![2]),
+        ("os=debian and not demo-1", vec![2, 3]),
+        ("state=offline", vec![3]),
+        ("demo-[1-2]", vec![1, 2]),
+        ("/-[13]$/", vec![1, 3]),
+        ("!host-2", vec![1, 3]),
+        ("disk>95 or heard>1m", vec![2, 3]),
+        ("demo-2, demo-3", vec![2, 3]),
+        ("all limit 1", vec![1]),
+    ] {
+        stage.keys(&format!("/<c-u>{}<enter>", filter.replace('<', "<lt>")));
+        assert_eq!(seen(&stage), expected.into_iter().map(token).collect::<Vec<_>>(), "{filter}");
+    }
+}
+
+#[test]
+fn what_is_seen_stays_while_a_filter_makes_no_sense_yet_and_that_is_said() {
+    let mut stage = Stage::demo(120, 24);
+    stage.keys("/cpu>=50");
+    assert_eq!(stage.state.fleet.order(), [token(2)]);
+    stage.keys("<space>and");
+    assert_eq!(stage.state.fleet.order(), [token(2)]);
+    let problem = stage.state.fleet.filter_problem().unwrap().to_owned();
+    assert!(stage.screen().contains(&problem), "{}", stage.screen());
+    stage.keys("<space>os=debian<enter>");
+    assert_eq!(stage.state.fleet.filter_problem(), None);
+    // Figures move, and with them what is seen.
+    stage.tell(heartbeat(2, stage.now.ms, 10.0));
+    stage.tell(heartbeat(1, stage.now.ms, 90.0));
+    stage.wait(1_000);
+    assert_eq!(stage.state.fleet.order(), [token(1)]);
 }

@@ -9,13 +9,13 @@ use signalbox_schemas::{
     api::Liveness,
     id::{MachineId, MachineToken},
     limit,
-    selector::Selector,
+    selector::{Selector, fold_names},
 };
 
-use super::{Now, cursor::Cursor, machine::Machine};
+use super::{Now, cursor::Cursor, lens::Lens, machine::Machine};
 use crate::{
     client::{Heard, Stretch, list::MOST},
-    tui::{needle::Needle, text},
+    tui::text,
 };
 
 /// By what machines are sorted.
@@ -194,6 +194,9 @@ pub struct Fleet {
     marked_last: Option<MachineToken>,
     figures: Vec<Figure>,
     filter: String,
+    lens: Lens,
+    /// Why the filter is not understood; what was seen before is seen still.
+    filter_problem: Option<String>,
     sort: Column,
     is_reversed: bool,
     /// Since rows were put in order, a machine was found to have other names, which a filter looks into.
@@ -212,6 +215,8 @@ impl Default for Fleet {
             marked_last: None,
             figures: Figure::AT_FIRST.to_vec(),
             filter: String::new(),
+            lens: Lens::default(),
+            filter_problem: None,
             sort: Column::Name,
             is_reversed: false,
             is_disturbed: false,
@@ -346,10 +351,21 @@ impl Fleet {
         &self.filter
     }
 
-    /// Shows only machines whose id, token or host name has this text, or matches it as a glob.
+    /// Why the filter is not understood, where it is not: what was seen before is seen still.
+    pub fn filter_problem(&self) -> Option<&str> {
+        self.filter_problem.as_deref()
+    }
+
+    /// Shows only machines whose id, token or host name has this text, or those that it means as a selector.
     pub fn set_filter(&mut self, filter: &str, now_ms: u64) {
         filter.clone_into(&mut self.filter);
-        self.arrange(now_ms);
+        match Lens::new(filter) {
+            Ok(lens) => {
+                (self.lens, self.filter_problem) = (lens, None);
+                self.arrange(now_ms);
+            }
+            Err(problem) => self.filter_problem = Some(problem),
+        }
     }
 
     /// By what they are sorted, and whether the other way around.
@@ -382,7 +398,8 @@ impl Fleet {
 
     /// Filters and sorts anew, if figures that moved may have changed what comes of it.
     pub fn rearrange(&mut self, now_ms: u64) {
-        if self.sort != Column::Name || (self.is_disturbed && !self.filter.is_empty()) {
+        let is_disturbed = self.is_disturbed && !self.filter.is_empty();
+        if self.sort != Column::Name || self.lens.is_live() || is_disturbed {
             self.arrange(now_ms);
         }
     }
@@ -390,15 +407,10 @@ impl Fleet {
     /// Filters and sorts anew. Cost: n log n; called for what the operator does, and where machines come or go.
     fn arrange(&mut self, now_ms: u64) {
         self.is_disturbed = false;
-        let glob = is_glob(&self.filter).then(|| Selector::parse(&self.filter).ok()).flatten();
-        let needle = Needle::new(&self.filter);
-        let seen = |machine: &Machine| match &glob {
-            Some(glob) => glob.matches(&machine.id, &machine.token),
-            None => needle.is_empty() || needle.is_in([machine.searched()]),
-        };
-        let machines = self.by_name.iter().filter_map(|token| self.machines.get(token)).filter(|m| seen(m));
+        let machines = self.by_name.iter().filter_map(|token| self.machines.get(token));
+        let seen = self.lens.seen(machines, now_ms).into_iter();
         let mut keyed: Vec<(Option<f64>, &MachineToken)> =
-            machines.map(|machine| (key(machine, self.sort, now_ms), &machine.token)).collect();
+            seen.map(|machine| (key(machine, self.sort, now_ms), &machine.token)).collect();
         let largest_first = self.sort.is_largest_first() != self.is_reversed;
         if self.sort == Column::Name {
             if self.is_reversed {
@@ -495,34 +507,25 @@ impl Fleet {
 
     /// A selector that means exactly these machines; `None` when it would be too long to send.
     ///
-    /// Tokens are used, as no token reads as a glob and no two machines share one. Where there are too many of them:
-    /// `all`, or the filter, when that means the same machines.
+    /// Tokens are used, as no two machines share one, in ranges where they differ in a number. Where there are too many of
+    /// them: `all`, or the filter, when that means the same machines by their names.
     pub fn selector_of(&self, tokens: &[MachineToken]) -> Option<String> {
         let text = match tokens {
             [] => return None,
             [one] => one.to_string(),
-            several => {
-                let names: Vec<&str> = several.iter().map(MachineToken::as_str).collect();
-                format!("{{{}}}", names.join(","))
-            }
+            several => fold_names(several.iter().map(MachineToken::as_str)),
         };
-        if text.len() <= limit::SELECTOR_BYTES {
-            return Some(text);
-        }
         let wanted: HashSet<&MachineToken> = tokens.iter().collect();
         let filter = self.filter.trim();
-        let short = ["all".to_owned(), filter.to_owned(), format!("*{filter}*")];
-        short.into_iter().find(|text| {
+        // A name may be the id of another machine, and a range reach further than what is known here.
+        let candidates = [text, "all".to_owned(), filter.to_owned(), format!("*{filter}*")];
+        candidates.into_iter().filter(|text| text.len() <= limit::SELECTOR_BYTES).find(|text| {
             Selector::parse(text).is_ok_and(|selector| {
                 let meant = self.matching(&selector);
                 meant.len() == wanted.len() && meant.iter().all(|token| wanted.contains(token))
             })
         })
     }
-}
-
-fn is_glob(text: &str) -> bool {
-    !text.trim_start().starts_with(['/', '!']) && text.contains(['*', '?', '[', '{'])
 }
 
 /// What a machine is sorted by; `None` = not known, which comes last either way.

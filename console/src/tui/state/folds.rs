@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use signalbox_schemas::{id::Sha256, run::RunState};
-
-use super::fleet::natural;
+use signalbox_schemas::{id::Sha256, run::RunState, selector::fold_names};
 
 /// What the runs of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,7 +78,7 @@ impl Folds {
         for members in self.groups.values_mut().filter(|members| members.is_stirred) {
             members.is_stirred = false;
             let names: Vec<&str> = members.places.iter().map(|at| name(*at)).collect();
-            members.names = compact(names);
+            members.names = fold_names(names);
         }
     }
 
@@ -134,12 +132,6 @@ fn rank(state: RunState) -> u8 {
         RunState::Claimed | RunState::Executing => 2,
         RunState::Held | RunState::Pending => 3,
     }
-}
-
-/// Names, in their order.
-fn compact(mut names: Vec<&str>) -> String {
-    names.sort_by(|a, b| natural(a, b));
-    names.join(" ")
 }
 
 #[cfg(test)]

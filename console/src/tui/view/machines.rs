@@ -178,7 +178,10 @@ fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     if !state.fleet.filter().is_empty() {
         let text =
             format!("/{} {} of {}", state.fleet.filter(), state.fleet.order().len(), state.fleet.len());
-        right = right.text(text, theme.chosen).space(3);
+        right = match state.fleet.filter_problem() {
+            Some(problem) => right.text(format!("/{} {problem}", state.fleet.filter()), theme.bad).space(3),
+            None => right.text(text, theme.chosen).space(3),
+        };
     }
     if state.fleet.marked() > 0 {
         right = right.text(format!("{} marked", state.fleet.marked()), theme.chosen).space(3);

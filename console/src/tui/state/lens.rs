@@ -1,0 +1,83 @@
+//! Through what the machines are looked at: a text in their names, or a selector.
+
+use signalbox_schemas::selector::{Selector, Traits, Truth};
+
+use super::machine::Machine;
+use crate::tui::needle::Needle;
+
+/// What makes a text a selector. A word without any of it is looked for in names.
+const SIGNS: [char; 11] = ['=', '<', '>', '~', '*', '?', '[', '{', '(', ',', '"'];
+/// Words between words that make it one, too.
+const WORDS: [&str; 5] = ["and", "or", "not", "limit", "sample"];
+
+/// What is seen of all machines.
+#[derive(Debug, Clone)]
+pub enum Lens {
+    /// Those with a text in their id, token or host name, or those without.
+    Needle(Needle),
+    /// Those that a selector means.
+    Selector(Box<Selector>),
+}
+
+impl Default for Lens {
+    fn default() -> Self {
+        Self::Needle(Needle::new(""))
+    }
+}
+
+impl Lens {
+    /// What this text means.
+    ///
+    /// # Errors
+    /// Why it is no selector, where it reads like one.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let is_needle = text.starts_with(['!', '/']) || !reads_like_a_selector(text);
+        if is_needle {
+            let needle = Needle::new(text);
+            return match needle.problem() {
+                Some(problem) => Err(problem.to_owned()),
+                None => Ok(Self::Needle(needle)),
+            };
+        }
+        let selector = Selector::parse(text).map_err(|error| error.why().to_owned())?;
+        Ok(Self::Selector(Box::new(selector)))
+    }
+
+    /// Whether figures that move may change what is seen.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Selector(_))
+    }
+
+    /// Those of the machines that are seen, in the order in which they come.
+    pub fn seen<'a>(&self, machines: impl Iterator<Item = &'a Machine>, now_ms: u64) -> Vec<&'a Machine> {
+        match self {
+            Self::Needle(needle) if needle.is_empty() => machines.collect(),
+            Self::Needle(needle) => machines.filter(|machine| needle.is_in([machine.searched()])).collect(),
+            Self::Selector(selector) => selector.select(machines, |machine| traits(machine, now_ms)),
+        }
+    }
+
+    /// Whether one machine is meant by a selector, as far as is known here, before `sample` and `limit`.
+    pub fn means(selector: &Selector, machine: &Machine, now_ms: u64) -> bool {
+        selector.truth(&traits(machine, now_ms)) == Truth::Yes
+    }
+}
+
+fn reads_like_a_selector(text: &str) -> bool {
+    text.contains(SIGNS) || text.split_whitespace().any(|word| WORDS.contains(&word))
+}
+
+/// What is known here of a machine.
+fn traits(machine: &Machine, now_ms: u64) -> Traits<'_> {
+    Traits {
+        facts: machine.facts.as_ref(),
+        metrics: machine.metrics.as_ref(),
+        relay: machine.relay.as_deref(),
+        state: Some(machine.state(now_ms)),
+        heard_ms: machine.age_ms(now_ms),
+        running: Some(machine.running),
+        waiting: Some(machine.pending),
+        ..Traits::named(&machine.id, &machine.token)
+    }
+}
