@@ -28,7 +28,7 @@ use signalbox_schemas::{
     record::{MachineRecord, OperatorRecord},
     rollout::Progress,
     run::{Exit, InlineOutput, RunState, Via},
-    selector::Selector,
+    selector::{Selector, Traits},
     signed::Signed,
     stream,
     subject::{FactKind, Subject},
@@ -175,19 +175,28 @@ impl View {
         self.shared.memory().machine(id_or_token).map(|machine| machine.record.clone())
     }
 
-    /// The machines that a selector means, sorted by token.
+    /// The machines that a selector means, sorted by token. What it takes a sample or the first of, is all of them.
     pub fn select(&self, selector: &Selector, now_ms: u64) -> Vec<Target> {
+        self.meant(selector, false, now_ms)
+    }
+
+    /// The same where they are to be given a secret: what relays say of themselves selects none of them.
+    pub fn select_for_secret(&self, selector: &Selector, now_ms: u64) -> Vec<Target> {
+        self.meant(selector, true, now_ms)
+    }
+
+    fn meant(&self, selector: &Selector, is_own_word_ignored: bool, now_ms: u64) -> Vec<Target> {
         let memory = self.shared.memory();
-        let meant = memory
-            .machines
-            .values()
-            .filter(|machine| selector.matches(&machine.record.id, &machine.record.token));
+        let meant = selector.select(memory.machines.values(), |machine| Traits {
+            is_own_word_ignored,
+            ..traits(machine, now_ms)
+        });
         let target = |machine: &Machine| Target {
             id: machine.record.id.clone(),
             token: machine.record.token.clone(),
             state: liveness(machine, now_ms),
         };
-        meant.map(target).collect()
+        meant.into_iter().map(target).collect()
     }
 
     /// An operator.
@@ -508,6 +517,21 @@ fn held_of(mut counts: Counts, held: u32) -> Counts {
 
 fn liveness(machine: &Machine, now_ms: u64) -> Liveness {
     Liveness::of(machine.silence(now_ms))
+}
+
+/// What is known of a machine, for selectors. Nothing keeps labels yet, so nobody knows them.
+fn traits(machine: &Machine, now_ms: u64) -> Traits<'_> {
+    let beat = machine.beat.as_ref();
+    Traits {
+        facts: beat.map(|beat| &beat.beat.facts),
+        metrics: beat.and_then(|beat| beat.beat.metrics.as_ref()),
+        relay: beat.map(|beat| beat.beat.relay.as_str()),
+        state: Some(liveness(machine, now_ms)),
+        heard_ms: beat.map(|beat| now_ms.saturating_sub(beat.seen_at)),
+        running: Some(machine.running),
+        waiting: Some(machine.pending()),
+        ..Traits::named(&machine.record.id, &machine.record.token)
+    }
 }
 
 fn machine_view(machine: &Machine, now_ms: u64) -> MachineView {

@@ -21,15 +21,16 @@ use signalbox_bridge::{
 };
 use signalbox_link::{Link, Options, StoreError, Stored};
 use signalbox_schemas::{
-    api::Page,
+    api::{Page, Target},
     command::CommandSpec,
-    heartbeat::{Facts, Heartbeat},
+    heartbeat::{Facts, Heartbeat, Metrics},
     id::CommandId,
     limit,
     mailbox::Mailbox,
     output::{ChunkHead, OutputStream},
     record::{AssignmentRecord, table},
     run::{RunState, WithdrawReason, Withdrawal},
+    selector::Selector,
     signed::Signed,
     stream::{CMD, OUT, RUN, STATE},
     subject::{FactKind, Subject},
@@ -635,21 +636,7 @@ async fn heartbeats_show_and_a_machine_that_lags_is_nudged() -> Result<()> {
     world.offered(&web1, &[]).await?;
     let generation = world.mailbox(&web1).await?.0.generation;
     eventually("the nudge", || async {
-        let beat = Heartbeat {
-            ws: world.ws.clone(),
-            mid: web1.clone(),
-            at: now(),
-            relay: "0.1.0".into(),
-            generation: 1,
-            authors: 1,
-            running: 0,
-            outbox: 0,
-            started_at: 1,
-            counters: BTreeMap::default(),
-            facts: Facts::default(),
-            metrics: None,
-            legacy: None,
-        };
+        let beat = beat(&world, "web-1")?;
         world.link.publish("hb.main.web-1", None, serde_json::to_vec(&beat)?.into()).await?;
         ensure!(world.mailbox(&web1).await?.0.generation > generation, "not yet");
         Ok(())
@@ -659,6 +646,69 @@ async fn heartbeats_show_and_a_machine_that_lags_is_nudged() -> Result<()> {
     assert_eq!(machines[0].relay.as_deref(), Some("0.1.0"));
     assert!(machines[0].last_seen_at.is_some());
     bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_are_meant_by_what_is_known_of_them() -> Result<()> {
+    let world = World::start(&["db-1", "web-1", "web-2", "web-10"]).await?;
+    let bridge = world.bridge("b1").await?;
+    for (name, os, cpu_percent) in
+        [("db-1", "Ubuntu 24.04", 10.0), ("web-1", "Debian 12.11", 95.0), ("web-2", "Debian 13", 20.0)]
+    {
+        let metrics = Metrics { cpu_percent, cpus: 4, ..Metrics::default() };
+        let facts = Facts { os: os.into(), ..Facts::default() };
+        let beat = Heartbeat { facts, metrics: Some(metrics), ..beat(&world, name)? };
+        world.link.publish(&format!("hb.main.{name}"), None, serde_json::to_vec(&beat)?.into()).await?;
+    }
+    eventually("all that speak are heard", || async {
+        let heard = bridge.view().machines(now()).iter().filter(|it| it.last_seen_at.is_some()).count();
+        ensure!(heard == 3, "{heard} are");
+        Ok(())
+    })
+    .await?;
+    let named = |targets: Vec<Target>| targets.iter().map(|it| it.token.to_string()).collect::<Vec<_>>();
+    // Nobody knows anything of `web-10`: it has never been heard.
+    for (text, wanted, for_secret) in [
+        ("os=debian", vec!["web-1", "web-2"], vec![]),
+        ("not os=debian", vec!["db-1"], vec![]),
+        ("web-* and cpu>90", vec!["web-1"], vec![]),
+        ("not cpu>90", vec!["db-1", "web-2"], vec![]),
+        ("relay=0.1", vec!["db-1", "web-1", "web-2"], vec![]),
+        ("state=online", vec!["db-1", "web-1", "web-2"], vec!["db-1", "web-1", "web-2"]),
+        ("state=offline", vec!["web-10"], vec!["web-10"]),
+        ("heard<1h and running=0", vec!["db-1", "web-1", "web-2"], vec!["db-1", "web-1", "web-2"]),
+        ("web-* limit 2", vec!["web-1", "web-2"], vec!["web-1", "web-2"]),
+        ("web-[2-10],os=ubuntu", vec!["db-1", "web-10", "web-2"], vec!["web-10", "web-2"]),
+        ("role=web", vec![], vec![]),
+        ("not role=web", vec![], vec![]),
+    ] {
+        let selector = Selector::parse(text)?;
+        assert_eq!(named(bridge.view().select(&selector, now())), wanted, "{text}");
+        assert_eq!(named(bridge.view().select_for_secret(&selector, now())), for_secret, "{text}");
+    }
+    let drawn =
+        |text: &str| Ok::<_, anyhow::Error>(named(bridge.view().select(&Selector::parse(text)?, now())));
+    assert_eq!(drawn("all sample 50% seed 7")?.len(), 2);
+    assert_eq!(drawn("all sample 50% seed 7")?, drawn("all sample 2 seed 7")?);
+    bridge.stop().await
+}
+
+fn beat(world: &World, name: &str) -> Result<Heartbeat> {
+    Ok(Heartbeat {
+        ws: world.ws.clone(),
+        mid: mid(name)?,
+        at: now(),
+        relay: "0.1.0".into(),
+        generation: 1,
+        authors: 1,
+        running: 0,
+        outbox: 0,
+        started_at: 1,
+        counters: BTreeMap::default(),
+        facts: Facts::default(),
+        metrics: None,
+        legacy: None,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -386,8 +386,8 @@ async fn a_machine_whose_name_reads_like_a_glob_is_no_glob() -> Result<()> {
     assert_eq!(refused(&keyed(&bench.http, "k", &glob).await?)?, (409, "id_conflict".to_owned()));
     // What is shown as its selector means this machine.
     let id = answer["id"].as_str().context("id")?;
-    assert_eq!(bench.http.json(&format!("{COMMANDS}/{id}")).await?["on"], "a\\*");
-    let same = json!({"on": "a\\*", "command": "true"});
+    assert_eq!(bench.http.json(&format!("{COMMANDS}/{id}")).await?["on"], "\"a*\"");
+    let same = json!({"on": "\"a*\"", "command": "true"});
     assert_eq!(bench.http.post(COMMANDS, &same).await?.json()?["targets"], json!(["a*"]));
     Ok(())
 }

@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    id::{IdError, text_id},
-    limit,
-};
+use crate::id::{IdError, text_id};
 
 /// Longest key, in bytes.
 pub const LABEL_KEY_BYTES: usize = 63;
+/// Longest value, in characters.
+pub const LABEL_VALUE_CHARS: usize = 128;
+/// Most labels that one source gives to a machine.
+pub const LABELS: usize = 32;
 
 text_id!(
     /// What a label is called: `[a-z0-9][a-z0-9._/-]{0,62}`.
@@ -34,11 +35,11 @@ text_id!(
     "0-128 printable characters without white space at the ends",
     |text| {
         let printable = !text.chars().any(char::is_control);
-        text.chars().count() <= limit::LABEL_VALUE_CHARS && printable && text.trim().len() == text.len()
+        text.chars().count() <= LABEL_VALUE_CHARS && printable && text.trim().len() == text.len()
     }
 );
 
-/// Labels as one source gives them, at most [`limit::LABELS`].
+/// Labels as one source gives them, at most [`LABELS`].
 pub type LabelMap = BTreeMap<LabelKey, LabelValue>;
 
 /// Who says it.

@@ -28,16 +28,6 @@ pub const PURPOSE_BYTES: usize = 1024;
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Longest selector text.
 pub const SELECTOR_BYTES: usize = 4096;
-/// Most names, globs and comparisons of one selector.
-pub const SELECTOR_TERMS: usize = 256;
-/// Deepest nesting of a selector.
-pub const SELECTOR_DEPTH: usize = 64;
-/// Most names that one word with ranges stands for.
-pub const SELECTOR_NAMES: u64 = 100_000;
-/// Most labels that one source gives to a machine.
-pub const LABELS: usize = 32;
-/// Longest value of a label, in characters.
-pub const LABEL_VALUE_CHARS: usize = 128;
 /// Most targets of one command.
 pub const TARGETS: usize = 10_000;
 /// Most grants of one part; a command with no more of them has one part.

@@ -37,7 +37,7 @@ use std::fmt;
 
 use crate::id::{MachineId, MachineToken};
 
-use self::ast::Tree;
+use self::{ast::Tree, choose::Amount};
 pub use self::{
     choose::natural_order,
     error::SelectorError,
@@ -77,6 +77,12 @@ impl Selector {
     /// true of it. So can be checked what somebody else says is meant.
     pub fn could_mean(&self, id: &MachineId, token: &MachineToken) -> bool {
         self.truth(&Traits::named(id, token)) != Truth::No
+    }
+
+    /// Most machines that it means, when it says a number: for who checks what somebody else says is meant.
+    pub fn most(&self) -> Option<u64> {
+        let amounts = [self.0.sample.map(|sample| sample.amount), self.0.limit];
+        amounts.into_iter().flatten().filter_map(Amount::count).min()
     }
 
     /// The machines that are meant, in the order in which they come. `sample` and `limit` are of all of them.

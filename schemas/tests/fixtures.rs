@@ -732,7 +732,10 @@ fn what_operators_ask() {
     plain("list_reach", &Reach { target: "db-1:2222".into(), on: Some("web-*".into()), limit, after });
     plain("page", &Page { limit: Some(10), after: Some("x".into()) });
     plain("preview", &Preview { on: "web-*".into(), ..Preview::default() });
-    plain("preview_page", &Preview { on: "web-*".into(), limit: Some(10), after: Some("web-1".into()) });
+    plain(
+        "preview_page",
+        &Preview { on: "web-*".into(), limit: Some(10), after: Some("web-1".into()), ..Preview::default() },
+    );
     plain("submit", &Submit { spec: spec_bytes(), grants: vec![signed_grant()], idempotency_key: None });
     plain("get", &Get { id: cid(), limit: None, after: None });
     plain("get_page", &Get { id: cid(), limit: Some(10), after: Some("web-1".into()) });

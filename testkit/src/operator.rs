@@ -157,7 +157,7 @@ impl Operator {
     pub async fn preview(&self, on: &str) -> Result<Vec<MachineToken>> {
         let (mut machines, mut after) = (Vec::new(), None);
         loop {
-            let asked = Preview { on: on.to_owned(), limit: Some(PAGE), after };
+            let asked = Preview { on: on.to_owned(), limit: Some(PAGE), after, ..Preview::default() };
             let asked = self.ask(op::COMMANDS_PREVIEW, serde_json::to_vec(&asked)?, ANSWER).await?;
             let previewed: Previewed = serde_json::from_value(done(asked)?)?;
             machines.extend(previewed.targets.into_iter().map(|target| target.token));

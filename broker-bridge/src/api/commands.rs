@@ -37,6 +37,10 @@ use crate::{
     view::{self, Cursors, View},
 };
 
+/// Machines are meant, and none of them for a secret.
+const ONLY_OWN_WORD: &str = "what relays say of themselves (their system, figures and version) selects no machine that is to \
+    be given a secret; select by names or state";
+
 /// Which machines a selector means now, or a page of them: the frozen list that grants are made out for.
 ///
 /// # Errors
@@ -49,7 +53,13 @@ pub fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, 
         .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot resolve `on`: {error}")))?;
     page::check_after(args.after.as_deref(), |after| MachineToken::new(after).is_ok())?;
     let limit = args.limit.map(|limit| page::limit(Some(limit))).transpose()?;
-    let targets = api.view().select(&selector, now_ms());
+    let view = api.view();
+    let now = now_ms();
+    let targets =
+        if args.secret { view.select_for_secret(&selector, now) } else { view.select(&selector, now) };
+    if args.secret && targets.is_empty() && !view.select(&selector, now).is_empty() {
+        return Err(Problem::new(ErrorCode::NoTargets, ONLY_OWN_WORD));
+    }
     check_targets(&targets, &args.on)?;
     let Some(limit) = limit else { return Ok(Previewed { targets, next: None }) };
     let behind = |target: &Target| args.after.as_deref().is_none_or(|after| target.token.as_str() > after);
@@ -60,7 +70,9 @@ pub fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, 
 fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {
     let on: String = on.chars().take(64).collect();
     if targets.is_empty() {
-        let message = format!("no machine is called or matches `{on}`; list them to see their names");
+        let message = format!(
+            "no machine is certainly meant by `{on}`; list them to see their names and what is known of them"
+        );
         return Err(Problem::new(ErrorCode::NoTargets, message));
     }
     if targets.len() > TARGETS {

@@ -163,14 +163,19 @@ fn plan(json: bool, what: String, to: &To) -> Plan {
 }
 
 /// Connects and asks which machines are meant, by which selector.
-async fn begin(config: &Config, plan: &Plan, to: &To) -> Result<(Client, Vec<Target>, String), Failure> {
+async fn begin(
+    config: &Config,
+    plan: &Plan,
+    to: &To,
+    for_secret: bool,
+) -> Result<(Client, Vec<Target>, String), Failure> {
     let on = to.on.trim().to_owned();
     // What is wrong is wrong with or without a broker.
     check_selector(&on).map_err(|error| Failure { code: exit::USAGE, ..plan.failed(&error) })?;
     let access = config.access().map_err(|error| plan.failed(&error))?;
     let client = Client::connect(access, false).await.map_err(|error| plan.failed(&error))?;
     // Nothing is done for machines that are not meant, whatever the bridge says.
-    let targets = client.meant(&on).await.map_err(|error| plan.failed(&error))?;
+    let targets = client.meant(&on, for_secret).await.map_err(|error| plan.failed(&error))?;
     Ok((client, targets, on))
 }
 
@@ -184,7 +189,7 @@ pub(super) async fn make(
     let mut interrupts = interrupts()?;
     let prepare = async {
         let change = change.await?;
-        let (client, mut targets, on) = begin(config, plan, to).await?;
+        let (client, mut targets, on) = begin(config, plan, to, false).await?;
         let told = client.told(&on).await.map_err(|error| plan.failed(&error))?;
         let able: BTreeSet<_> = told.iter().filter(|told| told.has_keys()).map(Told::token).collect();
         let without = targets.iter().filter(|target| !able.contains(&target.token));
@@ -250,7 +255,7 @@ pub(super) struct Meant {
 impl Meant {
     /// Asks which machines are meant, and whom of them something can be sealed for.
     pub(super) async fn ask(config: &Config, plan: &Plan, wanted: &Wanted) -> Result<Self, Failure> {
-        let (client, mut targets, on) = begin(config, plan, &wanted.to).await?;
+        let (client, mut targets, on) = begin(config, plan, &wanted.to, true).await?;
         let told = client.told(&on).await.map_err(|error| plan.failed(&error))?;
         let recipients = recipients(config, plan, (&targets, told), wanted).await?;
         targets.retain(|target| recipients.keys.contains_key(&target.token));

@@ -286,6 +286,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn machines_that_the_selector_cannot_mean_are_refused() {
+        let refused = |on: &str, names: &[&str]| check_targets(on, &[], &targets(names)).is_err();
+        // Whether the system is one only the bridge knows; the names the console sees.
+        assert!(!refused("os=debian", &["web-1"]));
+        assert!(!refused("web-* and os=debian", &["web-1", "web-2"]));
+        assert!(refused("web-* and os=debian", &["db-1", "web-1"]));
+        assert!(refused("not web-1 and cpu>90", &["web-1"]));
+        assert!(!refused("web-* limit 2", &["web-1", "web-2"]));
+        assert!(refused("web-* limit 2", &["web-1", "web-2", "web-3"]));
+        assert!(refused("all sample 1", &["web-1", "web-2"]));
+    }
+
+    #[test]
     fn the_same_value_is_never_sealed_alike() {
         let access = access();
         let sealed = || {

@@ -174,9 +174,16 @@ pub(super) fn check_targets(on: &str, shown: &[MachineToken], targets: &[Target]
         if id.token() != *token {
             return Err(ClientError::NotAsMeant(format!("it says that `{token}` is the machine `{id}`")));
         }
-        if !selector.matches(id, token) {
+        // What else is true of a machine only the bridge knows; its names the console sees itself.
+        if !selector.could_mean(id, token) {
             return Err(ClientError::NotAsMeant(format!("`{id}` is not meant by `{on}`")));
         }
+    }
+    let count = u64::try_from(targets.len()).unwrap_or(u64::MAX);
+    if let Some(most) = selector.most().filter(|most| count > *most) {
+        return Err(ClientError::NotAsMeant(format!(
+            "it names {count} machines, and `{on}` means {most} at the most"
+        )));
     }
     if !targets.is_sorted_by(|a, b| a.token < b.token) {
         return Err(ClientError::NotAsMeant("its list of machines is not in order".to_owned()));
@@ -280,12 +287,13 @@ pub async fn prepare_aside(
 
 impl Client {
     /// Which machines a selector means now, sorted by token: each of them is meant by it, and there are no more than a command can
-    /// have. For whoever does something for them before a command is signed.
+    /// have. For whoever does something for them before a command is signed. `for_secret`: they are to be given one, and what
+    /// their relays say of themselves selects none of them.
     ///
     /// # Errors
     /// As [`Self::preview`] and [`prepare`].
-    pub async fn meant(&self, on: &str) -> Result<Vec<Target>, ClientError> {
-        let targets = self.preview(on).await?;
+    pub async fn meant(&self, on: &str, for_secret: bool) -> Result<Vec<Target>, ClientError> {
+        let targets = self.pages(on, for_secret).await?;
         check_targets(on, &[], &targets)?;
         check_count(on, &targets)?;
         Ok(targets)
@@ -296,10 +304,14 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; [`ClientError::NotAsMeant`] for a list that is longer than any that a bridge may answer.
     pub async fn preview(&self, on: &str) -> Result<Vec<Target>, ClientError> {
+        self.pages(on, false).await
+    }
+
+    async fn pages(&self, on: &str, secret: bool) -> Result<Vec<Target>, ClientError> {
         let mut targets: Vec<Target> = Vec::new();
         let mut after = None;
         loop {
-            let asked = Preview { on: on.to_owned(), limit: Some(PREVIEWED), after };
+            let asked = Preview { on: on.to_owned(), limit: Some(PREVIEWED), after, secret };
             let before = asked.after.clone();
             let page: Previewed = self.ask(op::COMMANDS_PREVIEW, &asked).await?;
             let is_empty = page.targets.is_empty();

@@ -238,7 +238,7 @@ async fn it_runs_on_one_machine_or_on_none() {
     // A name that reads like a glob is a name.
     let program = desk.signalbox(&["exec", "*", "--", "uptime"], b"");
     let preview = asked(&mut desk, "commands.preview").await;
-    assert_eq!(preview.args, json!({ "on": "\\*", "limit": 1_000 }));
+    assert_eq!(preview.args, json!({ "on": "\"*\"", "limit": 1_000 }));
     desk.fake.ok(&preview.rid, targets(&[])).await;
     assert_eq!(ended(program).await.code, Some(3));
 }

@@ -23,6 +23,11 @@ impl Amount {
         amount.filter(|amount| !matches!(amount, Self::Count(0) | Self::Percent(0)))
     }
 
+    /// The number, where it is one.
+    pub(super) fn count(self) -> Option<u64> {
+        if let Self::Count(count) = self { Some(count) } else { None }
+    }
+
     /// How many of so many; a part of a machine counts as one, so that something stays of something.
     pub(super) fn of(self, total: usize) -> usize {
         match self {

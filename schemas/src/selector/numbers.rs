@@ -1,9 +1,9 @@
 //! Ranges of numbers in names: `web[01-20]`, `web-[1-3,7,10-20/2]`. They are matched by arithmetic and never written out.
 
-use crate::limit::SELECTOR_NAMES;
-
 use super::lex::{class_length, unescaped};
 
+/// Most names that one word stands for.
+const NAMES: u64 = 100_000;
 /// Most brackets of one word: each may end at several places of a name.
 const BRACKETS: usize = 8;
 /// Most digits of a number, so that it fits 64 bits.
@@ -106,8 +106,8 @@ fn check(pieces: &[Piece]) -> Result<(), String> {
         return Err(format!("a name has at most {BRACKETS} ranges"));
     }
     let names = numbers().fold(1_u64, |product, numbers| product.saturating_mul(numbers.count()));
-    if names > SELECTOR_NAMES {
-        return Err(format!("it stands for more than {SELECTOR_NAMES} names; write a glob, such as `web-*`"));
+    if names > NAMES {
+        return Err(format!("it stands for more than {NAMES} names; write a glob, such as `web-*`"));
     }
     Ok(())
 }

@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{
-    api::Liveness,
-    limit::{SELECTOR_BYTES, SELECTOR_DEPTH, SELECTOR_TERMS},
-};
+use crate::{api::Liveness, limit::SELECTOR_BYTES};
 
 use super::{
     ast::{Compare, Node, Tree},
@@ -16,6 +13,10 @@ use super::{
     pattern::{Manner, Pattern},
 };
 
+/// Most names, globs and comparisons.
+const TERMS: usize = 256;
+/// Deepest nesting.
+const DEPTH: usize = 64;
 /// Most regular expressions of one selector: each is compiled, up to 256 KiB.
 const REGEXES: usize = 16;
 /// Most numbers that are written out within its globs.
@@ -94,8 +95,8 @@ impl Parser<'_> {
         span: Range<usize>,
         inner: impl FnOnce(&mut Self) -> Result<T, SelectorError>,
     ) -> Result<T, SelectorError> {
-        if self.depth >= SELECTOR_DEPTH {
-            return Err(self.wrong(span, format!("it is nested deeper than {SELECTOR_DEPTH} levels")));
+        if self.depth >= DEPTH {
+            return Err(self.wrong(span, format!("it is nested deeper than {DEPTH} levels")));
         }
         self.depth += 1;
         let found = inner(self)?;
@@ -140,12 +141,10 @@ impl Parser<'_> {
     fn term(&mut self) -> Result<Node, SelectorError> {
         let Lexed { token, span } = self.lexer.next(true)?;
         self.terms += 1;
-        if self.terms > SELECTOR_TERMS {
+        if self.terms > TERMS {
             return Err(self.wrong(
                 span,
-                format!(
-                    "it has more than {SELECTOR_TERMS} names and comparisons; use globs, ranges or labels"
-                ),
+                format!("it has more than {TERMS} names and comparisons; use globs, ranges or labels"),
             ));
         }
         match token {

@@ -1,6 +1,7 @@
 mod grammar;
 mod meaning;
 mod names;
+mod page;
 
 use super::*;
 

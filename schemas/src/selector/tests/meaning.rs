@@ -214,6 +214,16 @@ fn a_limit_takes_the_first_as_people_count() {
     assert_eq!(kept.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["web-10", "web-2"]);
 }
 
+#[rstest]
+#[case("all", None)]
+#[case("all limit 50%", None)]
+#[case("all limit 5", Some(5))]
+#[case("all sample 10% limit 5", Some(5))]
+#[case("all sample 3 limit 5", Some(3))]
+fn a_number_bounds_what_is_meant(#[case] text: &str, #[case] most: Option<u64>) {
+    assert_eq!(Selector::parse(text).unwrap().most(), most);
+}
+
 #[test]
 fn a_sample_is_the_same_as_long_as_its_machines_are_meant() {
     let ten = chosen("all sample 10%", 100);
