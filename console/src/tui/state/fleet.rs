@@ -512,7 +512,7 @@ impl Fleet {
     pub fn selector_of(&self, tokens: &[MachineToken]) -> Option<String> {
         let text = match tokens {
             [] => return None,
-            [one] => one.to_string(),
+            [one] => Selector::of_machine(one.as_str()),
             several => fold_names(several.iter().map(MachineToken::as_str)),
         };
         let wanted: HashSet<&MachineToken> = tokens.iter().collect();
