@@ -255,7 +255,8 @@ fn many_marks_are_sent_by_what_they_have_in_common() {
     let many = |stage: &mut Stage| {
         let view = |n: u32| {
             // Letters, which make no ranges.
-            let letters: String = format!("{n:04}").bytes().map(|digit| char::from(b'a' + digit - b'0')).collect();
+            let letters: String =
+                format!("{n:04}").bytes().map(|digit| char::from(b'a' + digit - b'0')).collect();
             let kind = if n.is_multiple_of(2) { "web-server" } else { "database-of-it" };
             let name = format!("{kind}-{letters}");
             let id = signalbox_schemas::id::MachineId::new(name).unwrap();
