@@ -2,10 +2,10 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`told`] | what was told last, and what there is to tell (pure) |
-//! | [`budget`] | how much is told one by one (pure) |
-//! | [`log`] | the events as they are stored |
-//! | [`frames`] | the frames as they are stored |
+//! | `told` | what was told last, and what there is to tell (pure) |
+//! | `budget` | how much is told one by one (pure) |
+//! | `log` | the events as they are stored |
+//! | `frames` | the frames as they are stored |
 //!
 //! Nothing else depends on what is written here, and no answer waits for it.
 

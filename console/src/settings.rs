@@ -13,10 +13,10 @@
 //! | `check` | a text, looked at against the fields: everything that is wrong with it, with its place |
 //! | [`page`] | the commented default file, and the JSON schema (pure) |
 //! | [`problem`] | something that is wrong, and where |
-//! | [`file`] | where the file lies, and reading it |
+//! | [`mod@file`] | where the file lies, and reading it |
 //! | [`near`] | the name that was probably meant |
 //!
-//! Everything but [`file`] is pure. A file that does not exist is one that sets nothing. One that is wrong stops every
+//! Everything but [`mod@file`] is pure. A file that does not exist is one that sets nothing. One that is wrong stops every
 //! command that would go by it: what an operator has set to be careful must not be passed over because of a slip in
 //! another line.
 

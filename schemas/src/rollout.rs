@@ -1,7 +1,7 @@
 //! How a command spreads over its machines: in waves, so many at once, and no further when too many fail.
 //!
 //! A [`Rollout`] is what the author wishes and stands in the spec. How far it has come stands beside the command as
-//! [`Progress`], written by bridges; [`step`] says what comes next, and knows neither clock nor machines: only how many there
+//! [`Progress`], written by bridges; [`step()`] says what comes next, and knows neither clock nor machines: only how many there
 //! are of which kind. Relays read nothing of this: a run that is held is in nobody's mailbox.
 //!
 //! | room | holds |

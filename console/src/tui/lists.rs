@@ -2,11 +2,11 @@
 //!
 //! | room | rows |
 //! |---|---|
-//! | [`credentials`] | what relays keep, and what is shared among them |
-//! | [`assignments`] | assignments, relays of the older system, configuration pushes |
-//! | [`audit`] | who did what |
+//! | `credentials` | what relays keep, and what is shared among them |
+//! | `assignments` | assignments, relays of the older system, configuration pushes |
+//! | `audit` | who did what |
 //! | [`system`] | operators, events, streams, health |
-//! | [`runs`] | what waits for a machine, runs there, or ran |
+//! | `runs` | what waits for a machine, runs there, or ran |
 
 mod assignments;
 mod audit;

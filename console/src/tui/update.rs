@@ -2,14 +2,14 @@
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`go`] | from screen to screen |
-//! | [`moving`] | within one |
-//! | [`filter`] | what is shown of a list |
-//! | [`columns`] | which columns, and by which it is sorted |
-//! | [`page`] | on one command: groups, marks, comparisons |
-//! | [`palette`] | what was written after `:` |
-//! | [`prompt`] | writing a command and sending it |
-//! | [`told`] | what the session tells |
+//! | `go` | from screen to screen |
+//! | `moving` | within one |
+//! | `filter` | what is shown of a list |
+//! | `columns` | which columns, and by which it is sorted |
+//! | `page` | on one command: groups, marks, comparisons |
+//! | `palette` | what was written after `:` |
+//! | `prompt` | writing a command and sending it |
+//! | `told` | what the session tells |
 
 mod columns;
 mod filter;

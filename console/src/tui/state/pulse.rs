@@ -84,7 +84,7 @@ impl Pulse {
         self.heard.drain(..self.heard.len().saturating_sub(SECONDS));
     }
 
-    /// Signs of life per second over so many stretches of the last two minutes, the newest last.
+    /// Signs of life per minute over so many stretches of the last two minutes, the newest last.
     pub fn rates(&self, stretches: usize) -> Vec<u32> {
         let length = SECONDS.div_ceil(stretches.max(1));
         let mut rates: Vec<u32> = self
@@ -94,7 +94,10 @@ impl Pulse {
             .copied()
             .collect::<Vec<_>>()
             .chunks(length)
-            .map(|seconds| seconds.iter().sum::<u32>() / u32::try_from(seconds.len()).unwrap_or(1).max(1))
+            .map(|seconds| {
+                let length = u32::try_from(seconds.len()).unwrap_or(1).max(1);
+                seconds.iter().sum::<u32>().saturating_mul(60) / length
+            })
             .collect();
         rates.reverse();
         rates
@@ -247,6 +250,6 @@ mod tests {
             pulse.tick();
         }
         let rates = pulse.rates(12);
-        assert_eq!((rates.len(), rates.first(), rates.last()), (12, Some(&10), Some(&30)));
+        assert_eq!((rates.len(), rates.first(), rates.last()), (12, Some(&600), Some(&1_800)));
     }
 }

@@ -58,7 +58,7 @@ fn told(rows: &Rows, theme: &Theme) -> Row {
         return Row::margin().text(name, theme.quiet);
     }
     if rows.filter().is_empty() {
-        return Row::margin().text(format!("{} {name}", rows.len()), theme.quiet);
+        return Row::margin().text(format!("{name}: {}", rows.len()), theme.quiet);
     }
     let text = format!("/{} {} of {}", rows.filter(), rows.order().len(), rows.len());
     Row::margin().text(text, theme.chosen)

@@ -53,7 +53,7 @@ fn counts(state: &State, area: Rect, buffer: &mut Buffer, theme: &Theme) {
         rates.iter().map(|rate| u8::try_from(u64::from(*rate) * 100 / u64::from(most)).ok()).collect();
     let rate = rates.last().copied().unwrap_or(0);
     Row::margin()
-        .text("heard/s ", theme.quiet)
+        .text("heard/min ", theme.quiet)
         .text(pen::sparkline(&heights, theme), theme.figure)
         .text(format!(" {rate}"), theme.text)
         .draw_in(buffer, area, line);
