@@ -48,6 +48,7 @@ use tokio::sync::mpsc;
 use crate::client::{Ask, Told};
 
 /// How the terminal is drawn.
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Debug, Clone, Default)]
 pub struct TuiOptions {
     /// No colours.
@@ -62,6 +63,14 @@ pub struct TuiOptions {
     pub keymap: keymap::Keymap,
     /// By what text comes to the clipboard.
     pub clipboard: terminal::Clipboard,
+    /// Whether the console begins with the mouse.
+    pub mouse: bool,
+    /// Whether it begins without the header.
+    pub headless: bool,
+    /// Whether commands on this fleet are worth a question: its name stands in red.
+    pub is_protected: bool,
+    /// Columns and order of lists, by their names.
+    pub views: std::collections::BTreeMap<String, crate::settings::views::View>,
     /// Who is asking.
     pub who: String,
     /// Which fleet.

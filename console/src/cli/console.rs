@@ -9,8 +9,9 @@ use super::exit::{self, Failure};
 use crate::{
     client::{ASKS, TOLD, session},
     config::{Config, Desktop, Environment},
-    settings::look::Theme,
+    settings::look::{ClipboardVia, Theme},
     tui::{
+        keymap::Keymap,
         terminal::{Clipboard, Program},
         theme::Tone,
     },
@@ -48,12 +49,17 @@ fn tone(config: &Config) -> Tone {
 }
 
 /// By what text comes to the clipboard here: by the terminal, and where there is a desktop by its program, too.
-fn clipboard(environment: &Environment) -> Clipboard {
-    match environment.desktop {
-        None => Clipboard::Terminal,
-        Some(Desktop::Wayland) => Clipboard::Both(Program::WlCopy),
-        Some(Desktop::X11) => Clipboard::Both(Program::Xclip),
-        Some(Desktop::Mac) => Clipboard::Both(Program::Pbcopy),
+fn clipboard(config: &Config) -> Clipboard {
+    let program = config.environment.desktop.map(|desktop| match desktop {
+        Desktop::Wayland => Program::WlCopy,
+        Desktop::X11 => Program::Xclip,
+        Desktop::Mac => Program::Pbcopy,
+    });
+    match (config.settings.clipboard.via, program) {
+        (ClipboardVia::None, _) => Clipboard::Off,
+        (ClipboardVia::Native, Some(program)) => Clipboard::Program(program),
+        (ClipboardVia::Auto, Some(program)) => Clipboard::Both(program),
+        (ClipboardVia::Osc52, _) | (ClipboardVia::Native | ClipboardVia::Auto, None) => Clipboard::Terminal,
     }
 }
 
@@ -72,8 +78,13 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         who: access.operator.to_string(),
         fleet: config.context.as_ref().map_or_else(|| access.ws.to_string(), |chosen| chosen.name.clone()),
         tone: tone(config),
-        clipboard: clipboard(&config.environment),
-        ..crate::tui::TuiOptions::default()
+        clipboard: clipboard(config),
+        // What is wrong with it was told when the file was read.
+        keymap: Keymap::of(&config.settings.keys).0,
+        mouse: config.settings.look.mouse,
+        headless: !config.settings.look.header,
+        is_protected: config.context.as_ref().is_some_and(|chosen| chosen.context.protected),
+        views: config.settings.views.clone(),
     };
     // Ends with this function: whoever leaves the console leaves the connection.
     let mut tasks = JoinSet::new();

@@ -11,6 +11,7 @@ use serde::{
 };
 
 use super::problem::Problem;
+use crate::tui::keymap::{KeyProblem, Keymap};
 
 /// The action of a key that shall do nothing.
 pub const NO_ACTION: &str = "none";
@@ -22,7 +23,15 @@ pub const REBINDINGS: usize = 1_000;
 pub type KeyCheck = fn(Profile, &[Rebinding]) -> Vec<Problem>;
 
 /// The check that `signalbox config check` and every reading of the file go by.
-pub const CHECK: KeyCheck = |_, _| Vec::new();
+pub const CHECK: KeyCheck = |profile, rebindings| {
+    let keys = Keys { profile, rebindings: rebindings.to_vec() };
+    let (_, problems) = Keymap::of(&keys);
+    let placed = |problem: &KeyProblem| {
+        let of = problem.of.and_then(|at| rebindings.get(at)).or_else(|| rebindings.first())?;
+        Some(of.problem(problem.to_string()))
+    };
+    problems.iter().filter_map(placed).collect()
+};
 
 /// `[keys]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -31,7 +31,7 @@ fn everything_can_be_set() {
         [keys]
         profile = "vim"
         [keys.machines]
-        "<c-x>" = "cancel"
+        "<c-x>" = "run"
         q = "none"
         [views.machines]
         columns = ["name", "labels"]
@@ -74,7 +74,7 @@ fn everything_can_be_set() {
         line,
         column: 9,
     };
-    assert_eq!(read.keys.rebindings, [bound("<c-x>", "cancel", 12), bound("q", "none", 13)]);
+    assert_eq!(read.keys.rebindings, [bound("<c-x>", "run", 12), bound("q", "none", 13)]);
     assert_eq!(read.views["machines"].order(), Some(("cpu", true)));
     assert_eq!((read.run.confirm_above, read.run.timeout), (0, Time::of_ms(120_000)));
     assert_eq!(read.place.label, "region");

@@ -14,9 +14,12 @@ pub use self::{
     rebind::{KeyProblem, Rebinding},
     table::Binding,
 };
-use crate::tui::{
-    lists::ListKind,
-    state::{editor::Edit, fleet::Column},
+use crate::{
+    settings,
+    tui::{
+        lists::ListKind,
+        state::{editor::Edit, fleet::Column},
+    },
 };
 
 /// What takes the keys.
@@ -241,6 +244,21 @@ impl Keymap {
         rebind::apply(modes, &profile.rebindings());
         let problems = rebind::apply(modes, own);
         (keymap, problems)
+    }
+
+    /// The keys that an operator has set.
+    pub fn of(keys: &settings::keys::Keys) -> (Self, Vec<KeyProblem>) {
+        let profile = match keys.profile {
+            settings::keys::Profile::Default => Profile::Default,
+            settings::keys::Profile::Vim => Profile::Vim,
+            settings::keys::Profile::Emacs => Profile::Emacs,
+        };
+        let own = keys.rebindings.iter().map(|set| Rebinding {
+            mode: set.mode.clone(),
+            key: set.key.clone(),
+            name: set.action.clone(),
+        });
+        Self::new(profile, &own.collect::<Vec<_>>())
     }
 
     /// Bindings of a mode, in the order of the help.

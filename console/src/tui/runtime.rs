@@ -67,6 +67,9 @@ pub async fn run(
         tasks.spawn(watch_signal(listener, event, sender.clone()));
     }
     let mut guard = Guard::take().map_err(TuiError::Prepare)?;
+    if options.mouse {
+        guard.mouse(true).map_err(TuiError::Prepare)?;
+    }
     let mut screen = terminal::screen().map_err(TuiError::Prepare)?;
     tasks.spawn(input::read(sender.clone()));
     tasks.spawn(tick(sender));

@@ -243,7 +243,13 @@ impl State {
     /// The first screen, before anything was told.
     pub fn new(options: TuiOptions, size: (u16, u16), now: Now) -> Self {
         let Now { ms: now_ms, wall_ms } = now;
+        let mut fleet = Fleet::default();
+        if let Some(view) = options.views.get("machines") {
+            fleet.set_view(view, now_ms);
+        }
         Self {
+            has_mouse: options.mouse,
+            is_headless: options.headless,
             options,
             size,
             now_ms,
@@ -257,7 +263,7 @@ impl State {
             refreshed_ms: now_ms,
             is_session_over: false,
             is_touched: false,
-            fleet: Fleet::default(),
+            fleet,
             commands: Commands::default(),
             pulse: Pulse::default(),
             health: None,
@@ -272,8 +278,6 @@ impl State {
             status: None,
             texts: Vec::new(),
             lines: Vec::new(),
-            has_mouse: false,
-            is_headless: false,
             tag: 0,
             quit: false,
         }
@@ -354,7 +358,14 @@ impl State {
 
     /// The rows of a list, to be changed.
     pub fn rows_mut(&mut self, kind: ListKind) -> &mut Rows {
-        self.lists.entry(kind).or_insert_with(|| Rows::new(kind))
+        let view = self.options.views.get(kind.name());
+        self.lists.entry(kind).or_insert_with(|| {
+            let mut rows = Rows::new(kind);
+            if let Some(view) = view {
+                rows.set_view(view);
+            }
+            rows
+        })
     }
 
     /// The command on the screen.

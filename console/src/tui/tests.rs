@@ -890,6 +890,48 @@ fn the_palette_goes_does_and_says_what_is_wrong() {
 }
 
 #[test]
+fn what_an_operator_has_set_counts_from_the_beginning() {
+    let text = "[keys]\nprofile = \"emacs\"\n[keys.machines]\n\"<c-x>\" = \"run\"\n\
+                [views.machines]\ncolumns = [\"cpu\", \"relay\"]\nsort = \"-cpu\"\n\
+                [views.audit]\ncolumns = [\"what\", \"who\"]\nsort = \"-n\"\n";
+    let settings = crate::settings::Settings::read(text).unwrap();
+    let (keymap, problems) = crate::tui::keymap::Keymap::of(&settings.keys);
+    assert!(problems.is_empty(), "{problems:?}");
+    let options = crate::tui::TuiOptions {
+        keymap,
+        views: settings.views,
+        headless: true,
+        is_protected: true,
+        ..options()
+    };
+    let mut stage = Stage::demo(120, 24);
+    stage.state = State::new(options, (120, 24), NOW);
+    stage.connect();
+    stage.tell(Told::Machines(Stretch::whole((1..=3).map(demo_machine).collect())));
+    stage.tell(heartbeat(3, NOW_MS, 99.0));
+    stage.wait(1_000);
+    assert_eq!(stage.state.fleet.order()[0], token(3), "the busiest comes first");
+    assert!(!stage.screen().contains("signalbox") && stage.screen().contains("relay"), "{}", stage.screen());
+    assert!(!stage.screen().contains("system"));
+    stage.keys("<c-n><c-x>");
+    assert!(matches!(stage.state.modal, Some(Modal::Prompt(_))));
+    stage.keys("<c-g><c-e>");
+    assert!(stage.screen().contains("main"));
+    stage.keys("w");
+    let columns = stage.state.rows(ListKind::Audit).unwrap().columns().map(|(_, column)| column.name);
+    assert_eq!(columns.collect::<Vec<_>>(), ["what", "who"]);
+}
+
+#[test]
+fn keys_that_cannot_be_bound_are_told_with_their_line() {
+    let text = "[keys]\nprofile = \"vim\"\n[keys.machines]\n\"z\" = \"fly\"\n";
+    let problems = crate::settings::Settings::read(text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].line, 4);
+    assert!(problems[0].what.contains("nothing is called `fly` there"), "{problems:?}");
+}
+
+#[test]
 fn columns_are_chosen_and_moved() {
     let mut stage = Stage::demo(200, 24);
     let figures =

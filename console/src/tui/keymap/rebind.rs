@@ -25,11 +25,15 @@ pub struct Rebinding {
 
 /// Something cannot be bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyProblem(String);
+pub struct KeyProblem {
+    what: String,
+    /// Place of the wish that it comes from; `None`: of a profile.
+    pub of: Option<usize>,
+}
 
 impl fmt::Display for KeyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 
@@ -39,7 +43,7 @@ pub(super) fn apply(modes: &mut [Vec<Bound>], own: &[Rebinding]) -> Vec<KeyProbl
     let mut seen: HashMap<(&str, &str), &str> = HashMap::new();
     let before: Vec<Vec<usize>> =
         modes.iter().map(|bounds| bounds.iter().map(|bound| bound.keys.len()).collect()).collect();
-    for wish in own {
+    for (at, wish) in own.iter().enumerate() {
         let place = (wish.mode.as_str(), wish.key.as_str());
         let told = match seen.insert(place, &wish.name) {
             Some(earlier) if earlier != wish.name => Err(format!(
@@ -48,7 +52,7 @@ pub(super) fn apply(modes: &mut [Vec<Bound>], own: &[Rebinding]) -> Vec<KeyProbl
             )),
             _ => bind(modes, wish),
         };
-        problems.extend(told.err().map(KeyProblem));
+        problems.extend(told.err().map(|what| KeyProblem { what, of: Some(at) }));
     }
     problems.extend(orphans(modes, &before, own));
     problems
@@ -111,12 +115,16 @@ fn orphans(modes: &mut [Vec<Bound>], before: &[Vec<usize>], own: &[Rebinding]) -
                 continue;
             }
             let (name, had) = (bound.binding.name, bound.binding.keys);
-            let taken = own.iter().find(|wish| {
-                wish.mode == mode.name() && wish.name != NOTHING && had.contains(&wish.key.as_str())
-            });
+            let is_of = |wish: &Rebinding| {
+                let is_here = wish.mode == mode.name() || (wish.mode == EVERY_SCREEN && mode.is_screen());
+                is_here && had.contains(&wish.key.as_str())
+            };
+            let of = own.iter().position(is_of);
+            let taken = of.and_then(|at| own.get(at)).filter(|wish| wish.name != NOTHING);
             let since = taken
                 .map_or_else(String::new, |wish| format!(", since `{}` is `{}` now", wish.key, wish.name));
-            problems.push(KeyProblem(format!("{}: `{name}` has no key any more{since}", mode.name())));
+            let what = format!("{}: `{name}` has no key any more{since}", mode.name());
+            problems.push(KeyProblem { what, of });
             // Who cannot leave what lies over the screen is caught.
             if !mode.is_screen() && bound.binding.action == Action::Back {
                 kept = had.last().map(|key| (name, (*key).to_owned()));

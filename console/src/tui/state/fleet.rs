@@ -15,6 +15,7 @@ use signalbox_schemas::{
 use super::{Now, cursor::Cursor, lens::Lens, machine::Machine};
 use crate::{
     client::{Heard, Stretch, list::MOST},
+    settings::views::View,
     tui::text,
 };
 
@@ -314,6 +315,16 @@ impl Fleet {
         let figures: Vec<Figure> = names.into_iter().filter_map(figure).collect();
         if !figures.is_empty() {
             self.figures = figures;
+        }
+    }
+
+    /// Shows figures and order as an operator has set them; names that there are not change nothing.
+    pub fn set_view(&mut self, view: &View, now_ms: u64) {
+        self.choose(view.columns.iter().flatten().map(String::as_str));
+        if let Some((name, largest_first)) = view.order()
+            && let Some(column) = Column::ALL.into_iter().find(|column| column.word() == name)
+        {
+            self.sort_as(column, column.is_largest_first() != largest_first, now_ms);
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::cmp::Ordering;
 
-use crate::tui::{
-    lists::{Cell, Column, Item, ListKind},
-    needle::Needle,
+use crate::{
+    settings::views::View,
+    tui::{
+        lists::{Cell, Column, Item, ListKind},
+        needle::Needle,
+    },
 };
 
 use super::{cursor::Cursor, fleet::natural};
@@ -139,6 +142,14 @@ impl Rows {
             names.into_iter().filter_map(|name| all.iter().position(|column| column.name == name)).collect();
         if !places.is_empty() {
             self.columns = places;
+        }
+    }
+
+    /// Shows columns and order as an operator has set them; names that there are not change nothing.
+    pub fn set_view(&mut self, view: &View) {
+        self.choose(view.columns.iter().flatten().map(String::as_str));
+        if let Some((name, largest_first)) = view.order() {
+            self.sort_named(name, largest_first, 0);
         }
     }
 

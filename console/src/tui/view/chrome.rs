@@ -87,9 +87,14 @@ fn path(state: &State, theme: &Theme) -> (Row, Row) {
         }
     }
     let last = parts.pop().unwrap_or_default();
-    let before = parts.join(&separator);
+    let fleet = parts.remove(0);
+    let style = if state.options.is_protected { theme.bad } else { theme.quiet };
     let last = text::fit(&last, PATH_COLUMNS, theme.glyphs.ellipsis);
-    let whole = Row::default().text(before, theme.quiet).text(separator, theme.faint);
+    let begin = Row::default().text(fleet, style);
+    let whole = parts
+        .into_iter()
+        .fold(begin, |row, part| row.text(separator.clone(), theme.quiet).text(part, theme.quiet));
+    let whole = whole.text(separator, theme.faint);
     (whole.text(last.clone(), theme.accent), Row::default().text(last, theme.accent))
 }
 
