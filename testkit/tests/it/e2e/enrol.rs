@@ -68,7 +68,7 @@ async fn a_key_and_a_url_are_all_that_a_machine_needs() -> Result<()> {
     let signing = fs::read(store.join("identity/signing.seed"))?;
     let file = dir.path().join("go");
     let waits = format!("while [ ! -e {} ]; do sleep 0.05; done; echo done", file.display());
-    let id = stack.http().submit("Web 1", &waits).await?;
+    let id = stack.http().submit("\"Web 1\"", &waits).await?;
     eventually("it runs", || async {
         let command = stack.http().json(&format!("/api/v1/commands/{id}")).await?;
         ensure!(run_on(&command, "Web 1")?["state"] == "executing", "{command}");
