@@ -51,7 +51,7 @@ async fn a_key_and_a_url_are_all_that_a_machine_needs() -> Result<()> {
     let store = dir.path().join("store");
     let relay = start(&stack, &key, &store)?;
     is_online(&stack, "Web 1").await?;
-    let command = stack.http().run("Web 1", "echo out; echo err >&2; exit 3").await?;
+    let command = stack.http().run("\"Web 1\"", "echo out; echo err >&2; exit 3").await?;
     let run = run_on(&command, "Web 1")?;
     assert_eq!((&run["state"], &run["exit_code"]), (&json!("failed"), &json!(3)), "{command}");
     let id = command["id"].as_str().context("no id")?;
