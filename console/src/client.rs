@@ -95,7 +95,7 @@ pub enum Ask {
     /// Take a new snapshot of the machines.
     Refresh,
     /// Read a list. Answered by [`Told::Found`].
-    Look(look::Look),
+    Look(look::ListKind),
 }
 
 /// The connection as it is shown.
@@ -184,7 +184,7 @@ pub enum Told {
     /// The rows of a list that was asked for, or why there are none.
     Found {
         /// Which list.
-        look: look::Look,
+        kind: look::ListKind,
         /// Its rows.
         found: Result<look::Found, Problem>,
     },

@@ -78,11 +78,12 @@ impl Environment {
             reduced_motion: filled("SIGNALBOX_REDUCED_MOTION").is_some(),
             path: get("PATH"),
             colorterm: filled("COLORTERM").is_some(),
-            desktop: match () {
-                () if filled("WAYLAND_DISPLAY").is_some() => Some(Desktop::Wayland),
-                () if filled("DISPLAY").is_some() => Some(Desktop::X11),
-                () if cfg!(target_os = "macos") && filled("SSH_CONNECTION").is_none() => Some(Desktop::Mac),
-                () => None,
+            desktop: if filled("WAYLAND_DISPLAY").is_some() {
+                Some(Desktop::Wayland)
+            } else if filled("DISPLAY").is_some() {
+                Some(Desktop::X11)
+            } else {
+                (cfg!(target_os = "macos") && filled("SSH_CONNECTION").is_none()).then_some(Desktop::Mac)
             },
         }
     }

@@ -63,6 +63,10 @@ pub struct TuiOptions {
     pub keymap: keymap::Keymap,
     /// By what text comes to the clipboard.
     pub clipboard: terminal::Clipboard,
+    /// Longest text that is copied, bytes.
+    pub most_copied: usize,
+    /// Whether the place on the screen is left out of the header.
+    pub no_crumbs: bool,
     /// Whether the console begins with the mouse.
     pub mouse: bool,
     /// Whether it begins without the header.

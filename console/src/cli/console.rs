@@ -81,6 +81,8 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         clipboard: clipboard(config),
         // What is wrong with it was told when the file was read.
         keymap: Keymap::of(&config.settings.keys).0,
+        most_copied: usize::try_from(config.settings.clipboard.max_bytes.bytes).unwrap_or(usize::MAX),
+        no_crumbs: !config.settings.look.crumbs,
         mouse: config.settings.look.mouse,
         headless: !config.settings.look.header,
         is_protected: config.context.as_ref().is_some_and(|chosen| chosen.context.protected),

@@ -3,11 +3,11 @@
 use signalbox_schemas::{
     api::{
         AssignmentView, AuditView, ConfigPushView, CredentialView, EventView, HealthView, InventoryView,
-        ListAssignments, ListConfigPushes, ListCredentials, ListEvents, ListRelays, ListRuns, MachineRunView,
-        OperatorView, Page, RelayView, SharedCredentialView, StreamHealth, op,
+        ListAssignments, ListConfigPushes, ListCredentials, ListEvents, ListRelays, OperatorView, Page,
+        RelayView, SharedCredentialView, StreamHealth, op,
     },
     credential::CredentialMeta,
-    id::{MachineId, MachineToken},
+    id::MachineId,
 };
 
 use super::{
@@ -20,19 +20,17 @@ use super::{
 pub const ROWS: usize = 10_000;
 /// Entries of the audit chain and events that are read, the newest.
 const ENTRIES: usize = 1_000;
-/// Runs of one machine that are read, the newest.
-const RUNS: usize = 500;
 
 /// A list.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Look {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListKind {
     /// What relays with keys say that they keep.
-    Kept,
+    Credentials,
     /// What relays of the older system hold.
     Held,
-    /// Shared credentials.
+    /// Credentials that are shared.
     Shared,
-    /// Assignments.
+    /// API keys, and whose they are.
     Assignments,
     /// Relays of the older system.
     Relays,
@@ -40,16 +38,14 @@ pub enum Look {
     Pushes,
     /// The audit chain.
     Audit,
-    /// Events.
+    /// What happened.
     Events,
-    /// Operators.
+    /// Who may use the console.
     Operators,
-    /// Streams of the broker.
+    /// The streams of the broker.
     Streams,
-    /// How bridge and broker are.
+    /// How bridge and broker are, and what should be done.
     Health,
-    /// What waits for one machine, runs there, or ran.
-    Runs(MachineToken),
 }
 
 /// A credential that a relay with keys says that it keeps. For eyes: whoever seals something asks for the signed list.
@@ -66,30 +62,28 @@ pub struct KeptView {
 /// The rows of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
-    /// Of [`Look::Kept`].
+    /// Of [`ListKind::Credentials`].
     Kept(Vec<KeptView>),
-    /// Of [`Look::Held`].
+    /// Of [`ListKind::Held`].
     Held(Vec<CredentialView>),
-    /// Of [`Look::Shared`].
+    /// Of [`ListKind::Shared`].
     Shared(Vec<SharedCredentialView>),
-    /// Of [`Look::Assignments`].
+    /// Of [`ListKind::Assignments`].
     Assignments(Vec<AssignmentView>),
-    /// Of [`Look::Relays`].
+    /// Of [`ListKind::Relays`].
     Relays(Vec<RelayView>),
-    /// Of [`Look::Pushes`].
+    /// Of [`ListKind::Pushes`].
     Pushes(Vec<ConfigPushView>),
-    /// Of [`Look::Audit`], the newest first.
+    /// Of [`ListKind::Audit`], the newest first.
     Audit(Vec<AuditView>),
-    /// Of [`Look::Events`], the newest first.
+    /// Of [`ListKind::Events`], the newest first.
     Events(Vec<EventView>),
-    /// Of [`Look::Operators`].
+    /// Of [`ListKind::Operators`].
     Operators(Vec<OperatorView>),
-    /// Of [`Look::Streams`].
+    /// Of [`ListKind::Streams`].
     Streams(Vec<StreamHealth>),
-    /// Of [`Look::Health`].
+    /// Of [`ListKind::Health`].
     Health(Box<HealthView>),
-    /// Of [`Look::Runs`].
-    Runs(Vec<MachineRunView>),
 }
 
 impl Client {
@@ -97,30 +91,30 @@ impl Client {
     ///
     /// # Errors
     /// As [`list`](Self::list).
-    pub async fn look(&self, look: &Look) -> Result<Found, ClientError> {
-        Ok(match look {
-            Look::Kept => Found::Kept(self.kept().await?),
-            Look::Held => {
+    pub async fn look(&self, kind: ListKind) -> Result<Found, ClientError> {
+        Ok(match kind {
+            ListKind::Credentials => Found::Kept(self.kept().await?),
+            ListKind::Held => {
                 Found::Held(self.list(op::CREDENTIALS_LIST, ListCredentials::default(), ROWS).await?)
             }
-            Look::Shared => Found::Shared(self.list(op::SHARED_LIST, Page::default(), ROWS).await?),
-            Look::Assignments => {
+            ListKind::Shared => Found::Shared(self.list(op::SHARED_LIST, Page::default(), ROWS).await?),
+            ListKind::Assignments => {
                 let asked = ListAssignments::default();
                 Found::Assignments(self.list(op::ASSIGNMENTS_LIST, asked, ROWS).await?)
             }
-            Look::Relays => Found::Relays(self.list(op::RELAYS_LIST, ListRelays::default(), ROWS).await?),
-            Look::Pushes => {
+            ListKind::Relays => Found::Relays(self.list(op::RELAYS_LIST, ListRelays::default(), ROWS).await?),
+            ListKind::Pushes => {
                 Found::Pushes(self.list(op::PUSHES_LIST, ListConfigPushes::default(), ROWS).await?)
             }
-            Look::Audit => Found::Audit(self.list(op::AUDIT_LIST, Page::default(), ENTRIES).await?),
-            Look::Events => Found::Events(self.list(op::EVENTS_LIST, ListEvents::default(), ENTRIES).await?),
-            Look::Operators => Found::Operators(self.list(op::OPERATORS_LIST, Page::default(), ROWS).await?),
-            Look::Streams => Found::Streams(self.health().await?.streams),
-            Look::Health => Found::Health(Box::new(self.health().await?)),
-            Look::Runs(machine) => {
-                let asked = ListRuns { machine_id: Some(machine.to_string()), ..ListRuns::default() };
-                Found::Runs(self.list(op::RUNS_LIST, asked, RUNS).await?)
+            ListKind::Audit => Found::Audit(self.list(op::AUDIT_LIST, Page::default(), ENTRIES).await?),
+            ListKind::Events => {
+                Found::Events(self.list(op::EVENTS_LIST, ListEvents::default(), ENTRIES).await?)
             }
+            ListKind::Operators => {
+                Found::Operators(self.list(op::OPERATORS_LIST, Page::default(), ROWS).await?)
+            }
+            ListKind::Streams => Found::Streams(self.health().await?.streams),
+            ListKind::Health => Found::Health(Box::new(self.health().await?)),
         })
     }
 

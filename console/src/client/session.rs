@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Access, Ask, Client, ClientError, LinkView, Told,
     feed::{Feed, FeedItem},
-    look::Look,
+    look::ListKind,
     sign::Draft,
 };
 
@@ -93,8 +93,8 @@ pub async fn session(
                 Some(Ask::Cancel { tag, id }) => {
                     tasks.spawn(cancel(client.clone(), tag, id, told.clone()));
                 }
-                Some(Ask::Look(look)) => {
-                    tasks.spawn(read(client.clone(), look, told.clone()));
+                Some(Ask::Look(kind)) => {
+                    tasks.spawn(read(client.clone(), kind, told.clone()));
                 }
             },
             Some(ended) = tasks.join_next() => {
@@ -277,9 +277,9 @@ async fn run(client: Client, tag: u64, draft: Draft, told: mpsc::Sender<Told>) -
     .await
 }
 
-async fn read(client: Client, look: Look, told: mpsc::Sender<Told>) -> Result<(), Gone> {
-    let found = client.look(&look).await.map_err(|error| error.problem());
-    told.send(Told::Found { look, found }).await
+async fn read(client: Client, kind: ListKind, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+    let found = client.look(kind).await.map_err(|error| error.problem());
+    told.send(Told::Found { kind, found }).await
 }
 
 async fn cancel(client: Client, tag: u64, id: CommandId, told: mpsc::Sender<Told>) -> Result<(), Gone> {

@@ -6,47 +6,19 @@
 //! | `assignments` | assignments, relays of the older system, configuration pushes |
 //! | `audit` | who did what |
 //! | [`system`] | operators, events, streams, health |
-//! | `runs` | what waits for a machine, runs there, or ran |
 
 mod assignments;
 mod audit;
 mod credentials;
-mod runs;
 pub mod system;
 
 use signalbox_schemas::id::MachineToken;
 
+pub use crate::client::look::ListKind;
 use crate::{
-    client::look::{Found, Look},
+    client::look::Found,
     tui::{state::Severity, text},
 };
-
-/// A list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ListKind {
-    /// What relays with keys say that they keep.
-    Credentials,
-    /// What relays of the older system hold.
-    Held,
-    /// Credentials that are shared.
-    Shared,
-    /// API keys, and whose they are.
-    Assignments,
-    /// Relays of the older system.
-    Relays,
-    /// Configuration pushes.
-    Pushes,
-    /// The audit chain.
-    Audit,
-    /// What happened.
-    Events,
-    /// Who may use the console.
-    Operators,
-    /// The streams of the broker.
-    Streams,
-    /// How bridge and broker are, and what should be done.
-    Health,
-}
 
 impl ListKind {
     /// All of them, in the order in which the palette offers them.
@@ -112,23 +84,6 @@ impl ListKind {
             Self::Operators => "nobody may use the console; signalbox-bridge init makes the first operator",
             Self::Streams => "the broker has not answered yet",
             Self::Health => "no bridge has answered yet",
-        }
-    }
-
-    /// What is read for it.
-    pub fn look(self) -> Look {
-        match self {
-            Self::Credentials => Look::Kept,
-            Self::Held => Look::Held,
-            Self::Shared => Look::Shared,
-            Self::Assignments => Look::Assignments,
-            Self::Relays => Look::Relays,
-            Self::Pushes => Look::Pushes,
-            Self::Audit => Look::Audit,
-            Self::Events => Look::Events,
-            Self::Operators => Look::Operators,
-            Self::Streams => Look::Streams,
-            Self::Health => Look::Health,
         }
     }
 
@@ -241,7 +196,6 @@ pub fn items(found: Found) -> Vec<Item> {
         Found::Operators(views) => views.iter().map(system::operator).collect(),
         Found::Streams(views) => views.iter().map(system::stream).collect(),
         Found::Health(view) => system::health(&view),
-        Found::Runs(views) => views.into_iter().map(runs::run).collect(),
     }
 }
 

@@ -6,14 +6,15 @@ use regex::{Regex, RegexBuilder};
 const EXPRESSION_BYTES: usize = 256 * 1024;
 
 /// What is looked for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Needle {
     what: What,
     is_inverse: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 enum What {
+    #[default]
     All,
     Text(String),
     Expression(Regex),

@@ -203,10 +203,16 @@ pub fn understand(state: &State, line: &str) -> Result<Order, String> {
         }
         Verb::Command => {
             let id = rest.parse().map_err(|_| no_such("command", rest))?;
-            Ok(Order::Go(Screen::Command(id), None))
+            match state.commands.get(id) {
+                Some(_) => Ok(Order::Go(Screen::Command(id), None)),
+                None => Err(format!("this console does not know it; `signalbox show {id}` may")),
+            }
         }
         Verb::Run => Ok(Order::Run(rest.to_owned())),
-        Verb::Filter => Ok(Order::Filter(rest.to_owned())),
+        Verb::Filter => match state.screen {
+            Screen::Machines | Screen::Commands | Screen::List(_) => Ok(Order::Filter(rest.to_owned())),
+            _ => Err("there are no rows to filter here".to_owned()),
+        },
         Verb::Sort => {
             let (is_reversed, name) = rest.strip_prefix('-').map_or((false, rest), |name| (true, name));
             let columns = columns(state);

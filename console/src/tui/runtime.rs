@@ -234,7 +234,9 @@ where
             }
         }
         Effect::Copy(text) => {
-            let copied = guard.map_or(Ok(()), |guard| guard.copy(state.options.clipboard, &text));
+            let copied = guard.map_or(Ok(()), |guard| {
+                guard.copy(state.options.clipboard, state.options.most_copied, &text)
+            });
             if let Err(error) = copied {
                 state.say(Severity::Bad, format!("nothing was copied: {error}"));
             }

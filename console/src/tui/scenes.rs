@@ -73,7 +73,7 @@ fn commands(demo: impl Fn() -> Stage) -> Vec<Scene> {
 fn lists(demo: impl Fn() -> Stage) -> Vec<Scene> {
     let told = |kind: ListKind| {
         let mut stage = pressed(demo(), &format!(":{}<enter>", kind.name()));
-        stage.tell(Told::Found { look: kind.look(), found: Ok(found(kind)) });
+        stage.tell(Told::Found { kind, found: Ok(found(kind)) });
         stage
     };
     vec![

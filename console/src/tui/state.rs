@@ -322,9 +322,8 @@ impl State {
                     command.is_watched = false;
                 }
             }
-            Ask::Look(look) => {
-                let rows = self.lists.values_mut().find(|rows| rows.kind().look() == *look);
-                if let Some(rows) = rows {
+            Ask::Look(kind) => {
+                if let Some(rows) = self.lists.get_mut(kind) {
                     rows.fail(why.to_owned());
                 }
             }
@@ -384,7 +383,7 @@ impl State {
     /// Puts rows in order and cursors in sight: called once before a frame, however much happened.
     pub fn settle(&mut self) {
         let shown = self.shown_command();
-        self.commands.settle(shown);
+        self.commands.settle(shown, self.real_ms);
         let areas = layout::areas(self);
         let rows = usize::from(areas.list.height);
         let len = self.fleet.order().len();
@@ -414,17 +413,16 @@ impl State {
     /// Looks for what needs a look.
     fn settle_pulse(&mut self) {
         // A look at all machines, several times: not for each key.
-        if self.pulse.made_ms.is_some_and(|made_ms| self.real_ms.saturating_sub(made_ms) < PULSE_MS) {
-            return;
+        let is_old = |made_ms: u64| self.real_ms.saturating_sub(made_ms) >= PULSE_MS;
+        if self.pulse.made_ms.is_none_or(is_old) {
+            self.pulse.made_ms = Some(self.real_ms);
+            self.pulse.concerns = pulse::concerns(self);
+            self.pulse.busiest = pulse::busiest(self);
+            let keys = self.pulse.keys();
+            self.pulse.cursor.find(&keys);
         }
-        self.pulse.made_ms = Some(self.real_ms);
         let rows = usize::from(layout::pulse(self).concerns.height).saturating_sub(1);
-        let concerns = pulse::concerns(self);
-        self.pulse.busiest = pulse::busiest(self);
-        let places: Vec<usize> = (0..concerns.len()).collect();
-        self.pulse.concerns = concerns;
-        self.pulse.cursor.find(&places);
-        self.pulse.cursor.scroll(places.len(), rows);
+        self.pulse.cursor.scroll(self.pulse.concerns.len(), rows);
     }
 }
 

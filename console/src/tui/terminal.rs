@@ -112,12 +112,12 @@ impl Guard {
         }
     }
 
-    /// Puts text on the clipboard.
+    /// Puts text of at most `most_bytes` on the clipboard.
     ///
     /// # Errors
     /// When nothing takes it.
-    pub fn copy(&mut self, by: Clipboard, text: &str) -> io::Result<()> {
-        by.copy(text, &mut self.tasks)
+    pub fn copy(&mut self, by: Clipboard, most_bytes: usize, text: &str) -> io::Result<()> {
+        by.copy(text, most_bytes, &mut self.tasks)
     }
 
     /// Takes the terminal once more: whoever had us stopped may have left it in any state.

@@ -780,18 +780,18 @@ fn many_in_the_same_trouble_are_one_line() {
 #[test]
 fn a_list_is_read_while_it_is_looked_at_and_no_longer() {
     let mut stage = Stage::demo(100, 24);
-    let look = || Some(Ask::Look(ListKind::Audit.look()));
+    let look = || Some(Ask::Look(ListKind::Audit));
     stage.keys("w");
     assert_eq!(stage.asks.pop(), look());
     assert!(stage.screen().contains("reading"), "{}", stage.screen());
     stage.wait(5_000);
     assert_eq!(stage.asks.pop(), None, "it is being read");
-    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(found(ListKind::Audit)) });
+    stage.tell(Told::Found { kind: ListKind::Audit, found: Ok(found(ListKind::Audit)) });
     assert!(stage.screen().contains("commands.submit"), "{}", stage.screen());
     stage.wait(5_000);
     assert_eq!(stage.asks.pop(), look());
     let problem = Problem::new(ErrorCode::Forbidden, "not allowed");
-    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Err(problem) });
+    stage.tell(Told::Found { kind: ListKind::Audit, found: Err(problem) });
     let screen = stage.screen();
     assert!(screen.contains("5s old: not allowed") && screen.contains("commands.submit"), "{screen}");
     stage.keys("<esc>");
@@ -803,7 +803,7 @@ fn a_list_is_read_while_it_is_looked_at_and_no_longer() {
 fn rows_are_filtered_sorted_and_opened() {
     let mut stage = Stage::demo(100, 24);
     stage.keys("w");
-    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(found(ListKind::Audit)) });
+    stage.tell(Told::Found { kind: ListKind::Audit, found: Ok(found(ListKind::Audit)) });
     let numbers = |stage: &Stage| -> Vec<String> {
         let rows = stage.state.rows(ListKind::Audit).unwrap();
         rows.seen().map(|item| item.key.clone()).collect()
@@ -829,7 +829,7 @@ fn the_cursor_stays_on_its_row_while_others_come() {
     let tell = |stage: &mut Stage, most: usize| {
         let Found::Audit(mut rows) = found(ListKind::Audit) else { panic!("other rows") };
         rows.drain(..40 - most);
-        stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(Found::Audit(rows)) });
+        stage.tell(Told::Found { kind: ListKind::Audit, found: Ok(Found::Audit(rows)) });
     };
     tell(&mut stage, 20);
     stage.keys("jj");
@@ -987,7 +987,7 @@ fn names_are_copied_and_that_is_said() {
     assert_eq!(stage.effects.pop(), Some(Effect::Copy("demo-1\ndemo-2\ndemo-3".to_owned())));
     assert!(stage.screen().contains("copied 3 machines"), "{}", stage.screen());
     stage.keys("w");
-    stage.tell(Told::Found { look: ListKind::Audit.look(), found: Ok(found(ListKind::Audit)) });
+    stage.tell(Told::Found { kind: ListKind::Audit, found: Ok(found(ListKind::Audit)) });
     stage.keys("y");
     assert!(matches!(stage.effects.pop(), Some(Effect::Copy(row)) if row.starts_with("40\t")));
 }
@@ -1144,4 +1144,74 @@ fn what_is_seen_stays_while_a_filter_makes_no_sense_yet_and_that_is_said() {
     stage.tell(heartbeat(1, stage.now.ms, 90.0));
     stage.wait(1_000);
     assert_eq!(stage.state.fleet.order(), [token(1)]);
+}
+
+#[test]
+fn a_list_that_is_refused_is_asked_for_no_more_often_than_one_that_is_told() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("w");
+    let mut asked = 0;
+    for _ in 0..60 {
+        if stage.asks.pop() == Some(Ask::Look(ListKind::Audit)) {
+            asked += 1;
+            let problem = Problem::new(ErrorCode::Forbidden, "not allowed");
+            stage.tell(Told::Found { kind: ListKind::Audit, found: Err(problem) });
+        }
+        stage.wait(1_000);
+    }
+    assert_eq!(asked, 12, "once each five seconds");
+}
+
+#[test]
+fn an_expression_that_makes_no_sense_yet_hides_no_row_and_says_so() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("w");
+    stage.tell(Told::Found { kind: ListKind::Audit, found: Ok(found(ListKind::Audit)) });
+    stage.keys("//forb(");
+    let screen = stage.screen();
+    assert!(screen.contains("unclosed group") && screen.contains("commands.submit"), "{screen}");
+    stage.keys("<esc>c//ngin(");
+    let screen = stage.screen();
+    assert!(screen.contains("unclosed group") && screen.contains("restart nginx"), "{screen}");
+}
+
+#[test]
+fn what_ran_behind_machines_runs_there_again_on_those_that_are_marked() {
+    let mut stage = Stage::demo(100, 24);
+    let host = SshTarget { host: "db.lan".into(), port: 22, username: None, jump: vec![], credential: None };
+    let told = CommandSummary {
+        target: Some(Target::Ssh(host.clone())),
+        timeout_ms: 300_000,
+        ..summary(9, "reboot", &[(RunState::Completed, 2)])
+    };
+    stage.tell(Told::Command(told));
+    stage.keys("cg<enter>");
+    (1..=2).for_each(|n| stage.run(9, n, RunState::Completed));
+    stage.screen();
+    stage.keys("<space>x<enter>");
+    let Some(Ask::Run { on, ssh, timeout_ms, .. }) = stage.asks.last() else { panic!("nothing was asked") };
+    assert_eq!((on.as_str(), ssh, *timeout_ms), ("demo-[1-2]", &Some(host), 300_000), "never on themselves");
+}
+
+#[test]
+fn nothing_runs_on_a_row_that_is_not_seen() {
+    let mut stage = Stage::demo(100, 24);
+    stage.keys("c:run<space>id<enter>");
+    assert_eq!(stage.state.modal, None);
+    assert!(stage.screen().contains("mark machines first"), "{}", stage.screen());
+    stage.keys("m<space>c:run<space>id<enter><enter>");
+    assert_eq!(run_of(stage.asks.last()), ("demo-1", "id"));
+}
+
+#[test]
+fn what_needs_a_look_stays_under_the_cursor_while_worse_comes() {
+    let mut stage = Stage::demo(120, 40);
+    stage.keys("pj");
+    let before = stage.state.pulse.here().unwrap().key.clone();
+    stage.tell(Told::Health(Box::new(health())));
+    stage.tell(Told::Machines(Stretch::whole((1..=5).map(demo_machine).collect())));
+    stage.wait(70_000);
+    stage.screen();
+    assert_eq!(stage.state.pulse.here().unwrap().key, before);
+    assert!(stage.state.pulse.cursor.at() > 1, "{:?}", stage.state.pulse.concerns);
 }

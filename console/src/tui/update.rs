@@ -257,8 +257,7 @@ fn ask_to_cancel(state: &mut State) {
 fn copy(state: &mut State) -> Vec<Effect> {
     let (text, what) = match &state.screen {
         Screen::Pulse => {
-            let concern = state.pulse.cursor.key().and_then(|at| state.pulse.concerns.get(*at));
-            let text = concern.map(|concern| format!("{}: {}", concern.what, concern.why));
+            let text = state.pulse.here().map(|concern| format!("{}: {}", concern.what, concern.why));
             (text.unwrap_or_default(), "the line".to_owned())
         }
         Screen::Machines => {

@@ -44,10 +44,7 @@ pub fn urgency(state: &State, now: Now, event: &Event) -> Option<Urgency> {
             }
             Told::Machines(_) if state.snapshot_ms.is_some() => Some(Urgency::Figures),
             Told::Health(_) => Some(Urgency::Figures),
-            Told::Found { look, .. } => {
-                let is_shown = state.shown_list().is_some_and(|kind| kind.look() == *look);
-                is_shown.then_some(Urgency::News)
-            }
+            Told::Found { kind, .. } => (state.shown_list() == Some(*kind)).then_some(Urgency::News),
             _ => Some(Urgency::News),
         },
         Event::Tick | Event::SessionEnded => Some(Urgency::News),

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, fmt};
 
 use super::{Action, Bound, Mode, key};
+use crate::settings::near;
 
 /// Stands for every screen that has what is bound.
 pub(super) const EVERY_SCREEN: &str = "all";
@@ -86,14 +87,14 @@ fn bind(modes: &mut [Vec<Bound>], wish: &Rebinding) -> Result<(), String> {
     }
     if !is_mode {
         let names = Mode::ALL.iter().map(|mode| mode.name());
-        return Err(format!("there is no mode `{}`{}", wish.mode, near(&wish.mode, names)));
+        return Err(format!("there is no mode `{}`{}", wish.mode, near::advice(&wish.mode, names)));
     }
     if !is_known {
         let all = modes.iter().zip(Mode::ALL);
         let here = all.filter(|(_, mode)| wish.mode == EVERY_SCREEN || mode.name() == wish.mode);
         let names = here.flat_map(|(bounds, _)| bounds.iter().map(|bound| bound.binding.name));
-        let near = near(&wish.name, names);
-        return Err(format!("{}: nothing is called `{}` there{near}", wish.mode, wish.name));
+        let advice = near::advice(&wish.name, names);
+        return Err(format!("{}: nothing is called `{}` there{advice}", wish.mode, wish.name));
     }
     Ok(())
 }
@@ -139,13 +140,4 @@ fn orphans(modes: &mut [Vec<Bound>], before: &[Vec<usize>], own: &[Rebinding]) -
         }
     }
     problems
-}
-
-/// `; did you mean …?`, where something is near.
-fn near<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let nearest = names.map(|name| (strsim::damerau_levenshtein(wanted, name), name)).min();
-    match nearest {
-        Some((steps, name)) if steps * 2 <= wanted.len() => format!("; did you mean `{name}`?"),
-        _ => String::new(),
-    }
 }

@@ -173,7 +173,7 @@ const SCREEN: &[Binding] = &[
     key("other", &["-"], Action::Other, "", "to and fro between the last two screens"),
     key("repeat", &["."], Action::Repeat, "", "the newest command text once more"),
     key("copy", &["y"], Action::Copy, "", "copy the names of the marks, or of the row"),
-    key("freeze", &["F"], Action::Freeze, "", "hold what is shown still, or let it go on"),
+    key("freeze", &["F"], Action::Freeze, "", "hold machines and lists still, or let them go on"),
     key("refresh", &["<c-r>"], Action::Refresh, "", "read anew what is shown"),
     key("mouse", &["<c-o>"], Action::Mouse, "", "the mouse for the console, or for the terminal"),
     key("header", &["<c-e>"], Action::Header, "", "with or without the header"),

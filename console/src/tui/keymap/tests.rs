@@ -95,8 +95,8 @@ fn a_key_of_ones_own_replaces_what_it_meant() {
 #[case(&[own("machine", "zz", "run")], "machine: `zz` is not one key")]
 #[case(&[own("machine", "<nokey>", "run")], "machine: no key is written `<nokey>`")]
 #[case(&[own("machines", "z", "fly")], "machines: nothing is called `fly` there")]
-#[case(&[own("machines", "z", "opne")], "machines: nothing is called `opne` there; did you mean `open`?")]
-#[case(&[own("mashines", "z", "run")], "there is no mode `mashines`; did you mean `machines`?")]
+#[case(&[own("machines", "z", "opne")], r#"machines: nothing is called `opne` there; did you mean "open"?"#)]
+#[case(&[own("mashines", "z", "run")], r#"there is no mode `mashines`; did you mean "machines" or "machine"?"#)]
 #[case(
     &[own("machines", "z", "run"), own("machines", "z", "mark")],
     "machines: `z` is bound twice, to `run` and to `mark`"

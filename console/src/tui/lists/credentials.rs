@@ -71,7 +71,8 @@ pub(super) fn kept(view: KeptView) -> Item {
     let token = Some(view.machine.token());
     match view.meta {
         Ok(meta) => Item {
-            key: format!("{machine}/{}", meta.credential_name),
+            // Neither name has a line end in it.
+            key: format!("{machine}\n{}", meta.credential_name),
             cells: cells(machine, &meta, view.seen_at),
             details: details(machine, &meta),
             machine: token,
@@ -81,7 +82,7 @@ pub(super) fn kept(view: KeptView) -> Item {
             let told = [Cell::foreign(machine), Cell::Word(Severity::Bad, "not its own word".to_owned())];
             cells.iter_mut().zip(told).for_each(|(cell, told)| *cell = told);
             let details = vec![("machine", text::line(machine)), ("not believed", text::line(&why))];
-            Item { key: format!("{machine}/"), cells, details, machine: token }
+            Item { key: format!("{machine}\n"), cells, details, machine: token }
         }
     }
 }
@@ -92,7 +93,7 @@ pub(super) fn held(view: &CredentialView) -> Item {
     details.push(("assignment", text::line(&view.assignment_id)));
     details.push(("told", moment(view.reported_at)));
     Item {
-        key: format!("{}/{}", view.assignment_id, view.meta.credential_name),
+        key: format!("{}\n{}", view.assignment_id, view.meta.credential_name),
         cells: cells(machine, &view.meta, Some(view.reported_at)),
         details,
         machine: Some(view.machine_id.token()),

@@ -9,11 +9,10 @@ use signalbox_schemas::{
     limit,
     output::OutputStream,
     run::RunState,
-    selector::Selector,
+    selector::{Selector, natural_order},
 };
 
 use super::{
-    fleet::natural,
     folds::{Fold, Folds},
     scrollback::{Line, Scrollback},
 };
@@ -409,10 +408,9 @@ impl Command {
 
     /// Machines of the runs of a group, in the order of their names.
     pub fn machines_of(&self, fold: &Fold) -> Vec<MachineId> {
-        let runs = self.folds.places(fold).filter_map(|at| self.runs.get(at));
-        let mut named: Vec<(&str, &MachineId)> = runs.map(|run| (run.name.as_str(), &run.machine)).collect();
-        named.sort_by(|(a, _), (b, _)| natural(a, b));
-        named.into_iter().map(|(_, machine)| machine.clone()).collect()
+        // Runs of one group have one rank: they are in the order of their names already.
+        let places = self.order.iter().filter(|at| self.folds.has(fold, **at));
+        places.filter_map(|at| self.runs.get(*at)).map(|run| run.machine.clone()).collect()
     }
 
     /// A run of a group: its output is that of all of them.
@@ -437,17 +435,21 @@ impl Command {
         Some(at)
     }
 
-    /// Puts runs in order. Cost: n log n when something changed, else nothing.
-    pub fn settle(&mut self) {
-        if !std::mem::take(&mut self.is_stirred) {
-            return;
+    /// Puts runs in order and names their groups. Cost: n log n when something changed, else a look at each group.
+    pub fn settle(&mut self, now_ms: u64) {
+        if std::mem::take(&mut self.is_stirred) {
+            self.sort();
         }
+        let runs = &self.runs;
+        self.folds.settle(now_ms, |at| runs.get(at).map_or("", |run| run.name.as_str()));
+    }
+
+    fn sort(&mut self) {
         let runs = &self.runs;
         let mut keyed: Vec<(u8, &str, usize)> =
             runs.iter().enumerate().map(|(at, run)| (run.rank(), run.name.as_str(), at)).collect();
-        keyed.sort_by(|(a, an, _), (b, bn, _)| a.cmp(b).then_with(|| natural(an, bn)));
+        keyed.sort_by(|(a, an, _), (b, bn, _)| a.cmp(b).then_with(|| natural_order(an, bn)));
         self.order = keyed.into_iter().map(|(_, _, at)| at).collect();
-        self.folds.settle(|at| runs.get(at).map_or("", |run| run.name.as_str()));
     }
 
     /// Bytes of output that are kept.

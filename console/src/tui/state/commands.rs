@@ -23,6 +23,7 @@ pub struct Commands {
     all: HashMap<CommandId, Command>,
     order: Vec<CommandId>,
     filter: String,
+    needle: Needle,
     /// Rows have come or gone since `order` was made.
     is_stirred: bool,
     /// No bridge tells of new ones.
@@ -133,26 +134,39 @@ impl Commands {
         &self.filter
     }
 
+    /// Why the filter is not understood, where it is not.
+    pub fn filter_problem(&self) -> Option<&str> {
+        self.needle.problem()
+    }
+
     /// Shows only commands that have this text in them, in the place where they run or in their author.
     pub fn set_filter(&mut self, filter: &str) {
         filter.clone_into(&mut self.filter);
+        self.needle = Needle::new(filter);
         self.is_stirred = true;
-        self.settle(None);
+        self.arrange(None);
     }
 
     /// Puts rows in order and keeps within bounds; `shown` is on the screen and goes last.
-    pub fn settle(&mut self, shown: Option<CommandId>) {
-        if std::mem::take(&mut self.is_stirred) {
-            self.forget_oldest(shown);
-            let needle = Needle::new(&self.filter);
-            let seen = |c: &&Command| needle.is_empty() || needle.is_in([&c.text, &c.place, &c.by]);
-            self.order = self.newest().into_iter().filter(seen).map(|command| command.id).collect();
-            self.cursor.find(&self.order);
-        }
+    pub fn settle(&mut self, shown: Option<CommandId>, now_ms: u64) {
+        self.arrange(shown);
         if let Some(command) = shown.and_then(|id| self.all.get_mut(&id)) {
-            command.settle();
+            command.settle(now_ms);
         }
         self.bound_output(shown);
+    }
+
+    /// Puts rows in order, if any have come or gone.
+    fn arrange(&mut self, shown: Option<CommandId>) {
+        if !std::mem::take(&mut self.is_stirred) {
+            return;
+        }
+        self.forget_oldest(shown);
+        // Of a filter that makes no sense yet nobody knows what it hides.
+        let is_all = self.needle.is_empty() || self.needle.problem().is_some();
+        let seen = |c: &&Command| is_all || self.needle.is_in([&c.text, &c.place, &c.by]);
+        self.order = self.newest().into_iter().filter(seen).map(|command| command.id).collect();
+        self.cursor.find(&self.order);
     }
 
     fn forget_oldest(&mut self, shown: Option<CommandId>) {

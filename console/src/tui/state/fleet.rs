@@ -9,10 +9,15 @@ use signalbox_schemas::{
     api::Liveness,
     id::{MachineId, MachineToken},
     limit,
-    selector::{Selector, fold_names},
+    selector::{Selector, fold_names, natural_order},
 };
 
-use super::{Now, cursor::Cursor, lens::Lens, machine::Machine};
+use super::{
+    Now,
+    cursor::Cursor,
+    lens::{self, Lens},
+    machine::Machine,
+};
 use crate::{
     client::{Heard, Stretch, list::MOST},
     settings::views::View,
@@ -265,7 +270,7 @@ impl Fleet {
         let tokens = std::mem::take(&mut self.by_name);
         let named = tokens.into_iter().filter_map(|token| Some((self.machines.get(&token)?, token)));
         let mut named: Vec<(&Machine, MachineToken)> = named.collect();
-        named.sort_by(|(a, _), (b, _)| natural(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
+        named.sort_by(|(a, _), (b, _)| natural_order(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
         self.by_name = named.into_iter().map(|(_, token)| token).collect();
     }
 
@@ -510,8 +515,13 @@ impl Fleet {
         self.by_name.iter().filter(|token| self.marks.contains(*token)).cloned().collect()
     }
 
-    /// Machines that a selector means, by name.
-    pub fn matching(&self, selector: &Selector) -> Vec<MachineToken> {
+    /// Machines that a selector means as far as is known here, by name.
+    pub fn meant_by(&self, selector: &Selector, now_ms: u64) -> Vec<MachineToken> {
+        lens::meant(selector, self.all(), now_ms).into_iter().map(|machine| machine.token.clone()).collect()
+    }
+
+    /// Machines that a selector means by their names alone, by name.
+    fn matching(&self, selector: &Selector) -> Vec<MachineToken> {
         let machines = self.by_name.iter().filter_map(|token| self.machines.get(token));
         machines.filter(|m| selector.matches(&m.id, &m.token)).map(|m| m.token.clone()).collect()
     }
@@ -523,7 +533,8 @@ impl Fleet {
     pub fn selector_of(&self, tokens: &[MachineToken]) -> Option<String> {
         let text = match tokens {
             [] => return None,
-            [one] => Selector::of_machine(one.as_str()),
+            // It is that machine's, whether it is known here or not.
+            [one] => return Some(Selector::of_machine(one.as_str())),
             several => fold_names(several.iter().map(MachineToken::as_str)),
         };
         let wanted: HashSet<&MachineToken> = tokens.iter().collect();
@@ -564,50 +575,5 @@ fn compare(a: Option<f64>, b: Option<f64>, largest_first: bool) -> Ordering {
         (Some(a), Some(b)) => a.total_cmp(&b),
         // What is not known comes last, whatever the direction.
         (a, b) => Reverse(a.is_some()).cmp(&Reverse(b.is_some())),
-    }
-}
-
-/// Compares as people do: `web-9` before `web-10`.
-pub fn natural(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a, b);
-    loop {
-        let ((a_head, a_rest), (b_head, b_rest)) = (split(a), split(b));
-        let both_numbers = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-        let order = if both_numbers(a_head) && both_numbers(b_head) {
-            let (x, y) = (a_head.trim_start_matches('0'), b_head.trim_start_matches('0'));
-            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
-        } else {
-            a_head.cmp(b_head)
-        };
-        if order != Ordering::Equal || a_rest.is_empty() || b_rest.is_empty() {
-            return order.then_with(|| a_rest.len().cmp(&b_rest.len())).then_with(|| a.cmp(b));
-        }
-        (a, b) = (a_rest, b_rest);
-    }
-}
-
-/// The digits, or what is none, at the beginning.
-fn split(text: &str) -> (&str, &str) {
-    let digits = text.starts_with(|c: char| c.is_ascii_digit());
-    let end = text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len());
-    text.split_at_checked(end).unwrap_or((text, ""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("web-9", "web-10", Ordering::Less)]
-    #[case("web-10", "web-9", Ordering::Greater)]
-    #[case("web-01", "web-1", Ordering::Less)]
-    #[case("a", "b", Ordering::Less)]
-    #[case("web", "web-1", Ordering::Less)]
-    #[case("1a", "a1", Ordering::Less)]
-    #[case("x", "x", Ordering::Equal)]
-    fn names_compare_as_people_do(#[case] a: &str, #[case] b: &str, #[case] expected: Ordering) {
-        assert_eq!(natural(a, b), expected);
-        assert_eq!(natural(b, a), expected.reverse());
     }
 }

@@ -8,6 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use signalbox_schemas::{id::Sha256, run::RunState, selector::fold_names};
 
+/// Groups of more runs than this are large.
+const LARGE: usize = 200;
+/// A large group is named no more often than this, ms.
+const NAME_EVERY_MS: u64 = 500;
+
 /// What the runs of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fold {
@@ -26,7 +31,9 @@ struct Members {
     places: BTreeSet<usize>,
     /// What their machines are called, in few words.
     names: String,
-    /// Runs have come or gone since `names` was made.
+    /// When `names` was made, ms; `None` = never.
+    named_ms: Option<u64>,
+    /// Runs have come or gone since.
     is_stirred: bool,
 }
 
@@ -73,39 +80,41 @@ impl Folds {
         members.is_stirred = true;
     }
 
-    /// Names groups that changed, by what the machine of the run at a place is called.
-    pub fn settle<'a>(&mut self, name: impl Fn(usize) -> &'a str) {
+    /// Names groups that changed, by what the machine of the run at a place is called. Large ones are named no more often
+    /// than every so often, as runs that come and go would have all of their names folded for each frame.
+    pub fn settle<'a>(&mut self, now_ms: u64, name: impl Fn(usize) -> &'a str) {
         for members in self.groups.values_mut().filter(|members| members.is_stirred) {
+            let is_lately = members.named_ms.is_some_and(|at| now_ms.saturating_sub(at) < NAME_EVERY_MS);
+            if is_lately && members.places.len() > LARGE {
+                continue;
+            }
             members.is_stirred = false;
-            let names: Vec<&str> = members.places.iter().map(|at| name(*at)).collect();
-            members.names = fold_names(names);
+            members.named_ms = Some(now_ms);
+            members.names = fold_names(members.places.iter().map(|at| name(*at)));
         }
     }
 
     /// All groups: what went wrong, then what ended otherwise, the largest first (or the smallest, which stand out), then
     /// what runs and what waits.
     pub fn groups(&self, outliers_first: bool) -> Vec<Group<'_>> {
-        let group = |(fold, members): (&'_ Fold, &'_ Members)| {
-            let first = members.places.first().copied();
-            (fold.clone(), members.places.len(), first)
-        };
-        let mut all: Vec<(Fold, usize, Option<usize>)> = self.groups.iter().map(group).collect();
-        all.sort_by(|(a, a_len, a_first), (b, b_len, b_first)| {
-            let by_size = if outliers_first { a_len.cmp(b_len) } else { b_len.cmp(a_len) };
-            rank(a.state).cmp(&rank(b.state)).then(by_size).then(a_first.cmp(b_first))
+        let mut all: Vec<(&Fold, &Members)> = self.groups.iter().collect();
+        all.sort_by(|(a, a_members), (b, b_members)| {
+            let by_size = a_members.places.len().cmp(&b_members.places.len());
+            let by_size = if outliers_first { by_size } else { by_size.reverse() };
+            let by_first = a_members.places.first().cmp(&b_members.places.first());
+            rank(a.state).cmp(&rank(b.state)).then(by_size).then(by_first)
         });
-        all.into_iter()
-            .filter_map(|(fold, len, _)| {
-                let (fold, members) = self.groups.get_key_value(&fold)?;
-                Some(Group { fold, len, names: &members.names })
-            })
-            .collect()
+        all.into_iter().map(|(fold, members)| group(fold, members)).collect()
     }
 
     /// One group.
     pub fn get(&self, fold: &Fold) -> Option<Group<'_>> {
-        let (fold, members) = self.groups.get_key_value(fold)?;
-        Some(Group { fold, len: members.places.len(), names: &members.names })
+        self.groups.get_key_value(fold).map(|(fold, members)| group(fold, members))
+    }
+
+    /// Whether the run at a place is of a group.
+    pub fn has(&self, fold: &Fold, at: usize) -> bool {
+        self.groups.get(fold).is_some_and(|members| members.places.contains(&at))
     }
 
     /// Places of the runs of a group.
@@ -122,6 +131,10 @@ impl Folds {
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
+}
+
+fn group<'a>(fold: &'a Fold, members: &'a Members) -> Group<'a> {
+    Group { fold, len: members.places.len(), names: &members.names }
 }
 
 /// What went wrong comes first, then what ended otherwise, then what runs, then what waits.
@@ -170,6 +183,20 @@ mod tests {
         folds.put(7, fold(3));
         assert_eq!(shown(&folds, false)[1], (Completed, 4));
         assert_eq!(folds.places(&fold(3)).collect::<Vec<_>>(), [0, 1, 2, 7]);
+    }
+
+    #[test]
+    fn a_large_group_is_named_now_and_then_and_in_the_end() {
+        let names: Vec<String> = (0..1_000).map(|n| format!("web-{n}")).collect();
+        let mut folds = Folds::default();
+        let told = |folds: &Folds| folds.get(&fold(3)).unwrap().names.to_owned();
+        for at in 0..1_000 {
+            folds.put(at, fold(3));
+            folds.settle(1_000, |at| names[at].as_str());
+        }
+        assert_eq!(told(&folds), "web-[0-199]", "the rest came too soon");
+        folds.settle(1_500, |at| names[at].as_str());
+        assert_eq!(told(&folds), "web-[0-999]");
     }
 
     proptest! {

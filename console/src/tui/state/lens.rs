@@ -1,6 +1,6 @@
 //! Through what the machines are looked at: a text in their names, or a selector.
 
-use signalbox_schemas::selector::{Selector, Traits, Truth};
+use signalbox_schemas::selector::{Selector, Traits};
 
 use super::machine::Machine;
 use crate::tui::needle::Needle;
@@ -54,14 +54,18 @@ impl Lens {
         match self {
             Self::Needle(needle) if needle.is_empty() => machines.collect(),
             Self::Needle(needle) => machines.filter(|machine| needle.is_in([machine.searched()])).collect(),
-            Self::Selector(selector) => selector.select(machines, |machine| traits(machine, now_ms)),
+            Self::Selector(selector) => meant(selector, machines, now_ms),
         }
     }
+}
 
-    /// Whether one machine is meant by a selector, as far as is known here, before `sample` and `limit`.
-    pub fn means(selector: &Selector, machine: &Machine, now_ms: u64) -> bool {
-        selector.truth(&traits(machine, now_ms)) == Truth::Yes
-    }
+/// Those of the machines that a selector means, as far as is known here, in the order in which they come.
+pub fn meant<'a>(
+    selector: &Selector,
+    machines: impl Iterator<Item = &'a Machine>,
+    now_ms: u64,
+) -> Vec<&'a Machine> {
+    selector.select(machines, |machine| traits(machine, now_ms))
 }
 
 fn reads_like_a_selector(text: &str) -> bool {

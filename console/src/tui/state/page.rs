@@ -111,7 +111,7 @@ impl CommandPage {
         }
     }
 
-    /// Machines of a row; of all of them: none are named.
+    /// Machines of a row, in the order of their names.
     pub fn machines(command: &Command, row: &Row) -> Vec<MachineId> {
         match row {
             Row::All => command.runs().map(|run| run.machine.clone()).collect(),

@@ -45,6 +45,8 @@ pub enum Lead {
 /// Something that needs a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concern {
+    /// Which one it is, whatever is said about it.
+    pub key: String,
     /// How much.
     pub severity: Severity,
     /// What.
@@ -67,12 +69,22 @@ pub struct Pulse {
     /// The busiest machines, the busiest first.
     pub busiest: Vec<MachineToken>,
     /// The line the operator is on.
-    pub cursor: Cursor<usize>,
+    pub cursor: Cursor<String>,
     /// When all this was made, ms; `None`: it is to be made.
     pub made_ms: Option<u64>,
 }
 
 impl Pulse {
+    /// The line the operator is on.
+    pub fn here(&self) -> Option<&Concern> {
+        self.cursor.key().and_then(|key| self.concerns.iter().find(|concern| concern.key == *key))
+    }
+
+    /// Keys of what needs a look, in order.
+    pub fn keys(&self) -> Vec<String> {
+        self.concerns.iter().map(|concern| concern.key.clone()).collect()
+    }
+
     /// So many signs of life were heard.
     pub fn hear(&mut self, count: usize) {
         self.now = self.now.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
@@ -125,6 +137,7 @@ fn warnings(state: &State) -> Vec<Concern> {
     let warnings = state.health.iter().flat_map(|health| &health.warnings);
     let serious = warnings.filter(|warning| warning.severity > api::Severity::Info);
     let concern = |warning: &api::Warning| Concern {
+        key: format!("system {}", warning.code),
         severity: system::shown(warning.severity),
         what: "system".to_owned(),
         why: format!("{}: {}", text::line(&warning.text), text::line(&warning.advice)),
@@ -147,6 +160,7 @@ fn commands(state: &State) -> Vec<Concern> {
             .collect();
         let is_lost = counts.get(&RunState::Lost).is_some_and(|n| *n > 0);
         (!told.is_empty()).then(|| Concern {
+            key: command.id.to_string(),
             severity: if is_lost { Severity::Bad } else { Severity::Warn },
             what: command.text.clone(),
             why: format!(
@@ -163,6 +177,7 @@ fn commands(state: &State) -> Vec<Concern> {
 /// Machines that are not heard.
 fn silent(state: &State) -> Vec<Concern> {
     let concern = |machine: &Machine, liveness: Liveness| Concern {
+        key: format!("heard {}", machine.token),
         severity: if liveness == Liveness::Offline { Severity::Bad } else { Severity::Warn },
         what: machine.name.clone(),
         why: match machine.age_ms(state.now_ms) {
@@ -187,6 +202,7 @@ fn full(state: &State, field: &str, of: fn(&Machine) -> Option<u8>, words: &str)
         machine.state(state.now_ms) == Liveness::Online && of(machine).is_some_and(|n| n >= FULL_PERCENT)
     };
     let concern = |machine: &Machine| Concern {
+        key: format!("{field} {}", machine.token),
         severity: Severity::Warn,
         what: machine.name.clone(),
         why: format!("{words} is {}% full", of(machine).unwrap_or(0)),
@@ -210,6 +226,7 @@ fn alike(
     }
     let worst = machines.first().map_or(Severity::Warn, |machine| concern(machine).severity);
     vec![Concern {
+        key: filter.to_owned(),
         severity: worst,
         what: amount::machines(machines.len()),
         why: why.to_owned(),

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use signalbox_schemas::selector::natural_order;
+
 use crate::{
     settings::views::View,
     tui::{
@@ -10,7 +12,7 @@ use crate::{
     },
 };
 
-use super::{cursor::Cursor, fleet::natural};
+use super::cursor::Cursor;
 
 /// One list as it was last told.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub struct Rows {
     /// Places in `items` of what is seen, in order.
     places: Vec<usize>,
     filter: String,
+    needle: Needle,
     /// Place of the column by which they are sorted; `None`: as they were told.
     sort: Option<usize>,
     is_reversed: bool,
@@ -31,6 +34,8 @@ pub struct Rows {
     pub told_ms: Option<u64>,
     /// When they were asked for, ms, while that is not answered.
     pub asked_ms: Option<u64>,
+    /// When they were last asked for, ms, whatever came of it.
+    pub tried_ms: Option<u64>,
     /// Why the last asking brought nothing.
     pub problem: Option<String>,
     /// The row the operator is on.
@@ -46,11 +51,13 @@ impl Rows {
             order: Vec::new(),
             places: Vec::new(),
             filter: String::new(),
+            needle: Needle::default(),
             sort: None,
             is_reversed: false,
             columns: shown_at_first(kind),
             told_ms: None,
             asked_ms: None,
+            tried_ms: None,
             problem: None,
             cursor: Cursor::default(),
         }
@@ -119,7 +126,16 @@ impl Rows {
     /// Shows only rows that have this text in one of their columns.
     pub fn set_filter(&mut self, filter: &str, wall_ms: u64) {
         filter.clone_into(&mut self.filter);
-        self.arrange(wall_ms);
+        self.needle = Needle::new(filter);
+        // What makes no sense yet hides nothing that was seen before.
+        if self.needle.problem().is_none() {
+            self.arrange(wall_ms);
+        }
+    }
+
+    /// Why the filter is not understood, where it is not: what was seen before is seen still.
+    pub fn filter_problem(&self) -> Option<&str> {
+        self.needle.problem()
     }
 
     /// The columns that are there, with their places.
@@ -192,10 +208,10 @@ impl Rows {
 
     /// Filters and sorts anew.
     fn arrange(&mut self, wall_ms: u64) {
-        let needle = Needle::new(&self.filter);
-        let seen = |item: &Item| {
-            needle.is_empty() || needle.is_in(item.cells.iter().map(|cell| cell.plain(wall_ms)))
-        };
+        let needle = &self.needle;
+        // Of a filter that makes no sense yet nobody knows what it hides.
+        let is_all = needle.is_empty() || needle.problem().is_some();
+        let seen = |item: &Item| is_all || needle.is_in(item.cells.iter().map(|cell| cell.plain(wall_ms)));
         let mut places: Vec<usize> =
             self.items.iter().enumerate().filter(|(_, item)| seen(item)).map(|(at, _)| at).collect();
         if let Some(sort) = self.sort {
@@ -231,6 +247,6 @@ fn compare(a: &Cell, b: &Cell) -> Ordering {
         (_, Cell::Nothing) => Ordering::Less,
         (Cell::Number(a), Cell::Number(b)) => a.cmp(b),
         (Cell::Time(a), Cell::Time(b)) => b.cmp(a),
-        _ => natural(&text(a).unwrap_or_default(), &text(b).unwrap_or_default()),
+        _ => natural_order(&text(a).unwrap_or_default(), &text(b).unwrap_or_default()),
     }
 }

@@ -6,8 +6,6 @@ use std::{io, io::Write as _, process::Stdio, time::Duration};
 use data_encoding::BASE64;
 use tokio::{io::AsyncWriteExt as _, process::Command, task::JoinSet, time::timeout};
 
-/// Longest text that is given to the terminal, bytes: some take no more, and lose all of it.
-const MOST_BYTES: usize = 64 * 1024;
 /// A program that takes text has this long for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,7 +52,11 @@ impl Clipboard {
     ///
     /// # Errors
     /// When nothing takes it, or the terminal cannot be written to.
-    pub(super) fn copy(self, text: &str, tasks: &mut JoinSet<()>) -> io::Result<()> {
+    pub(super) fn copy(self, text: &str, most_bytes: usize, tasks: &mut JoinSet<()>) -> io::Result<()> {
+        if text.len() > most_bytes {
+            let why = format!("it has {} bytes, and clipboard.max_bytes says {most_bytes}", text.len());
+            return Err(io::Error::other(why));
+        }
         let (by_terminal, program) = match self {
             Self::Terminal => (true, None),
             Self::Both(program) => (true, Some(program)),
@@ -66,15 +68,12 @@ impl Clipboard {
             while tasks.try_join_next().is_some() {}
             tasks.spawn(hand_over(program, text.to_owned()));
         }
-        if by_terminal && text.len() <= MOST_BYTES {
+        if by_terminal {
             let mut out = io::stdout().lock();
             out.write_all(sequence(text).as_bytes())?;
-            return out.flush();
+            out.flush()?;
         }
-        match program {
-            Some(_) => Ok(()),
-            None => Err(io::Error::other(format!("terminals take at most {MOST_BYTES} bytes"))),
-        }
+        Ok(())
     }
 }
 
@@ -119,9 +118,8 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_copied_is_told() {
         let mut tasks = JoinSet::new();
-        let long = "x".repeat(MOST_BYTES + 1);
-        let told = Clipboard::Terminal.copy(&long, &mut tasks).unwrap_err();
-        assert!(told.to_string().contains("at most 65536 bytes"), "{told}");
-        assert!(Clipboard::Off.copy("x", &mut tasks).is_err());
+        let told = Clipboard::Terminal.copy("12345", 4, &mut tasks).unwrap_err();
+        assert!(told.to_string().contains("5 bytes, and clipboard.max_bytes says 4"), "{told}");
+        assert!(Clipboard::Off.copy("x", 4, &mut tasks).is_err());
     }
 }

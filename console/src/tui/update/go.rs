@@ -54,8 +54,7 @@ pub(super) fn other(state: &mut State) -> Vec<Effect> {
 pub(super) fn within(state: &mut State) -> Vec<Effect> {
     match &state.screen {
         Screen::Pulse => {
-            let here = state.pulse.cursor.key().and_then(|at| state.pulse.concerns.get(*at));
-            if let Some(lead) = here.map(|concern| concern.lead.clone()) {
+            if let Some(lead) = state.pulse.here().map(|concern| concern.lead.clone()) {
                 let effects = go(state, lead.screen());
                 if let Lead::Filter(filter) = lead {
                     super::filter::set(state, &filter);
@@ -130,17 +129,17 @@ fn look(state: &mut State, kind: ListKind) -> Option<Effect> {
     if rows.asked_ms.is_some_and(|asked_ms| now_ms.saturating_sub(asked_ms) < FORGET_MS) {
         return None;
     }
-    rows.asked_ms = Some(now_ms);
-    Some(Effect::Ask(Ask::Look(kind.look())))
+    (rows.asked_ms, rows.tried_ms) = (Some(now_ms), Some(now_ms));
+    Some(Effect::Ask(Ask::Look(kind)))
 }
 
 /// Has the list on the screen read anew when it is time to.
 pub(super) fn look_again(state: &mut State) -> Vec<Effect> {
     let Some(kind) = state.shown_list() else { return vec![] };
     let now_ms = state.real_ms;
-    let is_old =
-        |told_ms: Option<u64>| told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LOOK_EVERY_MS);
-    if state.link.connected && state.rows(kind).is_none_or(|rows| is_old(rows.told_ms)) {
+    // Counted from the last try: who is refused asks no more often than who is answered.
+    let is_old = |tried_ms: Option<u64>| tried_ms.is_none_or(|at| now_ms.saturating_sub(at) >= LOOK_EVERY_MS);
+    if state.link.connected && state.rows(kind).is_none_or(|rows| is_old(rows.tried_ms)) {
         return look(state, kind).into_iter().collect();
     }
     vec![]

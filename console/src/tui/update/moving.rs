@@ -84,8 +84,8 @@ fn step(state: &mut State, rows: isize) {
     }
     match &state.screen {
         Screen::Pulse => {
-            let places: Vec<usize> = (0..state.pulse.concerns.len()).collect();
-            state.pulse.cursor.step(&places, rows);
+            let keys = state.pulse.keys();
+            state.pulse.cursor.step(&keys, rows);
         }
         Screen::Machines => state.fleet.step(rows),
         Screen::Machine(_) => {

@@ -14,12 +14,6 @@ use crate::{
 pub(super) fn open(state: &mut State) {
     match &state.screen {
         Screen::Commands => again(state, state.commands.cursor.key().copied()),
-        Screen::Command(id) if state.fleet.marked() > 0 => {
-            let text =
-                state.commands.get(*id).filter(|command| !command.changes && command.source == command.text);
-            let text = text.map(|command| command.source.clone()).unwrap_or_default();
-            open_with(state, &text);
-        }
         Screen::Command(id) => again(state, Some(*id)),
         _ => open_with(state, ""),
     }
@@ -36,7 +30,8 @@ pub(super) fn repeat(state: &mut State) {
     }
 }
 
-/// Opens the line with a text, for the machines that the screen means; marks count on every screen that means none.
+/// Opens the line with a text, for the machines that the screen means. Where none are seen, marks count, and not a row that
+/// is somewhere else.
 pub(super) fn open_with(state: &mut State, text: &str) {
     match &state.screen {
         Screen::Machine(token) => open_on(state, vec![token.clone()], text),
@@ -49,8 +44,12 @@ pub(super) fn open_with(state: &mut State, text: &str) {
                 None => state.say(Severity::Warn, "this row is about no machine that can be run on"),
             }
         }
-        Screen::Pulse | Screen::Machines | Screen::Commands | Screen::Command(_) => {
+        Screen::Machines => open_on(state, state.fleet.meant(), text),
+        Screen::Pulse | Screen::Commands | Screen::Command(_) if state.fleet.marked() > 0 => {
             open_on(state, state.fleet.meant(), text);
+        }
+        Screen::Pulse | Screen::Commands | Screen::Command(_) => {
+            state.say(Severity::Warn, "mark machines first, or go to one of them");
         }
     }
 }
@@ -63,9 +62,13 @@ fn open_on(state: &mut State, targets: Vec<MachineToken>, text: &str) {
     if let Some(on) = state.fleet.selector_of(&targets) {
         write(state, Place { on, targets, ssh: None }, text, limit::DEFAULT_TIMEOUT_MS);
     } else {
-        let text = format!("{} marks are too many for one command; mark fewer", targets.len());
-        state.say(Severity::Warn, text);
+        too_many(state, targets.len());
     }
+}
+
+fn too_many(state: &mut State, marks: usize) {
+    let text = format!("{marks} marks are too many for one command; mark fewer");
+    state.say(Severity::Warn, text);
 }
 
 fn again(state: &mut State, id: Option<signalbox_schemas::id::CommandId>) {
@@ -80,11 +83,20 @@ fn again(state: &mut State, id: Option<signalbox_schemas::id::CommandId>) {
         state.say(Severity::Warn, "its text does not fit one line; run it again with `signalbox run`");
         return;
     }
-    let selector = Selector::parse(&command.on).ok();
-    let targets = selector.map(|selector| state.fleet.matching(&selector)).unwrap_or_default();
-    let place = Place { on: command.on.clone(), targets, ssh: command.ssh.clone() };
-    let (source, timeout_ms) = (command.source.clone(), command.timeout_ms);
-    write(state, place, &source, timeout_ms);
+    let (source, timeout_ms, ssh) = (command.source.clone(), command.timeout_ms, command.ssh.clone());
+    // On the page of a command its rows can be marked: then it is meant for those, and on the same host behind them.
+    if matches!(state.screen, Screen::Command(_)) && state.fleet.marked() > 0 {
+        let targets = state.fleet.meant();
+        match state.fleet.selector_of(&targets) {
+            Some(on) => write(state, Place { on, targets, ssh }, &source, timeout_ms),
+            None => too_many(state, targets.len()),
+        }
+        return;
+    }
+    let on = command.on.clone();
+    let selector = Selector::parse(&on).ok();
+    let targets = selector.map(|selector| state.fleet.meant_by(&selector, state.now_ms)).unwrap_or_default();
+    write(state, Place { on, targets, ssh }, &source, timeout_ms);
 }
 
 /// Where it shall run.

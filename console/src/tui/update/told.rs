@@ -10,10 +10,7 @@ use signalbox_schemas::{
 
 use super::go::{self, go, watch};
 use crate::{
-    client::{
-        Ask, Heard, LinkView, Told,
-        look::{Found, Look},
-    },
+    client::{Ask, Heard, LinkView, Told, look::Found},
     tui::{
         effect::Effect,
         lists::{self, ListKind},
@@ -58,7 +55,7 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
             state.commands.tell_output(id, &machine, stream, offset, &data);
         }
         Told::Health(health) => state.health = Some(health),
-        Told::Found { look, found } => find(state, &look, found),
+        Told::Found { kind, found } => find(state, kind, found),
         Told::Settled { id, .. } => {
             if let Some(command) = state.commands.get_mut(id) {
                 command.is_complete = true;
@@ -70,8 +67,7 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
 }
 
 /// Takes the rows of a list, or that there are none.
-fn find(state: &mut State, look: &Look, found: Result<Found, Problem>) {
-    let Some(kind) = ListKind::ALL.into_iter().find(|kind| kind.look() == *look) else { return };
+fn find(state: &mut State, kind: ListKind, found: Result<Found, Problem>) {
     let (now_ms, wall_ms) = (state.real_ms, state.wall_ms);
     let rows = state.rows_mut(kind);
     match found {

@@ -42,7 +42,9 @@ pub(super) fn header(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
     let right = pen::fitting(choices, areas.header, titled.columns() + path.0.columns() + 2);
     let room = usize::from(areas.header.width).saturating_sub(right.columns() + 2);
     let (whole, last) = path;
-    let left = if titled.columns() + whole.columns() <= room {
+    let left = if state.options.no_crumbs {
+        titled
+    } else if titled.columns() + whole.columns() <= room {
         titled.row(whole)
     } else if whole.columns() < room {
         Row::margin().row(whole)

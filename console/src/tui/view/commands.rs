@@ -55,6 +55,8 @@ fn text_columns(columns: usize) -> usize {
 fn heads(state: &State, columns: usize, theme: &Theme) -> Row {
     let title = if state.commands.is_stale() {
         "command   may be old: no bridge tells of them".to_owned()
+    } else if let Some(problem) = state.commands.filter_problem() {
+        format!("command   /{} {problem}", state.commands.filter())
     } else if state.commands.filter().is_empty() {
         "command".to_owned()
     } else {
@@ -64,6 +66,7 @@ fn heads(state: &State, columns: usize, theme: &Theme) -> Row {
     let style = match (state.commands.is_stale(), state.commands.filter().is_empty()) {
         (true, _) => theme.bad,
         (false, true) => theme.quiet,
+        (false, false) if state.commands.filter_problem().is_some() => theme.bad,
         (false, false) => theme.chosen,
     };
     let mut row = Row::default()

@@ -60,6 +60,9 @@ fn told(rows: &Rows, theme: &Theme) -> Row {
     if rows.filter().is_empty() {
         return Row::margin().text(format!("{name}: {}", rows.len()), theme.quiet);
     }
+    if let Some(problem) = rows.filter_problem() {
+        return Row::margin().text(format!("/{} {problem}", rows.filter()), theme.bad);
+    }
     let text = format!("/{} {} of {}", rows.filter(), rows.order().len(), rows.len());
     Row::margin().text(text, theme.chosen)
 }

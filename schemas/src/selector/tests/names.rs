@@ -83,3 +83,16 @@ proptest! {
         prop_assert!(fold_names_to(names.iter().copied(), width.max(4)).chars().count() <= width.max(4));
     }
 }
+
+#[rstest]
+#[case("web-9", "web-10", Ordering::Less)]
+#[case("web-10", "web-9", Ordering::Greater)]
+#[case("web-01", "web-1", Ordering::Less)]
+#[case("a", "b", Ordering::Less)]
+#[case("web", "web-1", Ordering::Less)]
+#[case("1a", "a1", Ordering::Less)]
+#[case("x", "x", Ordering::Equal)]
+fn names_compare_as_people_do(#[case] a: &str, #[case] b: &str, #[case] expected: Ordering) {
+    assert_eq!(natural_order(a, b), expected);
+    assert_eq!(natural_order(b, a), expected.reverse());
+}
