@@ -1,5 +1,7 @@
 //! Many names in few words, ranges, and the order of names.
 
+use std::cmp::Ordering;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
