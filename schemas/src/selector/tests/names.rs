@@ -1,8 +1,6 @@
 //! Many names in few words, ranges, and the order of names.
 
-use std::cmp::Ordering;
-
-use std::collections::BTreeSet;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use proptest::prelude::*;
 use rstest::rstest;
