@@ -35,11 +35,12 @@ use std::{
 
 use signalbox_link::Link;
 use signalbox_schemas::{
-    api::Request,
+    api::{Request, Target},
     authors::Role,
     error::{ErrorCode, Problem, report},
     id::{BridgeId, OperatorId, Workspace},
     mailbox::Position,
+    selector::Selector,
     signed::{PublicKey, Signed, SignedError, SigningKey},
 };
 use tracing::warn;
@@ -363,6 +364,21 @@ impl Api {
                 Err(unreadable())
             }
         }
+    }
+
+    /// Machines that a selector means now, for a secret or not.
+    ///
+    /// # Errors
+    /// `invalid` for one that takes too long.
+    pub(crate) async fn meant(&self, selector: &Selector, for_secret: bool) -> Result<Vec<Target>, Problem> {
+        let (selector, now) = (selector.clone(), now_ms());
+        let read = move |view: &View| {
+            Ok(if for_secret { view.select_for_secret(&selector, now) } else { view.select(&selector, now) })
+        };
+        let meant = self.read(read).await?;
+        meant.map_err(|error| {
+            Problem::new(ErrorCode::Invalid, format!("cannot resolve the selector: {error}"))
+        })
     }
 
     /// Waits a moment for one's own write to be readable here.

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     ops::Bound,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use signalbox_schemas::{
     record::{MachineRecord, OperatorRecord},
     rollout::Progress,
     run::{Exit, InlineOutput, RunState, Via},
-    selector::{Selector, Traits},
+    selector::{Selector, Traits, Truth},
     signed::Signed,
     stream,
     subject::{FactKind, Subject},
@@ -60,6 +60,16 @@ pub(crate) const PAGE_BYTES: usize = BROKER_PAYLOAD_BYTES * 3 / 4;
 const WAITING: usize = 10_000;
 /// Memory that open commands may take, bytes: some 400,000 runs of small commands.
 const OPEN_BYTES: usize = 512 * 1024 * 1024;
+
+/// Memory is kept from others no longer than this while a selector is looked at.
+const AT_ONCE: Duration = Duration::from_millis(5);
+/// A selector that takes longer is refused: a few of them at once would leave no time for anything else.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A selector takes too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it takes too long to look which machines it means; write fewer or plainer expressions")]
+pub struct Tiresome;
 
 /// What has no room for another command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,28 +185,67 @@ impl View {
         self.shared.memory().machine(id_or_token).map(|machine| machine.record.clone())
     }
 
-    /// The machines that a selector means, sorted by token. What it takes a sample or the first of, is all of them.
-    pub fn select(&self, selector: &Selector, now_ms: u64) -> Vec<Target> {
+    /// The machines that a selector means, sorted by token. What it takes a sample or the first of, is all of them. It may take
+    /// a second: not on the event loop.
+    ///
+    /// # Errors
+    /// [`Tiresome`].
+    pub fn select(&self, selector: &Selector, now_ms: u64) -> Result<Vec<Target>, Tiresome> {
         self.meant(selector, false, now_ms)
     }
 
     /// The same where they are to be given a secret: what relays say of themselves selects none of them.
-    pub fn select_for_secret(&self, selector: &Selector, now_ms: u64) -> Vec<Target> {
+    ///
+    /// # Errors
+    /// [`Tiresome`].
+    pub fn select_for_secret(&self, selector: &Selector, now_ms: u64) -> Result<Vec<Target>, Tiresome> {
         self.meant(selector, true, now_ms)
     }
 
-    fn meant(&self, selector: &Selector, is_own_word_ignored: bool, now_ms: u64) -> Vec<Target> {
+    fn meant(
+        &self,
+        selector: &Selector,
+        is_own_word_ignored: bool,
+        now_ms: u64,
+    ) -> Result<Vec<Target>, Tiresome> {
+        let begun = Instant::now();
+        let mut meant = Vec::new();
+        let mut last: Option<MachineToken> = None;
+        loop {
+            let from = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            last = self.meant_behind(selector, is_own_word_ignored, now_ms, from, &mut meant);
+            if last.is_none() {
+                return Ok(selector.some_of(meant, |target: &Target| (&target.id, &target.token)));
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(Tiresome);
+            }
+        }
+    }
+
+    /// Takes those that are meant from a place on, as far as that goes without keeping others from memory; the last one that
+    /// was looked at, unless there are no more.
+    fn meant_behind(
+        &self,
+        selector: &Selector,
+        is_own_word_ignored: bool,
+        now_ms: u64,
+        from: Bound<&MachineToken>,
+        meant: &mut Vec<Target>,
+    ) -> Option<MachineToken> {
         let memory = self.shared.memory();
-        let meant = selector.select(memory.machines.values(), |machine| Traits {
-            is_own_word_ignored,
-            ..traits(machine, now_ms)
-        });
-        let target = |machine: &Machine| Target {
-            id: machine.record.id.clone(),
-            token: machine.record.token.clone(),
-            state: liveness(machine, now_ms),
-        };
-        meant.into_iter().map(target).collect()
+        let begun = Instant::now();
+        for (token, machine) in memory.machines.range::<MachineToken, _>((from, Bound::Unbounded)) {
+            let traits = Traits { is_own_word_ignored, ..traits(machine, now_ms) };
+            if selector.truth(&traits) == Truth::Yes {
+                let id = machine.record.id.clone();
+                meant.push(Target { id, token: token.clone(), state: liveness(machine, now_ms) });
+            }
+            if begun.elapsed() > AT_ONCE {
+                return Some(token.clone());
+            }
+        }
+        None
     }
 
     /// An operator.

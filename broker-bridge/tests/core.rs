@@ -674,20 +674,20 @@ async fn machines_are_meant_by_what_is_known_of_them() -> Result<()> {
         ("web-* and cpu>90", vec!["web-1"], vec![]),
         ("not cpu>90", vec!["db-1", "web-2"], vec![]),
         ("relay=0.1", vec!["db-1", "web-1", "web-2"], vec![]),
-        ("state=online", vec!["db-1", "web-1", "web-2"], vec!["db-1", "web-1", "web-2"]),
-        ("state=offline", vec!["web-10"], vec!["web-10"]),
-        ("heard<1h and running=0", vec!["db-1", "web-1", "web-2"], vec!["db-1", "web-1", "web-2"]),
+        ("state=online", vec!["db-1", "web-1", "web-2"], vec![]),
+        ("state=offline", vec!["web-10"], vec![]),
+        ("heard<1h and running=0", vec!["db-1", "web-1", "web-2"], vec![]),
         ("web-* limit 2", vec!["web-1", "web-2"], vec!["web-1", "web-2"]),
         ("web-[2-10],os=ubuntu", vec!["db-1", "web-10", "web-2"], vec!["web-10", "web-2"]),
         ("role=web", vec![], vec![]),
         ("not role=web", vec![], vec![]),
     ] {
         let selector = Selector::parse(text)?;
-        assert_eq!(named(bridge.view().select(&selector, now())), wanted, "{text}");
-        assert_eq!(named(bridge.view().select_for_secret(&selector, now())), for_secret, "{text}");
+        assert_eq!(named(bridge.view().select(&selector, now())?), wanted, "{text}");
+        assert_eq!(named(bridge.view().select_for_secret(&selector, now())?), for_secret, "{text}");
     }
     let drawn =
-        |text: &str| Ok::<_, anyhow::Error>(named(bridge.view().select(&Selector::parse(text)?, now())));
+        |text: &str| Ok::<_, anyhow::Error>(named(bridge.view().select(&Selector::parse(text)?, now())?));
     assert_eq!(drawn("all sample 50% seed 7")?.len(), 2);
     assert_eq!(drawn("all sample 50% seed 7")?, drawn("all sample 2 seed 7")?);
     bridge.stop().await

@@ -368,13 +368,8 @@ pub struct Preview {
     pub after: Option<String>,
     /// The machines are to be given a secret: what their relays say of themselves is not known then, see
     /// [`Traits::is_own_word_ignored`](crate::selector::Traits).
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secret: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// A machine that a selector means.

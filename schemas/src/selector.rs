@@ -45,7 +45,7 @@ pub use self::{
     names::{fold_names, fold_names_to},
 };
 
-/// A parsed selector. Its text is canonical: parsed again, it is the same selector.
+/// A parsed selector. Its text is canonical: parsed again, it is the same selector, unless the text is longer than one may be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selector(Box<Tree>);
 
@@ -91,11 +91,18 @@ impl Selector {
         machines: impl IntoIterator<Item = M>,
         traits: impl Fn(&M) -> Traits<'_>,
     ) -> Vec<M> {
-        let mut meant: Vec<M> =
-            machines.into_iter().filter(|it| self.truth(&traits(it)) == Truth::Yes).collect();
+        let meant = machines.into_iter().filter(|it| self.truth(&traits(it)) == Truth::Yes).collect();
+        self.some_of(meant, |it| {
+            let traits = traits(it);
+            (traits.id, traits.token)
+        })
+    }
+
+    /// Of machines that are meant before `sample` and `limit` those that are meant by them, too, in the order in which they come.
+    pub fn some_of<M>(&self, mut meant: Vec<M>, names: impl Fn(&M) -> (&MachineId, &MachineToken)) -> Vec<M> {
         if let Some(sample) = self.0.sample {
             let count = sample.amount.of(meant.len());
-            meant = first_of(meant, count, |it| sample.rank(traits(it).token), Ord::cmp);
+            meant = first_of(meant, count, |it| sample.rank(names(it).1), Ord::cmp);
         }
         if let Some(limit) = self.0.limit {
             let count = limit.of(meant.len());
@@ -103,7 +110,7 @@ impl Selector {
             meant = first_of(
                 meant,
                 count,
-                |it| traits(it).id.clone(),
+                |it| names(it).0.clone(),
                 |a, b| natural_order(a.as_str(), b.as_str()),
             );
         }

@@ -118,7 +118,7 @@ pub const DOC: &str = "DOC";
 pub const EVT: &str = "EVT";
 /// The history of figures.
 pub const HIST: &str = "HIST";
-/// The audit chains.
+/// The audit chain.
 pub const AUDIT: &str = "AUDIT";
 
 /// How long a lease lives without renewal on a single server.

@@ -38,26 +38,23 @@ use crate::{
 };
 
 /// Machines are meant, and none of them for a secret.
-const ONLY_OWN_WORD: &str = "what relays say of themselves (their system, figures and version) selects no machine that is to \
-    be given a secret; select by names or state";
+const ONLY_OWN_WORD: &str = "what a machine has in its own hand (its system, figures, version, and whether it is heard) selects \
+    none that is to be given a secret; select by names";
 
 /// Which machines a selector means now, or a page of them: the frozen list that grants are made out for.
 ///
 /// # Errors
 /// `forbidden`, `not_caught_up`, `invalid` for a malformed selector, one that means more than 10,000 machines, a limit out of
 /// range or a place that is none, `no_targets` when it means none.
-pub fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, Problem> {
+pub async fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, Problem> {
     caller.require(Role::Viewer, "preview a command")?;
     api.ready()?;
     let selector = Selector::parse(&args.on)
         .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot resolve `on`: {error}")))?;
     page::check_after(args.after.as_deref(), |after| MachineToken::new(after).is_ok())?;
     let limit = args.limit.map(|limit| page::limit(Some(limit))).transpose()?;
-    let view = api.view();
-    let now = now_ms();
-    let targets =
-        if args.secret { view.select_for_secret(&selector, now) } else { view.select(&selector, now) };
-    if args.secret && targets.is_empty() && !view.select(&selector, now).is_empty() {
+    let targets = api.meant(&selector, args.secret).await?;
+    if args.secret && targets.is_empty() && !api.meant(&selector, false).await?.is_empty() {
         return Err(Problem::new(ErrorCode::NoTargets, ONLY_OWN_WORD));
     }
     check_targets(&targets, &args.on)?;

@@ -8,7 +8,7 @@ use signalbox_schemas::{
     selector::Selector,
 };
 
-use super::{Api, Caller, now_ms, page};
+use super::{Api, Caller, page};
 use crate::{
     store::StoreError,
     view::{Place, View},
@@ -24,7 +24,7 @@ pub async fn list(api: &Api, caller: &Caller, args: ListInventory) -> Result<Lis
     caller.require(Role::Viewer, DOING)?;
     api.ready()?;
     let limit = page::limit(args.limit)?;
-    let targets = meant(api, DOING, &args.on, args.after.as_deref())?;
+    let targets = meant(api, DOING, &args.on, args.after.as_deref()).await?;
     let place = args.target.as_deref().map(|target| place(DOING, target)).transpose()?;
     api.read(move |view: &View| {
         let views = targets.into_iter().map(|target| view.inventory_view(target, place.as_ref()));
@@ -42,7 +42,7 @@ pub async fn reach(api: &Api, caller: &Caller, args: Reach) -> Result<Listed<Rea
     caller.require(Role::Viewer, DOING)?;
     api.ready()?;
     let limit = page::limit(args.limit)?;
-    let targets = meant(api, DOING, args.on.as_deref().unwrap_or("all"), args.after.as_deref())?;
+    let targets = meant(api, DOING, args.on.as_deref().unwrap_or("all"), args.after.as_deref()).await?;
     let place = place(DOING, &args.target)?;
     api.read(move |view: &View| {
         let mut reported = view.reported_for(&place);
@@ -53,11 +53,11 @@ pub async fn reach(api: &Api, caller: &Caller, args: Reach) -> Result<Listed<Rea
 }
 
 /// The machines that a selector means, behind a place.
-fn meant(api: &Api, doing: &str, on: &str, after: Option<&str>) -> Result<Vec<Target>, Problem> {
+async fn meant(api: &Api, doing: &str, on: &str, after: Option<&str>) -> Result<Vec<Target>, Problem> {
     page::check_after(after, |after| MachineToken::new(after).is_ok())?;
     let selector = Selector::parse(on)
         .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot {doing}: `on` is {error}")))?;
-    let mut targets = api.view().select(&selector, now_ms());
+    let mut targets = api.meant(&selector, false).await?;
     targets.retain(|target| after.is_none_or(|after| target.token.as_str() > after));
     Ok(targets)
 }

@@ -34,7 +34,7 @@ pub(super) async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> 
 async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Problem> {
     match asked.op.as_str() {
         op::MACHINES_LIST => json(&machines::list(api, caller, &arguments(asked)?)?),
-        op::COMMANDS_PREVIEW => json(&commands::preview(api, caller, &arguments::<Preview>(asked)?)?),
+        op::COMMANDS_PREVIEW => json(&commands::preview(api, caller, &arguments::<Preview>(asked)?).await?),
         op::COMMANDS_LIST => json(&commands::list(api, caller, &arguments::<Page>(asked)?).await?),
         op::COMMANDS_GET => json(&commands::get(api, caller, arguments::<Get>(asked)?).await?),
         op::COMMANDS_OUTPUT => Ok(Reply::Output(Box::new(output(api, caller, arguments(asked)?).await?))),

@@ -52,9 +52,11 @@ impl RolloutView {
 
 /// What counts for a pause, of runs in these states.
 pub fn counted(counts: &Counts) -> Counted {
-    let of = |states: &[RunState]| states.iter().filter_map(|state| counts.get(state)).sum::<u32>();
+    let of = |states: &[RunState]| {
+        states.iter().filter_map(|state| counts.get(state)).fold(0_u32, |sum, n| sum.saturating_add(*n))
+    };
     let failed = of(&[RunState::Failed, RunState::Timeout, RunState::Lost, RunState::Rejected]);
-    Counted { failed, ended: failed + of(&[RunState::Completed]) }
+    Counted { failed, ended: failed.saturating_add(of(&[RunState::Completed])) }
 }
 
 /// Pause, resume or abort the rollout of a command.

@@ -65,8 +65,8 @@ pub struct Traits<'a> {
     pub running: Option<u32>,
     /// Runs that wait for it.
     pub waiting: Option<u32>,
-    /// What the machine's relay says of itself is taken as not known: facts, figures, its version, and labels of
-    /// [`LabelSource::Relay`](crate::label::LabelSource). For commands that bring a secret.
+    /// What the machine has in its hand is taken as not known: facts, figures, its version, whether it is heard, what runs there,
+    /// and labels that nobody else has set. For commands that bring a secret: it shall not choose itself.
     pub is_own_word_ignored: bool,
 }
 
@@ -104,13 +104,16 @@ impl<'a> Traits<'a> {
 
     #[expect(clippy::cast_precision_loss, reason = "sizes and times are far below 2^53")]
     fn number(&self, field: &Field) -> Option<f64> {
+        if self.is_own_word_ignored {
+            return None;
+        }
         match field {
             Field::Heard => return self.heard_ms.map(|ms| ms as f64),
             Field::Running => return self.running.map(f64::from),
             Field::Waiting => return self.waiting.map(f64::from),
             _ => {}
         }
-        let metrics = self.metrics.filter(|_| !self.is_own_word_ignored)?;
+        let metrics = self.metrics?;
         match field {
             Field::Cpus => return (metrics.cpus > 0).then(|| f64::from(metrics.cpus)),
             Field::Memory => {
@@ -148,10 +151,34 @@ impl Node {
             }
             Self::Compare(compare) => compare.truth(of),
             Self::Not(inner) => inner.truth(of).not(),
-            Self::And(parts) => parts.iter().map(|part| part.truth(of)).min().unwrap_or(Truth::Yes),
-            Self::Or(parts) => parts.iter().map(|part| part.truth(of)).max().unwrap_or(Truth::No),
+            Self::And(parts) => least(parts, of),
+            Self::Or(parts) => most(parts, of),
         }
     }
+}
+
+/// The least of them; what comes behind a «no» is not looked at.
+fn least(parts: &[Node], of: &Traits<'_>) -> Truth {
+    let mut all = Truth::Yes;
+    for part in parts {
+        all = all.min(part.truth(of));
+        if all == Truth::No {
+            break;
+        }
+    }
+    all
+}
+
+/// The most of them; what comes behind a «yes» is not looked at.
+fn most(parts: &[Node], of: &Traits<'_>) -> Truth {
+    let mut one = Truth::No;
+    for part in parts {
+        one = one.max(part.truth(of));
+        if one == Truth::Yes {
+            break;
+        }
+    }
+    one
 }
 
 impl Compare {
@@ -159,12 +186,17 @@ impl Compare {
         let truth = match &self.field {
             Field::Name => Truth::of(Some(self.text(of.id.as_str()) || self.text(of.token.as_str()))),
             Field::Token => Truth::of(Some(self.text(of.token.as_str()))),
-            Field::State => Truth::of(of.state.map(|state| self.value == Value::State(state))),
+            Field::State => {
+                let state = of.state.filter(|_| !of.is_own_word_ignored);
+                Truth::of(state.map(|state| self.value == Value::State(state)))
+            }
             Field::Host | Field::Os | Field::Kernel | Field::Arch | Field::Relay => {
                 of.fact(&self.field).map_or(Truth::Unknown, |fact| self.fact(fact))
             }
             Field::Label(key) => match of.labels.map(|labels| labels.get(key)) {
                 None => Truth::Unknown,
+                // Its relay could have said it, and did not: that is its word, too.
+                Some(None) if of.is_own_word_ignored => Truth::Unknown,
                 Some(None) => Truth::No,
                 Some(Some(label)) if label.source.is_own_word() && of.is_own_word_ignored => Truth::Unknown,
                 Some(Some(label)) => self.fact(label.value.as_str()),

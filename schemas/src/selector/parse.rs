@@ -140,7 +140,8 @@ impl Parser<'_> {
 
     fn term(&mut self) -> Result<Node, SelectorError> {
         let Lexed { token, span } = self.lexer.next(true)?;
-        self.terms += 1;
+        // Brackets hold terms and are none.
+        self.terms += usize::from(token != Token::Open);
         if self.terms > TERMS {
             return Err(self.wrong(
                 span,
@@ -160,8 +161,6 @@ impl Parser<'_> {
     }
 
     fn group(&mut self) -> Result<Node, SelectorError> {
-        // Brackets hold terms and are none.
-        self.terms -= 1;
         let inner = self.any()?;
         let Lexed { token, span } = self.lexer.next(true)?;
         match token {

@@ -12,6 +12,7 @@ use signalbox_schemas::{
     credential::{SharedCredentialRecord, SharedSecret},
     enrol::Enrolment,
     event::Event,
+    rollout::Progress,
     heartbeat::Heartbeat,
     history::Frame,
     inventory::Inventory,
@@ -54,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
     let wrapped = wrapped(rest);
     for bytes in [rest, &wrapped] {
         // What was kept of earlier runs means what it meant.
-        match if *kind >= 251 { 22 + (u8::MAX - *kind) } else { kind % 22 } {
+        match if *kind >= 250 { 22 + (u8::MAX - *kind) } else { kind % 22 } {
             0 => again::<Mailbox>(bytes),
             1 => again::<Claim>(bytes),
             2 => again::<Rejection>(bytes),
@@ -84,6 +85,7 @@ fuzz_target!(|data: &[u8]| {
             23 => again::<Inventory>(bytes),
             24 => again::<SharedSecret>(bytes),
             25 => again::<Event>(bytes),
+            27 => again::<Progress>(bytes),
             26 => {
                 if let Ok(frame) = Frame::from_json(bytes) {
                     once_more(&frame);

@@ -4,6 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, Nonce, OperatorId, RequestId, Sha256, Workspace},
+    limit::SELECTOR_BYTES,
+    rollout::Rollout,
     selector::Selector,
     subject::Subject,
 };
@@ -12,10 +14,20 @@ fuzz_target!(|text: &str| {
     if let Ok(subject) = Subject::parse(text) {
         assert_eq!(subject.to_string(), text);
     }
-    if let Ok(selector) = Selector::parse(text)
-        && let Ok(id) = MachineId::new(text)
-    {
-        let _ = selector.matches(&id, &id.token());
+    if let Ok(selector) = Selector::parse(text) {
+        let written = selector.to_string();
+        // What is quoted may grow above what a selector may have.
+        if written.len() <= SELECTOR_BYTES {
+            assert_eq!(Selector::parse(&written).as_ref(), Ok(&selector), "{text:?} is written {written:?}");
+        }
+        for name in ["web-01", "x", text] {
+            if let Ok(id) = MachineId::new(name) {
+                let _ = (selector.matches(&id, &id.token()), selector.could_mean(&id, &id.token()));
+            }
+        }
+    }
+    if let Ok(rollout) = text.parse::<Rollout>() {
+        assert_eq!(rollout.to_string().parse::<Rollout>().as_ref(), Ok(&rollout));
     }
     if let Ok(id) = MachineId::new(text) {
         let token = id.token();

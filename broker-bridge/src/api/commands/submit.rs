@@ -320,7 +320,7 @@ async fn store_wish(
     wish: &Wish,
     id: CommandId,
 ) -> Result<Option<(Accepted, Cursors)>, Problem> {
-    let (machines, targets) = resolve(api, wish)?;
+    let (machines, targets) = resolve(api, wish).await?;
     check_room(api, &machines)?;
     let spec = wish.spec(api.ws(), id, &caller.principal, now_ms(), machines.len())?;
     check_kept(api, &spec, &machines)?;
@@ -345,10 +345,10 @@ async fn store_wish(
 }
 
 /// Tokens sorted, and the ids in the same order.
-fn resolve(api: &Api, wish: &Wish) -> Result<(Vec<MachineToken>, Vec<MachineId>), Problem> {
+async fn resolve(api: &Api, wish: &Wish) -> Result<(Vec<MachineToken>, Vec<MachineId>), Problem> {
     match &wish.meant {
         Meant::Selected(selector) => {
-            let targets = api.view().select(selector, now_ms());
+            let targets = api.meant(selector, false).await?;
             check_targets(&targets, &wish.on)?;
             Ok(targets.into_iter().map(|target| (target.token, target.id)).unzip())
         }
