@@ -1,6 +1,7 @@
 //! The question before a command runs: on how many machines?
 //!
-//! It guards against slips, not against a bridge: which machines a selector means is a bridge's word here as everywhere.
+//! It guards against slips, not against a bridge: which machines a selector means is a bridge's word here as everywhere. A text
+//! that a bridge told, too, is shown whole before it is signed, and asked about on however few machines.
 
 use std::{
     collections::BTreeSet,
@@ -10,6 +11,7 @@ use std::{
 use signalbox_schemas::{
     api::{Liveness, Target},
     error::ErrorCode,
+    limit,
     selector::fold_names_to,
 };
 
@@ -22,12 +24,14 @@ use super::{
 };
 use crate::{
     args::rollout::Sure,
-    client::{Client, ClientError},
+    client::{Client, ClientError, sign::Draft},
     config::Config,
 };
 
 /// Longest command and list of names in the question.
 const SHOWN: usize = 120;
+/// Longest list of names above a text that is shown whole; what has no room is counted.
+const WHOLE: usize = limit::SELECTOR_BYTES;
 /// Longest answer that is read.
 const ANSWER: usize = 64;
 
@@ -41,6 +45,9 @@ pub struct Question {
     protected: String,
     /// Why it is asked whatever machines it is, if it is.
     always: Option<String>,
+    /// Whether a bridge told the text: it is shown whole, and asked about on however few machines.
+    is_told: bool,
+    yes: bool,
     ellipsis: char,
 }
 
@@ -74,8 +81,16 @@ impl Question {
             },
             protected: config.settings.run.protected.clone(),
             always: context.or_else(|| saved.then(|| "the saved command asks for it".to_owned())),
+            is_told: false,
+            yes: sure.yes,
             ellipsis: config.environment.ellipsis(),
         }
+    }
+
+    /// The same for a text that a bridge told.
+    #[must_use]
+    pub fn of_told(config: &Config, sure: &Sure) -> Self {
+        Self { is_told: true, ..Self::of(config, sure, false) }
     }
 
     /// What is to be done; `protected`: how many of the machines are. Pure.
@@ -87,6 +102,9 @@ impl Question {
             (None, None) if protected > 0 => {
                 ask(format!("{protected} of them are meant by run.protected"), false)
             }
+            (None, None) if self.is_told && !self.yes => {
+                ask("a bridge says that this is its text".to_owned(), true)
+            }
             (None, None) if machines > self.above => ask(format!("they are more than {}", self.above), true),
             (Some(_), _) | (None, None) => Demand::Nothing,
         }
@@ -97,12 +115,15 @@ impl Question {
         &self,
         client: &Client,
         targets: &[Target],
-        command: &str,
+        draft: &Draft,
         plan: &Plan,
     ) -> Result<(), Failure> {
         let is_seen = std::io::stderr().is_terminal();
         if is_seen && plan.manner != Manner::Json && targets.len() > 1 {
             super::say(&told(targets));
+        }
+        if self.is_told {
+            super::say(&whole(targets, draft));
         }
         let protected = self.protected_of(client, targets).await.map_err(|error| plan.failed(&error))?;
         let machines = targets.len();
@@ -125,12 +146,14 @@ impl Question {
             );
             return if may_pass { Ok(()) } else { Err(Failure::new(exit::USAGE, line)) };
         }
-        let names = fold_names_to(targets.iter().map(|target| target.token.as_str()), SHOWN);
-        super::say(&format!(
-            "on {machines} machines ({}): {}",
-            shorten(&names, SHOWN, self.ellipsis),
-            shorten(&clean::line(command), SHOWN, self.ellipsis)
-        ));
+        if !self.is_told {
+            let names = fold_names_to(targets.iter().map(|target| target.token.as_str()), SHOWN);
+            super::say(&format!(
+                "on {machines} machines ({}): {}",
+                shorten(&names, SHOWN, self.ellipsis),
+                shorten(&clean::line(&draft.command), SHOWN, self.ellipsis)
+            ));
+        }
         // There is no third place to ask at.
         let _ = write!(std::io::stderr(), "{why}; type {machines} to run it: ");
         let answer = tokio::task::spawn_blocking(read_line).await;
@@ -154,6 +177,20 @@ impl Question {
         let protected: BTreeSet<_> = protected.into_iter().map(|target| target.token).collect();
         Ok(targets.iter().filter(|target| protected.contains(&target.token)).count())
     }
+}
+
+/// All of what is signed for, and where: each line of the text behind a mark, so that none of them passes for one of ours.
+fn whole(targets: &[Target], draft: &Draft) -> String {
+    let names: Vec<String> = targets.iter().map(|target| clean::line(target.id.as_str())).collect();
+    let names = fold_names_to(names.iter().map(String::as_str), WHOLE);
+    let machines = if targets.len() == 1 { "machine" } else { "machines" };
+    let host = draft.ssh.as_ref().map(|ssh| format!("on {} via ", clean::line(&ssh.to_string())));
+    let mut out = format!("{}on {} {machines} ({names}):", host.unwrap_or_default(), targets.len());
+    for line in draft.command.split('\n') {
+        out.push_str("\n  | ");
+        out.push_str(&clean::line(line));
+    }
+    out
 }
 
 /// `120 machines: 100 online, 5 stale, 15 offline`.
@@ -191,6 +228,17 @@ mod tests {
         let all = [target(1, Liveness::Offline), target(2, Liveness::Online), target(3, Liveness::Online)];
         assert_eq!(told(&all), "3 machines: 2 online, 1 offline");
         assert_eq!(told(&all[..1]), "1 machine: 1 offline");
+    }
+
+    #[test]
+    fn what_a_bridge_told_is_asked_about_on_however_few_machines() {
+        let told = Question { above: 50, is_told: true, ..Question::default() };
+        assert!(matches!(told.demand(1, 0), Demand::Ask { may_pass: true, .. }));
+        assert_eq!(Question { yes: true, above: usize::MAX, ..told.clone() }.demand(9, 0), Demand::Nothing);
+        let protected = Question { yes: true, protected: "p".to_owned(), ..told.clone() };
+        assert!(matches!(protected.demand(1, 1), Demand::Ask { may_pass: false, .. }));
+        assert_eq!(Question { given: Some(1), ..told.clone() }.demand(1, 0), Demand::Nothing);
+        assert_eq!(Question { given: Some(1), ..told }.demand(2, 0), Demand::Another);
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! `signalbox retry`: the same text once more, on machines where it did not end well.
+//!
+//! A bridge tells what the text was, and the operator signs it: so it is shown whole before that.
 
 use signalbox_schemas::{api::CommandView, command::Target, id::MachineToken};
 
@@ -28,7 +30,7 @@ pub async fn retry(config: &Config, args: Retry) -> Result<u8, Failure> {
         manner: if args.json { Manner::Json } else { Manner::Output },
         no_wait: args.no_wait,
         exec: None,
-        asks: Some(Question::of(config, &args.sure, false)),
+        asks: Some(Question::of_told(config, &args.sure)),
     };
     perform(config, &draft, &plan).await
 }

@@ -324,7 +324,7 @@ async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Be
     } else {
         let targets = client.targets(draft).await.map_err(failed)?;
         if let Some(question) = &plan.asks {
-            question.settle(&client, &targets, &draft.command, plan).await?;
+            question.settle(&client, &targets, draft, plan).await?;
         }
         Begun::New(prepare_aside(draft, client.access(), targets).await.map_err(failed)?)
     };

@@ -9,7 +9,10 @@ use signalbox_testkit::{
     pty::Pty,
 };
 
-use super::fake::{Desk, SOON};
+use super::{
+    cases::ID,
+    fake::{Desk, SOON},
+};
 
 fn machine(name: &str, state: &str, heard: u64) -> Value {
     json!({
@@ -150,4 +153,50 @@ async fn the_number_of_machines_is_typed_in_a_protected_fleet() {
             assert_eq!(pty.wait(Duration::from_secs(20)).await.unwrap().exit_code(), 3);
         }
     }
+}
+
+/// A command of two lines that failed on `demo-1`, once for each answer.
+async fn failed(desk: &mut Desk) {
+    let nothing = json!({ "bytes": 0, "sha256": null, "truncated": false });
+    let run = json!({
+        "machine": "demo-1", "state": "failed", "exit_code": 1, "signal": null, "error": null, "duration_ms": null,
+        "group_dead": null, "stdout": nothing, "stderr": nothing,
+    });
+    let asked = desk.asked().await;
+    assert_eq!(asked.op, op::COMMANDS_GET);
+    desk.fake
+        .ok(
+            &asked.rid,
+            json!({
+                "id": ID, "command": "echo \u{1b}[2Ka\nsignalbox: halt", "on": "demo-1", "by": "operator:local",
+                "created_at": 1, "expires_at": 2, "timeout_ms": 30_000, "settled": true, "counts": { "failed": 1 },
+                "target": { "ssh": { "host": "db-1", "port": 22, "username": "root" } }, "runs": [run],
+            }),
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bridge_says_was_run_is_shown_whole_before_it_is_signed_again() {
+    const SHOWN: &str =
+        "signalbox: on root@db-1 via on 1 machine (demo-1):\n  | echo  [2Ka\n  | signalbox: halt\n";
+    let mut desk = Desk::start().await;
+    for more in [&["--yes"][..], &["--confirm", "1"], &[]] {
+        let mut command = program(&desk, &[&["retry", ID, "--no-wait"], more].concat());
+        let retry = Daemon::spawn(&mut command).unwrap();
+        failed(&mut desk).await;
+        preview(&mut desk).await;
+        assert_eq!(desk.asked().await.op, op::COMMANDS_SUBMIT);
+        retry.signal(Signal::KILL).unwrap();
+        assert_eq!(retry.stderr().unwrap(), SHOWN, "{more:?}");
+    }
+    let mut command = program(&desk, &["retry", ID]);
+    let mut pty = Pty::spawn(command.env("TERM", "xterm"), 100, 10).unwrap();
+    failed(&mut desk).await;
+    preview(&mut desk).await;
+    let screen = pty.wait_for("type 1 to run it:", SOON).await.unwrap();
+    assert!(screen.contains("  | signalbox: halt"), "{screen}");
+    pty.type_keys("no\r").unwrap();
+    pty.wait_for("nothing was submitted", SOON).await.unwrap();
+    assert_eq!(pty.wait(SOON).await.unwrap().exit_code(), 3);
 }
