@@ -634,7 +634,8 @@ fn shells_complete_words_contexts_and_saved_commands() {
     let file = dir.path().join("config.toml");
     std::fs::write(
         &file,
-        "[contexts.prod]\n[contexts.play]\n[[command]]\nname = \"restart\"\ntext = \"x\"\n",
+        "[contexts.prod]\n[contexts.play]\n[[command]]\nname = \"restart\"\ntext = \"x\"\n\
+         [[command]]\nname = \"re&halt\"\ntext = \"x\"\n",
     )
     .unwrap();
     let environment = [("SIGNALBOX_CONFIG", file.to_str().unwrap()), ("HOME", "/nonexistent")];

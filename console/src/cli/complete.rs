@@ -128,16 +128,28 @@ fn saved(typed: &OsStr) -> Vec<CompletionCandidate> {
 fn machines(typed: &OsStr) -> Vec<CompletionCandidate> {
     let machines: Vec<MachineView> =
         ask(async |client| client.list(op::MACHINES_LIST, Page::default(), MACHINES).await.ok());
-    let named = |machine: MachineView| {
-        (Selector::of_machine(machine.id.as_str()), Some(machine.state.as_str().to_owned()))
-    };
-    beginning(typed, machines.into_iter().map(named))
+    let named =
+        |machine: MachineView| (machine.id.as_str().to_owned(), Some(machine.state.as_str().to_owned()));
+    beginning(typed, machines.into_iter().filter(|machine| means_itself(machine.id.as_str())).map(named))
 }
 
 fn commands(typed: &OsStr) -> Vec<CompletionCandidate> {
     let commands: Vec<CommandSummary> =
         ask(async |client| client.list(op::COMMANDS_LIST, Page::default(), COMMANDS).await.ok());
     beginning(typed, commands.into_iter().map(|command| (command.id.to_string(), Some(command.command))))
+}
+
+/// Whether a shell hands this word over as it stands, whatever shell it is, and it is no option. Names are foreign: in another
+/// one a shell might see a quote to take away, or a command of its own.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+%-".contains(&byte);
+    !name.is_empty() && !name.starts_with('-') && name.bytes().all(is_plain)
+}
+
+/// A machine's id, if a selector means that machine by it without quotes: a shell would take them away, and what is left of
+/// `"all"` means every machine.
+fn means_itself(id: &str) -> bool {
+    Selector::of_machine(id) == id
 }
 
 /// What begins as it was typed. What is foreign is shown by the shell: it is cleaned, and what would not come back as it is
@@ -147,7 +159,7 @@ fn beginning(
     names: impl IntoIterator<Item = (String, Option<String>)>,
 ) -> Vec<CompletionCandidate> {
     let Some(typed) = typed.to_str() else { return Vec::new() };
-    let fits = |name: &String| name.starts_with(typed) && clean::line(name) == *name;
+    let fits = |name: &String| name.starts_with(typed) && is_plain(name);
     names
         .into_iter()
         .filter(|(name, _)| fits(name))
@@ -171,4 +183,30 @@ fn ask<T: Default>(question: impl AsyncFn(Client) -> Option<T>) -> T {
     let answered = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
     runtime.shutdown_background();
     answered.ok().flatten().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_every_shell_hands_over_as_it_stands_is_offered() {
+        let names = [
+            "web-1",
+            "eu.web:1/a@b+c%",
+            "web&halt",
+            "a b",
+            "$(halt)",
+            "`halt`",
+            "\"all\"",
+            "-x",
+            "",
+            "w~",
+            "é",
+        ];
+        let offered = beginning(OsStr::new(""), names.map(|name| (name.to_owned(), None)));
+        let offered: Vec<_> = offered.iter().map(|it| it.get_value().to_str().unwrap()).collect();
+        assert_eq!(offered, ["web-1", "eu.web:1/a@b+c%"]);
+        assert!(means_itself("web-1") && !means_itself("all") && !means_itself("web-*"));
+    }
 }
