@@ -3,6 +3,8 @@
 
 use std::{fs, path::Path, process::Command};
 
+use signalbox_console::up::lock::StateLock;
+
 struct Home {
     dir: tempfile::TempDir,
 }
@@ -104,6 +106,29 @@ fn contexts_are_added_used_renamed_and_removed() {
         !Path::new(&home.path(".local/state/signalbox")).exists(),
         "the default fleet's directory was made"
     );
+}
+
+#[test]
+fn a_directory_moves_with_its_context_while_nobody_uses_it() {
+    let home = Home::new();
+    home.write("[contexts.lab]\n[contexts.far]\nstate_dir = \"/far\"\n");
+    let (lab, play) =
+        (home.path(".local/state/signalbox-contexts/lab"), home.path(".local/state/signalbox-contexts/play"));
+    let mut lock = StateLock::take(Path::new(&lab)).unwrap();
+    lock.name().unwrap();
+    let (code, _, err) = home.run(&["context", "rename", "lab", "play"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("in use") && err.contains(&format!("pid {}", std::process::id())), "{err}");
+    assert!(home.config().contains("[contexts.lab]") && Path::new(&lab).exists());
+    drop(lock);
+    home.ok(&["context", "rename", "lab", "play"]);
+    assert!(
+        home.config().contains("[contexts.play]") && !Path::new(&lab).exists() && Path::new(&play).exists()
+    );
+    // Of one that has its own elsewhere nothing moves, and nothing is in the way.
+    fs::create_dir(home.path(".local/state/signalbox-contexts/far")).unwrap();
+    home.ok(&["context", "rename", "far", "away"]);
+    assert!(Path::new(&home.path(".local/state/signalbox-contexts/far")).exists());
 }
 
 #[test]

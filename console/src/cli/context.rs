@@ -23,6 +23,7 @@ use crate::{
     },
     file,
     settings::{Settings, context::Context, file as settings_file, near},
+    up::lock::StateLock,
 };
 
 /// One context as it is listed.
@@ -58,6 +59,13 @@ impl Row for Listed {
             shown(self.nats.clone()),
         ]
     }
+}
+
+/// A state directory that gets another name.
+struct Moving {
+    old: PathBuf,
+    moved: PathBuf,
+    _lock: StateLock,
 }
 
 /// What all of them work on.
@@ -223,20 +231,34 @@ impl Desk {
     async fn rename(&self, name: &str, new: &str) -> Result<u8, Failure> {
         let what = format!("rename the context {name}");
         let text = edit::rename(&self.text, name, new).map_err(|error| self.refused(&what, &error))?;
+        let moving = self.moving(&what, name, new)?;
+        self.write(&what, text).await?;
+        if let Some(Moving { old, moved, .. }) = &moving {
+            std::fs::rename(old, moved).map_err(|error| failed(&what, &error))?;
+        }
+        let renamed =
+            |used: &Option<String>| used.clone().map(|used| if used == name { new.to_owned() } else { used });
+        let used = Used { name: renamed(&self.used.name), before: renamed(&self.used.before) };
+        if used == self.used { Ok(exit::OK) } else { self.write_used(used).await.map(|()| exit::OK) }
+    }
+
+    /// The folder that has to move with the name, if the context has one of its own; nobody starts anything in it meanwhile.
+    fn moving(&self, what: &str, name: &str, new: &str) -> Result<Option<Moving>, Failure> {
+        let names_directory = |context: &Context| context.state_dir.is_some();
+        if self.settings.contexts.get(name).is_none_or(names_directory) {
+            return Ok(None);
+        }
         let (old, moved) = (self.place.folder().join(name), self.place.folder().join(new));
         if moved.exists() {
             let line =
                 format!("cannot {what}: {} is there already, of a context that was removed", moved.display());
             return Err(Failure::new(exit::FAILED, line));
         }
-        self.write(&what, text).await?;
-        if old.exists() {
-            std::fs::rename(&old, &moved).map_err(|error| failed(&what, &error))?;
+        if !old.exists() {
+            return Ok(None);
         }
-        let renamed =
-            |used: &Option<String>| used.clone().map(|used| if used == name { new.to_owned() } else { used });
-        let used = Used { name: renamed(&self.used.name), before: renamed(&self.used.before) };
-        if used == self.used { Ok(exit::OK) } else { self.write_used(used).await.map(|()| exit::OK) }
+        let lock = StateLock::take(&old).map_err(|error| failed(what, &error))?;
+        Ok(Some(Moving { old, moved, _lock: lock }))
     }
 
     fn refused(&self, what: &str, error: &EditError) -> Failure {
