@@ -13,7 +13,7 @@ use serde_json::Value;
 use signalbox_schemas::error::report;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -29,6 +29,8 @@ use crate::client::{Client, ClientError};
 const EVERY: Duration = Duration::from_secs(1);
 /// And what takes long is read no more than this part of the time: a list of ten thousand is work for a bridge.
 const SHARE: u32 = 4;
+/// What was printed before the end is still written for so long: nobody may be reading.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Rows of a terminal that does not say how many it has.
 const ROWS: usize = 24;
 
@@ -181,7 +183,7 @@ pub(super) async fn watch<R: Row>(
             Err(error) => Some(error),
         };
         let shown = screen.show(items.as_deref().unwrap_or_default(), most, missed.as_ref());
-        if printer.print(Piece::Out(shown.into())).await == Err(Hangup) {
+        if !goes_on(&printer, shown, &mut stop).await {
             break Ok(());
         }
         let pause = EVERY.max(began.elapsed() * (SHARE - 1));
@@ -190,16 +192,31 @@ pub(super) async fn watch<R: Row>(
             () = stop.asked() => break Ok(()),
         }
     };
-    tokio::select! {
-        written = printer.finish() => written.map_err(|error| Failure::written(&error))?,
-        // Nobody reads what is left.
-        () = stop.asked() => {}
-    }
+    finish(printer, &mut stop).await?;
     ended.map(|()| exit::OK)
 }
 
+/// Hands something over to be written; whether it goes on then. Where nobody reads, Ctrl-C is heard all the same.
+pub(super) async fn goes_on(printer: &Printer, data: Vec<u8>, stop: &mut Stop) -> bool {
+    tokio::select! {
+        printed = printer.print(Piece::Out(data.into())) => printed != Err(Hangup),
+        () = stop.asked() => false,
+    }
+}
+
+/// Writes what is left, as far as somebody reads it.
+pub(super) async fn finish(printer: Printer, stop: &mut Stop) -> Result<(), Failure> {
+    tokio::select! {
+        written = timeout(LAST_WORDS, printer.finish()) => match written {
+            Ok(written) => written.map_err(|error| Failure::written(&error)),
+            Err(_) => Ok(()),
+        },
+        () = stop.asked() => Ok(()),
+    }
+}
+
 /// Whether the same question may be answered later.
-fn may_pass(error: &ClientError) -> bool {
+pub(super) fn may_pass(error: &ClientError) -> bool {
     matches!(
         error,
         ClientError::Busy(_) | ClientError::NoBridge(_) | ClientError::Connect(_) | ClientError::Publish(_)
@@ -280,18 +297,18 @@ fn size() -> (usize, usize) {
 }
 
 /// Ctrl-C, or the wish to end.
-struct Stop {
+pub(super) struct Stop {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Stop {
-    fn listen() -> Result<Self, Failure> {
+    pub(super) fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::system("listen to Ctrl-C", &error));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    async fn asked(&mut self) {
+    pub(super) async fn asked(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

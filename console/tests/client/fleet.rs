@@ -1,13 +1,19 @@
 //! Lists that are watched, and the question before a command.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
+use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 use signalbox_schemas::api::op;
 use signalbox_testkit::{
     process::{Daemon, Signal},
     pty::Pty,
 };
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     cases::ID,
@@ -89,6 +95,24 @@ async fn a_list_that_is_watched_is_drawn_over_itself_and_ctrl_c_leaves_the_termi
     assert!(!bytes.contains("\u{1b}[?1049h"), "another screen was taken");
     let read = |name: &str| fs::read_to_string(desk.dir.path().join(name)).unwrap();
     assert_eq!(read("before"), read("after"), "the terminal is not as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_list_that_is_watched_and_that_nobody_reads() {
+    let mut desk = Desk::start().await;
+    let mut command = program(&desk, &["machines", "--watch"]);
+    let mut watch = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    // More than a pipe takes, each time; until nothing more is taken and so nothing asked.
+    for state in ["online", "offline"].into_iter().cycle() {
+        let Ok(asked) = timeout(Duration::from_secs(3), desk.asked()).await else { break };
+        let all: Vec<Value> =
+            (0..900).map(|n| machine(&format!("machine-with-a-name-{n:03}"), state, 1)).collect();
+        desk.fake.ok(&asked.rid, json!({ "items": all, "next": null })).await;
+    }
+    let pid = i32::try_from(watch.id()).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = spawn_blocking(move || watch.wait().unwrap());
+    assert_eq!(timeout(SOON, ended).await.unwrap().unwrap().code(), Some(0));
 }
 
 /// A fleet that is protected, and a run on `demo-1` in it.
