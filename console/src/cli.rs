@@ -19,7 +19,8 @@
 //! | [`push`] | `pushes`, `push` |
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
-//! | [`system`] | `machines --at`, `history`, `events`, `operators`, `health` |
+//! | [`events`] | `events` |
+//! | [`system`] | `machines --at`, `history`, `operators`, `health` |
 //! | [`watch`] | `--watch`: a list, drawn over itself, or what changes of it |
 //! | `call` | one operation, its answer as JSON, table or card |
 //! | `input` | what comes from a file or from stdin |
@@ -46,6 +47,7 @@ pub mod context;
 pub mod credential;
 pub mod decode;
 pub mod event;
+pub mod events;
 pub mod exit;
 mod follow;
 mod input;
@@ -109,7 +111,7 @@ pub async fn act(
             None => list::machines(config, &machines.listing).await,
         },
         Some(Action::History(history)) => system::history(config, &history).await,
-        Some(Action::Events(events)) => system::events(config, &events).await,
+        Some(Action::Events(events)) => events::events(config, &events).await,
         Some(Action::Operators(listing)) => system::operators(config, &listing).await,
         Some(Action::Health(listing)) => system::health(config, &listing).await,
         Some(Action::Commands(commands)) => list::commands(config, &commands).await,

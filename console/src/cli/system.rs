@@ -1,15 +1,14 @@
-//! `signalbox machines --at`, `history`, `events`, `operators`, `health`.
+//! `signalbox machines --at`, `history`, `operators`, `health`.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use signalbox_schemas::{
     api::{
-        EventView, FleetAt, FleetThen, HealthView, ListEvents, MOST_POINTS, MachineOver, MachineSeries,
-        MomentView, OperatorView, Page, PointView, Severity, op,
+        FleetAt, FleetThen, HealthView, MOST_POINTS, MachineOver, MachineSeries, MomentView, OperatorView,
+        Page, PointView, Severity, op,
     },
     authors::Role,
 };
-use tokio::time::sleep;
 
 use super::{
     call::{self, Call, Row, print},
@@ -25,8 +24,6 @@ use crate::{
     config::Config,
 };
 
-/// How often `--watch` asks for what is new.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// Points of a row where the terminal is not asked.
 const POINTS: usize = 60;
 /// Least and most of what is kept on a row: the name and the last figure stand beside it.
@@ -66,27 +63,10 @@ impl Row for MomentView {
     }
 }
 
-impl Row for EventView {
-    const COLUMNS: &'static [Column] =
-        &[("WHEN", 0), ("TYPE", 0), ("MACHINE", 2), ("BRIDGE", 3), ("WHAT", 0)];
-
-    fn cells(&self, _ellipsis: char) -> Vec<String> {
-        let event = &self.event;
-        let machine =
-            event.machine_id.as_ref().map_or_else(|| NOTHING.to_owned(), |id| clean::line(id.as_str()));
-        vec![
-            moment(self.stored_at, now_ms()),
-            clean::line(&event.kind),
-            machine,
-            event.bridge.to_string(),
-            clean::line(&event.text),
-        ]
-    }
-}
-
 impl Row for OperatorView {
     const COLUMNS: &'static [Column] =
         &[("OPERATOR", 0), ("ROLE", 0), ("UNTIL", 2), ("SEEN", 1), ("SINCE", 3), ("SIGNING KEY", 0)];
+    const FLEETING: &'static [&'static str] = &["last_seen_at"];
 
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         let role = match self.role {
@@ -205,43 +185,6 @@ fn state(point: PointView) -> char {
         "online" => '+',
         "stale" => '?',
         _ => '-',
-    }
-}
-
-/// Lists events, newest first; with `--watch` the oldest first, and goes on.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn events(config: &Config, args: &system::Events) -> Result<u8, Failure> {
-    let call = Call::new(config, args.listing.json, "list events");
-    let asked = ListEvents {
-        machine: args.machine.clone(),
-        kind: args.kind.clone(),
-        since: args.since.map(|ms| now_ms().saturating_sub(ms)),
-        ..ListEvents::default()
-    };
-    if !args.listing.watch {
-        return call.list::<_, EventView>(op::EVENTS_LIST, asked, Some(args.limit)).await;
-    }
-    let client = call.connect().await?;
-    let (mut most, mut behind) = (args.limit as usize, None);
-    loop {
-        let page = ListEvents { behind, ..asked.clone() };
-        let listed = client.list::<_, EventView>(op::EVENTS_LIST, page, most).await;
-        let mut events = listed.map_err(|error| call.failed(&error))?;
-        events.reverse();
-        behind = events.last().map(|view| view.sequence).or(behind).or(Some(0));
-        most = MOST;
-        let line = |view: &EventView| {
-            if args.listing.json {
-                return event::line(view);
-            }
-            format!("{}\n", view.cells('…').join("  ")).into_bytes()
-        };
-        if !events.is_empty() {
-            print(events.iter().flat_map(line).collect::<Vec<u8>>()).await?;
-        }
-        sleep(WATCH_EVERY).await;
     }
 }
 

@@ -199,7 +199,7 @@ pub(super) async fn watch<R: Row>(
 /// Hands something over to be written; whether it goes on then. Where nobody reads, Ctrl-C is heard all the same.
 pub(super) async fn goes_on(printer: &Printer, data: Vec<u8>, stop: &mut Stop) -> bool {
     tokio::select! {
-        printed = printer.print(Piece::Out(data.into())) => printed != Err(Hangup),
+        handed = printer.print(Piece::Out(data.into())) => handed != Err(Hangup),
         () = stop.asked() => false,
     }
 }

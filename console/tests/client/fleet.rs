@@ -111,8 +111,44 @@ async fn ctrl_c_ends_a_list_that_is_watched_and_that_nobody_reads() {
     }
     let pid = i32::try_from(watch.id()).ok().and_then(Pid::from_raw).unwrap();
     kill_process(pid, Signal::INT).unwrap();
-    let ended = spawn_blocking(move || watch.wait().unwrap());
-    assert_eq!(timeout(SOON, ended).await.unwrap().unwrap().code(), Some(0));
+    let mut ended = spawn_blocking(move || watch.wait().unwrap());
+    let in_time = timeout(SOON, &mut ended).await;
+    if in_time.is_err() {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    assert_eq!(in_time.unwrap().unwrap().code(), Some(0));
+}
+
+fn happened(sequence: u64) -> Value {
+    json!({
+        "sequence": sequence, "stored_at": 1, "ws": "main", "type": "machine.new", "at": 1, "bridge": "b1", "text": "new",
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_told_on_when_a_bridge_was_busy_until_ctrl_c() {
+    let mut desk = Desk::start().await;
+    let watch = Daemon::spawn(&mut program(&desk, &["events", "--watch"])).unwrap();
+    for (behind, events) in
+        [(Value::Null, Some(vec![happened(7)])), (json!(7), None), (json!(7), Some(vec![happened(8)]))]
+    {
+        let asked = desk.asked().await;
+        assert_eq!(
+            (asked.op.as_str(), asked.args.get("behind").unwrap_or(&Value::Null)),
+            (op::EVENTS_LIST, &behind)
+        );
+        // Where there are none nobody answers.
+        if let Some(events) = events {
+            desk.fake.ok(&asked.rid, json!({ "items": events, "next": null })).await;
+        }
+    }
+    assert_eq!(desk.asked().await.args["behind"], 8);
+    watch.signal(Signal::INT).unwrap();
+    assert_eq!(watch.wait(SOON).await.unwrap().code(), Some(0));
+    let told = watch.stdout().unwrap();
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(told.iter().map(|event| event["sequence"].clone()).collect::<Vec<_>>(), [json!(7), json!(8)]);
+    assert_eq!(watch.stderr().unwrap().matches("asking again").count(), 1);
 }
 
 /// A fleet that is protected, and a run on `demo-1` in it.
