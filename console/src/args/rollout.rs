@@ -63,9 +63,9 @@ pub struct Retry {
     #[arg(long, value_name = "STATES", value_delimiter = ',',
         value_parser = one_of::<RunState>(ENDED.map(RunState::as_str)))]
     pub only: Vec<RunState>,
-    /// How long it waits for machines that are offline, up to 7d.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = quantity::duration_ms)]
-    pub expires_in: u64,
+    /// How long it waits for machines that are offline, up to 7d [default: as configured, 24h].
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration_ms)]
+    pub expires_in: Option<u64>,
     /// Output kept per machine: 10MiB, 1GiB; up to 4GiB.
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = quantity::size_bytes)]
     pub max_output: u64,

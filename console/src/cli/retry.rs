@@ -22,7 +22,7 @@ pub async fn retry(config: &Config, args: Retry) -> Result<u8, Failure> {
     let client = call::connect(config, &what).await?;
     let view = client.command(args.id).await.map_err(|error| Failure::client(&what, &error))?;
     client.link().close().await;
-    let draft = draft(view, &args)
+    let draft = draft(view, &args, config.settings.run.expires_in.ms)
         .map_err(|why| Failure::new(exit::NOT_ACCEPTED, format!("cannot {what}: {why}")))?;
     let plan = Plan {
         what,
@@ -36,7 +36,7 @@ pub async fn retry(config: &Config, args: Retry) -> Result<u8, Failure> {
 }
 
 /// What is asked for, on those machines alone: their grants are signed anew, one by one.
-fn draft(view: CommandView, args: &Retry) -> Result<Draft, String> {
+fn draft(view: CommandView, args: &Retry, expires_in_ms: u64) -> Result<Draft, String> {
     let CommandView { summary, runs, .. } = view;
     if summary.changes {
         return Err("it changes what relays keep; give that command again".to_owned());
@@ -52,7 +52,7 @@ fn draft(view: CommandView, args: &Retry) -> Result<Draft, String> {
         on: summary.on,
         command: summary.command,
         timeout_ms: summary.timeout_ms,
-        expires_in_ms: args.expires_in,
+        expires_in_ms: args.expires_in.unwrap_or(expires_in_ms),
         is_expiry_named: true,
         max_output_bytes: args.max_output,
         shown: Vec::new(),

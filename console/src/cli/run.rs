@@ -119,7 +119,7 @@ pub async fn exec(config: &Config, args: Exec) -> Result<u8, Failure> {
     let waits = wait_ms > 0;
     // Nothing starts that nobody waits for; whoever does not wait at all gets what other commands get.
     let expires_in_ms =
-        if waits { wait_ms.min(limit::MAX_EXPIRES_IN_MS) } else { limit::DEFAULT_EXPIRES_IN_MS };
+        if waits { wait_ms.min(limit::MAX_EXPIRES_IN_MS) } else { config.settings.run.expires_in.ms };
     let on = Selector::of_machine(args.machine.trim());
     let draft = draft(args.order, on, (timeout_ms, expires_in_ms), args.idempotency_key);
     // To cancel it at once is to give it up.

@@ -193,7 +193,7 @@ const VIEWS: Section = Section {
 const RUN: Section = Section {
     name: "run",
     shape: Shape::Once,
-    words: &["How commands are run, in the console and by `signalbox run`."],
+    words: &["How commands are run, by the command line only for now."],
     fields: &[
         field(
             "confirm_above",
@@ -227,13 +227,8 @@ const RUN: Section = Section {
 const WHERE: Section = Section {
     name: "where",
     shape: Shape::Once,
-    words: &["Where machines are."],
-    fields: &[field(
-        "label",
-        Kind::Line(WORD),
-        r#""dc""#,
-        &["The label that says so; machines are grouped by it."],
-    )],
+    words: &["Where machines are. Nothing goes by it yet."],
+    fields: &[field("label", Kind::Line(WORD), r#""dc""#, &["The label that says so."])],
 };
 
 const CLIPBOARD: Section = Section {
@@ -263,7 +258,7 @@ const COMMAND: Section = Section {
     name: "command",
     shape: Shape::Many(COMMANDS),
     words: &[
-        "Saved commands, as many as you like. `signalbox run --saved NAME` and the console run them.",
+        "Saved commands, as many as you like. `signalbox run --saved NAME` runs one; the console does not yet.",
         "{{unit}} in the text is asked for, {{unit=nginx}} has a default. What is filled in is quoted for the shell:",
         "put no quotes around it.",
     ],

@@ -113,6 +113,16 @@ async fn who_does_not_wait_gets_the_id_of_a_command_that_may_start() {
         let Ended { code, out, err } = ended(program).await;
         assert_eq!((code, out, err.as_str()), (Some(0), format!("{}\n", spec.cid), ""), "{args:?}");
     }
+    // Without a word of the line it is as configured.
+    let file = desk.dir.path().join("config.toml");
+    std::fs::write(&file, "[run]\nexpires_in = \"2h\"\n").unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    program.args(["exec", "demo-1", "--wait", "0s", "--", "true"]).env_clear();
+    program.env("SIGNALBOX_STATE_DIR", desk.dir.path()).env("SIGNALBOX_CONFIG", &file);
+    let program = signalbox_testkit::process::Daemon::spawn(&mut program).unwrap();
+    let spec = accept(&mut desk).await;
+    assert_eq!(spec.expires_at - spec.created_at, 7_200_000);
+    assert_eq!(program.wait(SOON).await.unwrap().code(), Some(0));
     // What is given up at once is cancelled.
     let args = ["exec", "demo-1", "--wait", "0s", "--cancel-on-give-up", "--", "true"];
     let program = desk.signalbox(&args, b"");
