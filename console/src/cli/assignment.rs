@@ -41,6 +41,7 @@ impl Row for AssignmentView {
         ("BY", 3),
         ("NAME", 0),
     ];
+    const FLEETING: &'static [&'static str] = &["last_seen_at"];
 
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         let now = now_ms();
@@ -71,6 +72,7 @@ impl Row for RelayView {
         ("VERSION", 7),
         ("CAN", 5),
     ];
+    const FLEETING: &'static [&'static str] = &["last_heartbeat_at", "metrics"];
 
     fn cells(&self, _ellipsis: char) -> Vec<String> {
         let metric = |of: fn(&signalbox_schemas::relay::LegacyMetrics) -> Option<f64>| {
