@@ -85,7 +85,7 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         no_crumbs: !config.settings.look.crumbs,
         mouse: config.settings.look.mouse,
         headless: !config.settings.look.header,
-        is_protected: config.context.as_ref().is_some_and(|chosen| chosen.context.protected),
+        is_protected: config.is_protected(),
         views: config.settings.views.clone(),
     };
     // Ends with this function: whoever leaves the console leaves the connection.

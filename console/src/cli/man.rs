@@ -8,7 +8,7 @@ use super::{
     call,
     exit::{self, Failure},
 };
-use crate::{args::Args, file};
+use crate::args::Args;
 
 /// Prints the page of the program, or writes one for each command.
 ///
@@ -24,7 +24,8 @@ pub async fn man(dir: Option<&Path>) -> Result<u8, Failure> {
     let dir = dir.to_owned();
     let written = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&dir)?;
-        pages.iter().try_for_each(|(name, page)| file::replace(&dir.join(name), page))
+        // For everybody, as the umask allows: they hold nothing of one's own.
+        pages.iter().try_for_each(|(name, page)| std::fs::write(dir.join(name), page))
     });
     written.await.map_err(|error| Failure::system(WHAT, &error))?.map_err(|error| failed(&error))?;
     Ok(exit::OK)

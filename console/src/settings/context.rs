@@ -11,7 +11,7 @@ pub const CONTEXTS: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Context {
-    /// The state directory, as written; `None`: one of its own, `contexts/NAME` in the default one.
+    /// The state directory, as written; `None`: one of its own, `signalbox-contexts/NAME` beside the default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
     /// The operator's login for the broker (a `.creds` file), as written; `None`: that of the state directory. Comes with

@@ -14,8 +14,6 @@ use super::value::Time;
 pub const COMMANDS: usize = 500;
 /// Most characters of a name.
 pub const NAME: usize = 64;
-/// Most placeholders of a text.
-pub const PARAMETERS: usize = 32;
 
 /// A saved command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
