@@ -35,6 +35,7 @@ pub mod http;
 pub mod identity;
 mod ingest;
 mod lease;
+mod listening;
 mod mailbox;
 mod projection;
 mod rollout;

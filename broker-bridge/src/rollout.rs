@@ -6,7 +6,8 @@
 //! believes that more is under way than is, and lets fewer go.
 //!
 //! An edition follows a change at once. The clock is asked for what nothing tells of: that a machine fell silent, and that the
-//! wait between two waves is over.
+//! wait between two waves is over. Only who has listened for so long knows that somebody is silent; so a bridge or broker that
+//! starts takes nobody's place away, and lets nobody go who was not heard yet.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,7 +22,7 @@ use signalbox_link::{
 use signalbox_schemas::{
     api::{Liveness, counted},
     error::report,
-    id::{CommandId, Sha256},
+    id::{CommandId, MachineToken, Sha256},
     rollout::{Counted, Decision, Progress, RolloutState, Tally, step},
     run::RunState,
     stream::CMD,
@@ -37,9 +38,10 @@ use crate::{
     broker_link::{BrokerError, BrokerLink},
     core::{Context, CoreError, Epoch, Shared, now_ms},
     ingest::{FOLLOWED, apply_rollout, read_to_end},
+    listening::{Listening, is_absent},
     projection::{
         Counts,
-        memory::{Memory, OpenCommand},
+        memory::{Machine, Memory, OpenCommand},
         rollout::OpenRollout,
     },
     store::{self, key},
@@ -79,6 +81,8 @@ pub(crate) async fn run(context: Context) -> Result<(), CoreError> {
     let mut lease = context.lease.clone();
     let mut caught_up = context.shared.caught_up.subscribe();
     let stop = context.stop.clone();
+    // Whoever takes over has listened before.
+    let listening = Arc::new(Listening::new(context.shared.link.clone(), now_ms()));
     let work = async {
         loop {
             let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return Ok(()) };
@@ -88,7 +92,7 @@ pub(crate) async fn run(context: Context) -> Result<(), CoreError> {
             }
             read_to_end(&context.shared, &FOLLOWED).await;
             info!(epoch = epoch.0, "letting commands spread");
-            let mut driver = Driver::new(context.clone(), epoch);
+            let mut driver = Driver::new(context.clone(), epoch, listening.clone());
             tokio::select! {
                 ended = driver.drive() => return ended,
                 _ = lease.wait_for(|held| *held != Some(epoch)) => {}
@@ -104,6 +108,7 @@ pub(crate) async fn run(context: Context) -> Result<(), CoreError> {
 struct Driver {
     context: Context,
     epoch: Epoch,
+    listening: Arc<Listening>,
     /// Those that are written about.
     busy: HashSet<CommandId>,
     /// Those whose next wave begins at a time, Unix ms.
@@ -112,8 +117,15 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(context: Context, epoch: Epoch) -> Self {
-        Self { context, epoch, busy: HashSet::new(), wakes: BTreeMap::new(), writes: JoinSet::new() }
+    fn new(context: Context, epoch: Epoch, listening: Arc<Listening>) -> Self {
+        Self {
+            context,
+            epoch,
+            listening,
+            busy: HashSet::new(),
+            wakes: BTreeMap::new(),
+            writes: JoinSet::new(),
+        }
     }
 
     /// Goes on for ever.
@@ -143,16 +155,15 @@ impl Driver {
     /// All of them are looked at: machines fall silent and come back, and what could not be written is tried again.
     fn listen(&self) {
         let now = now_ms();
+        let listening = self.listening.since(now);
         let mut memory = self.context.shared.memory_mut();
         let Memory { open, machines, rollouts, stirred, .. } = &mut *memory;
         for cid in rollouts.iter() {
             let Some(OpenCommand { machines: names, rollout: Some(rollout), .. }) = open.get_mut(cid) else {
                 continue;
             };
-            rollout.listen(|place| {
-                let machine = names.get(place as usize).and_then(|mid| machines.get(mid));
-                Liveness::of(machine.and_then(|machine| machine.silence(now))) != Liveness::Online
-            });
+            let look = Look { names, machines, listening, now };
+            rollout.listen(|place| !look.is_online(place));
             stirred.insert(*cid);
         }
     }
@@ -184,21 +195,29 @@ impl Driver {
             memory.stirred.remove(&cid);
             self.busy.insert(cid);
             self.wakes.remove(&cid);
-            let (context, epoch) = (self.context.clone(), self.epoch);
-            self.writes.spawn(async move { go_on(&context, epoch, cid).await.map(|wakes| (cid, wakes)) });
+            let (context, epoch, listening) = (self.context.clone(), self.epoch, self.listening.clone());
+            self.writes.spawn(async move {
+                go_on(&context, epoch, &listening, cid).await.map(|wakes| (cid, wakes))
+            });
         }
     }
 }
 
 /// Lets a command spread as far as it may now. Answers when it is to be asked again, if nothing happens, Unix ms.
-async fn go_on(context: &Context, epoch: Epoch, cid: CommandId) -> Result<Option<u64>, CoreError> {
+async fn go_on(
+    context: &Context,
+    epoch: Epoch,
+    listening: &Listening,
+    cid: CommandId,
+) -> Result<Option<u64>, CoreError> {
     let mut wakes = None;
     let compose = || {
         if context.epoch() != Some(epoch) {
             return Ok(None);
         }
         let by = format!("bridge:{}", context.broker.bridge());
-        match next(&context.shared, cid, &by, now_ms())? {
+        let now = now_ms();
+        match next(&context.shared, cid, &by, (listening.since(now), now))? {
             Come::Next(next) => Ok(Some(next)),
             Come::At(at) => {
                 wakes = at;
@@ -228,7 +247,41 @@ enum Come {
     At(Option<u64>),
 }
 
-fn next(shared: &Shared, cid: CommandId, by: &str, now: u64) -> Result<Come, store::StoreError> {
+/// The machines of a command, as they are heard at a moment.
+struct Look<'a> {
+    /// Those of the command, in their order.
+    names: &'a [MachineToken],
+    machines: &'a BTreeMap<MachineToken, Machine>,
+    /// Since when this bridge listens, Unix ms.
+    listening: u64,
+    /// The moment, Unix ms.
+    now: u64,
+}
+
+impl Look<'_> {
+    fn machine(&self, place: u32) -> Option<&Machine> {
+        self.names.get(place as usize).and_then(|mid| self.machines.get(mid))
+    }
+
+    /// Whether the machine at a place was heard lately.
+    fn is_online(&self, place: u32) -> bool {
+        let silence = self.machine(place).and_then(|machine| machine.silence(self.now));
+        Liveness::of(silence) == Liveness::Online
+    }
+
+    /// Whether it is silent, as far as this bridge has listened.
+    fn is_absent(&self, place: u32) -> bool {
+        is_absent(self.machine(place), self.listening, self.now)
+    }
+}
+
+/// What comes next at `now` for who has listened since `listening`, Unix ms.
+fn next(
+    shared: &Shared,
+    cid: CommandId,
+    by: &str,
+    (listening, now): (u64, u64),
+) -> Result<Come, store::StoreError> {
     let mut memory = shared.memory_mut();
     // Written in one go with what memory says.
     let counts: Counts = shared.store.json(&key::counts(cid), "counts")?.unwrap_or_default();
@@ -239,11 +292,8 @@ fn next(shared: &Shared, cid: CommandId, by: &str, now: u64) -> Result<Come, sto
     let (Some(rollout), Some(plan)) = (&mut command.rollout, &command.spec.rollout) else {
         return Ok(Come::At(None));
     };
-    let liveness = |place: u32| {
-        let machine = command.machines.get(place as usize).and_then(|mid| machines.get(mid));
-        Liveness::of(machine.and_then(|machine| machine.silence(now)))
-    };
-    let tally = tally(command.spec.targets, rollout, &counts, liveness);
+    let look = Look { names: &command.machines, machines, listening, now };
+    let tally = tally(command.spec.targets, rollout, &counts, &look);
     let mut progress = Progress {
         revision: rollout.progress.revision.saturating_add(1),
         why: None,
@@ -254,7 +304,7 @@ fn next(shared: &Shared, cid: CommandId, by: &str, now: u64) -> Result<Come, sto
     };
     match step(plan, &tally, &rollout.progress, now) {
         Decision::Release { wave, count } => {
-            let picked = rollout.pick(count, |place| liveness(place) != Liveness::Online);
+            let picked = rollout.pick(count, |place| !look.is_online(place));
             if picked.is_empty() {
                 return Ok(Come::At(None));
             }
@@ -273,10 +323,9 @@ fn next(shared: &Shared, cid: CommandId, by: &str, now: u64) -> Result<Come, sto
     Ok(Come::Next(Box::new(Next { progress, after: rollout.last })))
 }
 
-fn tally(targets: u32, rollout: &OpenRollout, counts: &Counts, liveness: impl Fn(u32) -> Liveness) -> Tally {
+fn tally(targets: u32, rollout: &OpenRollout, counts: &Counts, look: &Look<'_>) -> Tally {
     let of = |state| counts.get(&state).copied().unwrap_or_default();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let is_absent = |place: &&u32| liveness(**place) == Liveness::Offline;
     Tally {
         targets,
         released: rollout.progress.released.count(),
@@ -284,7 +333,7 @@ fn tally(targets: u32, rollout: &OpenRollout, counts: &Counts, liveness: impl Fn
         // Who of them is silent is asked of those that would go.
         present: rollout.held(),
         waiting: count(rollout.waiting().len()),
-        absent: count(rollout.waiting().iter().filter(is_absent).count()),
+        absent: count(rollout.waiting().iter().filter(|place| look.is_absent(**place)).count()),
         running: of(RunState::Executing) + of(RunState::Claimed),
         counted: counted(counts),
         settled_at: rollout.settled_at,

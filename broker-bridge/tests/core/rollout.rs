@@ -12,7 +12,7 @@ use signalbox_schemas::{
     rollout::{Counted, Progress, RolloutState, Steer},
     run::RunState,
     signed::Signed,
-    stream::CMD,
+    stream::{CMD, HB},
     subject::{CommandPiece, Subject},
 };
 use signalbox_testkit::eventually;
@@ -278,6 +278,31 @@ async fn a_machine_that_is_silent_waits_for_its_turn_and_holds_up_nobody() -> Re
     beat(&world, &mid("m-1")?).await?;
     begun(&world, &bridge, cid, &[1, 3, 4, 5, 6, 7, 8, 9]).await?;
     bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_not_listened_takes_nobody_for_silent() -> Result<()> {
+    let world = fleet().await?;
+    let bridge = world.bridge("b1").await?;
+    let cid = submit(&world, "canary 1, 3", MINUTE).await?;
+    begun(&world, &bridge, cid, &[0]).await?;
+    bridge.stop().await?;
+    // Heartbeats are in the broker's memory, and gone with it; the machine that was let go takes a while to be back.
+    world.link.purge_subject(HB, ">").await?;
+    for mid in &world.machines[1..] {
+        beat(&world, mid).await?;
+    }
+    let again = world.bridge("b1").await?;
+    // Long enough that each of the rollouts is looked at more than once.
+    let other = submit(&world, "canary 1, wait 2s", MINUTE).await?;
+    begun(&world, &again, other, &[1]).await?;
+    runs(&world, other, 1, 0).await?;
+    begun(&world, &again, other, &[1, 2, 3, 4, 5, 6, 7, 8, 9]).await?;
+    begun(&world, &again, cid, &[0]).await?;
+    assert_eq!(shown(&again, cid)?.released, 1);
+    runs(&world, cid, 0, 0).await?;
+    begun(&world, &again, cid, &[0, 1, 2, 3]).await?;
+    again.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
