@@ -21,7 +21,7 @@ use std::{
 };
 
 use signalbox_schemas::{
-    api::{Counts, FeedEvent, RunView},
+    api::{CommandSummary, Counts, FeedEvent, RolloutView, RunView},
     error::report,
     id::{CommandId, MachineToken},
     stream::OUT,
@@ -42,6 +42,8 @@ use crate::{
 
 /// Pause before a read of the broker that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Shortest time between two lines about how far the command has spread: one machine at a time makes thousands of editions.
+const PACE: Duration = Duration::from_millis(50);
 
 /// Runs a feed of command `id`, with output after a position when there is one.
 pub(super) async fn run(
@@ -73,6 +75,7 @@ pub(super) async fn run(
         placed: BTreeSet::new(),
         open: 0,
         settled: None,
+        spread: Spread::told(&summary),
         read_through: None,
         blocked_since: None,
     };
@@ -105,9 +108,30 @@ struct CommandFeed<'a> {
     open: usize,
     /// The counts that were last told as settled.
     settled: Option<Counts>,
+    spread: Spread,
     read_through: Option<ReadThrough>,
     /// Since when output waits for credit.
     blocked_since: Option<Instant>,
+}
+
+/// How far the command has spread, as it was last told.
+struct Spread {
+    /// Absent when it goes to all at once: then there is nothing to tell.
+    told: Option<Box<RolloutView>>,
+    told_at: Instant,
+    /// Whether it may have changed since.
+    is_stirred: bool,
+}
+
+impl Spread {
+    fn told(summary: &CommandSummary) -> Self {
+        Self { told: summary.rollout.clone(), told_at: Instant::now(), is_stirred: false }
+    }
+
+    /// When to tell more, if there may be more.
+    fn due(&self) -> Option<Instant> {
+        (self.is_stirred && self.told.is_some()).then(|| self.told_at + PACE)
+    }
 }
 
 impl CommandFeed<'_> {
@@ -116,6 +140,9 @@ impl CommandFeed<'_> {
         loop {
             if let Some(end) = self.end() {
                 return Err(end);
+            }
+            if self.spread.due().is_some_and(|due| due <= Instant::now()) {
+                self.tell_spread().await?;
             }
             let flow = self.advance().await?;
             let mut batch = Batch::default();
@@ -263,6 +290,8 @@ impl CommandFeed<'_> {
             *counts.entry(run.state).or_default() += 1;
         }
         if self.settled.as_ref() != Some(&counts) {
+            // The end comes last.
+            self.tell_spread().await?;
             self.answers.event(&FeedEvent::Settled { counts: counts.clone() }).await?;
             self.settled = Some(counts);
         }
@@ -280,6 +309,7 @@ impl CommandFeed<'_> {
         let alive = self.answers.spoke_at() + ALIVE;
         let unattended = self.listener.signed_at() + UNATTENDED;
         let stalled = self.blocked_since.map(|since| since + STALL);
+        let spread = self.spread.due();
         let read_through = async {
             match &mut self.read_through {
                 Some(wait) => wait.await,
@@ -292,6 +322,7 @@ impl CommandFeed<'_> {
             () = read_through => self.was_read_through(),
             () = sleep(RETRY), if flow == Flow::Retry => {}
             () = sleep_until(stalled.unwrap_or(unattended)) => {}
+            () = sleep_until(spread.unwrap_or(unattended)) => {}
             () = sleep_until(unattended) => {}
             () = sleep_until(alive) => self.speak().await?,
         }
@@ -315,25 +346,32 @@ impl CommandFeed<'_> {
                 Change::Output { cid, mid } if cid == self.id && self.settling.contains_key(&mid) => {
                     self.stirred.insert(mid);
                 }
-                Change::Command { cid } if cid == self.id => self.tell_rollout().await?,
+                Change::Command { cid } if cid == self.id => self.spread.is_stirred = true,
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// Tells how far the command has spread, if it does.
-    async fn tell_rollout(&mut self) -> Result<(), End> {
-        let summary = self.api.view().summary(self.id).map_err(|error| unreadable(&error))?;
-        match summary.filter(|summary| summary.rollout.is_some()) {
-            Some(summary) => self.answers.event(&FeedEvent::Command(summary)).await,
-            None => Ok(()),
+    /// Tells how far the command has spread, if that is another matter than what was told last.
+    async fn tell_spread(&mut self) -> Result<(), End> {
+        if self.spread.due().is_none() {
+            return Ok(());
         }
+        self.spread.is_stirred = false;
+        let summary = self.api.view().summary(self.id).map_err(|error| unreadable(&error))?;
+        let Some(summary) = summary.filter(|summary| summary.rollout != self.spread.told) else {
+            return Ok(());
+        };
+        self.spread = Spread::told(&summary);
+        self.answers.event(&FeedEvent::Command(summary)).await
     }
 
     async fn read_all(&mut self) -> Result<(), End> {
         let id = self.id;
         let command = self.api.read(move |view| view.command(id)).await.map_err(|_| End::Unreadable)?;
+        // What was missed may be a pause.
+        self.spread.is_stirred = true;
         // Output that was missed may be what they wait for.
         self.stirred.extend(self.settling.keys().cloned());
         // A command that was forgotten meanwhile has nothing more to tell.

@@ -6,13 +6,18 @@ use bytes::Bytes;
 use signalbox_link::Subscription;
 use signalbox_schemas::{
     api::{Answer, AnswerBody, chunk},
-    id::{OperatorId, RequestId},
+    command::CommandSpec,
+    id::{OperatorId, RequestId, Workspace},
+    rollout::{Progress, RolloutState},
 };
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{super::Control, *};
-use crate::stage::{CID, Stage};
+use crate::{
+    stage::{CID, Stage, spec},
+    store::{Txn, key},
+};
 
 /// Far above what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -114,4 +119,47 @@ async fn nothing_left_in_the_stream_is_passed_over_too() {
     assert_eq!(feed.story("settled").await, ["command", "completed", "settled"]);
     let gone = stage.api.counters().get("feed.chunk_gone").copied();
     assert!(gone.is_some_and(|gone| gone < 20), "{gone:?} chunks were asked for");
+}
+
+/// The command spreads in waves, and this is its newest edition; nobody is told.
+fn spread(on: &Stage, revision: u64, state: RolloutState) {
+    let text = spec(on.id, "true");
+    let mut spec = CommandSpec::from_bytes(text.as_bytes()).unwrap();
+    spec.rollout = Some("canary 1".parse().unwrap());
+    let mut txn = Txn::new(&on.still.context.shared.store);
+    txn.put(key::spec(on.id), serde_json::to_vec(&spec).unwrap());
+    let progress = Progress { revision, state, at: revision, ..Progress::new(Workspace::main(), on.id) };
+    txn.put_json(key::rollout(on.id), &progress);
+    txn.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_pause_is_told_also_when_changes_were_missed() {
+    let (stage, mut tasks) = (Stage::start().await, JoinSet::new());
+    spread(&stage, 1, RolloutState::Going);
+    let mut feed = watch(&stage, &mut tasks).await;
+    assert_eq!(feed.story("pending").await, ["command", "pending"]);
+    spread(&stage, 2, RolloutState::Paused);
+    let other = MachineToken::new("web-2").unwrap();
+    for _ in 0..10_000 {
+        stage.still.context.shared.tell([Change::Output { cid: stage.id, mid: other.clone() }]);
+    }
+    assert_eq!(feed.story("command").await, ["command"]);
+}
+
+#[tokio::test]
+async fn how_far_it_has_spread_is_told_once_for_many_changes_and_before_the_end() {
+    let (stage, mut tasks) = (Stage::start().await, JoinSet::new());
+    spread(&stage, 1, RolloutState::Going);
+    let mut feed = watch(&stage, &mut tasks).await;
+    assert_eq!(feed.story("pending").await, ["command", "pending"]);
+    let change = Change::Command { cid: stage.id };
+    stage.still.context.shared.tell(vec![change.clone(); 16]);
+    spread(&stage, 2, RolloutState::Going);
+    stage.still.context.shared.tell(vec![change; 16]);
+    stage.exit(0);
+    let mut story = feed.story("settled").await;
+    // The run may end before it is time to tell more of the rollout; its end is the last word all the same.
+    story.sort();
+    assert_eq!(story, ["command", "completed", "settled"]);
 }
