@@ -95,6 +95,10 @@ impl Projection<'_> {
         if known.as_ref().is_some_and(|row| row.done) {
             return Ok(Applied::Yes);
         }
+        // CMD may have forgotten the last editions before this bridge read them.
+        if let Some(progress) = done.rollout.as_ref().filter(|progress| progress.is_of(spec.targets)) {
+            self.spread(cid, progress)?;
+        }
         if let Some(mut row) = known {
             row.done = true;
             if done.spec_sha256.is_some() {
@@ -122,9 +126,6 @@ impl Projection<'_> {
                 done: true,
                 spec_sha256: done.spec_sha256,
             };
-            if let Some(progress) = done.rollout.as_ref().filter(|progress| progress.is_of(spec.targets)) {
-                self.txn.put_json(key::rollout(cid), progress);
-            }
             let spec_bytes = done.spec.0.clone().into();
             self.new_command(cid, NewCommand { row, spec, spec_bytes, grants: Vec::new() })?;
         }

@@ -13,7 +13,10 @@ use super::{
     Applied, ApplyError, Outcome, Projection,
     memory::{Memory, Urgency},
 };
-use crate::{store::key, view::Change};
+use crate::{
+    store::{StoreError, key},
+    view::Change,
+};
 
 /// The rollout of an open command. Machines are named by their place in the command's list.
 #[derive(Debug)]
@@ -162,14 +165,20 @@ impl Projection<'_> {
         if let Some(rollout) = self.memory.open.get_mut(&cid).and_then(|command| command.rollout.as_mut()) {
             rollout.last = rollout.last.max(sequence);
         }
+        self.spread(cid, progress)?;
+        Ok(Applied::Yes)
+    }
+
+    /// Makes an edition known that is believed, if it says something new, wherever it was read.
+    pub(super) fn spread(&mut self, cid: CommandId, progress: &Progress) -> Result<(), StoreError> {
         let known: Option<Progress> = self.txn.json(&key::rollout(cid), "rollout")?;
         let before = known.unwrap_or_else(|| Progress::new(progress.ws.clone(), cid));
-        let Some(progress) = progress.clone().behind(&before) else { return Ok(Applied::Yes) };
+        let Some(progress) = progress.clone().behind(&before) else { return Ok(()) };
         self.txn.put_json(key::rollout(cid), &progress);
         let begins = self.memory.set_progress(cid, progress);
         self.changes.extend(begins.into_iter().map(|mid| Change::Run { cid, mid }));
         self.changes.insert(Change::Command { cid });
-        Ok(Applied::Yes)
+        Ok(())
     }
 
     /// Over how many machines a command spreads; `None` = it goes to all at once.

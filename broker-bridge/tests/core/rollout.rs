@@ -357,8 +357,12 @@ async fn history_says_how_far_it_came_when_the_streams_have_forgotten_it() -> Re
         config.history_after = Duration::from_millis(200);
     };
     let bridge = world.bridge_with("b1", short).await?;
+    let standby = world.bridge("b2").await?;
     let cid = submit(&world, "canary 1", 3_000).await?;
     begun(&world, &bridge, cid, &[0]).await?;
+    // It knows the command, and how it began, and not how it went on.
+    begun(&world, &standby, cid, &[0]).await?;
+    standby.stop().await?;
     runs(&world, cid, 0, 3).await?;
     world.forgotten(cid).await?;
     let answers = world.answers(&bridge).await?;
@@ -367,5 +371,8 @@ async fn history_says_how_far_it_came_when_the_streams_have_forgotten_it() -> Re
     std::fs::remove_dir_all(world.data("b1"))?;
     let rebuilt = world.bridge("b1").await?;
     assert_eq!(world.answers(&rebuilt).await?, answers);
+    let standby = world.bridge("b2").await?;
+    assert_eq!(world.answers(&standby).await?, answers);
+    standby.stop().await?;
     rebuilt.stop().await
 }
