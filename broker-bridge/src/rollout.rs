@@ -298,6 +298,7 @@ fn next(
         revision: rollout.progress.revision.saturating_add(1),
         why: None,
         asked: None,
+        forgiven: rollout.progress.forgiven.at_most(tally.counted),
         by: by.to_owned(),
         at: now,
         ..rollout.progress.clone()

@@ -214,6 +214,38 @@ async fn it_pauses_on_failures_goes_on_when_told_and_is_aborted() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_forgiven_and_did_not_fail_after_all_hides_no_other_failure() -> Result<()> {
+    let world = fleet().await?;
+    let soon = |config: &mut signalbox_bridge::core::CoreConfig| {
+        config.lost_grace = Duration::from_millis(100);
+    };
+    let bridge = world.bridge_with("b1", soon).await?;
+    let cid = submit(&world, "canary 1, 1, pause after 1", MINUTE).await?;
+    begun(&world, &bridge, cid, &[0]).await?;
+    world.claim(&world.machines[0], cid).await?;
+    bridge.state(cid, &mid("m-0")?, RunState::Lost).await?;
+    let is = |state: RolloutState| {
+        let bridge = &bridge;
+        move || async move {
+            let view = shown(bridge, cid)?;
+            ensure!(view.state == state, "{view:?}");
+            Ok(())
+        }
+    };
+    eventually("a pause", is(RolloutState::Paused)).await?;
+    steer(&world, &bridge, cid, Steer::Resume, 1).await?;
+    begun(&world, &bridge, cid, &[0, 1]).await?;
+    world.exit(&world.machines[0], cid, 0).await?;
+    bridge.state(cid, &mid("m-0")?, RunState::Completed).await?;
+    runs(&world, cid, 1, 0).await?;
+    begun(&world, &bridge, cid, &[0, 1, 2]).await?;
+    runs(&world, cid, 2, 1).await?;
+    eventually("another pause", is(RolloutState::Paused)).await?;
+    begun(&world, &bridge, cid, &[0, 1, 2]).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_on_goes_on_from_what_was_said_and_all_say_the_same() -> Result<()> {
     let world = fleet().await?;
     let first = world.bridge("b1").await?;

@@ -79,6 +79,15 @@ pub struct Counted {
     pub ended: u32,
 }
 
+impl Counted {
+    /// No more than these. Totals fall where a late exit takes the place of `lost`; what was forgiven beyond them would hide as
+    /// many later failures.
+    #[must_use]
+    pub fn at_most(self, counted: Self) -> Self {
+        Self { failed: self.failed.min(counted.failed), ended: self.ended.min(counted.ended) }
+    }
+}
+
 /// Which machines of a command have been let go: a bit for each of its machines in their order, the lowest bit of the first
 /// byte first. Bytes at the end that are zero are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +156,8 @@ pub struct Progress {
     /// What somebody asked for; absent when the bridge went on by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Steer>,
-    /// What had failed when somebody said that it shall go on: it does not stop it again.
+    /// What had failed when somebody said that it shall go on: it does not stop it again. No more than what was counted when the
+    /// edition was written.
     #[serde(default)]
     pub forgiven: Counted,
     /// Whose wish this edition is: `operator:<id>`, `token:<id>`, or `bridge:<id>`.
@@ -229,7 +239,7 @@ impl Progress {
                 return Err("it was aborted; run it again on those that are left");
             }
         };
-        let forgiven = if steer == Steer::Resume { counted } else { self.forgiven };
+        let forgiven = if steer == Steer::Resume { counted } else { self.forgiven.at_most(counted) };
         Ok(Some(Self {
             revision: self.revision.saturating_add(1),
             state,
@@ -308,6 +318,10 @@ mod tests {
         assert_eq!(steer(&paused, Steer::Pause), Ok(None));
         let resumed = steer(&paused, Steer::Resume).unwrap().unwrap();
         assert_eq!((resumed.state, resumed.forgiven), (RolloutState::Going, counted));
+        // One of them was lost and has completed after all: it is forgiven no more.
+        let fewer = Counted { failed: 1, ended: 5 };
+        let again = resumed.steered(Steer::Pause, fewer, "operator:a", 8).unwrap().unwrap();
+        assert_eq!(again.forgiven, fewer);
         let aborted = steer(&resumed, Steer::Abort).unwrap().unwrap();
         assert_eq!(steer(&aborted, Steer::Abort), Ok(None));
         assert!(steer(&aborted, Steer::Resume).is_err() && steer(&aborted, Steer::Pause).is_err());
