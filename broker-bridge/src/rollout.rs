@@ -65,6 +65,9 @@ pub(crate) enum WriteError {
     Core(#[from] CoreError),
     #[error("the store cannot be read")]
     Store(#[from] store::StoreError),
+    /// What this bridge signs does not count: its key is not, or no more, in the authors document.
+    #[error("nobody would believe this bridge; have the authors document issued anew, with its key")]
+    Unbelieved,
     /// It cannot be as somebody wishes.
     #[error("{0}")]
     Refused(&'static str),
@@ -229,9 +232,11 @@ async fn go_on(
         Ok(_) => {}
         Err(WriteError::Core(error)) => return Err(error),
         Err(WriteError::Store(error)) => return Err(error.into()),
-        // It is tried again in a moment.
+        // It is tried again in a moment; what nobody believes is not even written.
         Err(error) => {
-            let count = context.shared.counters.add("rollout.unwritten");
+            let is_unbelieved = matches!(error, WriteError::Unbelieved);
+            let name = if is_unbelieved { "rollout.unbelieved" } else { "rollout.unwritten" };
+            let count = context.shared.counters.add(name);
             if count.is_power_of_two() {
                 warn!(command = %cid, count, error = report(&error), "rollout was not written");
             }
@@ -372,6 +377,9 @@ pub(crate) async fn write(
     let mut failed = None;
     for _ in 0..TRIES {
         let Some(next) = compose()? else { return Ok(None) };
+        if !is_believed(shared, broker) {
+            return Err(WriteError::Unbelieved);
+        }
         let Next { progress, after } = *next;
         let body = broker.signed(&progress)?;
         let summary = summary(&progress);
@@ -387,7 +395,12 @@ pub(crate) async fn write(
                 let subject = subject.clone();
                 let own = Message { stream, subject, sequence, time_ms, headers, payload: body };
                 apply_rollout(shared, own).await?;
-                return Ok(Some(sequence));
+                // The document may have changed in between.
+                return if counts(shared, cid, progress.revision) {
+                    Ok(Some(sequence))
+                } else {
+                    Err(WriteError::Unbelieved)
+                };
             }
             Err(error @ (StoreError::Taken { .. } | StoreError::Unanswered { .. })) => failed = Some(error),
             Err(source) => return Err(BrokerError::Store { what: subject, source }.into()),
@@ -411,6 +424,19 @@ pub(crate) async fn write(
         None => BrokerError::Contended(subject),
     }
     .into())
+}
+
+/// Whether what this bridge signs now counts. An edition that does not would be written anew each second, for as long as the
+/// command is open.
+fn is_believed(shared: &Shared, broker: &BrokerLink) -> bool {
+    shared.memory().authors.as_ref().is_some_and(|authors| authors.doc.is_bridge(broker.public()))
+}
+
+/// Whether an edition that was applied is known now, or a later one; of a command that has settled meanwhile nothing is.
+fn counts(shared: &Shared, cid: CommandId, revision: u64) -> bool {
+    let memory = shared.memory();
+    let rollout = memory.open.get(&cid).and_then(|command| command.rollout.as_ref());
+    rollout.is_none_or(|rollout| rollout.progress.revision >= revision)
 }
 
 /// For eyes.

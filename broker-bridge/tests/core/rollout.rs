@@ -12,7 +12,7 @@ use signalbox_schemas::{
     rollout::{Counted, Progress, RolloutState, Steer},
     run::RunState,
     signed::Signed,
-    stream::{CMD, HB},
+    stream::{CMD, DOC, HB},
     subject::{CommandPiece, Subject},
 };
 use signalbox_testkit::eventually;
@@ -379,6 +379,28 @@ async fn what_no_bridge_says_lets_nobody_go_and_stands_in_nobodys_way() -> Resul
     begun(&world, &bridge, cid, &[0]).await?;
     runs(&world, cid, 0, 0).await?;
     begun(&world, &bridge, cid, &[0, 1]).await?;
+    bridge.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_that_nobody_believes_writes_nothing() -> Result<()> {
+    let world = fleet().await?;
+    let bridge = world.bridge("b1").await?;
+    let cid = submit(&world, "canary 1, 2", MINUTE).await?;
+    begun(&world, &bridge, cid, &[0]).await?;
+    let subject = Subject::Command(world.ws.clone(), cid, CommandPiece::Rollout).to_string();
+    let last =
+        || async { anyhow::Ok(world.link.last_from_leader(CMD, &subject).await?.context("there")?.sequence) };
+    let before = last().await?;
+    world.replace_bridge_key().await?;
+    world.read(&bridge, &[DOC]).await?;
+    runs(&world, cid, 0, 0).await?;
+    bridge.counted("rollout.unbelieved", 2).await?;
+    assert_eq!(last().await?, before);
+    assert_eq!(shown(&bridge, cid)?.released, 1);
+    // The document names it again.
+    world.authors(3).await?;
+    begun(&world, &bridge, cid, &[0, 1, 2]).await?;
     bridge.stop().await
 }
 

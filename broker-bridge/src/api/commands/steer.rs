@@ -61,6 +61,10 @@ pub async fn steer(
         Ok(None) => api.view().cursors(),
         Err(WriteError::Refused(why)) => return Err(refuse(why)),
         Err(WriteError::Store(error)) => return Err(store_problem(&error)),
+        Err(error @ WriteError::Unbelieved) => {
+            let why = format!("cannot {} command {id}: {error}", steer.as_str());
+            return Err(Problem::new(ErrorCode::NotAccepted, why));
+        }
         Err(error) => {
             warn!(command = %id, error = report(&error), wish = steer.as_str(), "the broker did not accept");
             let why = format!(
