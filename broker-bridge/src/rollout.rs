@@ -155,19 +155,26 @@ impl Driver {
         }
     }
 
-    /// All of them are looked at: machines fall silent and come back, and what could not be written is tried again.
+    /// Those that may let somebody go are looked at: machines fall silent and come back, and what could not be written is tried
+    /// again. One at a time, so that nobody waits for all of them.
     fn listen(&self) {
         let now = now_ms();
         let listening = self.listening.since(now);
-        let mut memory = self.context.shared.memory_mut();
-        let Memory { open, machines, rollouts, stirred, .. } = &mut *memory;
-        for cid in rollouts.iter() {
-            let Some(OpenCommand { machines: names, rollout: Some(rollout), .. }) = open.get_mut(cid) else {
+        let shared = &self.context.shared;
+        let spreading: Vec<CommandId> = {
+            let memory = shared.memory();
+            let spreads = |cid: &&CommandId| memory.open.get(*cid).is_some_and(OpenCommand::spreads);
+            memory.rollouts.iter().filter(spreads).copied().collect()
+        };
+        for cid in spreading {
+            let mut memory = shared.memory_mut();
+            let Memory { open, machines, stirred, .. } = &mut *memory;
+            let Some(OpenCommand { machines: names, rollout: Some(rollout), .. }) = open.get_mut(&cid) else {
                 continue;
             };
             let look = Look { names, machines, listening, now };
             rollout.listen(|place| !look.is_online(place));
-            stirred.insert(*cid);
+            stirred.insert(cid);
         }
     }
 
@@ -287,11 +294,15 @@ fn next(
     by: &str,
     (listening, now): (u64, u64),
 ) -> Result<Come, store::StoreError> {
+    // Most changes decide nothing: they keep nobody from reading.
+    if !shared.memory().open.get(&cid).is_some_and(OpenCommand::spreads) {
+        return Ok(Come::At(None));
+    }
     let mut memory = shared.memory_mut();
     // Written in one go with what memory says.
     let counts: Counts = shared.store.json(&key::counts(cid), "counts")?.unwrap_or_default();
     let Memory { open, machines, .. } = &mut *memory;
-    let Some(command) = open.get_mut(&cid).filter(|command| !command.held && !command.cancelled) else {
+    let Some(command) = open.get_mut(&cid).filter(|command| command.spreads()) else {
         return Ok(Come::At(None));
     };
     let (Some(rollout), Some(plan)) = (&mut command.rollout, &command.spec.rollout) else {

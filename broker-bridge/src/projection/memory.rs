@@ -18,7 +18,7 @@ use signalbox_schemas::{
     limit,
     mailbox::AuthorsRef,
     record::{MachineRecord, OperatorRecord, table},
-    rollout::Progress,
+    rollout::{Progress, RolloutState},
     run::RunState,
     signed::{PublicKey, Signed},
 };
@@ -130,6 +130,13 @@ impl OpenCommand {
     /// Whether what has not begun is taken back.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.cancelled || self.rollout.as_ref().is_some_and(OpenRollout::is_aborted)
+    }
+
+    /// Whether somebody of it may be let go: it spreads, its time has come, it goes on, and not all have been.
+    pub(crate) fn spreads(&self) -> bool {
+        let goes_on =
+            |rollout: &OpenRollout| rollout.progress.state == RolloutState::Going && rollout.held() > 0;
+        !self.held && !self.cancelled && self.rollout.as_ref().is_some_and(goes_on)
     }
 
     /// Whether its run on a machine is not to be offered yet: its time has not come, or its wave.
