@@ -347,8 +347,7 @@ fn tally(targets: u32, rollout: &OpenRollout, counts: &Counts, look: &Look<'_>) 
         targets,
         released: rollout.progress.released.count(),
         held: rollout.held(),
-        // Who of them is silent is asked of those that would go.
-        present: rollout.held(),
+        present: rollout.present(),
         waiting: count(rollout.waiting().len()),
         absent: count(rollout.waiting().iter().filter(|place| look.is_absent(**place)).count()),
         running: of(RunState::Executing) + of(RunState::Claimed),

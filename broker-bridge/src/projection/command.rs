@@ -6,7 +6,6 @@ use bytes::Bytes;
 use signalbox_schemas::{
     command::{CommandSpec, Grant},
     id::{CommandId, MachineToken, Sha256},
-    rollout::Progress,
     run::RunState,
     signed::{PublicKey, Signed},
     subject::FactKind,
@@ -103,7 +102,7 @@ impl Projection<'_> {
                 grants: by_machine(new.grants),
                 cancelled: self.txn.has(&key::cancel(cid))?,
                 held: new.spec.not_before.is_some(),
-                rollout: self.open_rollout(cid, new.spec)?,
+                rollout: OpenRollout::of(cid, new.spec, self.txn.json(&key::rollout(cid), "rollout")?),
                 runs: BTreeMap::new(),
             };
             self.memory.put_command(cid, command);
@@ -115,12 +114,6 @@ impl Projection<'_> {
         }
         self.changes.insert(Change::Command { cid });
         self.recall(cid)
-    }
-
-    fn open_rollout(&self, cid: CommandId, spec: &CommandSpec) -> Result<Option<OpenRollout>, StoreError> {
-        let known: Option<Progress> = self.txn.json(&key::rollout(cid), "rollout")?;
-        let progress = || known.unwrap_or_else(|| Progress::new(spec.ws.clone(), cid));
-        Ok(spec.rollout.is_some().then(|| OpenRollout::new(progress())))
     }
 
     fn runs_of(

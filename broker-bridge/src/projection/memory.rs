@@ -18,7 +18,7 @@ use signalbox_schemas::{
     limit,
     mailbox::AuthorsRef,
     record::{MachineRecord, OperatorRecord, table},
-    rollout::{Progress, RolloutState},
+    rollout::RolloutState,
     run::RunState,
     signed::{PublicKey, Signed},
 };
@@ -275,11 +275,7 @@ impl Memory {
         for mid in &row.machines {
             runs.push((mid.clone(), RunRow::of(store, cid, mid)?));
         }
-        let progress: Option<Progress> = store.json(&key::rollout(cid), "rollout")?;
-        let rollout = spec
-            .rollout
-            .as_ref()
-            .map(|_| OpenRollout::new(progress.unwrap_or_else(|| Progress::new(spec.ws.clone(), cid))));
+        let rollout = OpenRollout::of(cid, &spec, store.json(&key::rollout(cid), "rollout")?);
         let command = OpenCommand {
             order: (row.accepted_at, row.sequence),
             spec_bytes: bytes.into(),
@@ -322,19 +318,27 @@ impl Memory {
         }
     }
 
-    /// Lets go of the commands whose `not_before` has come; answers them with their machines.
-    pub(crate) fn release(&mut self, now: u64) -> Vec<(CommandId, Arc<[MachineToken]>)> {
+    /// Lets go of the commands whose `not_before` has come; answers them with the machines that may begin: of one that spreads
+    /// only those that were let go.
+    pub(crate) fn release(&mut self, now: u64) -> Vec<(CommandId, Vec<MachineToken>)> {
         let mut released = Vec::new();
         while let Some((at, cid)) = self.held.first().copied().filter(|(at, _)| *at <= now) {
             self.held.remove(&(at, cid));
             let Some(command) = self.open.get_mut(&cid) else { continue };
             command.held = false;
-            if command.rollout.is_some() {
-                self.stirred.insert(cid);
+            let machines: Vec<MachineToken> = match &command.rollout {
+                Some(rollout) => {
+                    self.stirred.insert(cid);
+                    let places = command.machines.iter().zip(0..);
+                    let begins = places.filter(|(_, place)| rollout.progress.released.has(*place));
+                    begins.map(|(mid, _)| mid.clone()).collect()
+                }
+                None => command.machines.to_vec(),
+            };
+            for mid in &machines {
+                self.soil(mid, Urgency::Now);
+                self.judge(cid, mid);
             }
-            let machines = command.machines.clone();
-            machines.iter().for_each(|mid| self.soil(mid, Urgency::Now));
-            machines.iter().for_each(|mid| self.judge(cid, mid));
             self.woken.extend(machines.iter().cloned());
             released.push((cid, machines));
         }
@@ -504,6 +508,41 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::view::{NoRoom, View};
+
+    /// A command on two machines that waits for its time.
+    fn waiting(plan: Option<&str>) -> (Memory, CommandId) {
+        let cid = crate::stage::CID.parse().unwrap();
+        let bytes = crate::stage::spec(cid, "true");
+        let mut spec = CommandSpec::from_bytes(bytes.as_bytes()).unwrap();
+        (spec.not_before, spec.targets) = (Some(5), 2);
+        spec.rollout = plan.map(|plan| plan.parse().unwrap());
+        let mut memory = Memory::default();
+        let command = OpenCommand {
+            order: (1, 1),
+            spec_bytes: bytes.into(),
+            machines: ["m-0", "m-1"].map(|name| MachineToken::new(name).unwrap()).into(),
+            grants: HashMap::new(),
+            cancelled: false,
+            held: true,
+            rollout: OpenRollout::of(cid, &spec, None),
+            runs: BTreeMap::new(),
+            spec: Arc::new(spec),
+        };
+        memory.put_command(cid, command);
+        (memory, cid)
+    }
+
+    #[test]
+    fn when_its_time_comes_only_those_may_begin_that_were_let_go() {
+        let (mut memory, cid) = waiting(None);
+        assert_eq!(memory.release(4), []);
+        let all = memory.open[&cid].machines.to_vec();
+        assert_eq!((memory.release(5), memory.dirty.len()), (vec![(cid, all)], 2));
+        // Nobody was let go yet: that is the rollout's business.
+        let (mut memory, cid) = waiting(Some("canary 1"));
+        assert_eq!((memory.release(5), memory.dirty.len()), (vec![(cid, vec![])], 0));
+        assert!(memory.stirred.contains(&cid) && memory.woken.is_empty());
+    }
 
     #[tokio::test]
     async fn there_is_an_end_to_what_may_wait() {

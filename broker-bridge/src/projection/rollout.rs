@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use signalbox_schemas::{
+    command::CommandSpec,
     id::{CommandId, MachineToken},
     rollout::{Progress, RolloutState},
     run::RunState,
@@ -36,9 +37,12 @@ pub(crate) struct OpenRollout {
 }
 
 impl OpenRollout {
-    pub(crate) fn new(progress: Progress) -> Self {
+    /// That of a command, if it spreads. `known`: its newest edition.
+    pub(super) fn of(cid: CommandId, spec: &CommandSpec, known: Option<Progress>) -> Option<Self> {
+        spec.rollout.as_ref()?;
+        let progress = known.unwrap_or_else(|| Progress::new(spec.ws.clone(), cid));
         let (held, silent, waiting) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { progress, last: 0, held, silent, waiting, settled_at: 0 }
+        Some(Self { progress, last: 0, held, silent, waiting, settled_at: 0 })
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
@@ -48,6 +52,11 @@ impl OpenRollout {
     /// Runs that were not let go and have not settled.
     pub(crate) fn held(&self) -> u32 {
         u32::try_from(self.held.len() + self.silent.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Those of them that were not found silent when they were last looked at.
+    pub(crate) fn present(&self) -> u32 {
+        u32::try_from(self.held.len()).unwrap_or(u32::MAX)
     }
 
     /// Those that were let go and wait for their relays.

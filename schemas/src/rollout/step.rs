@@ -18,7 +18,7 @@ pub struct Tally {
     pub released: u32,
     /// Those that nobody let go and whose run has not settled.
     pub held: u32,
-    /// Those of them that were heard lately.
+    /// Those of them that were not found silent: whoever lets one go looks again.
     pub present: u32,
     /// Runs that were let go, and that nobody has claimed yet.
     pub waiting: u32,
@@ -39,7 +39,7 @@ pub enum Decision {
     Release {
         /// The wave.
         wave: u32,
-        /// How many, of those that are present.
+        /// How many, of those that are present; fewer where one of them turns out to be silent.
         count: u32,
     },
     /// Too many have failed.
