@@ -1,54 +1,35 @@
 //! `health.get`, and what `/health` says in one word.
 //!
-//! Broker and streams are asked when somebody wants to know, at most every few seconds for all who ask. What only the system
-//! account is told (slow consumers, `sync_interval`) is not known here, and what follows from it is said as such.
+//! Broker and streams are asked when somebody wants to know ([`reading`]). What only the system account is told (slow
+//! consumers, `sync_interval`) is not known here, and what follows from it is said as such.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+mod reading;
 
-use signalbox_link::{AccountReport, StreamError, StreamReport};
+use std::collections::BTreeMap;
+
+use signalbox_link::StreamReport;
 use signalbox_schemas::{
     api::{
         BridgeHealth, BrokerHealth, ConsumerHealth, FollowerHealth, HealthView, Severity, StreamHealth,
         Warning,
     },
     authors::Role,
-    error::{Problem, report},
-    id::BridgeId,
-    record::Lease,
-    stream::{self, LEASE, Storage},
-    subject::Subject,
+    error::Problem,
+    stream::{self, Storage},
 };
-use tokio::{sync::Mutex, time::timeout};
-use tracing::debug;
 
+pub(crate) use self::reading::Cache;
+use self::reading::{Holder, Reading, reading};
 use super::{Api, Caller, now_ms};
 use crate::ingest::FOLLOWED;
 
-/// How old a reading may be that is answered.
-const FRESH: Duration = Duration::from_secs(5);
-/// How long a reading may take: about thirty questions.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A reading is made by whoever asks when the last one is 5 s old, in about 1 s: with a broker that answers there is none that
+/// is older than this, ms.
+const OLD_MS: u64 = 15_000;
 /// Fullness of a store from which on it is spoken of, percent.
 const STORE_PERCENT: u64 = 80;
 /// Clocks of bridge and broker may differ by so much, ms.
 const SKEW_MS: u64 = 5_000;
-
-/// The last reading of broker and streams.
-#[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<Option<(Instant, Reading)>>);
-
-/// What broker and streams said.
-#[derive(Debug, Clone, Default)]
-struct Reading {
-    at: u64,
-    account: AccountReport,
-    streams: Vec<(&'static str, StreamReport)>,
-    holder: Option<BridgeId>,
-    clock_ahead_ms: Option<i64>,
-}
 
 /// How the system is, as this bridge knows it. Answers also while streams are read, and without a broker.
 ///
@@ -68,8 +49,10 @@ pub async fn get(api: &Api, caller: &Caller) -> Result<HealthView, Problem> {
         counters: api.counters(),
         streams,
     };
-    let mut warnings = api.view().warnings(now_ms());
-    warnings.extend(found(&view));
+    let now = now_ms();
+    let mut warnings = api.view().warnings(now);
+    warnings.extend(found(&view, now));
+    warnings.extend(reading.iter().flat_map(of_reading));
     warnings.sort_by_key(|warning| std::cmp::Reverse(warning.severity));
     Ok(HealthView { warnings, ..view })
 }
@@ -90,39 +73,6 @@ fn word(sound: bool, connected: bool, caught_up: bool) -> &'static str {
     }
 }
 
-/// A reading that is fresh, or the last one there was.
-async fn reading(api: &Api) -> Option<Reading> {
-    // Whoever comes meanwhile is answered by the same one.
-    let mut kept = api.health.0.lock().await;
-    if let Some((_, reading)) = kept.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-        return Some(reading.clone());
-    }
-    match timeout(PATIENCE, read(api)).await {
-        Ok(Ok(reading)) => *kept = Some((Instant::now(), reading)),
-        Ok(Err(error)) => debug!(error = report(&error), "broker and streams cannot be asked how they are"),
-        Err(_) => debug!("broker and streams do not say in time how they are"),
-    }
-    kept.as_ref().map(|(_, reading)| reading.clone())
-}
-
-async fn read(api: &Api) -> Result<Reading, StreamError> {
-    let mut reading =
-        Reading { at: now_ms(), account: api.link().account_report().await?, ..Reading::default() };
-    for def in stream::all() {
-        reading.streams.push((def.name, api.link().stream_report(def.name).await?));
-    }
-    let subject = Subject::Lease(api.ws().clone()).to_string();
-    if let Ok(Some(message)) = api.link().last_from_leader(LEASE, &subject).await
-        && let Ok(lease) = serde_json::from_slice::<Lease>(&message.payload)
-    {
-        // It was sent before it was stored: what is between counts as behind.
-        let ahead = i128::from(lease.renewed_at) - i128::from(message.time_ms);
-        reading.clock_ahead_ms = i64::try_from(ahead).ok();
-        reading.holder = Some(lease.bridge);
-    }
-    Ok(reading)
-}
-
 fn bridge(api: &Api, reading: Option<&Reading>) -> BridgeHealth {
     let shared = api.view().shared();
     let lag = |(name, report): &(&'static str, StreamReport)| {
@@ -137,7 +87,10 @@ fn bridge(api: &Api, reading: Option<&Reading>) -> BridgeHealth {
         since: shared.since,
         caught_up: api.view().is_caught_up(),
         epoch: shared.lease.get().and_then(|lease| *lease.borrow()).map(|epoch| epoch.0),
-        lease_holder: reading.and_then(|reading| reading.holder.clone()),
+        lease_holder: reading.and_then(|reading| match &reading.holder {
+            Holder::Bridge(id) => Some(id.clone()),
+            Holder::Nobody | Holder::Unknown => None,
+        }),
         clock_ahead_ms: reading.and_then(|reading| reading.clock_ahead_ms),
         lag: reading.iter().flat_map(|reading| &reading.streams).filter_map(lag).collect(),
     }
@@ -201,14 +154,27 @@ fn follower(report: &signalbox_link::FollowerReport) -> FollowerHealth {
     }
 }
 
-/// What follows from what broker and streams say. Pure.
-fn found(view: &HealthView) -> Vec<Warning> {
-    let warn = |code: &str, severity, text: String, advice: &str| Warning {
-        code: code.to_owned(),
-        severity,
-        text,
-        advice: advice.to_owned(),
-    };
+fn warn(code: &str, severity: Severity, text: String, advice: &str) -> Warning {
+    Warning { code: code.to_owned(), severity, text, advice: advice.to_owned() }
+}
+
+/// What follows from what was not said. Pure.
+fn of_reading(reading: &Reading) -> Vec<Warning> {
+    let mut all = Vec::new();
+    if reading.holder == Holder::Nobody {
+        let text = "no bridge dispatches".to_owned();
+        all.push(warn("no_lease", Severity::Critical, text, "see whether a bridge runs, and what it logs"));
+    }
+    for name in &reading.silent {
+        let text = format!("stream {name} does not answer");
+        let advice = "see that it is there, and that most of its servers run";
+        all.push(warn("no_leader", Severity::Critical, text, advice));
+    }
+    all
+}
+
+/// What follows from what broker and streams say, at `now`, Unix ms. Pure.
+fn found(view: &HealthView, now: u64) -> Vec<Warning> {
     let mut all = Vec::new();
     if !view.broker.connected {
         let text = "the bridge has no connection to the broker".to_owned();
@@ -218,10 +184,12 @@ fn found(view: &HealthView) -> Vec<Warning> {
             text,
             "see whether nats-server runs, and what it logs",
         ));
-    }
-    if view.read_at.is_some() && view.bridge.lease_holder.is_none() {
-        let text = "no bridge dispatches".to_owned();
-        all.push(warn("no_lease", Severity::Critical, text, "see whether a bridge runs, and what it logs"));
+    } else if view.read_at.is_none_or(|at| now.saturating_sub(at) > OLD_MS) {
+        let since =
+            view.read_at.map_or(String::new(), |at| format!(" for {} s", now.saturating_sub(at) / 1_000));
+        let text = format!("broker and streams have not said{since} how they are");
+        let advice = "see whether JetStream runs, and what nats-server logs";
+        all.push(warn("not_read", Severity::Warning, text, advice));
     }
     if let Some(ahead) = view.bridge.clock_ahead_ms.filter(|ahead| ahead.unsigned_abs() > SKEW_MS) {
         let text = format!("clocks of bridge and broker differ by {} s", ahead.unsigned_abs() / 1_000);
@@ -243,14 +211,11 @@ fn found(view: &HealthView) -> Vec<Warning> {
             ));
         }
     }
-    all.extend(of_streams(&view.streams, &warn));
+    all.extend(of_streams(&view.streams));
     all
 }
 
-fn of_streams(
-    streams: &[StreamHealth],
-    warn: &impl Fn(&str, Severity, String, &str) -> Warning,
-) -> Vec<Warning> {
+fn of_streams(streams: &[StreamHealth]) -> Vec<Warning> {
     let mut all = Vec::new();
     let on_disk: BTreeMap<&str, bool> =
         stream::all().into_iter().map(|def| (def.name, def.storage == Storage::File)).collect();
@@ -286,6 +251,52 @@ fn of_streams(
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use signalbox_schemas::id::BridgeId;
+
+    use super::*;
+
+    #[rstest]
+    #[case::not_yet(true, None, 20_000, &["not_read"])]
+    #[case::fresh(true, Some(5_000), 20_000, &[])]
+    #[case::old(true, Some(4_999), 20_000, &["not_read"])]
+    #[case::no_broker(false, None, 20_000, &["no_broker"])]
+    fn a_bridge_that_hears_nothing_says_so(
+        #[case] connected: bool,
+        #[case] read_at: Option<u64>,
+        #[case] now: u64,
+        #[case] expected: &[&str],
+    ) {
+        let view = HealthView {
+            status: "ok".into(),
+            bridge: BridgeHealth {
+                id: BridgeId::new("b1").unwrap(),
+                version: String::new(),
+                since: 0,
+                caught_up: true,
+                epoch: None,
+                lease_holder: None,
+                clock_ahead_ms: None,
+                lag: BTreeMap::new(),
+            },
+            broker: BrokerHealth { connected, ..BrokerHealth::default() },
+            streams: Vec::new(),
+            read_at,
+            warnings: Vec::new(),
+            counters: BTreeMap::new(),
+        };
+        let codes: Vec<String> = found(&view, now).into_iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, expected);
+    }
+
+    #[rstest]
+    #[case::nobody(Holder::Nobody, &["no_lease", "no_leader"])]
+    #[case::unknown(Holder::Unknown, &["no_leader"])]
+    #[case::somebody(Holder::Bridge(BridgeId::new("b2").unwrap()), &["no_leader"])]
+    fn what_is_not_known_is_not_taken_for_nobody(#[case] holder: Holder, #[case] expected: &[&str]) {
+        let reading = Reading { holder, silent: vec!["EVT"], ..Reading::default() };
+        let codes: Vec<String> = of_reading(&reading).into_iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, expected);
+    }
 
     #[rstest]
     #[case(true, true, true, "ok")]

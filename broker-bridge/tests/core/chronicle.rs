@@ -379,6 +379,19 @@ async fn the_system_says_how_it_is_and_what_should_be_done() -> Result<()> {
     let single =
         health.warnings.iter().find(|warning| warning.code == "single_server").context("one server")?;
     assert_eq!(single.severity, Severity::Info);
+    // A stream that does not answer hides no other one.
+    let streams = async_nats::jetstream::new(async_nats::connect(world.broker.url()).await?);
+    eventually("the silent stream is told", || async {
+        // A bridge that looks where the audit chain ends makes missing streams.
+        let _ = streams.delete_stream(HIST).await;
+        let health = health::get(&asked, &Caller::admin_token()).await?;
+        let silent = health.warnings.iter().find(|warning| warning.code == "no_leader");
+        let silent = silent.with_context(|| format!("{health:?}"))?;
+        ensure!((silent.severity, silent.text.contains("HIST")) == (Severity::Critical, true), "{silent:?}");
+        ensure!(health.streams.len() == all.len() - 1 && health.bridge.lease_holder.is_some(), "{health:?}");
+        Ok(())
+    })
+    .await?;
     // Without a broker the last reading is answered, and what is wrong.
     world.broker.kill()?;
     eventually("the lost connection is told", || async {

@@ -15,7 +15,8 @@ pub struct HealthView {
     pub bridge: BridgeHealth,
     /// The broker, as that bridge sees it.
     pub broker: BrokerHealth,
-    /// The streams, in the order in which they are made. Empty until the broker has answered once.
+    /// The streams, in the order in which they are made; a warning names those that did not answer, which are not in it. Empty
+    /// until the broker has answered once.
     pub streams: Vec<StreamHealth>,
     /// When broker and streams were read, Unix ms; `null` = not yet. Younger than 10 s unless the broker does not answer.
     pub read_at: Option<u64>,
