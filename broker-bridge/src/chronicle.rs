@@ -45,8 +45,6 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pause after the broker did not take something.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Tries to tell one thing, against other bridges that tell something at the same time.
-const TRIES: u32 = 16;
 /// Facts about lost runs that are looked at in one go.
 const LOST_AT_ONCE: usize = 64;
 
@@ -238,23 +236,24 @@ impl Keeper {
             }
         }
         self.told.is_full = log::was_full(&self.context).await?;
-        log::catch_up(&self.context, &mut self.told).await?;
-        if self.told.runs.created != run.created {
-            self.told.runs = Position { created: run.created, sequence: 0 };
-        }
+        log::catch_up(&self.context, &mut self.told, None).await?;
+        // What the last word about lost runs names may be more than this bridge had read when it asked.
+        let end = self.context.shared.link.stream_state(RUN).await;
+        let end = end.map_err(|source| BrokerError::Stream { name: RUN.to_owned(), source })?;
+        self.told.runs = within(self.told.runs, Position { created: end.created_ms, sequence: end.last });
         info!(machines = self.told.machines.len(), event = self.told.events, "telling what happens");
         Ok(())
     }
 
-    /// Tells what there is to tell; false: others have told something, and it has to be looked at anew.
+    /// Tells what there is to tell, of the system first; false: others have told something, and it has to be looked at anew.
     async fn round(&mut self) -> Result<bool, RoundError> {
-        if let Some(dropped) = self.budget.turn(self.now()) {
-            self.tell_surely(dropped).await?;
-        }
-        for news in self.of_machines() {
-            if !self.tell_if_room(news).await? {
+        let now = self.now();
+        self.budget.turn(now);
+        if let Some(untold) = self.budget.untold() {
+            if !self.tell(untold).await? {
                 return Ok(false);
             }
+            self.budget.told();
         }
         let is_full = self.context.shared.gauge.is_high();
         if let Some(news) = is_full.filter(|is| *is != self.told.is_full).map(fullness)
@@ -262,7 +261,15 @@ impl Keeper {
         {
             return Ok(false);
         }
-        self.lost_runs().await
+        if !self.lost_runs().await? {
+            return Ok(false);
+        }
+        for news in self.of_machines() {
+            if !self.tell_if_room(news).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn of_machines(&mut self) -> Vec<News> {
@@ -281,24 +288,14 @@ impl Keeper {
         all
     }
 
-    /// Tells, or only counts when there was too much in this minute: then it is taken for told.
+    /// Tells, or only counts when there was too much of its kind in this minute: then it is taken for told.
     async fn tell_if_room(&mut self, news: News) -> Result<bool, RoundError> {
-        if self.budget.take(news.kind) {
+        if self.budget.take(&news) {
             return self.tell(news).await;
         }
         let now = self.now();
         self.told.apply(&log::event(&self.context, news, now));
         Ok(true)
-    }
-
-    /// Tells what cannot be found out anew, behind whatever others tell.
-    async fn tell_surely(&mut self, news: News) -> Result<(), RoundError> {
-        for _ in 0..TRIES {
-            if self.tell(news.clone()).await? {
-                break;
-            }
-        }
-        Ok(())
     }
 
     async fn tell(&mut self, news: News) -> Result<bool, RoundError> {
@@ -365,6 +362,15 @@ impl Keeper {
     }
 }
 
+/// Where lost runs have been told to, in the stream that ends at `end`: another stream begins anew, and one that has lost its
+/// end tells what comes in its place.
+fn within(told: Position, end: Position) -> Position {
+    if told.created != end.created {
+        return Position { created: end.created, sequence: 0 };
+    }
+    Position { created: end.created, sequence: told.sequence.min(end.sequence) }
+}
+
 fn fullness(is_full: bool) -> News {
     if is_full {
         News::of(kind::STREAM_NEARLY_FULL, format!("stream {RUN} is more than half full"))
@@ -372,4 +378,24 @@ fn fullness(is_full: bool) -> News {
         News::of(kind::STREAM_RELIEVED, format!("stream {RUN} has room again"))
     }
     .with("stream", json!(RUN))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::same((1, 5), (1, 9), (1, 5))]
+    #[case::lost_its_end((1, 9), (1, 5), (1, 5))]
+    #[case::made_anew((1, 5), (2, 9), (2, 0))]
+    fn lost_runs_are_told_within_the_stream(
+        #[case] told: (u64, u64),
+        #[case] end: (u64, u64),
+        #[case] expected: (u64, u64),
+    ) {
+        let position = |(created, sequence)| Position { created, sequence };
+        assert_eq!(within(position(told), position(end)), position(expected));
+    }
 }

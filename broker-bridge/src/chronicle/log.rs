@@ -11,8 +11,9 @@ use signalbox_schemas::{
 use super::told::{News, Told};
 use crate::{broker_link::BrokerError, core::Context};
 
-/// Most events that are read behind the newest frames: more than bridges tell in the minutes that a frame may be late.
-const MOST_BEHIND: usize = 50_000;
+/// Most events that are read behind the newest frames: more than bridges tell in the minutes that a frame may be late. Where
+/// more lie there, the newest of them say how machines are.
+const MOST_BEHIND: u64 = 5_000;
 
 /// Signs an event.
 pub(super) fn event(context: &Context, news: News, now: u64) -> Event {
@@ -50,7 +51,9 @@ pub(super) fn message(context: &Context, event: &Event) -> Result<Store, BrokerE
 /// [`BrokerError`].
 pub(super) async fn append(context: &Context, told: &mut Told, event: &Event) -> Result<bool, BrokerError> {
     let all = all_events(context.broker.ws());
-    let message = message(context, event)?.only_after_all(&all, told.events);
+    let message = message(context, event)?;
+    let body = message.payload.clone();
+    let message = message.only_after_all(&all, told.events);
     match context.shared.link.store(message).await {
         Ok(stored) => {
             told.events = stored.sequence;
@@ -59,39 +62,45 @@ pub(super) async fn append(context: &Context, told: &mut Told, event: &Event) ->
         }
         // It may stand there all the same: an answer was lost.
         Err(StoreError::Taken { .. } | StoreError::Unanswered { .. }) => {
-            catch_up(context, told).await?;
-            Ok(false)
+            catch_up(context, told, Some(&body)).await
         }
         Err(source) => Err(BrokerError::Store { what: "an event".to_owned(), source }),
     }
 }
 
-/// Reads what was told behind what is known, from the leader.
+/// Reads what was told behind what is known, from the leader. Answers whether the message `wanted` is among it.
 ///
 /// # Errors
 /// [`BrokerError`].
-pub(super) async fn catch_up(context: &Context, told: &mut Told) -> Result<(), BrokerError> {
+pub(super) async fn catch_up(
+    context: &Context,
+    told: &mut Told,
+    wanted: Option<&[u8]>,
+) -> Result<bool, BrokerError> {
     let all = all_events(context.broker.ws());
     let last = context.broker.last(EVT, &all).await?.map_or(0, |message| message.sequence);
-    if last < told.events {
-        // The stream was made anew, or has lost its end.
-        told.events = last;
-    }
+    told.events = begin(told.events, last);
+    let mut is_there = false;
     for _ in 0..MOST_BEHIND {
         if told.events >= last {
-            return Ok(());
+            break;
         }
         let next = context.shared.link.next_from_leader(EVT, told.events + 1, &all).await;
         let next = next.map_err(|source| BrokerError::Read { what: "events".to_owned(), source })?;
-        let Some(message) = next else { return Ok(()) };
+        let Some(message) = next else { break };
         told.events = message.sequence;
+        is_there |= wanted.is_some_and(|wanted| *wanted == *message.payload);
         if let Some(event) = read(context, &message) {
             told.apply(&event);
         }
     }
-    // Older than what anybody remembers: from here on.
-    told.events = last;
-    Ok(())
+    Ok(is_there)
+}
+
+/// Behind which event is read when `known` is the last one that is known, and `last` stands at the end.
+fn begin(known: u64, last: u64) -> u64 {
+    // Where the stream was made anew, or has lost its end, nothing lies behind.
+    known.max(last.saturating_sub(MOST_BEHIND)).min(last)
 }
 
 /// Whether RUN was told to be nearly full, by the last word about it.
@@ -115,4 +124,20 @@ fn read(context: &Context, message: &Message) -> Option<Event> {
     let is_bridge =
         |key: &PublicKey| authors.as_ref().is_some_and(|doc| doc.was_bridge(key, message.time_ms));
     signed.open(is_bridge).ok().filter(|event| event.ws == *context.broker.ws())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::nothing_behind(7, 7, 7)]
+    #[case::some_behind(3, 7, 3)]
+    #[case::lost_its_end(9, 7, 7)]
+    #[case::too_much_behind(3, 10_003, 5_003)]
+    fn the_newest_events_are_read(#[case] known: u64, #[case] last: u64, #[case] expected: u64) {
+        assert_eq!(begin(known, last), expected);
+    }
 }
