@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `told` | what was told last, and what there is to tell (pure) |
 //! | `budget` | how much is told one by one (pure) |
+//! | `listening` | since when heartbeats are heard (pure) |
 //! | `log` | the events as they are stored |
 //! | `frames` | the frames as they are stored |
 //!
@@ -11,6 +12,7 @@
 
 mod budget;
 pub(crate) mod frames;
+mod listening;
 mod log;
 mod told;
 
@@ -23,14 +25,18 @@ use signalbox_schemas::{
     id::MachineToken,
     mailbox::Position,
     run::RunState,
-    stream::RUN,
+    stream::{HB, RUN},
     subject::{Subject, all_lost},
 };
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tracing::{debug, info, warn};
 
 use self::{
     budget::Budget,
+    listening::{Heard, Listening},
     told::{Look, News, Told, first_heard, news},
 };
 use crate::{
@@ -105,8 +111,7 @@ pub(crate) async fn run(context: Context, pace: Pace) -> Result<(), CoreError> {
         let mut keeper = Keeper::new(context, pace);
         keeper.started().await;
         loop {
-            let Ok(epoch) = lease.wait_for(Option::is_some).await.map(|epoch| *epoch) else { return Ok(()) };
-            let Some(epoch) = epoch else { continue };
+            let Some(epoch) = keeper.leased(&mut lease).await else { return Ok(()) };
             read_to_end(&keeper.context.shared, &FOLLOWED).await;
             tokio::select! {
                 ended = keeper.term(epoch) => ended?,
@@ -126,8 +131,7 @@ struct Keeper {
     pace: Pace,
     told: Told,
     budget: Budget,
-    /// The connection over which heartbeats are heard, by its number, and since when, Unix ms.
-    hears: (u64, u64),
+    listening: Listening,
     /// Since when clocks are off that were not told to be; bounded by the number of machines.
     skewed_since: BTreeMap<MachineToken, u64>,
     /// Which turn of `frame_every` the newest frame belongs to.
@@ -137,31 +141,50 @@ struct Keeper {
 impl Keeper {
     fn new(context: Context, pace: Pace) -> Self {
         let view = View::new(context.shared.clone());
-        let mut keeper = Self {
+        Self {
             context,
             view,
             pace,
             told: Told::default(),
             budget: Budget::default(),
-            hears: (0, 0),
+            listening: Listening::default(),
             skewed_since: BTreeMap::new(),
             turn: None,
-        };
-        keeper.listen();
-        keeper
+        }
     }
 
     fn now(&self) -> u64 {
         (self.pace.clock.0)()
     }
 
-    /// Sees that what was silent while there was no connection is not taken for silent. Answers whether there is one.
-    fn listen(&mut self) -> bool {
+    /// Sees that what was silent while this bridge heard nothing is not taken for silent. Answers whether it hears now.
+    async fn listen(&mut self) -> bool {
         let state = *self.context.shared.link.state().borrow();
-        if state.connects != self.hears.0 || !state.is_connected {
-            self.hears = (state.connects, self.now());
+        let now = self.now();
+        match self.listening.look(now, state) {
+            Heard::NotYet => false,
+            Heard::Everything => true,
+            Heard::Anew => {
+                if let Ok(hb) = self.context.shared.link.stream_state(HB).await {
+                    let stands = Position { created: hb.created_ms, sequence: hb.last };
+                    self.listening.connected(self.now(), state.connects, stands);
+                }
+                false
+            }
         }
-        state.is_connected
+    }
+
+    /// Listens until this bridge holds the lease; `None`: it never will.
+    async fn leased(&mut self, lease: &mut watch::Receiver<Option<Epoch>>) -> Option<Epoch> {
+        let mut looks = interval(self.pace.look_every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                held = lease.wait_for(Option::is_some) => return held.ok().and_then(|held| *held),
+                _ = looks.tick() => {}
+            }
+            self.listen().await;
+        }
     }
 
     /// Says that this bridge has started. It is said once, by itself; if that is not taken, others say the rest.
@@ -206,7 +229,7 @@ impl Keeper {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            if !self.listen() {
+            if !self.listen().await {
                 continue;
             }
             if !*is_told {
@@ -273,7 +296,7 @@ impl Keeper {
     }
 
     fn of_machines(&mut self) -> Vec<News> {
-        let look = Look { now: self.now(), listening: self.hears.1 };
+        let look = Look { now: self.now(), listening: self.listening.since() };
         let memory = self.context.shared.memory();
         let mut all = Vec::new();
         for (mid, machine) in &memory.machines {

@@ -36,18 +36,27 @@ use super::{
     world::{Bridge, OPERATOR, World, key, mid, now},
 };
 
-/// A clock of bridges that is ahead of that of the world: time passes without waiting.
+/// A clock of bridges that is ahead of that of the world: time passes without waiting, a second with each look at it, since a
+/// bridge whose clock leaps has not listened.
 #[derive(Clone, Default)]
-struct Ahead(Arc<AtomicU64>);
+struct Ahead {
+    passed: Arc<AtomicU64>,
+    shown: Arc<AtomicU64>,
+}
 
 impl Ahead {
     fn pass(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::AcqRel);
+        self.passed.fetch_add(ms, Ordering::AcqRel);
     }
 
     fn clock(&self) -> Clock {
-        let ahead = self.0.clone();
-        Clock(Arc::new(move || now() + ahead.load(Ordering::Acquire)))
+        let ahead = self.clone();
+        Clock(Arc::new(move || {
+            let passed = ahead.passed.load(Ordering::Acquire);
+            let next = |shown: u64| Some((shown + 1_000).min(passed));
+            let before = ahead.shown.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+            now() + (before.unwrap_or_else(|shown| shown) + 1_000).min(passed)
+        }))
     }
 
     async fn bridge(&self, world: &World, name: &str) -> Result<Bridge> {
