@@ -5,6 +5,7 @@
 //! | [`access`] | who asks, and where |
 //! | [`nats`] | requests and answers over the broker |
 //! | [`feed`] | what is, then what changes |
+//! | [`digest`] | what was told of a stream, in 32 bytes (pure) |
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`list`] | lists, page by page |
 //! | [`look`] | lists that a screen looks at |
@@ -22,6 +23,7 @@
 pub mod access;
 pub mod change;
 pub mod clock;
+pub mod digest;
 pub mod error;
 pub mod feed;
 pub mod flow;

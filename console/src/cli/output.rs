@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, io::IsTerminal as _, path::Path};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use signalbox_schemas::{
     api::{Accepted, CommandView, ReadOutput, RunView, Watch},
     id::{CommandId, MachineId},
@@ -27,7 +26,7 @@ use super::{
 };
 use crate::{
     args::look::{By, Output},
-    client::{Client, clock::now_ms, flow},
+    client::{Client, clock::now_ms, digest::Digest, flow},
     config::Config,
     settings::near,
 };
@@ -233,11 +232,19 @@ async fn save(client: &Client, id: CommandId, runs: &[RunView], dir: &Path) -> R
 struct Same {
     state: RunState,
     end: String,
-    stdout: [u8; 32],
-    stderr: [u8; 32],
+    /// `None`: it has not settled, and what it printed so far says nothing about others.
+    printed: Option<Printed>,
 }
 
-/// Runs that ended in the same way with the same output, the largest group first.
+/// What a run that has settled printed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Printed {
+    stdout: [u8; 32],
+    stderr: [u8; 32],
+    is_truncated: bool,
+}
+
+/// Runs that ended in the same way with the same output, the largest group first; those that go on are told by their state alone.
 ///
 /// The output of each is read and hashed here: the hash that a relay reports of its own would let it pass for others.
 async fn by_group(
@@ -255,6 +262,9 @@ async fn by_group(
         let Some(first) = members.first() else { continue };
         let head = heading(&same, &members, args.plain.json);
         printer.print(Piece::Out(head.into())).await.map_err(|Hangup| Failure::hangup())?;
+        if same.printed.is_none() {
+            continue;
+        }
         // Of one machine nothing is told apart.
         let mut lines = Lines::new(std::slice::from_ref(&first.machine), sinks(config));
         print_run(client, printer, args, first, &mut lines).await?;
@@ -267,21 +277,31 @@ async fn hashed<'a>(
     id: CommandId,
     run: &'a RunView,
 ) -> Result<(Same, &'a RunView), Failure> {
-    let mut hashes = [[0; 32]; 2];
-    for stream in streams(run) {
-        let mut hash = Sha256::new();
-        each_range(client, id, run, stream, async |offset, data| {
-            hash.update(offset.to_be_bytes());
-            hash.update((data.len() as u64).to_be_bytes());
-            hash.update(&data);
-            Ok(())
-        })
-        .await?;
-        let [stdout, stderr] = &mut hashes;
-        *(if stream == OutputStream::Stdout { stdout } else { stderr }) = hash.finalize().into();
+    let mut digests = [Digest::default(), Digest::default()];
+    if run.state.is_settled() {
+        for stream in streams(run) {
+            let [stdout, stderr] = &mut digests;
+            let digest = if stream == OutputStream::Stdout { stdout } else { stderr };
+            each_range(client, id, run, stream, async |offset, data| {
+                digest.take(offset, &data);
+                Ok(())
+            })
+            .await?;
+        }
     }
-    let [stdout, stderr] = hashes;
-    Ok((Same { state: run.state, end: show::exit_of(run), stdout, stderr }, run))
+    Ok((same(run, digests), run))
+}
+
+/// What a run has in common with others, by what was read of its streams.
+fn same(run: &RunView, [mut stdout, mut stderr]: [Digest; 2]) -> Same {
+    stdout.end(run.stdout.bytes);
+    stderr.end(run.stderr.bytes);
+    let printed = run.state.is_settled().then(|| Printed {
+        stdout: stdout.get(),
+        stderr: stderr.get(),
+        is_truncated: run.stdout.truncated || run.stderr.truncated,
+    });
+    Same { state: run.state, end: show::exit_of(run), printed }
 }
 
 fn groups<R>(hashed: Vec<(Same, R)>) -> Vec<(Same, Vec<R>)> {
@@ -315,6 +335,8 @@ fn heading(same: &Same, members: &[&RunView], json: bool) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -322,12 +344,38 @@ mod tests {
         let same = |exit: &str, byte| Same {
             state: RunState::Completed,
             end: exit.to_owned(),
-            stdout: [byte; 32],
-            stderr: [0; 32],
+            printed: Some(Printed { stdout: [byte; 32], stderr: [0; 32], is_truncated: false }),
         };
         let grouped =
             groups(vec![(same("0", 1), "a"), (same("0", 2), "b"), (same("1", 2), "c"), (same("0", 2), "d")]);
         let members: Vec<Vec<&str>> = grouped.into_iter().map(|(_, members)| members).collect();
         assert_eq!(members, [vec!["b", "d"], vec!["a"], vec!["c"]]);
+    }
+
+    /// A run of which `pieces` of stdout were read, and `bytes` are known to be written.
+    fn read(state: &str, pieces: &[(u64, &str)], bytes: u64, truncated: bool) -> Same {
+        let stream = |bytes, truncated| json!({ "bytes": bytes, "sha256": null, "truncated": truncated });
+        let run = json!({
+            "machine": "a", "state": state, "exit_code": null, "signal": null, "error": null, "duration_ms": null,
+            "group_dead": null, "stdout": stream(bytes, truncated), "stderr": stream(0, false),
+        });
+        let mut stdout = Digest::default();
+        for (offset, data) in pieces {
+            stdout.take(*offset, data.as_bytes());
+        }
+        same(&serde_json::from_value(run).unwrap(), [stdout, Digest::default()])
+    }
+
+    #[test]
+    fn what_is_missing_or_cut_is_not_the_same_and_what_goes_on_is_told_by_its_state_alone() {
+        let whole = read("completed", &[(0, "abc")], 3, false);
+        assert_eq!(read("completed", &[(0, "a"), (1, "bc")], 3, false), whole);
+        assert_ne!(read("completed", &[(0, "abc")], 4, false), whole);
+        assert_ne!(read("completed", &[(0, "abc")], 3, true), whole);
+        assert_eq!(
+            read("executing", &[(0, "abc")], 3, false),
+            read("executing", &[(0, "x")], 9, true),
+            "what comes yet makes them differ"
+        );
     }
 }

@@ -16,34 +16,15 @@ use super::{
     folds::{Fold, Folds},
     scrollback::{Line, Scrollback},
 };
-use crate::tui::text::{self, Lines, paint::Painted};
+use crate::{
+    client::digest::Digest,
+    tui::text::{self, Lines, paint::Painted},
+};
 
 /// Output that is kept of one run, bytes: what a person may scroll through.
 pub const RUN_OUTPUT_BYTES: usize = 2 * 1024 * 1024;
 /// Output that is kept of all runs of a command in the order in which it came, bytes.
 pub const MERGED_OUTPUT_BYTES: usize = 8 * 1024 * 1024;
-
-/// What was told of a stream, in 32 bytes: the same for the same bytes, in whatever pieces they came.
-#[derive(Debug, Clone, Default)]
-struct Digest(sha2::Sha256);
-
-impl Digest {
-    /// Takes bytes, and how many are missing before them.
-    fn take(&mut self, missing: u64, data: &[u8]) {
-        use sha2::Digest as _;
-        if missing > 0 {
-            // No output says this by accident, and who says it on purpose is folded with his like.
-            self.0.update(b"\0missing\0");
-            self.0.update(missing.to_be_bytes());
-        }
-        self.0.update(data);
-    }
-
-    fn get(&self) -> [u8; 32] {
-        use sha2::Digest as _;
-        self.0.clone().finalize().into()
-    }
-}
 
 /// One stream of a run.
 #[derive(Debug, Clone, Default)]
@@ -332,7 +313,7 @@ impl Command {
         let known = usize::try_from(flow.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
         let Some(new) = data.get(known..).filter(|new| !new.is_empty()) else { return };
         let missing = offset.saturating_sub(flow.offset);
-        flow.digest.take(missing, new);
+        flow.digest.take(offset, data);
         flow.offset = offset + data.len() as u64;
         if missing > 0 {
             self.end_line(at, stream);
