@@ -679,11 +679,22 @@ fn a_log_that_cannot_be_written_breaks_nothing() {
 #[case::timeout(&["--on", "all", "--timeout", "3d"])]
 #[case::expiry(&["--on", "all", "--expires-in", "8d"])]
 #[case::output(&["--on", "all", "--max-output", "5GiB"])]
-#[case::selector(&["--on", "["])]
 fn a_wrong_command_line_is_2_without_anything_that_runs(#[case] args: &[&str]) {
     let args = [&["run"][..], args, &["--", "true"]].concat();
     let (code, out, err) = signalbox(&args, &[("HOME", "/nonexistent")], b"");
     assert_eq!((code, out.as_str(), err.lines().count()), (Some(2), "", 1), "{err}");
+}
+
+#[rstest]
+#[case::run(&["run", "--on", "a or or b", "--", "true"], "run the command")]
+#[case::change(&["credential", "remove", "c", "--to", "a or or b"], "remove credential c")]
+fn what_is_wrong_with_a_selector_is_marked(#[case] args: &[&str], #[case] what: &str) {
+    let (code, out, err) = signalbox(args, &[("HOME", "/nonexistent")], b"");
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    let lines: Vec<&str> = err.lines().collect();
+    let head = format!("signalbox: cannot {what}: not a selector:");
+    assert_eq!(lines.get(..3), Some(&[head.as_str(), "a or or b", "     ^^"][..]), "{err}");
+    assert_eq!(lines.len(), 4, "{err}");
 }
 
 #[test]

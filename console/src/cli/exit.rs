@@ -1,6 +1,6 @@
 //! How a command line ends: its exit code and its one line. Pure.
 
-use signalbox_schemas::{api::Counts, error::report, run::RunState};
+use signalbox_schemas::{api::Counts, error::report, run::RunState, selector::SelectorError};
 
 use crate::client::ClientError;
 
@@ -52,7 +52,7 @@ pub fn of_counts(counts: &Counts) -> u8 {
 pub struct Failure {
     /// Exit code.
     pub code: u8,
-    /// The line for stderr, without the program's name; `None`: nothing to say.
+    /// The line for stderr, or several, without the program's name; `None`: nothing to say.
     pub line: Option<String>,
 }
 
@@ -84,6 +84,12 @@ impl Failure {
     /// Something of the system went wrong while doing `what`.
     pub fn system(what: &str, error: &dyn std::error::Error) -> Self {
         Self::new(FAILED, format!("cannot {what}: {}", report(error)))
+    }
+
+    /// A selector is none: it is shown, with what is wrong with it marked.
+    pub fn selector(what: &str, error: &SelectorError) -> Self {
+        let shown: Vec<String> = error.shown().split('\n').map(clean::line).collect();
+        Self::new(USAGE, format!("cannot {what}: not a selector:\n{}", shown.join("\n")))
     }
 
     /// The same as a matter of what was typed, or set.

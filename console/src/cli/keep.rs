@@ -13,6 +13,7 @@ use signalbox_schemas::{
     id::{CommandId, MachineId, MachineToken, Workspace},
     layout::Layout,
     limit,
+    selector::Selector,
     signed::PublicKey,
 };
 
@@ -34,7 +35,7 @@ use crate::{
     args::keep::{Credential, CredentialAction, HostKeys, HostKeysAction, Push, To, Trust},
     client::{
         Client,
-        change::{Order, Value, Wish, check_selector, prepare_aside},
+        change::{Order, Value, Wish, prepare_aside},
         clock::now_ms,
         known::{Accepted, Distrust, Known, KnownFile, Recipients, Told, Unsealable},
         list,
@@ -171,7 +172,7 @@ async fn begin(
 ) -> Result<(Client, Vec<Target>, String), Failure> {
     let on = to.on.trim().to_owned();
     // What is wrong is wrong with or without a broker.
-    check_selector(&on).map_err(|error| Failure { code: exit::USAGE, ..plan.failed(&error) })?;
+    Selector::parse(&on).map_err(|error| Failure::selector(&plan.what, &error))?;
     let access = config.access().map_err(|error| plan.failed(&error))?;
     let client = Client::connect(access, false).await.map_err(|error| plan.failed(&error))?;
     // Nothing is done for machines that are not meant, whatever the bridge says.

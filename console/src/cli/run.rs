@@ -31,7 +31,7 @@ use crate::{
     client::{
         Access, Client, ClientError,
         repeat::Repeated,
-        sign::{Draft, Prepared, prepare_aside},
+        sign::{Draft, DraftError, Prepared, prepare_aside},
     },
     config::Config,
     settings::{near, saved::SavedCommand},
@@ -180,7 +180,10 @@ impl Standing {
 
 pub(super) async fn perform(config: &Config, draft: &Draft, plan: &Plan) -> Result<u8, Failure> {
     // What is wrong is wrong with or without a broker.
-    draft.check().map_err(|error| usage(&error))?;
+    draft.check().map_err(|error| match &error {
+        DraftError::Selector(error) => Failure::selector(&plan.what, error),
+        DraftError::Spec(_) | DraftError::Key => usage(&error),
+    })?;
     let access = config.access().map_err(|error| plan.failed(&error))?;
     let mut interrupts = interrupts()?;
     let patience = sleep(plan.exec.map_or(Duration::MAX, |exec| Duration::from_millis(exec.wait_ms)));

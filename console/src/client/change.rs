@@ -6,11 +6,9 @@ use signalbox_schemas::{
     api::Target,
     command::{Change, CommandSpec, PutCredential},
     credential::{CredentialLabel, CredentialValue, NoValue},
-    error::{ErrorCode, Problem},
     id::{CommandId, MachineToken},
     limit,
     sealed::{CONTENT_KEY_BYTES, ContentKey, Context, Recipient, SealError, SealingKey},
-    selector::Selector,
 };
 use zeroize::Zeroizing;
 
@@ -184,17 +182,6 @@ pub async fn prepare_aside(
     let job = tokio::task::spawn_blocking(move || prepare(order, &access, &targets));
     // It does not panic; if it did, nothing was sent.
     job.await.map_err(|_| ClientError::Malformed("the change"))?
-}
-
-/// Whether a selector is one, before anybody is asked.
-///
-/// # Errors
-/// [`ClientError::Refused`].
-pub fn check_selector(on: &str) -> Result<(), ClientError> {
-    let wrong = |error: signalbox_schemas::selector::SelectorError| {
-        ClientError::Refused(Problem::new(ErrorCode::Invalid, error.to_string()))
-    };
-    Selector::parse(on).map(drop).map_err(wrong)
 }
 
 #[cfg(test)]
