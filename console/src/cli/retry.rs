@@ -2,7 +2,13 @@
 //!
 //! A bridge tells what the text was, and the operator signs it: so it is shown whole before that.
 
-use signalbox_schemas::{api::CommandView, command::Target, id::MachineToken};
+use signalbox_schemas::{
+    api::{CommandView, RunView},
+    command::Target,
+    id::MachineToken,
+    limit,
+    selector::{Selector, fold_names},
+};
 
 use super::{
     call,
@@ -42,14 +48,14 @@ fn draft(view: CommandView, args: &Retry, expires_in_ms: u64) -> Result<Draft, S
         return Err("it changes what relays keep; give that command again".to_owned());
     }
     let ends = args.ends();
-    let again = runs.iter().filter(|run| ends.contains(&run.state));
-    let only: Vec<MachineToken> = again.map(|run| run.machine.token()).collect();
-    if only.is_empty() {
+    let again: Vec<&RunView> = runs.iter().filter(|run| ends.contains(&run.state)).collect();
+    if again.is_empty() {
         let ends: Vec<&str> = ends.iter().map(|state| state.as_str()).collect();
         return Err(format!("no run of it is {}", ends.join(" or ")));
     }
+    let only: Vec<MachineToken> = again.iter().map(|run| run.machine.token()).collect();
     Ok(Draft {
-        on: summary.on,
+        on: by_name(&again).unwrap_or(summary.on),
         command: summary.command,
         timeout_ms: summary.timeout_ms,
         expires_in_ms: args.expires_in.unwrap_or(expires_in_ms),
@@ -63,4 +69,15 @@ fn draft(view: CommandView, args: &Retry, expires_in_ms: u64) -> Result<Draft, S
         created_by: summary.created_by,
         idempotency_key: None,
     })
+}
+
+/// A selector that names these machines: what the one of then means may have changed. `None`: it would be too long.
+fn by_name(runs: &[&RunView]) -> Option<String> {
+    let names = fold_names(runs.iter().map(|run| run.machine.as_str()));
+    if names.len() > limit::SELECTOR_BYTES {
+        return None;
+    }
+    let selector = Selector::parse(&names).ok()?;
+    let is_meant = |run: &&RunView| selector.matches(&run.machine, &run.machine.token());
+    runs.iter().all(is_meant).then_some(names)
 }

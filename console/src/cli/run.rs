@@ -6,7 +6,7 @@
 use std::{pin::Pin, time::Duration};
 
 use signalbox_schemas::{
-    api::{Accepted, Watch},
+    api::{Accepted, Target, Watch},
     error::{ErrorCode, report},
     id::CommandId,
     limit,
@@ -325,7 +325,7 @@ async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Be
     let begun = if let Some(known) = client.repeated(draft).await.map_err(failed)? {
         Begun::Known(known.into())
     } else {
-        let targets = client.targets(draft).await.map_err(failed)?;
+        let targets = wanted(&client, draft, plan).await?;
         if let Some(question) = &plan.asks {
             question.settle(&client, &targets, draft, plan).await?;
         }
@@ -340,6 +340,32 @@ async fn begin(access: Access, draft: &Draft, plan: &Plan) -> Result<(Client, Be
         return Err(failed(error));
     }
     Ok((client, begun))
+}
+
+/// The machines that it is for now. Of those that it is for alone it is said how many a bridge does not name any more.
+async fn wanted(client: &Client, draft: &Draft, plan: &Plan) -> Result<Vec<Target>, Failure> {
+    let targets = match client.targets(draft).await {
+        Err(ClientError::Refused(problem))
+            if problem.code == ErrorCode::NoTargets && !draft.only.is_empty() =>
+        {
+            Vec::new()
+        }
+        targets => targets.map_err(|error| plan.failed(&error))?,
+    };
+    let (wanted, left) = (draft.only.len(), targets.len());
+    let on = clean::line(&draft.on);
+    if wanted > 0 && left == 0 {
+        let line =
+            format!("cannot {}: none of its {wanted} machines is there and meant by `{on}`", plan.what);
+        return Err(Failure::new(exit::NOT_ACCEPTED, line));
+    }
+    if left < wanted {
+        super::say(&format!(
+            "{} of its {wanted} machines are left out: they are gone, or not meant by `{on}`",
+            wanted - left
+        ));
+    }
+    Ok(targets)
 }
 
 /// `draft`: what it was made of, if that may have been submitted before under its key.

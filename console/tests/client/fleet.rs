@@ -8,7 +8,10 @@ use std::{
 
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
-use signalbox_schemas::api::op;
+use signalbox_schemas::{
+    api::op,
+    error::{ErrorCode, Problem},
+};
 use signalbox_testkit::{
     process::{Daemon, Signal},
     pty::Pty,
@@ -217,20 +220,26 @@ async fn the_number_of_machines_is_typed_in_a_protected_fleet() {
 
 /// A command of two lines that failed on `demo-1`, once for each answer.
 async fn failed(desk: &mut Desk) {
+    failed_on(desk, &["demo-1"]).await;
+}
+
+async fn failed_on(desk: &mut Desk, machines: &[&str]) {
     let nothing = json!({ "bytes": 0, "sha256": null, "truncated": false });
-    let run = json!({
-        "machine": "demo-1", "state": "failed", "exit_code": 1, "signal": null, "error": null, "duration_ms": null,
-        "group_dead": null, "stdout": nothing, "stderr": nothing,
-    });
+    let run = |name: &&str| {
+        json!({
+            "machine": name, "state": "failed", "exit_code": 1, "signal": null, "error": null, "duration_ms": null,
+            "group_dead": null, "stdout": nothing, "stderr": nothing,
+        })
+    };
     let asked = desk.asked().await;
     assert_eq!(asked.op, op::COMMANDS_GET);
     desk.fake
         .ok(
             &asked.rid,
             json!({
-                "id": ID, "command": "echo \u{1b}[2Ka\nsignalbox: halt", "on": "demo-1", "by": "operator:local",
-                "created_at": 1, "expires_at": 2, "timeout_ms": 30_000, "settled": true, "counts": { "failed": 1 },
-                "target": { "ssh": { "host": "db-1", "port": 22, "username": "root" } }, "runs": [run],
+                "id": ID, "command": "echo \u{1b}[2Ka\nsignalbox: halt", "on": "os=debian", "by": "operator:local",
+                "created_at": 1, "expires_at": 2, "timeout_ms": 30_000, "settled": true, "counts": { "failed": machines.len() },
+                "target": { "ssh": { "host": "db-1", "port": 22, "username": "root" } }, "runs": machines.iter().map(run).collect::<Vec<_>>(),
             }),
         )
         .await;
@@ -259,4 +268,37 @@ async fn what_a_bridge_says_was_run_is_shown_whole_before_it_is_signed_again() {
     pty.type_keys("no\r").unwrap();
     pty.wait_for("nothing was submitted", SOON).await.unwrap();
     assert_eq!(pty.wait(SOON).await.unwrap().exit_code(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_names_its_machines_and_tells_of_those_that_are_gone() {
+    let mut desk = Desk::start().await;
+    let program = desk.signalbox(&["retry", ID, "--no-wait"], b"");
+    failed_on(&mut desk, &["demo-1", "demo-2", "all"]).await;
+    let asked = desk.asked().await;
+    assert_eq!(asked.args["on"], "\"all\",demo-[1-2]");
+    let target = json!({ "id": "demo-1", "token": "demo-1", "state": "online" });
+    desk.fake.ok(&asked.rid, json!({ "targets": [target], "next": null })).await;
+    let submit = desk.asked().await;
+    assert_eq!(submit.op, op::COMMANDS_SUBMIT);
+    desk.fake.refuse(&submit.rid, Problem::new(ErrorCode::Forbidden, "no")).await;
+    let ended = timeout(SOON, program).await.unwrap().unwrap();
+    assert!(ended.err.contains("2 of its 3 machines are left out"), "{}", ended.err);
+    // None is left, whether the bridge says so or names none.
+    for is_refused in [true, false] {
+        let program = desk.signalbox(&["retry", ID], b"");
+        failed(&mut desk).await;
+        let asked = desk.asked().await;
+        if is_refused {
+            desk.fake.refuse(&asked.rid, Problem::new(ErrorCode::NoTargets, "none")).await;
+        } else {
+            desk.fake.ok(&asked.rid, json!({ "targets": [], "next": null })).await;
+        }
+        let ended = timeout(SOON, program).await.unwrap().unwrap();
+        assert_eq!(ended.code, Some(3), "{}", ended.err);
+        assert_eq!(
+            ended.err,
+            format!("signalbox: cannot retry {ID}: none of its 1 machines is there and meant by `demo-1`\n")
+        );
+    }
 }
