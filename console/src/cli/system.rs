@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use signalbox_schemas::{
     api::{
-        FleetAt, FleetThen, HealthView, MOST_POINTS, MachineOver, MachineSeries, MomentView, OperatorView,
-        Page, PointView, Severity, op,
+        HealthView, MOST_POINTS, MachineOver, MachineSeries, MomentView, OperatorView, Page, PointView,
+        Severity, op,
     },
     authors::Role,
 };
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     args::{self, system},
-    client::{clock::now_ms, list::MOST},
+    client::clock::now_ms,
     config::Config,
 };
 
@@ -95,19 +95,8 @@ impl Row for OperatorView {
 /// [`Failure`].
 pub async fn fleet_at(config: &Config, args: &system::Machines, at: system::Moment) -> Result<u8, Failure> {
     let call = Call::new(config, args.listing.json, "look at the fleet as it was");
-    let wanted = at.before(now_ms());
-    let mut machines: Vec<MomentView> = Vec::new();
-    let mut after = None;
-    let then = loop {
-        let page = FleetAt { at: wanted, limit: Some(1_000), after: after.clone() };
-        let then: FleetThen = call.ask(op::HISTORY_FLEET, &page).await?;
-        machines.extend(then.listed.items.iter().cloned());
-        let is_over = then.listed.next.is_none() || then.listed.next == after || machines.len() >= MOST;
-        after.clone_from(&then.listed.next);
-        if is_over {
-            break then;
-        }
-    };
+    let client = call.connect().await?;
+    let then = client.fleet_at(at.before(now_ms())).await.map_err(|error| call.failed(&error))?;
     let Some(at) = then.at else {
         let kept = then.kept.map_or_else(
             || "nothing is kept yet".to_owned(),
@@ -117,7 +106,7 @@ pub async fn fleet_at(config: &Config, args: &system::Machines, at: system::Mome
     };
     // On stderr, so that it is seen in pipes, too.
     say(&format!("this is NOT NOW: the fleet as it was {}", moment(at, now_ms())));
-    call.table(&machines).await
+    call.table(&then.listed.items).await
 }
 
 /// The figures of a machine as rows of bars.
@@ -203,7 +192,7 @@ pub async fn operators(config: &Config, args: &args::Listing) -> Result<u8, Fail
 /// [`Failure`].
 pub async fn health(config: &Config, args: &args::Plain) -> Result<u8, Failure> {
     let call = Call::new(config, args.json, "look at the health of the system");
-    let health: HealthView = call.ask(op::HEALTH_GET, &Page::default()).await?;
+    let health = call.connect().await?.health().await.map_err(|error| call.failed(&error))?;
     let is_well =
         health.status == "ok" && health.warnings.iter().all(|warning| warning.severity == Severity::Info);
     let code = print(if args.json { event::line(&health) } else { told(&health).into_bytes() }).await?;

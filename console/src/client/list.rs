@@ -3,8 +3,9 @@
 use serde::{Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
     api::{
-        CommandView, Get, InventoryView, ListAssignments, ListConfigPushes, ListCredentials, ListEvents,
-        ListInventory, ListRelays, ListRuns, Listed, MachineView, Page, Reach, op,
+        CommandView, FleetAt, FleetThen, Get, InventoryView, ListAssignments, ListConfigPushes,
+        ListCredentials, ListEvents, ListInventory, ListRelays, ListRuns, Listed, MachineView, Page, Reach,
+        op,
     },
     id::CommandId,
     limit,
@@ -47,6 +48,7 @@ paged!(
     ListRuns,
     ListInventory,
     ListEvents,
+    FleetAt,
     Reach
 );
 
@@ -82,9 +84,19 @@ impl<A: Paged> Pages<A> {
         client: &Client,
         limit: usize,
     ) -> Result<Vec<R>, ClientError> {
+        let listed: Listed<R> = self.page(client, limit).await?;
+        self.turned(listed)
+    }
+
+    /// The next page, whatever else is said beside its items. It is to be [`turned`](Self::turned).
+    async fn page<P: DeserializeOwned>(&mut self, client: &Client, limit: usize) -> Result<P, ClientError> {
         let limit = u32::try_from(limit.min(PAGE)).unwrap_or(u32::MAX);
         self.args.set_page(limit, self.after.clone());
-        let listed: Listed<R> = client.ask(self.op, &self.args).await?;
+        client.ask(self.op, &self.args).await
+    }
+
+    /// The items of a page; the list goes on behind it.
+    fn turned<R>(&mut self, listed: Listed<R>) -> Result<Vec<R>, ClientError> {
         self.empty = if listed.items.is_empty() { self.empty + 1 } else { 0 };
         if listed.next.is_some() && listed.next == self.after {
             return Err(ClientError::NotAsMeant("its list repeats itself".to_owned()));
@@ -138,6 +150,28 @@ impl Client {
             return Err(too_long(MOST));
         }
         Ok(items)
+    }
+
+    /// The fleet as it was at a moment, Unix ms, with all of its machines.
+    ///
+    /// # Errors
+    /// As [`Self::list_all`].
+    pub async fn fleet_at(&self, at: u64) -> Result<FleetThen, ClientError> {
+        let mut pages = Pages::new(op::HISTORY_FLEET, FleetAt { at, limit: None, after: None });
+        let mut machines = Vec::new();
+        loop {
+            let mut then: FleetThen = pages.page(self, PAGE).await?;
+            let next = then.listed.next.take();
+            let items = std::mem::take(&mut then.listed.items);
+            machines.extend(pages.turned(Listed { items, next })?);
+            if machines.len() > MOST {
+                return Err(too_long(MOST));
+            }
+            if pages.is_over() {
+                then.listed.items = machines;
+                return Ok(then);
+            }
+        }
     }
 
     /// A command with all of its runs, read page by page.

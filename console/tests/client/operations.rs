@@ -160,17 +160,21 @@ async fn a_list_is_read_to_its_end_and_no_further() {
     assert_eq!((ended.code, ended.out.lines().count()), (Some(0), 1500), "{}", ended.err);
 }
 
+#[rstest]
+#[case::list(&["runs"])]
+#[case::moment(&["machines", "--at", "1h"])]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_nothing_that_never_ends_is_refused() {
+async fn a_list_of_nothing_that_never_ends_is_refused(#[case] args: &[&str]) {
     let mut desk = Desk::start().await;
-    let mut program = desk.signalbox(&["runs"], b"");
+    let mut program = desk.signalbox(args, b"");
     let mut n = 0;
     let ended = loop {
         tokio::select! {
             ended = &mut program => break ended.unwrap(),
             asked = desk.asked() => {
                 n += 1;
-                desk.fake.ok(&asked.rid, json!({ "items": [], "next": n.to_string() })).await;
+                let page = json!({ "items": [], "next": n.to_string(), "at": 1, "kept": null });
+                desk.fake.ok(&asked.rid, page).await;
             }
         }
     };
