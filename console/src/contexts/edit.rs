@@ -21,6 +21,9 @@ pub enum EditError {
     /// There is none.
     #[error("there is no context {0:?}")]
     Unknown(String),
+    /// What it would be is none, and why.
+    #[error("it cannot be as it is wanted: {0}")]
+    Wrong(String),
     /// It is not written as `[contexts.NAME]`.
     #[error("the file is written in a way that cannot be changed from here; change it with an editor")]
     ByHand,
@@ -41,7 +44,9 @@ pub fn add(text: &str, name: &str, context: &Context) -> Result<String, EditErro
         text if text.ends_with('\n') => "\n",
         _ => "\n\n",
     };
-    says(format!("{text}{gap}[contexts.{}]\n{body}", key(name)), &wanted)
+    let own = format!("[contexts.{}]\n{body}", key(name));
+    right(&own)?;
+    says(format!("{text}{gap}{own}"), &wanted)
 }
 
 /// Removes a context.
@@ -68,6 +73,7 @@ pub fn rename(text: &str, name: &str, new: &str) -> Result<String, EditError> {
     }
     let context = wanted.contexts.remove(name).ok_or_else(|| EditError::Unknown(name.to_owned()))?;
     wanted.contexts.insert(new.to_owned(), context);
+    right(&format!("[contexts.{}]\n", key(new)))?;
     let table = DeTable::parse(text).map_err(|_| EditError::ByHand)?;
     let (written, _) = find(table.get_ref(), name).ok_or(EditError::ByHand)?;
     let mut out = text.to_owned();
@@ -77,6 +83,15 @@ pub fn rename(text: &str, name: &str, new: &str) -> Result<String, EditError> {
 
 fn read(text: &str) -> Result<Settings, EditError> {
     Settings::read(text).map_err(|_| EditError::ByHand)
+}
+
+/// A new context by itself: what is wrong with it is not a matter of how the file is written.
+fn right(own: &str) -> Result<(), EditError> {
+    let Err(problems) = Settings::read(own) else { return Ok(()) };
+    // Places in a text that nobody has written say nothing.
+    let told =
+        problems.first().map_or_else(String::new, |problem| format!("{}: {}", problem.key, problem.what));
+    Err(EditError::Wrong(told))
 }
 
 /// The text, if it says this.
@@ -175,6 +190,18 @@ mod tests {
         assert_eq!(rename(FILE, "lab", "prod"), Err(EditError::Taken("prod".to_owned())));
         assert_eq!(add("", "a", &Context::default()).unwrap(), "[contexts.a]\n");
         assert_eq!(remove("[contexts.a]", "a").unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_new_context_is_told() {
+        let key = |error: Result<String, EditError>| match error.unwrap_err() {
+            EditError::Wrong(told) => told.split(": ").next().unwrap().to_owned(),
+            error => error.to_string(),
+        };
+        let half = Context { login: Some("/a.creds".into()), ..Context::default() };
+        assert_eq!(key(add(FILE, "new", &half)), "contexts.new");
+        assert_eq!(key(add(FILE, "default", &Context::default())), "contexts.default");
+        assert_eq!(key(rename(FILE, "lab", "default")), "contexts.default");
     }
 
     #[test]
