@@ -77,6 +77,8 @@ pub(super) struct Follow {
     began: Instant,
     is_bridge_missed: bool,
     rollout: Option<Box<RolloutView>>,
+    /// When it was first told how many had settled, and how many had: what was done before says nothing about the rate.
+    first: Option<(Instant, u32)>,
     troubles: usize,
 }
 
@@ -102,6 +104,7 @@ impl Follow {
             began: Instant::now(),
             is_bridge_missed: false,
             rollout: None,
+            first: None,
             troubles: 0,
         }
     }
@@ -181,7 +184,10 @@ impl Follow {
                 write(printer, piece.stream, data).await?;
             }
             FeedItem::Run(run) => self.take_run(printer, run).await?,
-            FeedItem::Command(summary) => self.take_rollout(printer, summary.rollout).await?,
+            FeedItem::Command(summary) => {
+                self.first.get_or_insert_with(|| (Instant::now(), settled(&summary.counts)));
+                self.take_rollout(printer, summary.rollout).await?;
+            }
             FeedItem::Settled(_) => {}
         }
         Ok(())
@@ -272,14 +278,15 @@ impl Follow {
         if self.runs.len() == 1 && !waits {
             return Ok(printer.print(Piece::Progress(String::new())).await?);
         }
-        let settled: u32 = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
+        let settled = settled(counts);
         let elapsed = elapsed_ms(self.began);
         let mut parts =
             vec![format!("{settled}/{}", self.runs.len()), show_counts(counts), quantity::show_age(elapsed)];
         if let Some(rollout) = &self.rollout {
             parts.insert(0, format!("wave {}/{}", rollout.wave, rollout.waves));
             let left = self.runs.len().saturating_sub(settled as usize);
-            if let Some(left) = time_left(rollout.state, settled, left, elapsed) {
+            let since = self.first.map(|(at, before)| (settled.saturating_sub(before), elapsed_ms(at)));
+            if let Some(left) = since.and_then(|since| time_left(rollout.state, since, left)) {
                 parts.push(format!("about {} left", quantity::show_age(left)));
             }
         }
@@ -288,13 +295,19 @@ impl Follow {
     }
 }
 
-/// How long the rest takes at the rate so far, ms; `None`: it stands still, or too little has ended to tell.
-fn time_left(state: RolloutState, settled: u32, left: usize, elapsed_ms: u64) -> Option<u64> {
-    if state != RolloutState::Going || settled < 2 || left == 0 {
+/// Runs that have settled.
+fn settled(counts: &Counts) -> u32 {
+    counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum()
+}
+
+/// How long the rest takes at the rate since it is followed, ms; `None`: it stands still, or too little has ended to tell. `ended`:
+/// runs that have settled since, and the time since, ms.
+fn time_left(state: RolloutState, (ended, elapsed_ms): (u32, u64), left: usize) -> Option<u64> {
+    if state != RolloutState::Going || ended < 2 || left == 0 {
         return None;
     }
     let left = u64::try_from(left).unwrap_or(u64::MAX);
-    Some(elapsed_ms.saturating_mul(left) / u64::from(settled))
+    Some(elapsed_ms.saturating_mul(left) / u64::from(ended))
 }
 
 async fn write(printer: &Printer, stream: OutputStream, data: bytes::Bytes) -> Result<(), Hangup> {
