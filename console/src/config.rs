@@ -219,7 +219,8 @@ impl Config {
             read => read?,
         };
         let place = Place::of(&environment);
-        let used = match place.as_ref().map(Place::read) {
+        let used = match place.as_ref().filter(|_| !contexts::is_named(&asked, &environment)).map(Place::read)
+        {
             Some(Ok(used)) => used.name,
             Some(Err(error)) if !is_closed(&error) => {
                 let path = place.as_ref().map(Place::file).unwrap_or_default();

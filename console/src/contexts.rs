@@ -60,6 +60,14 @@ pub struct Chosen {
 #[error("{0} and {1} name a fleet each; leave one of them out")]
 pub struct Both(pub &'static str, pub &'static str);
 
+/// Whether a flag or the environment names a fleet, so that what is used does not matter.
+pub fn is_named(asked: &Asked, environment: &Environment) -> bool {
+    asked.context.is_some()
+        || asked.state_dir.is_some()
+        || environment.context.is_some()
+        || environment.state_dir.is_some()
+}
+
 /// Which name is meant, and by what; `None`: no context.
 ///
 /// # Errors

@@ -152,6 +152,46 @@ fn a_context_that_is_not_there_is_told_with_the_names_that_are_near() {
 }
 
 #[test]
+fn what_is_used_matters_only_where_nothing_else_says_it() {
+    let home = Home::new();
+    home.write("[contexts.prod]\nstate_dir = \"/p\"\n");
+    home.ok(&["context", "use", "prod"]);
+    fs::write(home.path(".local/state/signalbox-contexts/.current"), "../x\n").unwrap();
+    for args in [&["machines"][..], &["context", "show"], &["context", "list"]] {
+        let (code, _, err) = home.run(args);
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        assert!(err.contains("choose again with `signalbox context use NAME`"), "{args:?}: {err}");
+    }
+    assert!(home.run(&["context", "list"]).1.contains("prod"));
+    assert_eq!(home.meant(&["--context", "prod"], &[]), "prod");
+    for (args, environment) in [
+        (&["--context", "default"][..], &[][..]),
+        (&["--state-dir", "/s"], &[]),
+        (&[], &[("SIGNALBOX_CONTEXT", "prod")]),
+        (&[], &[("SIGNALBOX_STATE_DIR", "/s")]),
+    ] {
+        let (_, _, err) = home.run_with(&[args, &["machines"]].concat(), environment);
+        assert!(err.contains("cannot") && !err.contains("context use"), "{args:?} {environment:?}: {err}");
+    }
+    home.ok(&["context", "use", "prod"]);
+    assert_eq!(home.meant(&[], &[]), "prod");
+}
+
+#[test]
+fn a_context_that_is_removed_is_used_no_more_whatever_comes_next() {
+    let home = Home::new();
+    // A name that leaves no room for that of a draft: it can be read, and not be replaced.
+    let file = home.path(&"x".repeat(250));
+    fs::write(&file, "[contexts.prod]\n").unwrap();
+    let environment = [("SIGNALBOX_CONFIG", file.as_str())];
+    assert_eq!(home.run_with(&["context", "use", "prod"], &environment).0, Some(0));
+    let (code, _, err) = home.run_with(&["context", "remove", "prod"], &environment);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.starts_with("signalbox: the context is default now\n"), "{err}");
+    assert_eq!(home.meant(&[], &environment), "default");
+}
+
+#[test]
 fn up_does_not_start_a_fleet_that_runs_elsewhere() {
     let home = Home::new();
     home.write("[contexts.prod]\nnats = \"nats://p:1\"\n");

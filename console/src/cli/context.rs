@@ -15,7 +15,7 @@ use super::{
 use crate::{
     args::fleet::{AddContext, Context as Args, ContextAction},
     client::clock::now_ms,
-    config::{Asked, Environment},
+    config::{Asked, ConfigError, Environment},
     contexts::{
         self, Chosen, NONE,
         current::{Place, Used},
@@ -77,6 +77,8 @@ struct Desk {
     settings: Settings,
     place: Place,
     used: Used,
+    /// Why it cannot be said what is used, if it cannot.
+    unread: Option<ConfigError>,
 }
 
 /// Does one thing with contexts. It needs no fleet.
@@ -114,10 +116,19 @@ impl Desk {
         let text = settings_file::read_text(&file)
             .map_err(|error| failed(WHAT, &error).usage())?
             .unwrap_or_default();
-        let settings = settings_file::read(&file).map_err(|error| failed(WHAT, &error).usage())?;
+        let settings = settings_file::of_text(&text, &file).map_err(|error| failed(WHAT, &error).usage())?;
         // One that cannot be read names nothing, and is written anew by `use`.
-        let used = place.read().unwrap_or_default();
-        Ok(Self { environment, asked, file, text, settings, place, used })
+        let (used, unread) = match place.read() {
+            Ok(used) => (used, None),
+            Err(source) => (Used::default(), Some(ConfigError::Used { path: place.file(), source })),
+        };
+        Ok(Self { environment, asked, file, text, settings, place, used, unread })
+    }
+
+    /// Why it cannot be said which context is meant; `None`: it can.
+    fn unsaid(&self) -> Option<Failure> {
+        let unread = self.unread.as_ref().filter(|_| !contexts::is_named(&self.asked, &self.environment));
+        unread.map(|error| failed("say which context is used", error).usage())
     }
 
     /// The name that is meant now; `None`: no context.
@@ -158,10 +169,15 @@ impl Desk {
         let names = self.settings.contexts.keys();
         let listed: Vec<Listed> =
             names.map(|name| self.listed(name, meant.as_deref())).collect::<Result<_, _>>()?;
-        call::rows(&listed, json, self.environment.ellipsis()).await
+        let code = call::rows(&listed, json, self.environment.ellipsis()).await?;
+        // Those that there are do not depend on it.
+        self.unsaid().map_or(Ok(code), Err)
     }
 
     async fn show(&self, name: Option<String>, json: bool) -> Result<u8, Failure> {
+        if let Some(failure) = self.unsaid().filter(|_| name.is_none()) {
+            return Err(failure);
+        }
         let meant = self.meant()?;
         let Some(name) = name.or_else(|| meant.as_ref().map(|(name, _)| name.clone())) else {
             let state = self.asked.state_dir.clone().or_else(|| self.environment.default_state_dir());
@@ -221,11 +237,18 @@ impl Desk {
     async fn remove(&self, name: &str) -> Result<u8, Failure> {
         let what = format!("remove the context {name}");
         let text = edit::remove(&self.text, name).map_err(|error| self.refused(&what, &error))?;
-        self.write(&what, text).await?;
         // Before it could be missed: a context that is used and is no more stops every command.
         let without = |used: &Option<String>| used.clone().filter(|used| used != name);
         let used = Used { name: without(&self.used.name), before: without(&self.used.before) };
-        if used == self.used { Ok(exit::OK) } else { self.write_used(used).await.map(|()| exit::OK) }
+        if used != self.used {
+            let is_other = used.name != self.used.name;
+            self.write_used(used).await?;
+            if is_other {
+                super::say(&format!("the context is {NONE} now"));
+            }
+        }
+        self.write(&what, text).await?;
+        Ok(exit::OK)
     }
 
     async fn rename(&self, name: &str, new: &str) -> Result<u8, Failure> {

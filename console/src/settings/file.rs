@@ -91,8 +91,18 @@ pub fn read_text(path: &Path) -> Result<Option<String>, SettingsError> {
 /// # Errors
 /// [`SettingsError`].
 pub fn read(path: &Path) -> Result<Settings, SettingsError> {
-    let Some(text) = read_text(path)? else { return Ok(Settings::default()) };
-    Settings::read(&text).map_err(|problems| SettingsError::Wrong { path: path.to_owned(), problems })
+    match read_text(path)? {
+        Some(text) => of_text(&text, path),
+        None => Ok(Settings::default()),
+    }
+}
+
+/// The settings in the text of a file.
+///
+/// # Errors
+/// [`SettingsError::Wrong`].
+pub fn of_text(text: &str, path: &Path) -> Result<Settings, SettingsError> {
+    Settings::read(text).map_err(|problems| SettingsError::Wrong { path: path.to_owned(), problems })
 }
 
 /// A path as it stands in the file: from the home directory after `~/`, otherwise from the folder of the file.
