@@ -359,3 +359,16 @@ pub(super) fn show_counts(counts: &Counts) -> String {
 fn elapsed_ms(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_what_was_seen_to_end() {
+        assert_eq!(time_left(RolloutState::Going, (4, 1_000), 8), Some(2_000));
+        // Whatever had ended before it was followed says nothing.
+        assert_eq!(time_left(RolloutState::Going, (0, 1_000), 8), None);
+        assert_eq!(time_left(RolloutState::Going, (4, 1_000), 0), None);
+    }
+}
