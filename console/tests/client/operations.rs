@@ -216,7 +216,6 @@ async fn a_list_of_nothing_that_never_ends_is_refused(#[case] args: &[&str]) {
 #[case::no_value(&["credential", "push", "db", "--type", "password", "--to", "all", "--value-file", "-"], "\n", "stdin is empty")]
 #[case::no_file(&["credential", "push", "db", "--type", "ssh_key", "--to", "all"], "", "--key-file")]
 #[case::key_of_a_password(&["credential", "push", "db", "--type", "password", "--to", "all", "--key-file", "-"], "x", "--type ssh_key")]
-#[case::no_selector(&["credential", "remove", "db", "--to", "["], "", "selector")]
 #[case::no_host_keys(&["host-keys", "add", "--to", "all", "--file", "-"], "# nothing", "there is none in it")]
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_input_is_2_and_nothing_is_asked(
