@@ -102,7 +102,6 @@ async fn what_expires_on_an_offline_machine_ends_with_4() -> Result<()> {
 
 #[rstest]
 #[case::no_machine(&["run", "--on", "nobody-*", "--", "true"], 3, "nobody-*")]
-#[case::selector(&["run", "--on", "demo-[", "--", "true"], 2, "not a selector")]
 #[case::no_command(&["show", "0193a2b4-0000-7000-8000-000000000000"], 3, "0193a2b4")]
 #[case::nothing_to_cancel(&["cancel", "0193a2b4-0000-7000-8000-000000000000"], 3, "0193a2b4")]
 #[case::nowhere(&["machines", "--nats", "nats://127.0.0.1:1"], 3, "up")]
@@ -118,6 +117,21 @@ async fn what_cannot_be_done_is_said_in_one_line(
     assert_eq!(stdout, "");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.starts_with("signalbox: ") && stderr.contains(named), "{stderr}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_selector_is_marked_where_it_is_wrong() -> Result<()> {
+    let stack = Stack::start(Options::relays(0)).await?;
+    let (code, stdout, stderr) = cli(&stack, &["run", "--on", "demo-[", "--", "true"]).await?;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert_eq!(stdout, "");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(
+        matches!(&lines[..], [said, "demo-[", "     ^", advice]
+            if said.ends_with("not a selector:") && advice.contains("write `]`")),
+        "{stderr}"
+    );
     Ok(())
 }
 
