@@ -9,6 +9,7 @@
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`list`] | lists, page by page |
 //! | [`look`] | lists that a screen looks at |
+//! | [`meant`] | what a selector means, before anything is signed |
 //! | [`sign`] | a command and its grants, signed by the operator |
 //! | [`change`] | a change of what relays keep, sealed for each of them |
 //! | [`known`] | the keys that machines are known by |
@@ -30,6 +31,7 @@ pub mod flow;
 pub mod known;
 pub mod list;
 pub mod look;
+pub mod meant;
 pub mod nats;
 pub mod recovery;
 pub mod repeat;
@@ -38,18 +40,20 @@ pub mod sign;
 
 use bytes::Bytes;
 use signalbox_schemas::{
-    api::{Accepted, CommandSummary, Counts, HealthView, MachineView, RunView},
-    command::SshTarget,
+    api::{Accepted, CommandSummary, Counts, HealthView, MachineView, RolloutView, RunView},
     error::Problem,
     heartbeat::Heartbeat,
     id::{CommandId, MachineId, MachineToken},
     output::OutputStream,
+    rollout::Steer,
 };
 
 pub use access::Access;
 pub use error::ClientError;
+pub use meant::Meant;
 pub use nats::Client;
 pub use session::session;
+pub use sign::Draft;
 
 /// Most asks that wait for the session. A person types slower than this; a full channel is shown.
 pub const ASKS: usize = 64;
@@ -60,22 +64,21 @@ pub const TOLD: usize = 64;
 /// What the terminal wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
+    /// Tell which machines a selector means. Answered by [`Told::Meant`] with the same tag.
+    LookUp {
+        /// Chosen by the asker; comes back in the answer.
+        tag: u64,
+        /// The selector.
+        on: String,
+        /// Another one: how many of them are protected. Empty: none is.
+        protected: String,
+    },
     /// Run a command. Answered by [`Told::Accepted`] or [`Told::Refused`] with the same tag.
     Run {
         /// Chosen by the asker; comes back in the answer.
         tag: u64,
-        /// Selector.
-        on: String,
-        /// The machines that were shown as meant by it: it runs on no others. Empty when none were shown.
-        targets: Vec<MachineToken>,
-        /// Text for `sh -c`.
-        command: String,
-        /// The host behind the machines that runs it; `None`: they themselves.
-        ssh: Option<SshTarget>,
-        /// How long it may run, ms.
-        timeout_ms: u64,
-        /// It does not start later than this from now, ms.
-        expires_in_ms: u64,
+        /// What, where and how.
+        draft: Box<Draft>,
     },
     /// Tell of a command's runs and output, from the first byte.
     Watch {
@@ -93,6 +96,15 @@ pub enum Ask {
         tag: u64,
         /// The command.
         id: CommandId,
+    },
+    /// Pause, resume or abort the rollout of a command. Answered by [`Told::Steered`] or [`Told::Refused`] with the same tag.
+    Steer {
+        /// Chosen by the asker; comes back in the answer.
+        tag: u64,
+        /// The command.
+        id: CommandId,
+        /// What is wished.
+        wish: Steer,
     },
     /// Take a new snapshot of the machines.
     Refresh,
@@ -158,6 +170,13 @@ pub enum Told {
     Heartbeats(Vec<Heard>),
     /// A command is new or changed.
     Command(CommandSummary),
+    /// What the selector of [`Ask::LookUp`] means, or why that is not known.
+    Meant {
+        /// The asker's tag.
+        tag: u64,
+        /// The machines.
+        meant: Result<Meant, Problem>,
+    },
     /// The command of [`Ask::Run`] was accepted.
     Accepted {
         /// The asker's tag.
@@ -173,6 +192,15 @@ pub enum Told {
         id: CommandId,
         /// Runs that had not ended.
         n: u32,
+    },
+    /// The wish of [`Ask::Steer`] is stored.
+    Steered {
+        /// The asker's tag.
+        tag: u64,
+        /// The command.
+        id: CommandId,
+        /// How its rollout stands.
+        rollout: Box<RolloutView>,
     },
     /// An ask was refused, or nobody answered it.
     Refused {

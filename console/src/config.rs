@@ -7,6 +7,7 @@ use signalbox_schemas::layout::Layout;
 use crate::{
     client::{Access, ClientError},
     contexts::{self, Both, Chosen, Unknown, current::Place},
+    question::Rule,
     settings::{
         Settings,
         file::{self, SettingsError},
@@ -260,6 +261,12 @@ impl Config {
     /// Whether commands of this fleet are always asked about.
     pub fn is_protected(&self) -> bool {
         self.context.as_ref().is_some_and(|chosen| chosen.context.protected)
+    }
+
+    /// When the number of machines is asked for.
+    pub fn rule(&self) -> Rule {
+        let context = self.context.as_ref().filter(|chosen| chosen.context.protected);
+        Rule::new(&self.settings.run, context.map(|chosen| chosen.name.as_str()))
     }
 
     /// The operator's identity and the broker's address.

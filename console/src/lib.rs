@@ -10,6 +10,7 @@ pub mod config;
 pub mod contexts;
 pub mod file;
 pub mod log;
+pub mod question;
 pub mod settings;
 pub mod tui;
 pub mod up;

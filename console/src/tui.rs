@@ -73,6 +73,12 @@ pub struct TuiOptions {
     pub headless: bool,
     /// Whether commands on this fleet are worth a question: its name stands in red.
     pub is_protected: bool,
+    /// When the number of machines is asked for before a command runs.
+    pub rule: crate::question::Rule,
+    /// How long things take unless other times are chosen.
+    pub run: crate::settings::running::Running,
+    /// Commands with a name.
+    pub saved: Vec<crate::settings::saved::SavedCommand>,
     /// Columns and order of lists, by their names.
     pub views: std::collections::BTreeMap<String, crate::settings::views::View>,
     /// Who is asking.

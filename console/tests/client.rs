@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use fake::{Fake, SOON, access, access_at, broker, key};
 use signalbox_console::client::{
-    Ask, Client, ClientError, Told,
+    Ask, Client, ClientError, Draft, Told,
     feed::{Feed, FeedItem},
     session,
-    sign::{Draft, prepare, prepare_aside},
+    sign::{prepare, prepare_aside},
 };
 use signalbox_schemas::{
     api::{
@@ -326,17 +326,11 @@ async fn the_session_runs_on_what_was_shown_only() {
     let (tell, mut told) = mpsc::channel(256);
     let mut tasks = JoinSet::new();
     tasks.spawn(session(access(&broker), asked, tell));
-    asks.send(Ask::Run {
-        tag: 7,
-        on: "demo-*".to_owned(),
-        targets: vec![machine("demo-1").token()],
-        command: "true".to_owned(),
-        ssh: None,
-        timeout_ms: 1,
-        expires_in_ms: 60_000,
-    })
-    .await
-    .unwrap();
+    let draft = Draft {
+        shown: vec![machine("demo-1").token()],
+        ..Draft::new("demo-*".to_owned(), "true".to_owned(), 1, 60_000)
+    };
+    asks.send(Ask::Run { tag: 7, draft: Box::new(draft) }).await.unwrap();
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
     fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], next: None }).await;
     loop {

@@ -1,16 +1,12 @@
 //! The question before a command runs: on how many machines?
 //!
-//! It guards against slips, not against a bridge: which machines a selector means is a bridge's word here as everywhere. A text
-//! that a bridge told, too, is shown whole before it is signed, and asked about on however few machines.
+//! When it is asked, [`crate::question`] says. A text that a bridge told is shown whole before it is signed, and asked about on
+//! however few machines.
 
-use std::{
-    collections::BTreeSet,
-    io::{IsTerminal as _, Write as _},
-};
+use std::io::{IsTerminal as _, Write as _};
 
 use signalbox_schemas::{
     api::{Liveness, Target},
-    error::ErrorCode,
     limit,
     selector::fold_names_to,
 };
@@ -26,6 +22,7 @@ use crate::{
     args::rollout::Sure,
     client::{Client, ClientError, sign::Draft},
     config::Config,
+    question::{Reason, Rule},
 };
 
 /// Longest command and list of names in the question.
@@ -35,19 +32,12 @@ const WHOLE: usize = limit::SELECTOR_BYTES;
 /// Longest answer that is read.
 const ANSWER: usize = 64;
 
-/// When the number of machines is asked for.
+/// When the number of machines is asked for, and what was said about it beforehand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Question {
     /// `--confirm`: the answer, given beforehand.
     given: Option<usize>,
-    above: usize,
-    /// A selector; empty: none.
-    protected: String,
-    /// Why it is asked whatever machines it is, if it is.
-    always: Option<String>,
-    /// Whether a bridge told the text: it is shown whole, and asked about on however few machines.
-    is_told: bool,
-    yes: bool,
+    rule: Rule,
     ellipsis: char,
 }
 
@@ -56,13 +46,8 @@ pub struct Question {
 pub enum Demand {
     /// Nothing: it runs.
     Nothing,
-    /// The number is to be typed; where nobody can, it does not run unless `may_pass`.
-    Ask {
-        /// The reason, a clause.
-        why: String,
-        /// Whether it runs where there is nobody to ask.
-        may_pass: bool,
-    },
+    /// The number is to be typed; where nobody can, it does not run unless it may pass.
+    Ask(Reason),
     /// Another number was given beforehand.
     Another,
 }
@@ -70,43 +55,31 @@ pub enum Demand {
 impl Question {
     /// As it is configured. `saved`: the saved command wants it asked.
     pub fn of(config: &Config, sure: &Sure, saved: bool) -> Self {
-        let context = config.context.as_ref().filter(|chosen| chosen.context.protected);
-        let context = context.map(|chosen| format!("the context {} is protected", chosen.name));
-        Self {
-            given: sure.confirm,
-            above: match (sure.yes, sure.ask_above) {
-                (true, _) => usize::MAX,
-                (false, Some(above)) => above as usize,
-                (false, None) => config.settings.run.confirm_above as usize,
-            },
-            protected: config.settings.run.protected.clone(),
-            always: context.or_else(|| saved.then(|| "the saved command asks for it".to_owned())),
-            is_told: false,
-            yes: sure.yes,
-            ellipsis: config.environment.ellipsis(),
-        }
+        let rule = config.rule();
+        let rule = if saved { rule.of_saved() } else { rule };
+        let above = match (sure.yes, sure.ask_above) {
+            (true, _) => usize::MAX,
+            (false, Some(above)) => above as usize,
+            (false, None) => rule.above,
+        };
+        Self { given: sure.confirm, rule: Rule { above, ..rule }, ellipsis: config.environment.ellipsis() }
     }
 
-    /// The same for a text that a bridge told.
+    /// The same for a text that a bridge told: it is shown whole, and asked about on however few machines unless one is sure.
     #[must_use]
     pub fn of_told(config: &Config, sure: &Sure) -> Self {
-        Self { is_told: true, ..Self::of(config, sure, false) }
+        let question = Self::of(config, sure, false);
+        Self { rule: Rule { is_told: true, ..question.rule }, ..question }
     }
 
     /// What is to be done; `protected`: how many of the machines are. Pure.
     pub fn demand(&self, machines: usize, protected: usize) -> Demand {
-        let ask = |why: String, may_pass| Demand::Ask { why, may_pass };
-        match (self.given, &self.always) {
+        match (self.given, self.rule.reason(machines, protected)) {
             (Some(given), _) if given != machines => Demand::Another,
-            (None, Some(why)) => ask(why.clone(), false),
-            (None, None) if protected > 0 => {
-                ask(format!("{protected} of them are meant by run.protected"), false)
-            }
-            (None, None) if self.is_told && !self.yes => {
-                ask("a bridge says that this is its text".to_owned(), true)
-            }
-            (None, None) if machines > self.above => ask(format!("they are more than {}", self.above), true),
             (Some(_), _) | (None, None) => Demand::Nothing,
+            // Whoever says that he is sure means the text, too.
+            (None, Some(Reason::Told)) if self.rule.above == usize::MAX => Demand::Nothing,
+            (None, Some(reason)) => Demand::Ask(reason),
         }
     }
 
@@ -122,12 +95,12 @@ impl Question {
         if is_seen && plan.manner != Manner::Json && targets.len() > 1 {
             super::say(&told(targets));
         }
-        if self.is_told {
+        if self.rule.is_told {
             super::say(&whole(targets, draft));
         }
         let protected = self.protected_of(client, targets).await.map_err(|error| plan.failed(&error))?;
         let machines = targets.len();
-        let (why, may_pass) = match self.demand(machines, protected) {
+        let why = match self.demand(machines, protected) {
             Demand::Nothing => return Ok(()),
             Demand::Another => {
                 let line = format!(
@@ -137,16 +110,16 @@ impl Question {
                 );
                 return Err(Failure::new(exit::NOT_ACCEPTED, line));
             }
-            Demand::Ask { why, may_pass } => (why, may_pass),
+            Demand::Ask(why) => why,
         };
         if !std::io::stdin().is_terminal() || !is_seen {
             let line = format!(
                 "cannot {}: {why}, and there is no terminal to ask on; say how many machines are meant with --confirm {machines}",
                 plan.what
             );
-            return if may_pass { Ok(()) } else { Err(Failure::new(exit::USAGE, line)) };
+            return if why.may_pass() { Ok(()) } else { Err(Failure::new(exit::USAGE, line)) };
         }
-        if !self.is_told {
+        if !self.rule.is_told {
             let names = fold_names_to(targets.iter().map(|target| target.token.as_str()), SHOWN);
             super::say(&format!(
                 "on {machines} machines ({}): {}",
@@ -166,16 +139,10 @@ impl Question {
 
     /// How many of the machines are protected.
     async fn protected_of(&self, client: &Client, targets: &[Target]) -> Result<usize, ClientError> {
-        if self.protected.is_empty() || self.given.is_some() || self.always.is_some() {
+        if self.given.is_some() || self.rule.always.is_some() {
             return Ok(0);
         }
-        let protected = match client.preview(&self.protected).await {
-            Ok(protected) => protected,
-            Err(ClientError::Refused(problem)) if problem.code == ErrorCode::NoTargets => return Ok(0),
-            Err(error) => return Err(error),
-        };
-        let protected: BTreeSet<_> = protected.into_iter().map(|target| target.token).collect();
-        Ok(targets.iter().filter(|target| protected.contains(&target.token)).count())
+        client.protected(&self.rule.protected, targets).await
     }
 }
 
@@ -232,26 +199,29 @@ mod tests {
 
     #[test]
     fn what_a_bridge_told_is_asked_about_on_however_few_machines() {
-        let told = Question { above: 50, is_told: true, ..Question::default() };
-        assert!(matches!(told.demand(1, 0), Demand::Ask { may_pass: true, .. }));
-        assert_eq!(Question { yes: true, above: usize::MAX, ..told.clone() }.demand(9, 0), Demand::Nothing);
-        let protected = Question { yes: true, protected: "p".to_owned(), ..told.clone() };
-        assert!(matches!(protected.demand(1, 1), Demand::Ask { may_pass: false, .. }));
+        let rule = Rule { above: 50, is_told: true, ..Rule::default() };
+        let told = Question { rule: rule.clone(), ..Question::default() };
+        assert_eq!(told.demand(1, 0), Demand::Ask(Reason::Told));
+        let sure = Question { rule: Rule { above: usize::MAX, ..rule }, ..told.clone() };
+        assert_eq!(sure.demand(9, 0), Demand::Nothing);
+        assert_eq!(sure.demand(1, 1), Demand::Ask(Reason::Protected(1)));
         assert_eq!(Question { given: Some(1), ..told.clone() }.demand(1, 0), Demand::Nothing);
         assert_eq!(Question { given: Some(1), ..told }.demand(2, 0), Demand::Another);
     }
 
     #[test]
     fn the_number_is_asked_for_where_it_should_be() {
-        let question = Question { above: 50, protected: "p".to_owned(), ..Question::default() };
+        let rule = Rule { above: 50, protected: "p".to_owned(), ..Rule::default() };
+        let question = Question { rule, ..Question::default() };
         assert_eq!(question.demand(50, 0), Demand::Nothing);
         let asked = |question: &Question, machines, protected| match question.demand(machines, protected) {
-            Demand::Ask { why, may_pass } => (why, may_pass),
+            Demand::Ask(why) => (why.to_string(), why.may_pass()),
             other => panic!("{other:?}"),
         };
         assert!(asked(&question, 51, 0).1, "a script that meant it goes on");
         assert!(!asked(&question, 2, 1).1);
-        let always = Question { always: Some("so it is".to_owned()), ..question.clone() };
+        let always = Rule { always: Some("so it is".to_owned()), ..question.rule.clone() };
+        let always = Question { rule: always, ..question };
         assert_eq!(asked(&always, 1, 0), ("so it is".to_owned(), false));
         let given = |n| Question { given: Some(n), ..always.clone() };
         assert_eq!(given(3).demand(3, 3), Demand::Nothing);

@@ -86,6 +86,9 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         mouse: config.settings.look.mouse,
         headless: !config.settings.look.header,
         is_protected: config.is_protected(),
+        rule: config.rule(),
+        run: config.settings.run.clone(),
+        saved: config.settings.commands.clone(),
         views: config.settings.views.clone(),
     };
     // Ends with this function: whoever leaves the console leaves the connection.

@@ -8,9 +8,9 @@ mod machines;
 use std::{collections::HashMap, time::Duration};
 
 use signalbox_schemas::{
-    api::{Cancel, Cancelling, Listed, MachineView, Page, Watch, op},
+    api::{Cancel, Cancelling, Listed, MachineView, Page, RolloutView, SteerRollout, Steered, Watch, op},
     id::CommandId,
-    limit,
+    rollout::Steer,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -71,24 +71,14 @@ pub async fn session(
                     tasks.spawn(tell_command(client.clone(), id, told.clone(), stop));
                 }
                 Some(Ask::Unwatch { id }) => watches.end(id),
-                Some(Ask::Run { tag, on, targets: shown, command, ssh, timeout_ms, expires_in_ms }) => {
-                    let max_output_bytes = limit::DEFAULT_MAX_OUTPUT;
-                    let draft = Draft {
-                        on,
-                        command,
-                        timeout_ms,
-                        expires_in_ms,
-                        is_expiry_named: true,
-                        max_output_bytes,
-                        shown,
-                        only: Vec::new(),
-                        rollout: None,
-                        retry_of: None,
-                        ssh,
-                        created_by: None,
-                        idempotency_key: None,
-                    };
+                Some(Ask::LookUp { tag, on, protected }) => {
+                    tasks.spawn(look_up(client.clone(), tag, (on, protected), told.clone()));
+                }
+                Some(Ask::Run { tag, draft }) => {
                     tasks.spawn(run(client.clone(), tag, draft, told.clone()));
+                }
+                Some(Ask::Steer { tag, id, wish }) => {
+                    tasks.spawn(steer(client.clone(), tag, id, wish, told.clone()));
                 }
                 Some(Ask::Cancel { tag, id }) => {
                     tasks.spawn(cancel(client.clone(), tag, id, told.clone()));
@@ -269,7 +259,17 @@ async fn next_item(
     }
 }
 
-async fn run(client: Client, tag: u64, draft: Draft, told: mpsc::Sender<Told>) -> Result<(), Gone> {
+async fn look_up(
+    client: Client,
+    tag: u64,
+    (on, protected): (String, String),
+    told: mpsc::Sender<Told>,
+) -> Result<(), Gone> {
+    let meant = client.look_up(&on, &protected).await.map_err(|error| error.problem());
+    told.send(Told::Meant { tag, meant }).await
+}
+
+async fn run(client: Client, tag: u64, draft: Box<Draft>, told: mpsc::Sender<Told>) -> Result<(), Gone> {
     told.send(match client.run(&draft).await {
         Ok(accepted) => Told::Accepted { tag, accepted },
         Err(error) => Told::Refused { tag, problem: error.problem() },
@@ -290,7 +290,29 @@ async fn cancel(client: Client, tag: u64, id: CommandId, told: mpsc::Sender<Told
     .await
 }
 
+async fn steer(
+    client: Client,
+    tag: u64,
+    id: CommandId,
+    wish: Steer,
+    told: mpsc::Sender<Told>,
+) -> Result<(), Gone> {
+    told.send(match client.steer(id, wish).await {
+        Ok(rollout) => Told::Steered { tag, id, rollout: Box::new(rollout) },
+        Err(error) => Told::Refused { tag, problem: error.problem() },
+    })
+    .await
+}
+
 impl Client {
+    /// Pauses, resumes or aborts the rollout of a command; answers how it stands.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn steer(&self, id: CommandId, wish: Steer) -> Result<RolloutView, ClientError> {
+        Ok(self.change::<_, Steered>(wish.op(), &SteerRollout { id }).await?.rollout)
+    }
+
     /// Cancels a command wherever it has not ended; answers how many runs that are.
     ///
     /// # Errors

@@ -72,6 +72,25 @@ pub enum DraftError {
 }
 
 impl Draft {
+    /// A text on the machines that a selector means, all at once; times in ms.
+    pub fn new(on: String, command: String, timeout_ms: u64, expires_in_ms: u64) -> Self {
+        Self {
+            on,
+            command,
+            timeout_ms,
+            expires_in_ms,
+            is_expiry_named: true,
+            max_output_bytes: limit::DEFAULT_MAX_OUTPUT,
+            shown: Vec::new(),
+            only: Vec::new(),
+            rollout: None,
+            retry_of: None,
+            ssh: None,
+            created_by: None,
+            idempotency_key: None,
+        }
+    }
+
     /// Checks everything that can be checked before anybody is asked.
     ///
     /// # Errors

@@ -258,7 +258,7 @@ const COMMAND: Section = Section {
     name: "command",
     shape: Shape::Many(COMMANDS),
     words: &[
-        "Saved commands, as many as you like. `signalbox run --saved NAME` runs one; the console does not yet.",
+        "Saved commands, as many as you like. `signalbox run --saved NAME` runs one, and `:saved NAME` in the console.",
         "{{unit}} in the text is asked for, {{unit=nginx}} has a default. What is filled in is quoted for the shell:",
         "put no quotes around it.",
     ],

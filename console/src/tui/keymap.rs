@@ -43,6 +43,8 @@ pub enum Mode {
     Filter,
     /// A command is being written.
     Prompt,
+    /// An earlier text is looked for.
+    Search,
     /// What to do is being written.
     Palette,
     /// Columns are chosen.
@@ -55,7 +57,7 @@ pub enum Mode {
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Pulse,
         Self::Machines,
         Self::Machine,
@@ -65,6 +67,7 @@ impl Mode {
         Self::Item,
         Self::Filter,
         Self::Prompt,
+        Self::Search,
         Self::Palette,
         Self::Columns,
         Self::Confirm,
@@ -83,6 +86,7 @@ impl Mode {
             Self::Item => "item",
             Self::Filter => "filter",
             Self::Prompt => "prompt",
+            Self::Search => "search",
             Self::Palette => "palette",
             Self::Columns => "columns",
             Self::Confirm => "confirm",
@@ -92,7 +96,7 @@ impl Mode {
 
     /// Whether keys without another meaning write text.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Filter | Self::Prompt | Self::Palette)
+        matches!(self, Self::Filter | Self::Prompt | Self::Search | Self::Palette)
     }
 
     /// Whether it is a screen, and nothing that lies over one.
@@ -205,8 +209,20 @@ pub enum Action {
     Edit(Edit),
     /// An earlier text (1) or a later one (-1).
     Recall(isize),
-    /// Another timeout.
+    /// Another of the times on offer.
     Timeout(isize),
+    /// To another line of what is written.
+    Field(isize),
+    /// Look for an earlier text.
+    Search,
+    /// List the machines that are meant, or no longer.
+    Targets,
+    /// Once more where it did not end well.
+    Retry,
+    /// Pause its waves, or let them go on after a question.
+    Pause,
+    /// Let no further machine go, after a question.
+    Abort,
     /// Give the terminal back for a while.
     Suspend,
     /// Draw everything anew.

@@ -4,6 +4,8 @@
 //! here can be written, too. While it is written, what it may become is offered: names by how well they match, then what
 //! can follow them.
 
+use std::collections::BTreeMap;
+
 use nucleo_matcher::{
     Config, Matcher, Utf32Str,
     pattern::{AtomKind, CaseMatching, Normalization, Pattern},
@@ -13,8 +15,10 @@ use super::{
     keymap::{Action, Mode},
     lists::ListKind,
     state::{Screen, State, fleet::Column},
+    text,
     theme::Tone,
 };
+use crate::settings::saved::SavedCommand;
 
 /// Most that is offered.
 pub const OFFERS: usize = 100;
@@ -30,6 +34,8 @@ enum Verb {
     Command,
     /// Opens the line of a command, with what follows.
     Run,
+    /// Opens it with the saved command that is named.
+    Saved,
     /// Filters by what follows.
     Filter,
     /// Sorts by the column that is named; `-` before it: the other way around.
@@ -91,6 +97,12 @@ const WORDS: &[Entry] = &[
     entry("machine", &[], "one machine, by its name", Verb::Machine),
     entry("command", &["show"], "one command, by its id", Verb::Command),
     entry("run", &["x"], "run a command on the marks or on the row", Verb::Run),
+    entry(
+        "saved",
+        &["do"],
+        "run a saved command: its name, and what stands for its placeholders",
+        Verb::Saved,
+    ),
     entry("filter", &[], "show only some rows; without anything: all", Verb::Filter),
     entry("sort", &[], "sort by a column; -column: the other way around", Verb::Sort),
     entry("columns", &[], "show these columns, in this order; without any: choose", Verb::Columns),
@@ -105,6 +117,8 @@ pub enum Order {
     Go(Screen, Option<String>),
     /// Open the line of a command with this text.
     Run(String),
+    /// Open it with a saved command, and what stands for its placeholders.
+    Saved(Box<SavedCommand>, BTreeMap<String, String>),
     /// Filter what is shown.
     Filter(String),
     /// Sort by a column, the other way around or not.
@@ -138,7 +152,9 @@ fn entries(state: &State) -> Vec<Entry> {
         .keymap
         .bindings(mode)
         .map(|bound| entry(bound.binding.name, &[], bound.binding.help, Verb::Act(bound.binding.action)));
-    let mut all: Vec<Entry> = WORDS.iter().copied().chain(lists).collect();
+    let has_saved = !state.options.saved.is_empty();
+    let words = WORDS.iter().copied().filter(|entry| has_saved || entry.verb != Verb::Saved);
+    let mut all: Vec<Entry> = words.chain(lists).collect();
     for act in acts.filter(|act| is_worth_a_word(act.verb)) {
         if !all.iter().any(|known| known.word == act.word) {
             all.push(act);
@@ -209,6 +225,7 @@ pub fn understand(state: &State, line: &str) -> Result<Order, String> {
             }
         }
         Verb::Run => Ok(Order::Run(rest.to_owned())),
+        Verb::Saved => saved(state, rest),
         Verb::Filter => match state.screen {
             Screen::Machines | Screen::Commands | Screen::List(_) => Ok(Order::Filter(rest.to_owned())),
             _ => Err("there are no rows to filter here".to_owned()),
@@ -241,6 +258,26 @@ pub fn understand(state: &State, line: &str) -> Result<Order, String> {
         Verb::Act(_) if !rest.is_empty() => Err(format!("nothing follows `{word}`")),
         Verb::Act(action) => Ok(Order::Act(action)),
     }
+}
+
+/// A saved command by its name, which may have spaces, and `name=value` for its placeholders.
+fn saved(state: &State, rest: &str) -> Result<Order, String> {
+    let named = |saved: &&SavedCommand| {
+        let after = rest.strip_prefix(saved.name.as_str());
+        after.is_some_and(|after| after.is_empty() || after.starts_with(' '))
+    };
+    let longest = state.options.saved.iter().filter(named).max_by_key(|saved| saved.name.len());
+    let Some(saved) = longest else { return Err(no_such("saved command", rest)) };
+    let mut given = BTreeMap::new();
+    let known = saved.parameters();
+    for word in rest.get(saved.name.len()..).unwrap_or_default().split_whitespace() {
+        let (name, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no name=value"))?;
+        if !known.iter().any(|parameter| parameter.name == name) {
+            return Err(format!("`{}` has no placeholder `{name}`", saved.name));
+        }
+        given.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(Order::Saved(Box::new(saved.clone()), given))
 }
 
 fn no_such(what: &str, name: &str) -> String {
@@ -308,6 +345,7 @@ fn following(state: &State, entry: &Entry, rest: &str) -> Vec<Offer> {
         Verb::Sort | Verb::Columns => columns(state),
         Verb::Theme => Tone::ALL.map(|tone| tone.name().to_owned()).into(),
         Verb::Command => state.commands.newest().iter().map(|command| command.id.to_string()).collect(),
+        Verb::Saved => state.options.saved.iter().map(|saved| saved.name.clone()).collect(),
         Verb::Go(_) | Verb::Run | Verb::Filter | Verb::Act(_) => Vec::new(),
     };
     if names.is_empty() {
@@ -330,6 +368,10 @@ fn following(state: &State, entry: &Entry, rest: &str) -> Vec<Offer> {
         Verb::Command => {
             let id = name.parse().ok().and_then(|id| state.commands.get(id));
             id.map(|command| command.text.clone()).unwrap_or_default()
+        }
+        Verb::Saved => {
+            let saved = state.options.saved.iter().find(|saved| saved.name == name);
+            saved.map(|saved| text::line(&saved.text)).unwrap_or_default()
         }
         _ => String::new(),
     };

@@ -1,12 +1,20 @@
 //! Every screen worth looking at, by name, on a screen of any size.
 
-use signalbox_schemas::run::RunState;
+use signalbox_schemas::{
+    api::{CommandSummary, RolloutView},
+    rollout::{Rollout, RolloutState},
+    run::RunState,
+};
 
 use super::{
     lists::ListKind,
     stage::{Stage, found, summary},
 };
-use crate::client::{LinkView, Told};
+use crate::{
+    client::{LinkView, Told},
+    question::Rule,
+    settings::saved::SavedCommand,
+};
 
 /// What a scene is called, and the stage that shows it.
 pub(super) type Scene = (&'static str, Stage);
@@ -67,7 +75,39 @@ fn commands(demo: impl Fn() -> Stage) -> Vec<Scene> {
         ("command", command),
         ("folded", folded()),
         ("compared", pressed(folded(), "jjd")),
+        ("waves", waves(demo())),
     ]
+}
+
+/// A command that spreads, and was paused.
+fn waves(mut stage: Stage) -> Stage {
+    let counts = [(RunState::Completed, 6), (RunState::Failed, 1), (RunState::Held, 93)];
+    let plan: Rollout = "canary 1, 6, 25%, pause after 1".parse().unwrap();
+    let view = RolloutView {
+        state: RolloutState::Paused,
+        why: Some("1 of 7 runs failed".to_owned()),
+        wave: 2,
+        ..RolloutView::new(plan, 100, None, &counts.into())
+    };
+    let told = summary(3, "systemctl reload nginx", &counts);
+    let told = CommandSummary { settled: false, rollout: Some(Box::new(view)), ..told };
+    stage.tell(Told::Command(told));
+    pressed(stage, "c<enter>")
+}
+
+/// A saved command on protected machines, before their number is typed.
+fn sure(mut stage: Stage) -> Stage {
+    stage.state.options.rule = Rule { protected: "demo-2".to_owned(), ..Rule::default() };
+    stage.state.options.saved = vec![SavedCommand {
+        name: "restart".to_owned(),
+        text: "systemctl restart {{unit}}".to_owned(),
+        on: Some("os=debian".to_owned()),
+        timeout: None,
+        confirm: false,
+    }];
+    stage.keys(":saved<space>restart<space>unit=nginx<enter>");
+    stage.meant(&[1, 2, 3], 1);
+    pressed(stage, "<tab><tab><tab>canary<space>1<enter>")
 }
 
 fn lists(demo: impl Fn() -> Stage) -> Vec<Scene> {
@@ -96,6 +136,8 @@ fn over(demo: impl Fn() -> Stage) -> Vec<Scene> {
     confirm.tell(Told::Command(summary(3, "sleep 600", &open)));
     vec![
         ("prompt", pressed(demo(), "axsystemctl<space>reload<space>nginx")),
+        ("sure", sure(demo())),
+        ("search", pressed(demo(), "x<c-r>res")),
         ("palette", pressed(demo(), ":cr<down>")),
         ("columns", pressed(demo(), "|jj<space>")),
         ("help", pressed(demo(), "?")),

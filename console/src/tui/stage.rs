@@ -6,7 +6,7 @@ use signalbox_schemas::{
     api::{
         Accepted, AssignmentView, AuditView, BridgeHealth, BrokerHealth, CommandSummary, ConsumerHealth,
         Counts, EventView, HealthView, Liveness, MachineView, OperatorView, OutputView, RunView,
-        StreamHealth, Warning,
+        StreamHealth, Target, Warning,
     },
     audit::{AuditEntry, Entered, Outcome},
     authors::{Right, Role},
@@ -31,7 +31,7 @@ use super::{
     view::view,
 };
 use crate::client::{
-    Ask, Heard, LinkView, Stretch, Told,
+    Ask, Heard, LinkView, Meant, Stretch, Told,
     look::{Found, KeptView},
 };
 
@@ -159,6 +159,20 @@ impl Stage {
         let targets = (1..=machines).map(machine_id).collect();
         let accepted = Accepted { id: command_id(n), targets, cursor: String::new() };
         self.tell(Told::Accepted { tag: *tag, accepted });
+    }
+
+    /// Says that what was looked up last means these machines, of which so many are protected.
+    pub(super) fn meant(&mut self, machines: &[u32], protected: usize) {
+        let Some(Ask::LookUp { tag, .. }) = self.asks.last() else {
+            panic!("nothing was looked up: {:?}", self.asks)
+        };
+        let target = |n: &u32| Target {
+            id: machine_id(*n),
+            token: machine_id(*n).token(),
+            state: demo_machine(*n).state,
+        };
+        let targets = machines.iter().map(target).collect();
+        self.tell(Told::Meant { tag: *tag, meant: Ok(Meant { targets, protected }) });
     }
 
     pub(super) fn run(&mut self, command: u8, machine: u32, state: RunState) {

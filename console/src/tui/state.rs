@@ -11,6 +11,7 @@ pub mod history;
 pub mod lens;
 pub mod machine;
 pub mod page;
+pub mod prompt;
 pub mod pulse;
 pub mod rows;
 pub mod scrollback;
@@ -19,11 +20,18 @@ use std::collections::HashMap;
 
 use signalbox_schemas::{
     api::HealthView,
-    command::SshTarget,
     id::{CommandId, MachineToken},
 };
 
-use self::{commands::Commands, editor::Editor, fleet::Fleet, page::CommandPage, pulse::Pulse, rows::Rows};
+use self::{
+    commands::Commands,
+    editor::Editor,
+    fleet::Fleet,
+    page::CommandPage,
+    prompt::{Prompt, Seen},
+    pulse::Pulse,
+    rows::Rows,
+};
 use crate::{
     client::{Ask, LinkView},
     tui::{TuiOptions, keymap::Mode, lists::ListKind, palette::Offer, view::layout},
@@ -33,8 +41,6 @@ use crate::{
 pub const STATUS_MS: u64 = 6_000;
 /// Command texts that are kept for this session.
 pub const MOST_TEXTS: usize = 200;
-/// Timeouts to choose from, ms.
-pub const TIMEOUTS_MS: [u64; 6] = [10_000, 30_000, 300_000, 3_600_000, 6 * 3_600_000, 24 * 3_600_000];
 
 /// Lines of the palette that are kept for this session.
 pub const MOST_LINES: usize = 100;
@@ -90,29 +96,6 @@ pub enum Modal {
     },
 }
 
-/// A command that is being written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// Selector as it will be sent.
-    pub on: String,
-    /// Machines that it means, by name, as far as they are known here.
-    pub targets: Vec<MachineToken>,
-    /// The host behind those machines that runs it; `None`: they themselves.
-    pub ssh: Option<SshTarget>,
-    /// The line.
-    pub editor: Editor,
-    /// Which earlier text is shown: place from the newest; `None` = the line is new.
-    pub recalled: Option<usize>,
-    /// What was written before an earlier text was looked at.
-    pub draft: String,
-    /// How long it may run, ms.
-    pub timeout_ms: u64,
-    /// The ask that is on its way: its tag.
-    pub asked: Option<u64>,
-    /// Why the last ask was refused.
-    pub refusal: Option<String>,
-}
-
 /// What to do, being written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Palette {
@@ -128,10 +111,23 @@ pub struct Palette {
     pub problem: Option<String>,
 }
 
+/// What is asked about before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Every run of it is ended.
+    Cancel,
+    /// Its waves go on.
+    Resume,
+    /// No further machine is let go.
+    Abort,
+}
+
 /// A question whose safe answer is «no».
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirm {
-    /// The command to cancel.
+    /// What.
+    pub deed: Deed,
+    /// The command.
     pub id: CommandId,
     /// Whether «yes» has the focus.
     pub is_yes: bool,
@@ -292,6 +288,7 @@ impl State {
     pub fn mode(&self) -> Mode {
         match (&self.modal, &self.screen) {
             (Some(Modal::Filter { .. }), _) => Mode::Filter,
+            (Some(Modal::Prompt(prompt)), _) if prompt.search.is_some() => Mode::Search,
             (Some(Modal::Prompt(_)), _) => Mode::Prompt,
             (Some(Modal::Palette(_)), _) => Mode::Palette,
             (Some(Modal::Columns { .. }), _) => Mode::Columns,
@@ -309,6 +306,13 @@ impl State {
     /// An ask did not leave: who waits for its answer waits no longer, and the line stays to be sent again.
     pub fn unsent(&mut self, ask: &Ask, why: &str) {
         match ask {
+            Ask::LookUp { tag, .. } => {
+                if let Some(Modal::Prompt(prompt)) = &mut self.modal
+                    && prompt.seen == Seen::Asked(*tag)
+                {
+                    prompt.seen = Seen::Failed(why.to_owned());
+                }
+            }
             Ask::Run { tag, .. } => {
                 if let Some(Modal::Prompt(prompt)) = &mut self.modal
                     && prompt.asked == Some(*tag)
@@ -327,7 +331,7 @@ impl State {
                     rows.fail(why.to_owned());
                 }
             }
-            Ask::Unwatch { .. } | Ask::Cancel { .. } | Ask::Refresh => {}
+            Ask::Unwatch { .. } | Ask::Cancel { .. } | Ask::Steer { .. } | Ask::Refresh => {}
         }
     }
 

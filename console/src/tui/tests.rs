@@ -1,5 +1,7 @@
 //! Stories in the operator's own notation: keys and tellings in, screens and asks out.
 
+mod running;
+
 use std::time::Instant;
 
 use ratatui::{Terminal, backend::TestBackend, style::Color};
@@ -24,7 +26,7 @@ use super::{
     state::{Modal, Screen, State, fleet::Column},
     view::{layout, view},
 };
-use crate::client::{Ask, LinkView, Stretch, Told, look::Found};
+use crate::client::{Ask, Draft, LinkView, Stretch, Told, look::Found};
 
 fn token(n: u32) -> MachineToken {
     machine_id(n).token()
@@ -32,7 +34,14 @@ fn token(n: u32) -> MachineToken {
 
 fn run_of(ask: Option<&Ask>) -> (&str, &str) {
     match ask {
-        Some(Ask::Run { on, command, .. }) => (on, command),
+        Some(Ask::Run { draft, .. }) => (&draft.on, &draft.command),
+        other => panic!("not a run: {other:?}"),
+    }
+}
+
+fn draft_of(ask: Option<&Ask>) -> &Draft {
+    match ask {
+        Some(Ask::Run { draft, .. }) => draft,
         other => panic!("not a run: {other:?}"),
     }
 }
@@ -67,8 +76,7 @@ fn a_command_is_typed_and_its_output_seen() {
 fn a_command_runs_on_what_was_shown() {
     let mut stage = Stage::demo(80, 24);
     stage.keys("axuptime<enter>");
-    let Some(Ask::Run { targets, .. }) = stage.asks.last() else { panic!("nothing was asked") };
-    assert_eq!(*targets, [1, 2, 3].map(token));
+    assert_eq!(draft_of(stage.asks.last()).shown, [1, 2, 3].map(token));
 }
 
 #[test]
@@ -93,11 +101,10 @@ fn what_ran_on_a_host_behind_a_machine_runs_there_again() {
     // All that will be signed for is seen.
     let title = "run on root@db-1.lan with credential db via demo-1";
     assert!(stage.screen().contains(title), "{}", stage.screen());
+    stage.meant(&[1], 0);
     stage.keys("<enter>");
-    let Some(Ask::Run { on, command, ssh: asked, .. }) = stage.asks.last() else {
-        panic!("nothing was asked")
-    };
-    assert_eq!((on.as_str(), command.as_str(), asked), ("demo-1", "uptime", &Some(ssh)));
+    let draft = draft_of(stage.asks.last());
+    assert_eq!((draft.on.as_str(), draft.command.as_str(), &draft.ssh), ("demo-1", "uptime", &Some(ssh)));
     // Until the bridge tells of it, too.
     stage.accept(10, 1);
     assert!(stage.screen().contains("on root@db-1.lan with credential"), "{}", stage.screen());
@@ -265,9 +272,9 @@ fn many_marks_are_sent_by_what_they_have_in_common() {
         stage.tell(Told::Machines(Stretch::whole((0..900).map(view).collect())));
     };
     for (keys, on) in [
-        ("axid<enter>", Some("all")),
-        ("/web-*<enter>axid<enter>", Some("web-*")),
-        ("/web<enter>axid<enter>", Some("*web*")),
+        ("axid<enter>900<enter>", Some("all")),
+        ("/web-*<enter>axid<enter>450<enter>", Some("web-*")),
+        ("/web<enter>axid<enter>450<enter>", Some("*web*")),
         // One of them was taken away again: nothing says that in few words.
         ("/web-*<enter>a<space>xid<enter>", None),
     ] {
@@ -275,7 +282,7 @@ fn many_marks_are_sent_by_what_they_have_in_common() {
         many(&mut stage);
         stage.keys(keys);
         let sent = match stage.asks.last() {
-            Some(Ask::Run { on, .. }) => Some(on.as_str()),
+            Some(Ask::Run { draft, .. }) => Some(draft.on.as_str()),
             _ => None,
         };
         assert_eq!(sent, on, "{keys}");
@@ -290,7 +297,7 @@ fn many_marks_are_sent_as_ranges_where_they_are_numbered() {
         MachineView { token: id.token(), id, ..demo_machine(1) }
     };
     stage.tell(Told::Machines(Stretch::whole((1..=2_000).map(view).collect())));
-    stage.keys("a<space>xid<enter>");
+    stage.keys("a<space>xid<enter>1999<enter>");
     assert_eq!(run_of(stage.asks.last()), ("web-[0002-2000]", "id"));
 }
 
@@ -524,7 +531,9 @@ fn cancelling_takes_a_yes() {
 #[test]
 fn the_same_command_is_run_again() {
     let mut stage = Stage::demo(80, 24);
-    stage.keys("cjx<enter>");
+    stage.keys("cjx");
+    stage.meant(&[1, 2, 3], 0);
+    stage.keys("<enter>");
     assert_eq!(run_of(stage.asks.last()), ("all", "uname -a"));
     stage.tell(Told::Command(summary(5, "one\ntwo", &[(RunState::Completed, 1)])));
     stage.keys("<esc>gx");
@@ -683,7 +692,7 @@ fn pasting_writes_and_runs_nothing() {
     stage.keys("x");
     stage.event(Event::Paste("reboot\n".to_owned()));
     assert!(stage.asks.is_empty());
-    assert!(matches!(&stage.state.modal, Some(Modal::Prompt(prompt)) if prompt.editor.text() == "reboot"));
+    assert!(matches!(&stage.state.modal, Some(Modal::Prompt(prompt)) if prompt.command.text() == "reboot"));
 }
 
 #[test]
@@ -884,7 +893,7 @@ fn the_palette_goes_does_and_says_what_is_wrong() {
     stage.keys("<a-p>");
     assert_eq!(written(&stage), "machine demo-2");
     stage.keys("<a-n><a-n><esc>:run<space>uptime<enter>");
-    assert!(matches!(&stage.state.modal, Some(Modal::Prompt(prompt)) if prompt.editor.text() == "uptime"));
+    assert!(matches!(&stage.state.modal, Some(Modal::Prompt(prompt)) if prompt.command.text() == "uptime"));
     stage.keys("<esc>:q<enter>");
     assert!(stage.state.quit);
 }
@@ -1189,8 +1198,12 @@ fn what_ran_behind_machines_runs_there_again_on_those_that_are_marked() {
     (1..=2).for_each(|n| stage.run(9, n, RunState::Completed));
     stage.screen();
     stage.keys("<space>x<enter>");
-    let Some(Ask::Run { on, ssh, timeout_ms, .. }) = stage.asks.last() else { panic!("nothing was asked") };
-    assert_eq!((on.as_str(), ssh, *timeout_ms), ("demo-[1-2]", &Some(host), 300_000), "never on themselves");
+    let draft = draft_of(stage.asks.last());
+    assert_eq!(
+        (draft.on.as_str(), &draft.ssh, draft.timeout_ms),
+        ("demo-[1-2]", &Some(host), 300_000),
+        "never on themselves"
+    );
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct Glyphs {
     pub arrows: [&'static str; 2],
     /// A group that is closed, and one that is open.
     pub folds: [&'static str; 2],
+    /// Around what is chosen by left and right.
+    pub choice: [&'static str; 2],
     /// Between small things.
     pub dot: &'static str,
     /// A value that is not known.
@@ -134,6 +136,7 @@ static UNICODE: Glyphs = Glyphs {
     gap: " ",
     arrows: ["▼", "▲"],
     folds: ["▸", "▾"],
+    choice: ["‹ ", " ›"],
     dot: "·",
     unknown: "–",
     severity: ["✔", "▲", "✖"],
@@ -154,6 +157,7 @@ static ASCII: Glyphs = Glyphs {
     gap: " ",
     arrows: ["v", "^"],
     folds: [">", "v"],
+    choice: ["< ", " >"],
     dot: "-",
     unknown: "-",
     severity: ["+", "!", "x"],

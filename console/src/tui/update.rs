@@ -9,6 +9,7 @@
 //! | `page` | on one command: groups, marks, comparisons |
 //! | `palette` | what was written after `:` |
 //! | `prompt` | writing a command and sending it |
+//! | `steer` | wishes about a command that spreads, or that is to end |
 //! | `told` | what the session tells |
 
 mod columns;
@@ -18,6 +19,7 @@ mod moving;
 mod page;
 mod palette;
 mod prompt;
+mod steer;
 mod told;
 
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
         effect::Effect,
         event::Event,
         keymap::{Action, Key},
-        state::{Confirm, Modal, Now, Screen, Severity, State, page::Focus},
+        state::{Modal, Now, Screen, Severity, State, page::Focus},
     },
 };
 
@@ -91,7 +93,7 @@ fn tick(state: &mut State) -> Vec<Effect> {
 
 fn paste(state: &mut State, text: &str) {
     match &mut state.modal {
-        Some(Modal::Prompt(prompt)) if prompt.asked.is_none() => prompt.editor.paste(text),
+        Some(Modal::Prompt(_)) => prompt::paste(state, text),
         Some(Modal::Palette(palette)) => {
             palette.editor.paste(text);
             palette::written(state);
@@ -127,8 +129,12 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::InvertMarks => state.fleet.invert_marks(),
         Action::ClearMarks => state.fleet.clear_marks(),
         Action::Filter => filter::open(state),
-        Action::Run => prompt::open(state),
-        Action::Repeat => prompt::repeat(state),
+        Action::Run => return prompt::open(state),
+        Action::Repeat => return prompt::repeat(state),
+        Action::Retry => return prompt::retry(state),
+        Action::Field(steps) => return prompt::step(state, steps),
+        Action::Search => prompt::search(state),
+        Action::Targets => prompt::list(state),
         Action::Palette => palette::open(state),
         Action::Complete => palette::complete(state),
         Action::Pulse => return go::go(state, Screen::Pulse),
@@ -146,20 +152,28 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Refresh => return go::refresh(state),
         Action::Mouse => return mouse(state),
         Action::Header => state.is_headless = !state.is_headless,
-        Action::Cancel => ask_to_cancel(state),
+        Action::Cancel => steer::cancel(state),
+        Action::Pause => return steer::pause(state),
+        Action::Abort => steer::abort(state),
         Action::OtherHalf => other_half(state),
         Action::Fold | Action::Outliers | Action::Base | Action::Diff => page::act(state, action),
         Action::Help => state.modal = Some(Modal::Help { top: 0 }),
         Action::Edit(edit) => write(state, edit),
         Action::Recall(steps) => recall(state, steps),
-        Action::Timeout(steps) => prompt::change_timeout(state, steps),
+        Action::Timeout(steps) => prompt::change_time(state, steps),
     }
     vec![]
 }
 
 fn write(state: &mut State, edit: crate::tui::state::editor::Edit) {
     match &mut state.modal {
-        Some(Modal::Prompt(prompt)) if prompt.asked.is_none() => prompt.editor.edit(edit),
+        Some(Modal::Prompt(open)) => match &mut open.search {
+            Some(search) => {
+                search.editor.edit(edit);
+                prompt::searched(state);
+            }
+            None => prompt::edit(state, edit),
+        },
         Some(Modal::Palette(palette)) => {
             palette.editor.edit(edit);
             palette::written(state);
@@ -181,6 +195,11 @@ fn recall(state: &mut State, steps: isize) {
 
 /// Out by one layer: what lies over the screen, the filter, the marks, the screen.
 fn back(state: &mut State) -> Vec<Effect> {
+    if let Some(Modal::Prompt(prompt)) = &mut state.modal
+        && (prompt.search.take().is_some() || prompt.listed.take().is_some())
+    {
+        return vec![];
+    }
     match state.modal.take() {
         Some(Modal::Filter { before, .. }) => filter::set(state, &before),
         Some(
@@ -211,6 +230,7 @@ fn leave(state: &mut State) -> Vec<Effect> {
 
 fn enter(state: &mut State) -> Vec<Effect> {
     match &state.modal {
+        Some(Modal::Prompt(open)) if open.search.is_some() => prompt::take(state),
         Some(Modal::Prompt(_)) => return prompt::submit(state),
         Some(Modal::Palette(_)) => return palette::carry_out(state),
         Some(Modal::Columns { .. }) => columns::toggle(state),
@@ -219,8 +239,7 @@ fn enter(state: &mut State) -> Vec<Effect> {
             let confirm = confirm.clone();
             state.modal = None;
             if confirm.is_yes {
-                state.tag += 1;
-                return vec![Effect::Ask(Ask::Cancel { tag: state.tag, id: confirm.id })];
+                return steer::confirmed(state, &confirm);
             }
         }
         None => return go::within(state),
@@ -237,19 +256,6 @@ fn other_half(state: &mut State) {
                 Focus::Output => Focus::Runs,
             }
         }
-    }
-}
-
-fn ask_to_cancel(state: &mut State) {
-    let id = match state.screen {
-        Screen::Commands => state.commands.cursor.key().copied(),
-        _ => state.shown_command(),
-    };
-    let Some(command) = id.and_then(|id| state.commands.get(id)) else { return };
-    if command.is_open() {
-        state.modal = Some(Modal::Confirm(Confirm { id: command.id, is_yes: false }));
-    } else {
-        state.say(Severity::Warn, "nothing to cancel: every run of it has ended");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use signalbox_console::client::{Ask, Stretch, TOLD, Told, session};
+use signalbox_console::client::{Ask, Draft, Stretch, TOLD, Told, session};
 use signalbox_link::{Link, Options};
 use signalbox_schemas::{
     api::{FeedEvent, OpenFeed, Page, Previewed, op},
@@ -25,17 +25,8 @@ async fn the_session_tells_what_is_and_what_comes() {
     let (tell, mut told) = mpsc::channel(256);
     let mut tasks = JoinSet::new();
     tasks.spawn(session(access(&broker), asked, tell));
-    asks.send(Ask::Run {
-        tag: 7,
-        on: "nobody".to_owned(),
-        targets: vec![],
-        command: "true".to_owned(),
-        ssh: None,
-        timeout_ms: 1,
-        expires_in_ms: 1,
-    })
-    .await
-    .unwrap();
+    let draft = Draft::new("nobody".to_owned(), "true".to_owned(), 1, 1);
+    asks.send(Ask::Run { tag: 7, draft: Box::new(draft) }).await.unwrap();
     asks.send(Ask::Watch { id: command() }).await.unwrap();
     tasks.spawn(async move {
         loop {

@@ -44,6 +44,7 @@ pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
         Mode::Item => &[ITEM, LIST, SCREEN],
         Mode::Filter => &[FILTER, EDIT],
         Mode::Prompt => &[PROMPT, EDIT],
+        Mode::Search => &[SEARCH, EDIT],
         Mode::Palette => &[PALETTE, EDIT],
         Mode::Columns => &[COLUMNS],
         Mode::Confirm => &[CONFIRM],
@@ -105,6 +106,8 @@ const COMMANDS: &[Binding] = &[
     key("run", &["x"], Action::Run, "run again", "write the same command once more, to be run again"),
     key("filter", &["/"], Action::Filter, "filter", "show only commands with a text in them"),
     key("cancel", &["X", "<c-k>"], Action::Cancel, "cancel", "cancel the command, after a question"),
+    key("pause", &["P"], Action::Pause, "", "pause its waves, or let them go on after a question"),
+    key("abort", &["B"], Action::Abort, "", "let no further machine go, after a question"),
 ];
 
 const COMMAND: &[Binding] = &[
@@ -130,7 +133,10 @@ const COMMAND: &[Binding] = &[
     key("unmark", &["A"], Action::ClearMarks, "", "take all marks away"),
     key("follow", &["f"], Action::Follow, "follow", "follow the newest output, or stay"),
     key("run", &["x"], Action::Run, "run again", "write the same command once more, to be run again"),
+    key("retry", &["r"], Action::Retry, "", "write it once more, for the machines where it failed"),
     key("cancel", &["X", "<c-k>"], Action::Cancel, "cancel", "cancel the command, after a question"),
+    key("pause", &["P"], Action::Pause, "", "pause its waves, or let them go on after a question"),
+    key("abort", &["B"], Action::Abort, "", "let no further machine go, after a question"),
     key("left", &["<left>", "h"], Action::Side(-1), "", "show what is further left in the output"),
     key("right", &["<right>", "l"], Action::Side(1), "", "show what is further right in the output"),
 ];
@@ -195,8 +201,27 @@ const PROMPT: &[Binding] = &[
     key("leave", &["<esc>", "<c-c>"], Action::Back, "leave it", "leave it; nothing is run"),
     key("earlier", &["<up>", "<c-p>"], Action::Recall(1), "earlier", "an earlier text"),
     key("later", &["<down>", "<c-n>"], Action::Recall(-1), "", "a later text"),
-    key("longer", &["<tab>"], Action::Timeout(1), "timeout", "a longer timeout"),
-    key("shorter", &["<s-tab>"], Action::Timeout(-1), "", "a shorter timeout"),
+    key(
+        "next-line",
+        &["<tab>"],
+        Action::Field(1),
+        "next",
+        "to the next line: on what, in which waves, how long",
+    ),
+    key("line-before", &["<s-tab>"], Action::Field(-1), "", "to the line before"),
+    key("search", &["<c-r>"], Action::Search, "search", "look for an earlier text, also of others"),
+    key("targets", &["<c-t>"], Action::Targets, "machines", "list the machines that are meant, or no longer"),
+    key("page-down", &["<pgdn>"], Action::Step(10), "", "further down in the list of machines"),
+    key("page-up", &["<pgup>"], Action::Step(-10), "", "further up"),
+    key("longer", &["<a-up>"], Action::Timeout(1), "", "a longer time"),
+    key("shorter", &["<a-down>"], Action::Timeout(-1), "", "a shorter time"),
+];
+
+const SEARCH: &[Binding] = &[
+    key("take", &["<enter>", "<tab>"], Action::Enter, "take", "write it, to be changed or run"),
+    key("leave", &["<esc>", "<c-c>"], Action::Back, "leave it", "back to what is written"),
+    key("older", &["<down>", "<c-n>", "<c-r>"], Action::Step(1), "choose", "the next one, which is older"),
+    key("newer", &["<up>", "<c-p>"], Action::Step(-1), "", "the one before, which is newer"),
 ];
 
 const PALETTE: &[Binding] = &[

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use signalbox_schemas::{
-    api::{CommandSummary, Counts, RunView},
+    api::{CommandSummary, Counts, RolloutView, RunView},
     command::{SshTarget, Target},
     id::{CommandId, MachineId, Sha256},
     limit,
     output::OutputStream,
+    rollout::RolloutState,
     run::RunState,
     selector::{Selector, natural_order},
 };
@@ -25,6 +26,9 @@ use crate::{
 pub const RUN_OUTPUT_BYTES: usize = 2 * 1024 * 1024;
 /// Output that is kept of all runs of a command in the order in which it came, bytes.
 pub const MERGED_OUTPUT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Nobody says how long a command will take before it has taken so long, ms.
+const SPENT_MS: u64 = 3_000;
 
 /// One stream of a run.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +150,10 @@ pub struct Command {
     pub expires_at: u64,
     /// How long it may run, ms.
     pub timeout_ms: u64,
+    /// How far it has spread; `None`: it went to all at once.
+    pub rollout: Option<Box<RolloutView>>,
+    /// The command whose runs it tried once more.
+    pub retry_of: Option<CommandId>,
     /// Runs by state, as the bridge counts them.
     counts: Counts,
     /// Whether every run has settled and all output was told.
@@ -186,6 +194,8 @@ impl Command {
             created_at: summary.created_at,
             expires_at: summary.expires_at,
             timeout_ms: summary.timeout_ms,
+            rollout: None,
+            retry_of: summary.retry_of,
             source: String::new(),
             counts: Counts::new(),
             is_complete: false,
@@ -213,6 +223,7 @@ impl Command {
         }
         self.counts = summary.counts;
         self.source = summary.command;
+        self.rollout = summary.rollout;
     }
 
     /// Its machines are these and no others.
@@ -259,6 +270,22 @@ impl Command {
         let counts = self.counts();
         let settled = counts.iter().filter(|(state, _)| state.is_settled()).map(|(_, n)| n).sum();
         (settled, counts.values().sum())
+    }
+
+    /// Machines that were not let go yet.
+    pub fn held(&self) -> u32 {
+        self.counts().get(&RunState::Held).copied().unwrap_or(0)
+    }
+
+    /// How long it will take until all has ended, ms, if it goes on as it did; `None`: too little has ended, or it does not go on.
+    pub fn left_ms(&self, wall_ms: u64) -> Option<u64> {
+        let (settled, all) = self.progress();
+        let is_going = self.rollout.as_ref().is_none_or(|rollout| rollout.state == RolloutState::Going);
+        let spent_ms = wall_ms.saturating_sub(self.created_at);
+        if !is_going || settled == 0 || settled == all || spent_ms < SPENT_MS {
+            return None;
+        }
+        Some(spent_ms.saturating_mul(u64::from(all - settled)) / u64::from(settled))
     }
 
     /// Whether nothing about it is told any more that is not here.

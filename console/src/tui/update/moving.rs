@@ -118,7 +118,9 @@ fn step_over(state: &mut State, rows: isize) -> bool {
             *at = at.saturating_add_signed(rows).min(columns.saturating_sub(1));
         }
         Some(Modal::Palette(palette)) => palette::step(palette, rows),
-        Some(Modal::Prompt(_) | Modal::Confirm(_)) => {}
+        Some(Modal::Prompt(prompt)) if prompt.search.is_some() => super::prompt::choose(state, rows),
+        Some(Modal::Prompt(_)) => super::prompt::scroll(state, rows),
+        Some(Modal::Confirm(_)) => {}
         Some(Modal::Filter { .. }) | None => return false,
     }
     true

@@ -103,7 +103,8 @@ fn obey(state: &mut State, order: Order) -> Vec<Effect> {
             }
             return effects;
         }
-        Order::Run(text) => prompt::open_with(state, &text),
+        Order::Run(text) => return prompt::open_with(state, &text),
+        Order::Saved(saved, given) => return prompt::open_saved(state, *saved, &given),
         Order::Filter(text) => filter::set(state, &text),
         Order::Sort(name, is_reversed) => columns::sort_named(state, &name, is_reversed),
         Order::Columns(names) if names.is_empty() => state.modal = Some(Modal::Columns { at: 0 }),

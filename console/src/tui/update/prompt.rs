@@ -1,17 +1,39 @@
 //! Writing a command and sending it.
+//!
+//! | room | holds |
+//! |---|---|
+//! | this one | opening it, its lines, sending it |
+//! | `history` | earlier texts |
 
-use signalbox_schemas::{command::SshTarget, id::MachineToken, limit, selector::Selector};
+mod history;
+
+use std::collections::BTreeMap;
+
+use signalbox_schemas::{
+    error::Problem,
+    id::{CommandId, MachineToken},
+    run::RunState,
+    selector::Selector,
+};
+
+pub(super) use history::{choose, recall, search, searched, take};
 
 use crate::{
-    client::Ask,
+    client::{Ask, Meant},
+    settings::saved::SavedCommand,
     tui::{
         effect::Effect,
-        state::{MOST_TEXTS, Modal, Prompt, Screen, Severity, State, TIMEOUTS_MS, editor::Editor},
+        state::{
+            MOST_TEXTS, Modal, Screen, Severity, State,
+            editor::{Edit, Editor},
+            prompt::{Field, Prompt, Seen},
+        },
+        text,
     },
 };
 
 /// Opens the line for what the screen means: marks, the row, the machine, or the command once more.
-pub(super) fn open(state: &mut State) {
+pub(super) fn open(state: &mut State) -> Vec<Effect> {
     match &state.screen {
         Screen::Commands => again(state, state.commands.cursor.key().copied()),
         Screen::Command(id) => again(state, Some(*id)),
@@ -20,128 +42,217 @@ pub(super) fn open(state: &mut State) {
 }
 
 /// Opens the line with the newest text.
-pub(super) fn repeat(state: &mut State) {
+pub(super) fn repeat(state: &mut State) -> Vec<Effect> {
     match &state.screen {
         Screen::Commands | Screen::Command(_) => open(state),
         _ => {
             let text = state.texts.last().cloned().unwrap_or_default();
-            open_with(state, &text);
+            open_with(state, &text)
         }
     }
 }
 
-/// Opens the line with a text, for the machines that the screen means. Where none are seen, marks count, and not a row that
-/// is somewhere else.
-pub(super) fn open_with(state: &mut State, text: &str) {
+/// Opens the line with a text, for the machines that the screen means.
+pub(super) fn open_with(state: &mut State, text: &str) -> Vec<Effect> {
+    let Some(targets) = meant(state) else { return vec![] };
+    match named(state, targets, text) {
+        Some(prompt) => show(state, prompt),
+        None => vec![],
+    }
+}
+
+/// Opens the line with a saved command: for the machines that it names, else for those that the screen means.
+pub(super) fn open_saved(
+    state: &mut State,
+    saved: SavedCommand,
+    given: &BTreeMap<String, String>,
+) -> Vec<Effect> {
+    let prompt = match &saved.on {
+        Some(on) => Some(guessed(state, on, "")),
+        None => meant(state).and_then(|targets| named(state, targets, "")),
+    };
+    let Some(mut prompt) = prompt else { return vec![] };
+    prompt.save(saved, given);
+    show(state, prompt)
+}
+
+/// The machines that the screen means. Where none are seen, marks count, and not a row that is somewhere else.
+fn meant(state: &mut State) -> Option<Vec<MachineToken>> {
     match &state.screen {
-        Screen::Machine(token) => open_on(state, vec![token.clone()], text),
+        Screen::Machine(token) => Some(vec![token.clone()]),
         Screen::List(kind) | Screen::Item(kind, _) => {
             let machine =
                 state.rows(*kind).and_then(|rows| rows.here()).and_then(|item| item.machine.clone());
             let known = machine.filter(|token| state.fleet.get(token).is_some());
-            match known {
-                Some(token) => open_on(state, vec![token], text),
-                None => state.say(Severity::Warn, "this row is about no machine that can be run on"),
+            if known.is_none() {
+                state.say(Severity::Warn, "this row is about no machine that can be run on");
             }
+            known.map(|token| vec![token])
         }
-        Screen::Machines => open_on(state, state.fleet.meant(), text),
+        Screen::Machines => Some(state.fleet.meant()),
         Screen::Pulse | Screen::Commands | Screen::Command(_) if state.fleet.marked() > 0 => {
-            open_on(state, state.fleet.meant(), text);
+            Some(state.fleet.meant())
         }
         Screen::Pulse | Screen::Commands | Screen::Command(_) => {
             state.say(Severity::Warn, "mark machines first, or go to one of them");
+            None
         }
     }
 }
 
-fn open_on(state: &mut State, targets: Vec<MachineToken>, text: &str) {
+/// On machines that are named one by one.
+fn named(state: &mut State, targets: Vec<MachineToken>, text: &str) -> Option<Prompt> {
     if targets.is_empty() {
         state.say(Severity::Warn, "there is no machine to run on");
+        return None;
+    }
+    let Some(on) = state.fleet.selector_of(&targets) else {
+        let text = format!("{} marks are too many for one command; mark fewer", targets.len());
+        state.say(Severity::Warn, text);
+        return None;
+    };
+    Some(fresh(state, &on, targets, Seen::Named, text))
+}
+
+/// On machines that a selector means, as far as is known here.
+fn guessed(state: &State, on: &str, text: &str) -> Prompt {
+    fresh(state, on, guess(state, on), Seen::Guessed, text)
+}
+
+/// With the times and the rule that are configured.
+fn fresh(state: &State, on: &str, targets: Vec<MachineToken>, seen: Seen, text: &str) -> Prompt {
+    Prompt {
+        rule: state.options.rule.clone(),
+        timeout_ms: state.options.run.timeout.ms,
+        wait_ms: state.options.run.expires_in.ms,
+        ..Prompt::new(on, targets, seen, text)
+    }
+}
+
+fn guess(state: &State, on: &str) -> Vec<MachineToken> {
+    Selector::parse(on).map(|selector| state.fleet.meant_by(&selector, state.now_ms)).unwrap_or_default()
+}
+
+fn show(state: &mut State, prompt: Prompt) -> Vec<Effect> {
+    state.modal = Some(Modal::Prompt(Box::new(prompt)));
+    look_up(state)
+}
+
+/// Asks a bridge which machines are meant, where that is not known for sure.
+fn look_up(state: &mut State) -> Vec<Effect> {
+    let tag = state.tag + 1;
+    let Some(Modal::Prompt(prompt)) = &mut state.modal else { return vec![] };
+    if prompt.is_settled() || matches!(prompt.seen, Seen::Asked(_)) {
+        return vec![];
+    }
+    let on = prompt.on.text().trim().to_owned();
+    if Selector::parse(&on).is_err() {
+        return vec![];
+    }
+    prompt.seen = Seen::Asked(tag);
+    let protected = prompt.rule.protected.clone();
+    state.tag = tag;
+    vec![Effect::Ask(Ask::LookUp { tag, on, protected })]
+}
+
+/// Takes which machines are meant.
+pub(super) fn hear(state: &mut State, tag: u64, meant: Result<Meant, Problem>) {
+    let Some(Modal::Prompt(prompt)) = &mut state.modal else { return };
+    if prompt.seen != Seen::Asked(tag) {
         return;
     }
-    if let Some(on) = state.fleet.selector_of(&targets) {
-        write(state, Place { on, targets, ssh: None }, text, limit::DEFAULT_TIMEOUT_MS);
-    } else {
-        too_many(state, targets.len());
+    match meant {
+        Ok(meant) => {
+            prompt.targets = meant.targets.into_iter().map(|target| target.token).collect();
+            prompt.seen = Seen::Told { protected: meant.protected };
+        }
+        Err(problem) => {
+            prompt.targets.clear();
+            prompt.seen = Seen::Failed(text::line(&problem.message));
+        }
     }
 }
 
-fn too_many(state: &mut State, marks: usize) {
-    let text = format!("{marks} marks are too many for one command; mark fewer");
-    state.say(Severity::Warn, text);
+fn again(state: &mut State, id: Option<CommandId>) -> Vec<Effect> {
+    let Some(prompt) = id.and_then(|id| once_more(state, id, None)) else { return vec![] };
+    show(state, prompt)
 }
 
-fn again(state: &mut State, id: Option<signalbox_schemas::id::CommandId>) {
-    let Some(command) = id.and_then(|id| state.commands.get(id)) else { return };
+/// Opens the line with the command once more, where it did not end well.
+pub(super) fn retry(state: &mut State) -> Vec<Effect> {
+    let Some(id) = state.shown_command() else { return vec![] };
+    let failed = |state: RunState| {
+        matches!(state, RunState::Failed | RunState::Timeout | RunState::Lost | RunState::Rejected)
+    };
+    let Some(command) = state.commands.get(id) else { return vec![] };
+    let targets: Vec<MachineToken> =
+        command.runs().filter(|run| failed(run.state)).map(|run| run.machine.token()).collect();
+    if targets.is_empty() {
+        state.say(Severity::Warn, "nothing of it failed, as far as is known here");
+        return vec![];
+    }
+    let Some(mut prompt) = once_more(state, id, Some(targets)) else { return vec![] };
+    prompt.retry_of = Some(id);
+    show(state, prompt)
+}
+
+/// The command once more: on these machines, on those that are marked on its page, or on those that its selector means now.
+fn once_more(state: &mut State, id: CommandId, targets: Option<Vec<MachineToken>>) -> Option<Prompt> {
+    let command = state.commands.get(id)?;
     if command.changes {
         let text = "it changed what relays keep; change it again with `signalbox credential` or `host-keys`";
         state.say(Severity::Warn, text);
-        return;
+        return None;
     }
     if command.source != command.text {
         // What would be sent is not what was: the line has room for one line of plain text only.
         state.say(Severity::Warn, "its text does not fit one line; run it again with `signalbox run`");
-        return;
+        return None;
     }
     let (source, timeout_ms, ssh) = (command.source.clone(), command.timeout_ms, command.ssh.clone());
-    // On the page of a command its rows can be marked: then it is meant for those, and on the same host behind them.
-    if matches!(state.screen, Screen::Command(_)) && state.fleet.marked() > 0 {
-        let targets = state.fleet.meant();
-        match state.fleet.selector_of(&targets) {
-            Some(on) => write(state, Place { on, targets, ssh }, &source, timeout_ms),
-            None => too_many(state, targets.len()),
-        }
-        return;
-    }
     let on = command.on.clone();
-    let selector = Selector::parse(&on).ok();
-    let targets = selector.map(|selector| state.fleet.meant_by(&selector, state.now_ms)).unwrap_or_default();
-    write(state, Place { on, targets, ssh }, &source, timeout_ms);
+    // On the page of a command its rows can be marked: then it is meant for those, and on the same host behind them.
+    let is_marked = matches!(state.screen, Screen::Command(_)) && state.fleet.marked() > 0;
+    let targets = targets.or_else(|| is_marked.then(|| state.fleet.meant()));
+    let prompt = match targets {
+        Some(targets) => named(state, targets, &source)?,
+        None => guessed(state, &on, &source),
+    };
+    Some(Prompt { ssh, timeout_ms, ..prompt })
 }
 
-/// Where it shall run.
-struct Place {
-    on: String,
-    targets: Vec<MachineToken>,
-    ssh: Option<SshTarget>,
-}
-
-fn write(state: &mut State, Place { on, targets, ssh }: Place, text: &str, timeout_ms: u64) {
-    state.modal = Some(Modal::Prompt(Box::new(Prompt {
-        on,
-        targets,
-        ssh,
-        editor: Editor::new(text),
-        recalled: None,
-        draft: String::new(),
-        timeout_ms,
-        asked: None,
-        refusal: None,
-    })));
-}
-
-/// Sends what was written. The answer brings its tag back; until then the line waits, and Esc leaves it.
+/// Sends what was written. The answer brings its tag back; until then it waits, and Esc leaves it.
 pub(super) fn submit(state: &mut State) -> Vec<Effect> {
-    let tag = state.tag + 1;
     let Some(Modal::Prompt(prompt)) = &mut state.modal else { return vec![] };
-    let command = prompt.editor.text().trim().to_owned();
-    if prompt.asked.is_some() || command.is_empty() {
+    if prompt.asked.is_some() {
         return vec![];
     }
-    state.tag = tag;
-    prompt.asked = Some(tag);
     prompt.refusal = None;
-    let ask = Ask::Run {
-        tag,
-        on: prompt.on.clone(),
-        targets: prompt.targets.clone(),
-        command: command.clone(),
-        ssh: prompt.ssh.clone(),
-        timeout_ms: prompt.timeout_ms,
-        expires_in_ms: limit::DEFAULT_EXPIRES_IN_MS,
-    };
-    remember(&mut state.texts, command);
-    vec![Effect::Ask(ask)]
+    let drafted = prompt.drafted();
+    // What is wrong with the number is not worth a word before the number is known.
+    if let Err((field, why)) = &drafted
+        && (*field != Field::Answer || prompt.is_settled())
+    {
+        prompt.field = *field;
+        prompt.refusal = Some(why.clone());
+        return vec![];
+    }
+    if !prompt.is_settled() {
+        return look_up(state);
+    }
+    let Ok(draft) = drafted else { return vec![] };
+    if draft.shown.is_empty() {
+        prompt.refusal = Some(format!("no machine is meant by `{}`", draft.on));
+        prompt.field = Field::On;
+        return vec![];
+    }
+    let tag = state.tag + 1;
+    prompt.asked = Some(tag);
+    let text = prompt.command.text().trim().to_owned();
+    let is_saved = prompt.saved.is_some();
+    state.tag = tag;
+    remember(&mut state.texts, if is_saved { draft.command.clone() } else { text });
+    vec![Effect::Ask(Ask::Run { tag, draft: Box::new(draft) })]
 }
 
 fn remember(texts: &mut Vec<String>, text: String) {
@@ -152,28 +263,83 @@ fn remember(texts: &mut Vec<String>, text: String) {
     }
 }
 
-/// Shows an earlier text (1) or a later one (-1).
-pub(super) fn recall(state: &mut State, steps: isize) {
+/// To another line. Whoever leaves the selector wants to see what it means.
+pub(super) fn step(state: &mut State, steps: isize) -> Vec<Effect> {
+    let Some(Modal::Prompt(prompt)) = &mut state.modal else { return vec![] };
+    if prompt.asked.is_some() {
+        return vec![];
+    }
+    prompt.step(steps);
+    look_up(state)
+}
+
+/// Changes the line that is written on.
+pub(super) fn edit(state: &mut State, edit: Edit) {
     let Some(Modal::Prompt(prompt)) = &mut state.modal else { return };
     if prompt.asked.is_some() {
         return;
     }
-    if prompt.recalled.is_none() {
-        prompt.editor.text().clone_into(&mut prompt.draft);
+    match (prompt.editor_mut(), edit) {
+        (Some(editor), edit) => editor.edit(edit),
+        (None, Edit::Left) => prompt.change_time(-1),
+        (None, Edit::Right | Edit::Insert(' ')) => prompt.change_time(1),
+        (None, _) => {}
     }
-    let back = prompt.recalled.map_or(0, |at| at + 1).saturating_add_signed(steps).min(state.texts.len());
-    prompt.recalled = back.checked_sub(1);
-    let text = prompt.recalled.and_then(|at| state.texts.iter().rev().nth(at)).unwrap_or(&prompt.draft);
-    prompt.editor = Editor::new(text);
+    edited(state);
 }
 
-/// Another timeout from those on offer.
-pub(super) fn change_timeout(state: &mut State, steps: isize) {
+/// Puts text where it is written.
+pub(super) fn paste(state: &mut State, text: &str) {
     let Some(Modal::Prompt(prompt)) = &mut state.modal else { return };
-    let at = if steps > 0 {
-        TIMEOUTS_MS.iter().find(|timeout| **timeout > prompt.timeout_ms)
-    } else {
-        TIMEOUTS_MS.iter().rev().find(|timeout| **timeout < prompt.timeout_ms)
+    if let Some(search) = &mut prompt.search {
+        search.editor.paste(text);
+        return searched(state);
+    }
+    if prompt.asked.is_some() {
+        return;
+    }
+    if let Some(editor) = prompt.editor_mut() {
+        editor.paste(text);
+    }
+    edited(state);
+}
+
+/// Another selector means other machines.
+fn edited(state: &mut State) {
+    let Some(Modal::Prompt(prompt)) = &state.modal else { return };
+    if prompt.field != Field::On {
+        return;
+    }
+    let targets = guess(state, prompt.on.text());
+    if let Some(Modal::Prompt(prompt)) = &mut state.modal {
+        prompt.targets = targets;
+        prompt.seen = Seen::Guessed;
+        prompt.refusal = None;
+        // What was typed was the number of others.
+        prompt.answer = Editor::default();
+    }
+}
+
+/// Another of the times on offer.
+pub(super) fn change_time(state: &mut State, steps: isize) {
+    let Some(Modal::Prompt(prompt)) = &mut state.modal else { return };
+    if prompt.asked.is_none() {
+        prompt.change_time(steps);
+    }
+}
+
+/// Lists its machines, or no longer.
+pub(super) fn list(state: &mut State) {
+    let Some(Modal::Prompt(prompt)) = &mut state.modal else { return };
+    prompt.listed = match prompt.listed {
+        Some(_) => None,
+        None => Some(0),
     };
-    prompt.timeout_ms = at.copied().unwrap_or(prompt.timeout_ms);
+}
+
+/// Another part of the list of its machines.
+pub(super) fn scroll(state: &mut State, rows: isize) {
+    let Some(Modal::Prompt(prompt)) = &mut state.modal else { return };
+    let last = prompt.targets.len().saturating_sub(1);
+    prompt.listed = prompt.listed.map(|top| top.saturating_add_signed(rows).min(last));
 }

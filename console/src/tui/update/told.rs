@@ -1,14 +1,17 @@
 //! What the session tells.
 
 use signalbox_schemas::{
-    api::{Accepted, CommandSummary, Counts},
+    api::{Accepted, CommandSummary, Counts, RolloutView},
     command::Target,
     error::Problem,
     id::CommandId,
     run::RunState,
 };
 
-use super::go::{self, go, watch};
+use super::{
+    go::{self, go, watch},
+    prompt, steer,
+};
 use crate::{
     client::{Ask, Heard, LinkView, Told, look::Found},
     tui::{
@@ -44,6 +47,8 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
             let what = if id.is_some() { "the runs of this command" } else { "the list of commands" };
             state.say(Severity::Bad, format!("{what} may be old: {}", text::line(&problem.message)));
         }
+        Told::Meant { tag, meant } => prompt::hear(state, tag, meant),
+        Told::Steered { id, rollout, .. } => steer::hear(state, id, rollout),
         Told::Accepted { tag, accepted } => return accept(state, tag, &accepted),
         Told::Cancelling { n, .. } => {
             let runs = if n == 1 { "run" } else { "runs" };
@@ -111,21 +116,24 @@ fn accept(state: &mut State, tag: u64, accepted: &Accepted) -> Vec<Effect> {
     // The line about it may come later than this answer: what is known until then.
     if state.commands.get(accepted.id).is_none() {
         let n = u32::try_from(accepted.targets.len()).unwrap_or(u32::MAX);
+        let plan = prompt.plan().unwrap_or_default();
+        let waiting = if plan.is_some() { RunState::Held } else { RunState::Pending };
+        let counts = Counts::from([(waiting, n)]);
         state.commands.tell(CommandSummary {
             id: accepted.id,
-            command: prompt.editor.text().trim().to_owned(),
-            on: prompt.on.clone(),
+            command: prompt.text().unwrap_or_default(),
+            on: prompt.on.text().trim().to_owned(),
             by: state.options.who.clone(),
             created_at: state.wall_ms,
-            expires_at: state.wall_ms + signalbox_schemas::limit::DEFAULT_EXPIRES_IN_MS,
+            expires_at: state.wall_ms.saturating_add(prompt.wait_ms),
             timeout_ms: prompt.timeout_ms,
             settled: false,
-            counts: Counts::from([(RunState::Pending, n)]),
+            counts: counts.clone(),
             created_by: None,
             target: prompt.ssh.clone().map(Target::Ssh),
             changes: false,
-            rollout: None,
-            retry_of: None,
+            rollout: plan.map(|plan| Box::new(RolloutView::new(plan, n, None, &counts))),
+            retry_of: prompt.retry_of,
         });
     }
     if let Some(command) = state.commands.get_mut(accepted.id) {

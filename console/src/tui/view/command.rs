@@ -1,7 +1,7 @@
 //! One command: its runs at the left, their output at the right. On a narrow screen one of the two.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
-use signalbox_schemas::{id::CommandId, output::OutputStream, run::RunState};
+use signalbox_schemas::{id::CommandId, output::OutputStream, rollout::RolloutState, run::RunState};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
@@ -23,6 +23,8 @@ use crate::tui::{
     theme::Theme,
 };
 
+/// With less room than this nothing is said about why a command spreads no further.
+const WHY_COLUMNS: usize = 14;
 /// Widest machine name before a merged line.
 const PREFIX_COLUMNS: usize = 16;
 
@@ -68,11 +70,30 @@ fn lead(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme
     let (settled, all) = command.progress();
     let cells = if area.width >= 100 { 24 } else { 10 };
     let bar = pen::bar(u64::from(settled), u64::from(all), cells, theme);
-    let progress = Row::default().text(bar, theme.figure).text(format!(" {settled}/{all} "), theme.strong);
-    pen::ends(buffer, area, 1, counts(command, usize::from(area.width), theme), progress);
+    let left = command.left_ms(state.wall_ms).map(|ms| format!("about {} left  ", amount::age(ms)));
+    let progress = Row::default()
+        .row(wave(command, theme))
+        .text(left.filter(|_| area.width >= 60).unwrap_or_default(), theme.quiet)
+        .text(bar, theme.figure)
+        .text(format!(" {settled}/{all} "), theme.strong);
+    let room = usize::from(area.width).saturating_sub(progress.columns() + 2);
+    pen::ends(buffer, area, 1, counts(command, usize::from(area.width), room, theme), progress);
 }
 
-fn counts(command: &Command, columns: usize, theme: &Theme) -> Row {
+/// How far it has spread, and whether it goes on.
+fn wave(command: &Command, theme: &Theme) -> Row {
+    let Some(rollout) = &command.rollout else { return Row::default() };
+    let wave = format!("wave {} of {}", rollout.wave, rollout.waves);
+    match rollout.state {
+        RolloutState::Going => Row::default().text(wave, theme.quiet),
+        RolloutState::Paused => Row::default().text(wave, theme.quiet).space(1).text("paused", theme.warn),
+        RolloutState::Aborted => Row::default().text(wave, theme.quiet).space(1).text("aborted", theme.bad),
+    }
+    .space(2)
+}
+
+/// How many there are of each state, and why it spreads no further, where that has `room`.
+fn counts(command: &Command, columns: usize, room: usize, theme: &Theme) -> Row {
     let counts = command.counts();
     let known = RunState::ALL.iter().filter_map(|state| counts.get(state).map(|n| (*state, *n))).fold(
         Row::margin(),
@@ -83,7 +104,14 @@ fn counts(command: &Command, columns: usize, theme: &Theme) -> Row {
             row.text(glyph, style).text(text, style)
         },
     );
-    if command.is_stale { known.space(2).text("may be old", theme.bad) } else { known }
+    let known = if command.is_stale { known.space(2).text("may be old", theme.bad) } else { known };
+    match command.rollout.as_ref().and_then(|rollout| rollout.why.as_deref()) {
+        Some(why) if known.columns() + WHY_COLUMNS <= room => {
+            let room = room - known.columns() - 2;
+            known.space(2).text(text::fit(&text::line(why), room, theme.glyphs.ellipsis), theme.warn)
+        }
+        _ => known,
+    }
 }
 
 fn runs(state: &State, command: &Command, area: Rect, buffer: &mut Buffer, theme: &Theme) {

@@ -1,6 +1,8 @@
 //! All commands: one row each, newest first.
 
-use ratatui::buffer::Buffer;
+use ratatui::{buffer::Buffer, style::Style};
+use signalbox_schemas::rollout::RolloutState;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     amount,
@@ -83,6 +85,22 @@ fn heads(state: &State, columns: usize, theme: &Theme) -> Row {
     row.space(2).text(format!("{:>AGE_COLUMNS$}", "age"), theme.quiet)
 }
 
+/// Its text, and behind it how far it has spread while it does.
+fn what_it_is(command: &Command, columns: usize, style: Style, theme: &Theme) -> Row {
+    let spreads = command.rollout.as_ref().filter(|_| command.is_open());
+    let Some(rollout) = spreads else {
+        return Row::default().text(pen::padded(&command.text, columns, theme), style);
+    };
+    let (word, wave_style) = match rollout.state {
+        RolloutState::Going => ("wave", theme.quiet),
+        RolloutState::Paused => ("paused in wave", theme.warn),
+        RolloutState::Aborted => ("aborted in wave", theme.bad),
+    };
+    let wave = format!("  {word} {} of {}", rollout.wave, rollout.waves);
+    let room = columns.saturating_sub(wave.width());
+    Row::default().text(pen::padded(&command.text, room, theme), style).text(wave, wave_style).up_to(columns)
+}
+
 /// One command; with a run, what became of that run.
 pub(super) fn row(
     state: &State,
@@ -108,7 +126,7 @@ pub(super) fn row(
         .space(1)
         .text(pen::padded(&done, COUNT_COLUMNS, theme), theme.text)
         .space(2)
-        .text(pen::padded(&command.text, text_columns(columns), theme), text_style);
+        .row(what_it_is(command, text_columns(columns), text_style, theme));
     if columns >= WITH_ON_COLUMNS {
         row = row.space(2).text(pen::padded(&command.place, ON_COLUMNS, theme), theme.quiet);
     }
