@@ -10,6 +10,7 @@ pub mod old_relay;
 #[cfg(feature = "operator")]
 pub mod operator;
 pub mod ordinary;
+pub mod picture;
 pub mod process;
 pub mod pty;
 pub mod slow_link;

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::picture::{self, Ground};
 use crate::process::{Signal, kill_group, pid, watch_end};
 
 /// Bytes kept of what the program wrote; a screen test writes far less, and a runaway program fills no memory.
@@ -88,6 +89,11 @@ impl Pty {
     /// What stands on the screen now, a line per row, without trailing spaces.
     pub fn screen(&self) -> String {
         lock(&self.terminal).parser.screen().contents()
+    }
+
+    /// The screen as a picture, SVG.
+    pub fn picture(&self, ground: Ground) -> String {
+        picture::svg(lock(&self.terminal).parser.screen(), ground)
     }
 
     /// Whether the program shows the alternate screen, as a console does from start to end.

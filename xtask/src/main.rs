@@ -42,6 +42,8 @@ enum Task {
     Bench(program::Handed),
     /// Keep a fleet of simulated relays alive beside a real system, for looking at
     Fleet(program::Handed),
+    /// Draw every screen of the console as SVG, dark and light, in docs/gallery
+    Gallery(program::Handed),
     /// Hurt a whole system by a seed, and check what must be true afterwards
     Torture(program::Handed),
     /// Draw where the time of a figure goes: a flame graph in target/profile
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Test(test_args) => test::run(&workspace, &test_args),
         Task::Bench(handed) => program::METER.run(&workspace, &["bench"], &handed),
         Task::Fleet(handed) => program::METER.run(&workspace, &["fleet"], &handed),
+        Task::Gallery(handed) => program::METER.run(&workspace, &["gallery"], &handed),
         Task::Torture(handed) => program::TORTURE.run(&workspace, &["run"], &handed),
         Task::Profile(profile_args) => profile::run(&workspace, &profile_args),
         Task::Mutations(mutations_args) => mutations::run(&workspace, &mutations_args),

@@ -52,6 +52,10 @@ impl Nature {
     pub(crate) const SILENT: Self = Self { temper: |_| Temper::Prompt, beats: false };
     /// The same, with signs of life.
     pub(crate) const BEATING: Self = Self { beats: true, ..Self::SILENT };
+    /// 10 KB of output each.
+    pub(crate) const TELLING: Self = Self { temper: temper::telling, beats: false };
+    /// As a fleet is, where commands tell something.
+    pub(crate) const SHOWN: Self = Self { temper: temper::shown, beats: true };
     /// As a fleet is.
     pub(crate) const LIVELY: Self = Self { temper: temper::lively, beats: true };
 }

@@ -5,6 +5,7 @@
 mod figures;
 mod flames;
 mod fleet;
+mod gallery;
 mod keep;
 mod machine;
 mod page;
@@ -42,6 +43,8 @@ enum Task {
     Page(Page),
     /// Keep a fleet of simulated relays alive beside a real system, for looking at
     Fleet(keep::FleetArgs),
+    /// Draw every screen of the console, dark and light, and the page that shows them
+    Gallery(gallery::GalleryArgs),
     /// Draw a flame graph: the output of `perf script` on stdin, SVG on stdout
     Flames,
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Task::Page(page) => write_page(&page),
         Task::Bench(bench) => in_runtime(measure(&bench))
             .and_then(|done| done.context("interrupted: not everything is measured")),
+        Task::Gallery(args) => in_runtime(gallery::draw(&args)).map(|_| ()),
         Task::Fleet(args) => in_runtime(keep::run(&args)).map(|_| ()),
     };
     match done {

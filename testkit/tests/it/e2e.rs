@@ -9,6 +9,7 @@ mod crash;
 mod credentials;
 mod enrol;
 mod facts;
+mod hands;
 mod hostile;
 mod jump;
 mod lifecycle;

@@ -1,4 +1,13 @@
 //! The console in a real terminal, with a large fleet that gives its signs of life: what somebody waits who looks at it.
+//!
+//! | room | holds |
+//! |---|---|
+//! | this one | 10,000 machines: starts, keys, a filter, a command on a tenth of them |
+//! | `folding` | outputs that come in by the thousand |
+//! | `many` | 100,000 machines |
+
+mod folding;
+mod many;
 
 use std::{
     process::Command,
@@ -39,6 +48,12 @@ const CHOSEN: char = '▌';
 
 pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     nothing_to_see(scope, report).await?;
+    ten_thousand(scope, report).await?;
+    folding::measure(scope, report).await?;
+    many::measure(scope, report).await
+}
+
+async fn ten_thousand(scope: Scope, report: &mut Report) -> Result<()> {
     let wanted = if scope.quick { RELAYS / 10 } else { RELAYS };
     let relays = wanted.min(raise_descriptors()?.saturating_sub(SPARE));
     if relays < wanted {
@@ -52,15 +67,15 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     fleet.connect(place.stack.ready(), &names, Nature::BEATING).await?;
     tokio::time::sleep(scope.time(SETTLE)).await;
     starts(scope, &place, report).await?;
-    let mut console = Pty::spawn(&place.stack.cli(&[])?, 120, 40)?;
-    console.wait_until("a chosen machine", BOUND, |screen| chosen(screen).is_some()).await?;
+    let mut console = opened(&place).await?;
     tokio::time::sleep(scope.time(SETTLE)).await;
     watched(scope, &console, "10,000 machines that are heard".replace("10,000", &relays.to_string()), report)
         .await?;
     keys(scope, &mut console, report).await?;
     worked_with(scope, &mut console, report).await?;
     let (rss, pss) = memory_kib(console.pid())?;
-    report.add(Row::one("the console's RSS after that", Unit::Kib, float64(rss)));
+    let rss = Row::one("the console's RSS after that", Unit::Kib, float64(rss));
+    report.add(rss.within(Budget::most(100.0 * 1_024.0, "100 MiB")));
     report.add(Row::one("— PSS", Unit::Kib, float64(pss)));
     fleet.is_well()?;
     fleet.stop().await;
@@ -210,7 +225,7 @@ async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()>
     filter(console, &mut unmeasured).await?;
     console.type_keys("\ra")?;
     console.wait_for("marked", BOUND).await?;
-    console.type_keys(format!("xtrue {n}\r"))?;
+    run(console, &format!("true {n}")).await?;
     console
         .wait_until("the command", BOUND, |screen| screen.contains("▸ true ") && chosen(screen).is_some())
         .await?;
@@ -226,6 +241,24 @@ async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()>
     console.type_keys("\x1b")?;
     console.wait_until("no marks", BOUND, |screen| !screen.contains("marked")).await?;
     Ok(())
+}
+
+/// Runs a command on the marks; on as many as they are, their number is typed.
+async fn run(console: &mut Pty, command: &str) -> Result<()> {
+    console.type_keys(format!("x{command}\r"))?;
+    let screen = console.wait_for("confirm  type ", BOUND).await?;
+    let (_, rest) = screen.split_once("confirm  type ").context("no number is asked for")?;
+    let number = rest.split(':').next().unwrap_or_default();
+    console.type_keys(number)?;
+    console.wait_for(&format!("{number}: {number}"), BOUND).await?;
+    console.type_keys("\r")
+}
+
+/// Waits until a console shows machines.
+async fn opened(place: &Place) -> Result<Pty> {
+    let console = Pty::spawn(&place.stack.cli(&[])?, 120, 40)?;
+    console.wait_until("a chosen machine", BOUND, |screen| chosen(screen).is_some()).await?;
+    Ok(console)
 }
 
 /// A row that is to be met within the time of a frame.

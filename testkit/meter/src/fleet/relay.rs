@@ -163,6 +163,10 @@ impl Relay {
         }
         match self.temper {
             Temper::Prompt => self.me.exit(cid, ExitState::Completed, Some(0), Duration::ZERO).await?,
+            Temper::Telling(story) => {
+                let told = story.text(self.me.n).into_bytes();
+                self.me.exit_with(cid, ExitState::Completed, Some(0), Duration::ZERO, told).await?;
+            }
             Temper::Failing => self.me.exit(cid, ExitState::Failed, Some(1), Duration::ZERO).await?,
             Temper::Offline => {}
             Temper::Slow(time) => {
@@ -224,6 +228,17 @@ impl Identity {
 
     async fn exit(&self, cid: CommandId, state: ExitState, code: Option<i32>, took: Duration) -> Result<()> {
         let stdout = if took.is_zero() { Vec::new() } else { format!("this is {}\n", self.mid).into_bytes() };
+        self.exit_with(cid, state, code, took, stdout).await
+    }
+
+    async fn exit_with(
+        &self,
+        cid: CommandId,
+        state: ExitState,
+        code: Option<i32>,
+        took: Duration,
+        stdout: Vec<u8>,
+    ) -> Result<()> {
         let summary =
             StreamSummary { bytes: stdout.len() as u64, sha256: Sha256::of(&stdout), truncated: false };
         let inline = InlineOutput { stdout: Base64Url(stdout), stderr: Base64Url::default() };

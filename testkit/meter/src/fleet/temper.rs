@@ -13,10 +13,54 @@ pub(crate) enum Temper {
     Prompt,
     /// Each fails at once.
     Failing,
+    /// Each ends at once, and well, with 10 KB of output.
+    Telling(Story),
     /// Each ends well, after so long.
     Slow(Duration),
     /// It is never there.
     Offline,
+}
+
+/// What a machine tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Story {
+    /// The same as nearly all others.
+    Usual,
+    /// The same as one in twenty.
+    Other,
+    /// What nobody else does.
+    Own,
+}
+
+/// Machines that tell something: nearly all of them the same.
+pub(crate) fn telling(n: usize) -> Temper {
+    Temper::Telling(match n {
+        n if n % 1_000 == 1 => Story::Own,
+        n if n % 20 == 0 => Story::Other,
+        _ => Story::Usual,
+    })
+}
+
+impl Story {
+    /// What is told by machine `n`: 10 KB in lines.
+    pub(crate) fn text(self, n: usize) -> String {
+        const PACKAGES: usize = 190;
+        let last = match self {
+            Self::Usual => "nginx/stable-security,now 1.22.1-9+deb12u2 amd64 [installed]\n".to_owned(),
+            Self::Other => "nginx/stable,now 1.18.0-6.1+deb11u3 amd64 [installed,upgradable]\n".to_owned(),
+            Self::Own => format!("nginx/now 1.27.{n} amd64 [installed,local]\n"),
+        };
+        let line = |at: usize| format!("lib{at:03}-perl/stable,now 0.{at}-1 amd64 [installed,automatic]\n");
+        (0..PACKAGES).map(line).chain([last]).collect()
+    }
+}
+
+/// As a fleet is, where all tell something.
+pub(crate) fn shown(n: usize) -> Temper {
+    match lively(n) {
+        Temper::Prompt => telling(n),
+        other => other,
+    }
 }
 
 /// Of a hundred machines: some are away, some fail, some take their time.
@@ -132,6 +176,17 @@ mod tests {
         assert!((200..400).contains(&of(|temper| temper == Temper::Offline)));
         assert!((400..600).contains(&of(|temper| temper == Temper::Failing)));
         assert!((900..1_100).contains(&of(|temper| matches!(temper, Temper::Slow(_)))));
+    }
+
+    #[test]
+    fn stories_have_ten_kilobytes_and_differ_where_they_should() {
+        let of = |n| match telling(n) {
+            Temper::Telling(story) => story.text(n),
+            other => panic!("{other:?}"),
+        };
+        assert!((10_000..12_000).contains(&of(2).len()), "{}", of(2).len());
+        assert_eq!((of(2), of(20)), (of(3), of(40)));
+        assert_eq!([2, 20, 1, 1_001].map(of).iter().collect::<BTreeSet<_>>().len(), 4);
     }
 
     #[test]

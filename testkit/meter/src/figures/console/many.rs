@@ -1,0 +1,61 @@
+//! Ten times the machines that the console is made for.
+
+use anyhow::Result;
+use signalbox_testkit::pty::Pty;
+
+use super::{BOUND, FILTERS, KEYS, SETTLE, filter, look_at_keys, opened, step, watched};
+use crate::{
+    figures::{Scope, float64},
+    fleet::{Fleet, Nature},
+    place::{Place, simulated},
+    probe::memory_kib,
+    report::{Budget, Report, Row, Samples, Unit},
+};
+
+const MACHINES: usize = 100_000;
+
+pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
+    let machines = if scope.quick { MACHINES / 10 } else { MACHINES };
+    let names = simulated(machines);
+    let place = Place::start(&names, 0).await?;
+    let mut fleet = Fleet::default();
+    fleet.share(place.stack.ready(), &names, Nature::BEATING).await?;
+    let mut console = opened(&place).await?;
+    console.wait_for(&format!("{machines} machines"), BOUND).await?;
+    tokio::time::sleep(scope.time(SETTLE)).await;
+    let what = format!("{machines} machines on one connection");
+    watched(scope, &console, what, report).await?;
+    keys(scope, &mut console, report).await?;
+    let (rss, pss) = memory_kib(console.pid())?;
+    report.add(Row::one("\u{2014} the console's RSS after that", Unit::Kib, float64(rss)));
+    report.add(Row::one("\u{2014} PSS", Unit::Kib, float64(pss)));
+    fleet.is_well()?;
+    fleet.stop().await;
+    Ok(())
+}
+
+async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()> {
+    let (mut steps, mut sorted, mut letters) = (Samples::ms(), Samples::ms(), Samples::ms());
+    for n in 0..scope.of(KEYS) {
+        tokio::time::sleep(super::PAUSE).await;
+        steps.took(step(console, n).await?);
+    }
+    console.type_keys("C")?;
+    console.wait_for("sort: cpu", BOUND).await?;
+    for _ in 0..scope.of(KEYS) {
+        look_at_keys(console, "keys: machines", &mut sorted).await?;
+    }
+    for _ in 0..scope.of(FILTERS) {
+        filter(console, &mut letters).await?;
+        console.type_keys("\x1b")?;
+        console.wait_until("no filter", BOUND, |screen| !screen.contains(super::FILTER)).await?;
+    }
+    for (what, took) in [
+        ("\u{2014} from a key to the frame that shows it", &steps),
+        ("\u{2014} while they sort themselves by CPU", &sorted),
+        ("\u{2014} a letter of a filter", &letters),
+    ] {
+        report.add(Row::new(what, took).within(Budget::most(50.0, "50 ms").p99()));
+    }
+    Ok(())
+}
