@@ -193,7 +193,7 @@ const VIEWS: Section = Section {
 const RUN: Section = Section {
     name: "run",
     shape: Shape::Once,
-    words: &["How commands are run, by the command line only for now."],
+    words: &["How commands are run, by the console and by the command line."],
     fields: &[
         field(
             "confirm_above",
@@ -220,6 +220,14 @@ const RUN: Section = Section {
             Kind::Time(1, limit::MAX_EXPIRES_IN_MS),
             r#""1d""#,
             &["How long it waits for machines that are offline, up to 7d."],
+        ),
+        field(
+            "read_only",
+            Kind::Bool,
+            "false",
+            &[
+                "The console only looks: it runs, cancels and steers nothing. The command line goes on as it is.",
+            ],
         ),
     ],
 };

@@ -17,6 +17,8 @@ pub struct Running {
     pub timeout: Time,
     /// How long it waits for machines that are offline unless it says so itself.
     pub expires_in: Time,
+    /// Whether the console only looks.
+    pub read_only: bool,
 }
 
 impl Default for Running {
@@ -26,6 +28,7 @@ impl Default for Running {
             protected: String::new(),
             timeout: Time::of_ms(30_000),
             expires_in: Time::of_ms(limit::DEFAULT_EXPIRES_IN_MS),
+            read_only: false,
         }
     }
 }

@@ -41,6 +41,7 @@ fn everything_can_be_set() {
         protected = "web-*"
         timeout = "2m"
         expires_in = "7d"
+        read_only = true
         [where]
         label = "region"
         [clipboard]

@@ -106,8 +106,28 @@ fn paste(state: &mut State, text: &str) {
     }
 }
 
+/// Whether it makes machines do something, or leave it.
+fn does_something(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Run | Action::Repeat | Action::Retry | Action::Cancel | Action::Pause | Action::Abort
+    )
+}
+
+/// Whether this console does more than look.
+fn may_act(state: &mut State) -> bool {
+    let is_free = !state.options.run.read_only;
+    if !is_free {
+        state.say(Severity::Warn, "this console only looks: run.read_only is set in its configuration");
+    }
+    is_free
+}
+
 /// Does what a key, or a word of the palette, means.
 fn act(state: &mut State, action: Action) -> Vec<Effect> {
+    if does_something(action) && !may_act(state) {
+        return vec![];
+    }
     match action {
         Action::Quit => state.quit = true,
         Action::Suspend => return vec![Effect::Suspend],

@@ -216,6 +216,20 @@ fn a_saved_command_may_be_given_all_at_once() {
 }
 
 #[test]
+fn a_console_that_only_looks_runs_nothing() {
+    let mut stage = Stage::demo(100, 24);
+    stage.state.options.run.read_only = true;
+    for keys in ["x", ".", ":run<space>uptime<enter>", "cX", "<enter>x", "r", "P", "B"] {
+        stage.keys(keys);
+        assert_eq!(stage.state.modal, None, "{keys}");
+        assert!(stage.screen().contains("this console only looks"), "{keys}: {}", stage.screen());
+        stage.state.status = None;
+    }
+    let is_a_look = |ask: &Ask| matches!(ask, Ask::Watch { .. } | Ask::Unwatch { .. } | Ask::Look(_));
+    assert!(stage.asks.iter().all(is_a_look), "{:?}", stage.asks);
+}
+
+#[test]
 fn an_earlier_text_is_found_by_its_words() {
     let mut stage = Stage::demo(100, 24);
     stage.keys("x<c-r>nginx<space>RESTART");

@@ -6,7 +6,7 @@ use crate::tui::{
     state::{MOST_LINES, Modal, Palette, State, editor::Editor},
 };
 
-use super::{act, columns, filter, go, prompt};
+use super::{act, columns, filter, go, may_act, prompt};
 
 /// Opens the line.
 pub(super) fn open(state: &mut State) {
@@ -95,6 +95,9 @@ fn remember(lines: &mut Vec<String>, line: String) {
 }
 
 fn obey(state: &mut State, order: Order) -> Vec<Effect> {
+    if matches!(order, Order::Run(_) | Order::Saved(..)) && !may_act(state) {
+        return vec![];
+    }
     match order {
         Order::Go(screen, wanted) => {
             let effects = go::go(state, screen);
