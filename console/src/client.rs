@@ -9,6 +9,7 @@
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`list`] | lists, page by page |
 //! | [`look`] | lists that a screen looks at |
+//! | [`machine`] | what a screen looks at of one machine |
 //! | [`meant`] | what a selector means, before anything is signed |
 //! | [`sign`] | a command and its grants, signed by the operator |
 //! | [`change`] | a change of what relays keep, sealed for each of them |
@@ -31,6 +32,7 @@ pub mod flow;
 pub mod known;
 pub mod list;
 pub mod look;
+pub mod machine;
 pub mod meant;
 pub mod nats;
 pub mod recovery;
@@ -40,7 +42,10 @@ pub mod sign;
 
 use bytes::Bytes;
 use signalbox_schemas::{
-    api::{Accepted, CommandSummary, Counts, HealthView, MachineView, RolloutView, RunView},
+    api::{
+        Accepted, CommandSummary, Counts, FleetThen, HealthView, MachineSeries, MachineView, RolloutView,
+        RunView,
+    },
     error::Problem,
     heartbeat::Heartbeat,
     id::{CommandId, MachineId, MachineToken},
@@ -110,6 +115,22 @@ pub enum Ask {
     Refresh,
     /// Read a list. Answered by [`Told::Found`].
     Look(look::ListKind),
+    /// Read what there is of one machine. Answered by [`Told::Part`].
+    LookAt {
+        /// The machine.
+        machine: MachineToken,
+        /// What of it.
+        tab: machine::Tab,
+    },
+    /// Read the figures of one machine over time. Answered by [`Told::Series`].
+    Over {
+        /// The machine.
+        machine: MachineToken,
+        /// The time, Unix ms; comes back in the answer.
+        time: machine::Span,
+    },
+    /// Read the fleet as it was at a moment, Unix ms. Answered by [`Told::Then`].
+    FleetAt(u64),
 }
 
 /// The connection as it is shown.
@@ -217,6 +238,31 @@ pub enum Told {
         kind: look::ListKind,
         /// Its rows.
         found: Result<look::Found, Problem>,
+    },
+    /// What there is of a machine, or why there is nothing.
+    Part {
+        /// The machine.
+        machine: MachineToken,
+        /// What of it.
+        tab: machine::Tab,
+        /// Its rows.
+        part: Result<machine::Part, Problem>,
+    },
+    /// The figures of a machine over time, or why there are none.
+    Series {
+        /// The machine.
+        machine: MachineToken,
+        /// The time that was asked for.
+        time: machine::Span,
+        /// Its points.
+        series: Result<Box<MachineSeries>, Problem>,
+    },
+    /// The fleet as it was, or why that is not told.
+    Then {
+        /// The moment that was asked for, Unix ms.
+        at: u64,
+        /// The machines.
+        then: Result<Box<FleetThen>, Problem>,
     },
     /// A bridge tells no more of something, for now: what is known of it may be old. It is asked again after a while;
     /// whatever is told of it then is new.

@@ -167,6 +167,9 @@ impl Client {
             if machines.len() > MOST {
                 return Err(too_long(MOST));
             }
+            if then.at.is_some_and(|was| was > at) {
+                return Err(ClientError::NotAsMeant("it tells of a later moment".to_owned()));
+            }
             if pages.is_over() {
                 then.listed.items = machines;
                 return Ok(then);

@@ -14,6 +14,7 @@ use super::{
     Client, ClientError,
     known::{Accepted, Known},
     list::MOST,
+    machine::Tab,
 };
 
 /// Rows that are read of a list: what a person may look through.
@@ -46,6 +47,8 @@ pub enum ListKind {
     Streams,
     /// How bridge and broker are, and what should be done.
     Health,
+    /// What there is of one machine: read by [`Client::look_at`].
+    Of(Tab),
 }
 
 /// A credential that a relay with keys says that it keeps. For eyes: whoever seals something asks for the signed list.
@@ -93,7 +96,7 @@ impl Client {
     /// As [`list`](Self::list).
     pub async fn look(&self, kind: ListKind) -> Result<Found, ClientError> {
         Ok(match kind {
-            ListKind::Credentials => Found::Kept(self.kept().await?),
+            ListKind::Credentials => Found::Kept(self.kept("all".to_owned()).await?),
             ListKind::Held => {
                 Found::Held(self.list(op::CREDENTIALS_LIST, ListCredentials::default(), ROWS).await?)
             }
@@ -115,6 +118,7 @@ impl Client {
             }
             ListKind::Streams => Found::Streams(self.health().await?.streams),
             ListKind::Health => Found::Health(Box::new(self.health().await?)),
+            ListKind::Of(_) => return Err(ClientError::NotAsMeant("it is a list of one machine".to_owned())),
         })
     }
 
@@ -126,7 +130,11 @@ impl Client {
         self.ask(op::HEALTH_GET, &serde_json::json!({})).await
     }
 
-    async fn kept(&self) -> Result<Vec<KeptView>, ClientError> {
+    /// What the relays of these machines say that they keep, as far as a person may look through it.
+    ///
+    /// # Errors
+    /// As [`inventories`](Self::inventories).
+    pub(super) async fn kept(&self, on: String) -> Result<Vec<KeptView>, ClientError> {
         let mut kept = Vec::new();
         let ws = &self.access().ws;
         let take = |view: InventoryView| {
@@ -143,7 +151,7 @@ impl Client {
                 Err(_) => {}
             }
         };
-        self.inventories("all".to_owned(), MOST, take).await?;
+        self.inventories(on, MOST, take).await?;
         Ok(kept)
     }
 }

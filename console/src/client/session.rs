@@ -4,6 +4,7 @@
 //! the terminal's channel, so that a slow terminal slows nobody but itself.
 
 mod machines;
+mod one;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -85,6 +86,15 @@ pub async fn session(
                 }
                 Some(Ask::Look(kind)) => {
                     tasks.spawn(read(client.clone(), kind, told.clone()));
+                }
+                Some(Ask::LookAt { machine, tab }) => {
+                    tasks.spawn(one::read(client.clone(), machine, tab, told.clone()));
+                }
+                Some(Ask::Over { machine, time }) => {
+                    tasks.spawn(one::over(client.clone(), machine, time, told.clone()));
+                }
+                Some(Ask::FleetAt(at)) => {
+                    tasks.spawn(one::then(client.clone(), at, told.clone()));
                 }
             },
             Some(ended) = tasks.join_next() => {

@@ -17,7 +17,7 @@ pub use self::{
 use crate::{
     settings,
     tui::{
-        lists::ListKind,
+        lists::{ListKind, Tab},
         state::{editor::Edit, fleet::Column},
     },
 };
@@ -203,6 +203,18 @@ pub enum Action {
     Base,
     /// Compare this one with another.
     Diff,
+    /// To what there is of the machine.
+    Tab(Tab),
+    /// To the next of it, or to the one before.
+    TabNext(isize),
+    /// To the machine below in the list of all, or above.
+    Neighbour(isize),
+    /// Charts over a longer time (1) or a shorter one (-1).
+    Zoom(isize),
+    /// Charts fill the page, or leave room for rows.
+    Charts,
+    /// To how the machines were so many minutes earlier (negative) or later.
+    Scrub(isize),
     /// Explain the keys.
     Help,
     /// Change the line that is written.

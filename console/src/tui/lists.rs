@@ -5,16 +5,18 @@
 //! | `credentials` | what relays keep, and what is shared among them |
 //! | `assignments` | assignments, relays of the older system, configuration pushes |
 //! | `audit` | who did what |
+//! | [`machine`] | what there is of one machine |
 //! | [`system`] | operators, events, streams, health |
 
 mod assignments;
 mod audit;
 mod credentials;
+pub mod machine;
 pub mod system;
 
 use signalbox_schemas::id::MachineToken;
 
-pub use crate::client::look::ListKind;
+pub use crate::client::{look::ListKind, machine::Tab};
 use crate::{
     client::look::Found,
     tui::{state::Severity, text},
@@ -50,6 +52,7 @@ impl ListKind {
             Self::Operators => "operators",
             Self::Streams => "streams",
             Self::Health => "health",
+            Self::Of(tab) => machine::name(tab),
         }
     }
 
@@ -67,6 +70,7 @@ impl ListKind {
             Self::Operators => "who may use the console, and what they may author",
             Self::Streams => "the streams of the broker: size, copies, readers",
             Self::Health => "how bridge and broker are, and what should be done",
+            Self::Of(tab) => machine::about(tab),
         }
     }
 
@@ -84,6 +88,7 @@ impl ListKind {
             Self::Operators => "nobody may use the console; signalbox-bridge init makes the first operator",
             Self::Streams => "the broker has not answered yet",
             Self::Health => "no bridge has answered yet",
+            Self::Of(tab) => machine::hint(tab),
         }
     }
 
@@ -100,6 +105,7 @@ impl ListKind {
             Self::Operators => system::OPERATORS,
             Self::Streams => system::STREAMS,
             Self::Health => system::HEALTH,
+            Self::Of(tab) => machine::columns(tab),
         }
     }
 }

@@ -11,6 +11,8 @@ use nucleo_matcher::{
     pattern::{AtomKind, CaseMatching, Normalization, Pattern},
 };
 
+use crate::args::system::Moment;
+
 use super::{
     keymap::{Action, Mode},
     lists::ListKind,
@@ -44,6 +46,8 @@ enum Verb {
     Columns,
     /// Draws in another theme.
     Theme,
+    /// Shows the machines as they were at the moment that follows.
+    At,
     /// Does what a key does.
     Act(Action),
 }
@@ -106,6 +110,7 @@ const WORDS: &[Entry] = &[
     entry("filter", &[], "show only some rows; without anything: all", Verb::Filter),
     entry("sort", &[], "sort by a column; -column: the other way around", Verb::Sort),
     entry("columns", &[], "show these columns, in this order; without any: choose", Verb::Columns),
+    entry("at", &[], "the machines as they were: at 14:05 (UTC), at -2h, at now", Verb::At),
     entry("theme", &[], "draw in other colours", Verb::Theme),
     entry("quit", &["q", "exit"], "leave the console; what runs goes on", Verb::Act(Action::Quit)),
 ];
@@ -127,6 +132,8 @@ pub enum Order {
     Columns(Vec<String>),
     /// Draw in another theme.
     Theme(Tone),
+    /// Show the machines as they were at a moment, Unix ms; `None`: as they are.
+    At(Option<u64>),
     /// What a key does.
     Act(Action),
 }
@@ -173,7 +180,7 @@ fn aliases(kind: ListKind) -> &'static [&'static str] {
         ListKind::Operators => &["users"],
         ListKind::Streams => &["broker"],
         ListKind::Health => &["bridge"],
-        ListKind::Held | ListKind::Assignments | ListKind::Relays => &[],
+        ListKind::Held | ListKind::Assignments | ListKind::Relays | ListKind::Of(_) => &[],
     }
 }
 
@@ -227,7 +234,9 @@ pub fn understand(state: &State, line: &str) -> Result<Order, String> {
         Verb::Run => Ok(Order::Run(rest.to_owned())),
         Verb::Saved => saved(state, rest),
         Verb::Filter => match state.screen {
-            Screen::Machines | Screen::Commands | Screen::List(_) => Ok(Order::Filter(rest.to_owned())),
+            Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::List(_) => {
+                Ok(Order::Filter(rest.to_owned()))
+            }
             _ => Err("there are no rows to filter here".to_owned()),
         },
         Verb::Sort => {
@@ -254,6 +263,12 @@ pub fn understand(state: &State, line: &str) -> Result<Order, String> {
             Tone::named(rest)
                 .map(Order::Theme)
                 .ok_or_else(|| format!("there is no theme `{rest}`; there are {names}"))
+        }
+        Verb::At if rest == "now" => Ok(Order::At(None)),
+        Verb::At => {
+            let wrong = "write a time of day in UTC such as 14:05, how long ago such as -2h, or now";
+            let moment: Moment = rest.strip_prefix('-').unwrap_or(rest).parse().map_err(|_| wrong)?;
+            Ok(Order::At(Some(moment.before(state.real_wall_ms))))
         }
         Verb::Act(_) if !rest.is_empty() => Err(format!("nothing follows `{word}`")),
         Verb::Act(action) => Ok(Order::Act(action)),
@@ -291,15 +306,13 @@ fn split(line: &str) -> (&str, &str) {
 
 /// Columns of the list that is shown, by name.
 fn columns(state: &State) -> Vec<String> {
-    match &state.screen {
-        Screen::Machines => {
-            let figures = crate::tui::state::fleet::Figure::ALL.map(|figure| figure.name().to_owned());
-            let sorted = [Column::Name, Column::State].map(|column| column.word().to_owned());
-            figures.into_iter().chain(sorted).collect()
-        }
-        Screen::List(kind) => kind.columns().iter().map(|column| column.name.to_owned()).collect(),
-        _ => Vec::new(),
+    if state.screen == Screen::Machines {
+        let figures = crate::tui::state::fleet::Figure::ALL.map(|figure| figure.name().to_owned());
+        let sorted = [Column::Name, Column::State].map(|column| column.word().to_owned());
+        return figures.into_iter().chain(sorted).collect();
     }
+    let columns = state.list_of_rows().map(ListKind::columns).unwrap_or_default();
+    columns.iter().map(|column| column.name.to_owned()).collect()
 }
 
 /// What a line may become, the best first.
@@ -344,6 +357,7 @@ fn following(state: &State, entry: &Entry, rest: &str) -> Vec<Offer> {
         Verb::Machine => state.fleet.names().map(str::to_owned).collect(),
         Verb::Sort | Verb::Columns => columns(state),
         Verb::Theme => Tone::ALL.map(|tone| tone.name().to_owned()).into(),
+        Verb::At => ["now", "-10m", "-1h", "-6h", "-24h"].map(str::to_owned).into(),
         Verb::Command => state.commands.newest().iter().map(|command| command.id.to_string()).collect(),
         Verb::Saved => state.options.saved.iter().map(|saved| saved.name.clone()).collect(),
         Verb::Go(_) | Verb::Run | Verb::Filter | Verb::Act(_) => Vec::new(),

@@ -7,8 +7,8 @@ use signalbox_schemas::{
 };
 
 use super::{
-    lists::ListKind,
-    stage::{Stage, found, summary},
+    lists::{ListKind, Tab},
+    stage::{Stage, found, machine, past::then, summary},
 };
 use crate::{
     client::{LinkView, Told},
@@ -16,14 +16,26 @@ use crate::{
     settings::saved::SavedCommand,
 };
 
+/// Scenes of the tabs of a machine.
+const TABS: [&str; 7] = [
+    "machine-commands",
+    "machine-inbox",
+    "machine-config",
+    "machine-credentials",
+    "machine-facts",
+    "machine-events",
+    "machine-audit",
+];
+
 /// What a scene is called, and the stage that shows it.
 pub(super) type Scene = (&'static str, Stage);
 
 /// All of them.
 pub(super) fn scenes(columns: u16, rows: u16) -> Vec<Scene> {
-    let demo = || Stage::demo(columns, rows);
+    let demo = move || Stage::demo(columns, rows);
     let mut all = machines(demo);
     all.extend(commands(demo));
+    all.extend(one_machine(demo));
     all.extend(lists(demo));
     all.extend(over(demo));
     all.push(("starting", Stage::new(columns, rows)));
@@ -37,6 +49,13 @@ fn pressed(mut stage: Stage, keys: &str) -> Stage {
 }
 
 fn machines(demo: impl Fn() -> Stage) -> Vec<Scene> {
+    let past = || {
+        let mut stage = pressed(demo(), "({");
+        stage.tell(then(&stage));
+        stage.tell(then(&stage));
+        stage
+    };
+    let (earlier, earlier_too) = (past(), past());
     let mut frozen = pressed(demo(), "F");
     frozen.wait(65_000);
     let mut lost = demo();
@@ -47,9 +66,30 @@ fn machines(demo: impl Fn() -> Stage) -> Vec<Scene> {
         ("machines", pressed(demo(), "j<space>")),
         ("machine", pressed(demo(), "j<enter>")),
         ("filter", pressed(demo(), "/mo-2")),
+        ("past", earlier),
+        ("past-run", pressed(earlier_too, "<space>xuptime")),
         ("held", frozen),
         ("disconnected", lost),
     ]
+}
+
+/// The page of one machine: each tab, a long time, and a machine that was silent for a while.
+fn one_machine(demo: impl Fn() -> Stage + Copy) -> Vec<Scene> {
+    let tab = |at: usize, tab: Tab| {
+        let mut stage = pressed(demo(), &format!("j<enter>{}", at + 1));
+        stage.tell(machine::told(2, tab));
+        stage.tell(machine::series(2, &stage, 10));
+        (TABS[at], stage)
+    };
+    let mut week = pressed(demo(), "j<enter>----");
+    week.tell(machine::series(2, &week, 7 * 24 * 60));
+    let mut charts = pressed(demo(), "j<enter>-z");
+    charts.tell(machine::series(2, &charts, 60));
+    let mut ascii = pressed(demo(), "j<enter>-");
+    ascii.state.options.ascii = true;
+    ascii.tell(machine::series(2, &ascii, 60));
+    let tabs = Tab::ALL.into_iter().enumerate().map(|(at, kind)| tab(at, kind));
+    tabs.chain([("week", week), ("charts", charts), ("ascii-charts", ascii)]).collect()
 }
 
 fn commands(demo: impl Fn() -> Stage) -> Vec<Scene> {

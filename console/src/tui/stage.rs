@@ -1,5 +1,8 @@
 //! A fake fleet and a fake session for tests: keys and tellings in, screens and asks out.
 
+pub(super) mod machine;
+pub(super) mod past;
+
 use bytes::Bytes;
 use ratatui::{Terminal, backend::TestBackend};
 use signalbox_schemas::{
@@ -346,10 +349,11 @@ pub(super) fn found(kind: ListKind) -> Found {
         ListKind::Streams => Found::Streams(health().streams),
         ListKind::Health => Found::Health(Box::new(health())),
         ListKind::Audit => Found::Audit((1..=40).rev().map(audited).collect()),
+        ListKind::Of(_) => panic!("what there is of one machine is told as a part"),
     }
 }
 
-fn happened(n: u64) -> EventView {
+pub(super) fn happened(n: u64) -> EventView {
     let machine = machine_id(3);
     let (kind, text) = match n % 3 {
         0 => (kind::MACHINE_OFFLINE, "demo-3 was not heard for 60 s"),
@@ -434,7 +438,7 @@ pub(super) fn health() -> HealthView {
     }
 }
 
-fn audited(n: u64) -> AuditView {
+pub(super) fn audited(n: u64) -> AuditView {
     let outcome = if n.is_multiple_of(7) {
         Outcome::Refused { code: ErrorCode::Forbidden, count: n }
     } else {

@@ -1,5 +1,6 @@
 //! Everything the screen shows. Changed by `update` only; holds no clock, no channel, no terminal.
 
+pub mod chart;
 pub mod command;
 pub mod commands;
 pub mod cursor;
@@ -11,10 +12,12 @@ pub mod history;
 pub mod lens;
 pub mod machine;
 pub mod page;
+pub mod past;
 pub mod prompt;
 pub mod pulse;
 pub mod rows;
 pub mod scrollback;
+pub mod tabs;
 
 use std::collections::HashMap;
 
@@ -28,13 +31,21 @@ use self::{
     editor::Editor,
     fleet::Fleet,
     page::CommandPage,
+    past::Past,
     prompt::{Prompt, Seen},
     pulse::Pulse,
     rows::Rows,
+    tabs::MachinePage,
 };
 use crate::{
-    client::{Ask, LinkView},
-    tui::{TuiOptions, keymap::Mode, lists::ListKind, palette::Offer, view::layout},
+    client::{Ask, LinkView, machine::Part},
+    tui::{
+        TuiOptions,
+        keymap::Mode,
+        lists::{self, ListKind, Tab},
+        palette::Offer,
+        view::layout,
+    },
 };
 
 /// How long a line about what happened stays, ms.
@@ -197,6 +208,8 @@ pub struct State {
     pub is_touched: bool,
     /// Machines.
     pub fleet: Fleet,
+    /// The machines as they were, where those are looked at.
+    pub past: Past,
     /// Commands.
     pub commands: Commands,
     /// How the fleet is.
@@ -219,6 +232,8 @@ pub struct State {
     pub modal: Option<Modal>,
     /// The page of one command.
     pub page: CommandPage,
+    /// The page of one machine.
+    pub one: MachinePage,
     /// What happened.
     pub status: Option<Status>,
     /// Texts of commands of this session, the newest last.
@@ -260,6 +275,7 @@ impl State {
             is_session_over: false,
             is_touched: false,
             fleet,
+            past: Past::default(),
             commands: Commands::default(),
             pulse: Pulse::default(),
             health: None,
@@ -271,6 +287,7 @@ impl State {
             top: 0,
             modal: None,
             page: CommandPage::default(),
+            one: MachinePage::default(),
             status: None,
             texts: Vec::new(),
             lines: Vec::new(),
@@ -282,6 +299,21 @@ impl State {
     /// Now as of the newest event.
     pub fn now(&self) -> Now {
         Now { ms: self.now_ms, wall_ms: self.wall_ms }
+    }
+
+    /// The machines that the list of them shows: as they are, or as they were.
+    pub fn sight(&self) -> &Fleet {
+        self.past.fleet().unwrap_or(&self.fleet)
+    }
+
+    /// The same, to be moved in, marked, sorted and filtered.
+    pub fn sight_mut(&mut self) -> &mut Fleet {
+        self.past.fleet_mut().unwrap_or(&mut self.fleet)
+    }
+
+    /// The moment that those machines are shown at, ms by the clock that their signs of life were given.
+    pub fn sight_ms(&self) -> u64 {
+        self.past.shown_at().unwrap_or(self.now_ms)
     }
 
     /// What keys mean now.
@@ -331,6 +363,15 @@ impl State {
                     rows.fail(why.to_owned());
                 }
             }
+            Ask::LookAt { tab, .. } => {
+                self.one.rows_asked_ms = None;
+                self.rows_mut(ListKind::Of(*tab)).fail(why.to_owned());
+            }
+            Ask::Over { time, .. } => {
+                self.one.figures_asked_ms = None;
+                self.one.fail(time.to.saturating_sub(time.from), why.to_owned());
+            }
+            Ask::FleetAt(at) => self.past.unsent(*at, why),
             Ask::Unwatch { .. } | Ask::Cancel { .. } | Ask::Steer { .. } | Ask::Refresh => {}
         }
     }
@@ -339,19 +380,26 @@ impl State {
     pub fn shown_list(&self) -> Option<ListKind> {
         match self.screen {
             Screen::List(kind) | Screen::Item(kind, _) => Some(kind),
-            Screen::Pulse | Screen::Machines | Screen::Machine(_) | Screen::Commands | Screen::Command(_) => {
-                None
-            }
+            Screen::Machine(_) => Some(ListKind::Of(self.one.tab)),
+            Screen::Pulse | Screen::Machines | Screen::Commands | Screen::Command(_) => None,
+        }
+    }
+
+    /// The list whose rows are on the screen.
+    pub fn list_of_rows(&self) -> Option<ListKind> {
+        match self.screen {
+            Screen::Item(..) => None,
+            _ => self.shown_list(),
         }
     }
 
     /// Columns of the list on the screen by name, those that are shown first, and whether they are.
     pub fn choice(&self) -> Vec<(&'static str, bool)> {
-        match &self.screen {
-            Screen::Machines => self.fleet.choice(),
-            Screen::List(kind) => self.rows(*kind).map(Rows::choice).unwrap_or_default(),
-            _ => Vec::new(),
+        if self.screen == Screen::Machines {
+            return self.sight().choice();
         }
+        let kind = self.list_of_rows();
+        kind.and_then(|kind| self.rows(kind)).map(Rows::choice).unwrap_or_default()
     }
 
     /// The rows of a list.
@@ -390,10 +438,10 @@ impl State {
         self.commands.settle(shown, self.real_ms);
         let areas = layout::areas(self);
         let rows = usize::from(areas.list.height);
-        let len = self.fleet.order().len();
+        let len = self.sight().order().len();
         match &self.screen {
             Screen::Pulse => self.settle_pulse(),
-            Screen::Machines => self.fleet.cursor.scroll(len, rows),
+            Screen::Machines => self.sight_mut().cursor.scroll(len, rows),
             Screen::Commands => {
                 let len = self.commands.order().len();
                 self.commands.cursor.scroll(len, rows);
@@ -403,17 +451,30 @@ impl State {
                 let len = self.page.rows().len();
                 self.page.cursor.scroll(len, rows);
             }
-            Screen::List(kind) => {
-                if let Some(list) = self.lists.get_mut(kind) {
+            Screen::Machine(_) | Screen::List(_) => {
+                self.settle_facts();
+                if let Some(list) = self.list_of_rows().and_then(|kind| self.lists.get_mut(&kind)) {
                     list.cursor.scroll(list.order().len(), rows);
                 }
             }
-            Screen::Machine(_) | Screen::Item(..) => {}
+            Screen::Item(..) => self.settle_facts(),
         }
     }
 }
 
 impl State {
+    /// What the machine on the screen is stands here already.
+    fn settle_facts(&mut self) {
+        let kind = ListKind::Of(Tab::Facts);
+        if self.shown_list() != Some(kind) {
+            return;
+        }
+        let machine = self.one.token.as_ref().and_then(|token| self.fleet.get(token));
+        let items = lists::machine::items(Tab::Facts, Part::Nothing, machine);
+        let (now_ms, wall_ms) = (self.real_ms, self.wall_ms);
+        self.rows_mut(kind).tell(items, now_ms, wall_ms);
+    }
+
     /// Looks for what needs a look.
     fn settle_pulse(&mut self) {
         // A look at all machines, several times: not for each key.

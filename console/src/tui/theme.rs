@@ -103,6 +103,8 @@ pub struct Glyphs {
     pub bar: [&'static str; 2],
     /// Eight heights, lowest first.
     pub heights: [&'static str; 8],
+    /// Whether dots in cells (braille) can be drawn.
+    pub has_dots: bool,
     /// Nothing was heard.
     pub gap: &'static str,
     /// Downwards, upwards.
@@ -133,6 +135,7 @@ static UNICODE: Glyphs = Glyphs {
     ellipsis: '…',
     bar: ["█", "░"],
     heights: ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
+    has_dots: true,
     gap: " ",
     arrows: ["▼", "▲"],
     folds: ["▸", "▾"],
@@ -154,6 +157,7 @@ static ASCII: Glyphs = Glyphs {
     ellipsis: '~',
     bar: ["#", "."],
     heights: ["_", ".", ":", "-", "=", "+", "*", "#"],
+    has_dots: false,
     gap: " ",
     arrows: ["v", "^"],
     folds: [">", "v"],

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `go` | from screen to screen |
 //! | `moving` | within one |
+//! | `machine` | on one machine: tabs, charts |
 //! | `filter` | what is shown of a list |
 //! | `columns` | which columns, and by which it is sorted |
 //! | `page` | on one command: groups, marks, comparisons |
+//! | `past` | the machines as they were |
 //! | `palette` | what was written after `:` |
 //! | `prompt` | writing a command and sending it |
 //! | `steer` | wishes about a command that spreads, or that is to end |
@@ -15,9 +17,11 @@
 mod columns;
 mod filter;
 mod go;
+mod machine;
 mod moving;
 mod page;
 mod palette;
+mod past;
 mod prompt;
 mod steer;
 mod told;
@@ -88,7 +92,9 @@ fn tick(state: &mut State) -> Vec<Effect> {
     if !state.options.reduced_motion || (state.now_ms / 1000).is_multiple_of(5) {
         state.fleet.rearrange(state.now_ms);
     }
-    go::look_again(state)
+    let mut effects = go::look_again(state);
+    effects.extend(machine::tick(state));
+    effects
 }
 
 fn paste(state: &mut State, text: &str) {
@@ -143,11 +149,11 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         | Action::Follow => return moving::act(state, action),
         Action::Mark if matches!(state.modal, Some(Modal::Columns { .. })) => columns::toggle(state),
         Action::Mark if matches!(state.screen, Screen::Command(_)) => page::mark(state),
-        Action::Mark => state.fleet.toggle_mark(),
-        Action::MarkRange => state.fleet.mark_range(),
-        Action::MarkSeen => state.fleet.mark_seen(),
-        Action::InvertMarks => state.fleet.invert_marks(),
-        Action::ClearMarks => state.fleet.clear_marks(),
+        Action::Mark => state.sight_mut().toggle_mark(),
+        Action::MarkRange => state.sight_mut().mark_range(),
+        Action::MarkSeen => state.sight_mut().mark_seen(),
+        Action::InvertMarks => state.sight_mut().invert_marks(),
+        Action::ClearMarks => state.sight_mut().clear_marks(),
         Action::Filter => filter::open(state),
         Action::Run => return prompt::open(state),
         Action::Repeat => return prompt::repeat(state),
@@ -177,6 +183,10 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Abort => steer::abort(state),
         Action::OtherHalf => other_half(state),
         Action::Fold | Action::Outliers | Action::Base | Action::Diff => page::act(state, action),
+        Action::Tab(_) | Action::TabNext(_) | Action::Neighbour(_) | Action::Zoom(_) | Action::Charts => {
+            return machine::act(state, action);
+        }
+        Action::Scrub(minutes) => return past::scrub(state, minutes),
         Action::Help => state.modal = Some(Modal::Help { top: 0 }),
         Action::Edit(edit) => write(state, edit),
         Action::Recall(steps) => recall(state, steps),
@@ -236,8 +246,9 @@ fn back(state: &mut State) -> Vec<Effect> {
 
 fn leave(state: &mut State) -> Vec<Effect> {
     match state.screen {
+        Screen::Machines if state.past.is_looked_at() => past::to_now(state),
         _ if !filter::of(state).is_empty() => filter::set(state, ""),
-        Screen::Machines if state.fleet.marked() > 0 => state.fleet.clear_marks(),
+        Screen::Machines if state.sight().marked() > 0 => state.sight_mut().clear_marks(),
         Screen::Command(_) => {
             if !page::leave(state) {
                 return go::travel(state, -1);
@@ -287,22 +298,19 @@ fn copy(state: &mut State) -> Vec<Effect> {
             (text.unwrap_or_default(), "the line".to_owned())
         }
         Screen::Machines => {
-            let meant = state.fleet.meant();
+            let meant = state.sight().meant();
             let names: Vec<&str> =
-                meant.iter().filter_map(|token| state.fleet.get(token)).map(|m| m.name.as_str()).collect();
+                meant.iter().filter_map(|token| state.sight().get(token)).map(|m| m.name.as_str()).collect();
             (names.join("\n"), crate::tui::view::amount::machines(names.len()))
-        }
-        Screen::Machine(token) => {
-            let name = state.fleet.get(token).map_or_else(|| token.to_string(), |m| m.name.clone());
-            (name, "the name of the machine".to_owned())
         }
         Screen::Commands => {
             let id = state.commands.cursor.key().map(ToString::to_string);
             (id.unwrap_or_default(), "the id of the command".to_owned())
         }
         Screen::Command(id) => (id.to_string(), "the id of the command".to_owned()),
-        Screen::List(kind) => {
-            let cells = state.rows(*kind).and_then(|rows| rows.here()).map(|item| {
+        Screen::Machine(_) | Screen::List(_) => {
+            let rows = state.list_of_rows().and_then(|kind| state.rows(kind));
+            let cells = rows.and_then(|rows| rows.here()).map(|item| {
                 item.cells.iter().map(|cell| cell.plain(state.wall_ms)).collect::<Vec<_>>().join("\t")
             });
             (cells.unwrap_or_default(), "the row".to_owned())

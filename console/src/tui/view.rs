@@ -1,6 +1,7 @@
 //! Draws the whole screen from the state alone; keeps nothing.
 
 pub mod amount;
+mod chart;
 mod chrome;
 mod columns;
 mod command;
@@ -14,6 +15,7 @@ mod machine;
 mod machines;
 mod painted;
 pub mod palette;
+mod past;
 mod pen;
 mod prompt;
 mod pulse;
@@ -38,7 +40,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>) {
     match &state.screen {
         Screen::Pulse => pulse::draw(state, buffer, &theme),
         Screen::Machines => machines::draw(state, &areas, buffer, &theme),
-        Screen::Machine(token) => machine::draw(state, token, areas.list, buffer, &theme),
+        Screen::Machine(token) => machine::draw(state, token, &areas, buffer, &theme),
         Screen::Commands => commands::draw(state, &areas, buffer, &theme),
         Screen::Command(id) => command::draw(state, *id, &areas, buffer, &theme),
         Screen::List(kind) => list::draw(state, *kind, &areas, buffer, &theme),

@@ -3,7 +3,7 @@
 
 use super::{Action, Mode};
 use crate::tui::{
-    lists::ListKind,
+    lists::{ListKind, Tab},
     state::{editor::Edit, fleet::Column},
 };
 
@@ -35,13 +35,13 @@ const fn key(
 /// Bindings of a mode, those of its own first.
 pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
     let tables: &[&'static [Binding]] = match mode {
-        Mode::Pulse => &[PULSE, LIST, SCREEN],
-        Mode::Machines => &[MACHINES, TABLE, LIST, SCREEN],
-        Mode::Machine => &[MACHINE, LIST, SCREEN],
-        Mode::Commands => &[COMMANDS, LIST, SCREEN],
-        Mode::Command => &[COMMAND, LIST, SCREEN],
-        Mode::List => &[ROWS, TABLE, LIST, SCREEN],
-        Mode::Item => &[ITEM, LIST, SCREEN],
+        Mode::Pulse => &[PULSE, LIST, TO_AND_FRO, SCREEN],
+        Mode::Machines => &[MACHINES, TABLE, LIST, TO_AND_FRO, SCREEN],
+        Mode::Machine => &[MACHINE, TABS, TABLE, LIST, SCREEN],
+        Mode::Commands => &[COMMANDS, LIST, TO_AND_FRO, SCREEN],
+        Mode::Command => &[COMMAND, LIST, TO_AND_FRO, SCREEN],
+        Mode::List => &[ROWS, TABLE, LIST, TO_AND_FRO, SCREEN],
+        Mode::Item => &[ITEM, LIST, TO_AND_FRO, SCREEN],
         Mode::Filter => &[FILTER, EDIT],
         Mode::Prompt => &[PROMPT, EDIT],
         Mode::Search => &[SEARCH, EDIT],
@@ -79,6 +79,10 @@ const MACHINES: &[Binding] = &[
     key("mark-shown", &["a"], Action::MarkSeen, "", "mark all that are shown"),
     key("mark-others", &["*"], Action::InvertMarks, "", "mark the others of those that are shown"),
     key("unmark", &["A"], Action::ClearMarks, "", "take all marks away"),
+    key("earlier", &["{"], Action::Scrub(-1), "", "how they were a minute earlier; esc: now"),
+    key("later", &["}"], Action::Scrub(1), "", "how they were a minute later"),
+    key("hour-earlier", &["("], Action::Scrub(-60), "", "how they were an hour earlier"),
+    key("hour-later", &[")"], Action::Scrub(60), "", "how they were an hour later"),
     key("sort-name", &["N"], Action::Sort(Column::Name), "", "sort by name; twice: the other way around"),
     key("sort-state", &["S"], Action::Sort(Column::State), "", "sort by state: what is offline first"),
     key("sort-cpu", &["C"], Action::Sort(Column::Cpu), "", "sort by cpu"),
@@ -97,8 +101,47 @@ const TABLE: &[Binding] = &[
 ];
 
 const MACHINE: &[Binding] = &[
+    key(
+        "open",
+        &["<enter>", "<right>", "l"],
+        Action::Enter,
+        "open",
+        "open the command, or show all of the row",
+    ),
     key("run", &["x"], Action::Run, "run", "run a command on this machine"),
+    key("next-tab", &["<tab>", "L"], Action::TabNext(1), "tabs", "the next tab"),
+    key("tab-before", &["<s-tab>", "H"], Action::TabNext(-1), "", "the tab before"),
+    key("zoom-in", &["+"], Action::Zoom(-1), "zoom", "charts over a shorter time"),
+    key("zoom-out", &["-"], Action::Zoom(1), "", "charts over a longer time, up to a week"),
+    key("charts", &["z"], Action::Charts, "charts", "charts on the whole page, or beside the rows"),
+    key(
+        "cancel",
+        &["X", "<c-k>"],
+        Action::Cancel,
+        "cancel",
+        "cancel the command of the row, after a question",
+    ),
+    key("filter", &["/"], Action::Filter, "", "show only rows with a text, or /regex/; ! turns it around"),
+    key("next-machine", &["J"], Action::Neighbour(1), "", "the machine below in the list of all"),
+    key("machine-before", &["K"], Action::Neighbour(-1), "", "the machine above in the list of all"),
+    key("other", &["_"], Action::Other, "", "to and fro between the last two screens"),
     key("out", &["<left>", "h"], Action::Back, "", "out, to all machines"),
+];
+
+const TABS: &[Binding] = &[
+    key("tab-commands", &["1"], Action::Tab(Tab::Commands), "", "what ran on it"),
+    key(
+        "tab-inbox",
+        &["2"],
+        Action::Tab(Tab::Inbox),
+        "",
+        "what waits for it, in the order in which it will run",
+    ),
+    key("tab-config", &["3"], Action::Tab(Tab::Config), "", "what it should be like, and what it is like"),
+    key("tab-credentials", &["4"], Action::Tab(Tab::Credentials), "", "what its relay keeps"),
+    key("tab-facts", &["5"], Action::Tab(Tab::Facts), "", "what it is"),
+    key("tab-events", &["6"], Action::Tab(Tab::Events), "", "what happened to it"),
+    key("tab-audit", &["7"], Action::Tab(Tab::Audit), "", "who did what with it"),
 ];
 
 const COMMANDS: &[Binding] = &[
@@ -166,6 +209,9 @@ const LIST: &[Binding] = &[
     key("last", &["<end>", "G"], Action::Bottom, "", "to the last"),
 ];
 
+const TO_AND_FRO: &[Binding] =
+    &[key("other", &["-"], Action::Other, "", "to and fro between the last two screens")];
+
 const SCREEN: &[Binding] = &[
     key("back", &["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: filter, marks, page"),
     key("palette", &[":"], Action::Palette, "command", "go or do anything by its name"),
@@ -176,7 +222,6 @@ const SCREEN: &[Binding] = &[
     key("events", &["e"], Action::List(ListKind::Events), "", "what happened"),
     key("before", &["["], Action::Travel(-1), "", "to the screen before"),
     key("after", &["]"], Action::Travel(1), "", "forward again"),
-    key("other", &["-"], Action::Other, "", "to and fro between the last two screens"),
     key("repeat", &["."], Action::Repeat, "", "the newest command text once more"),
     key("copy", &["y"], Action::Copy, "", "copy the names of the marks, or of the row"),
     key("freeze", &["F"], Action::Freeze, "", "hold machines and lists still, or let them go on"),

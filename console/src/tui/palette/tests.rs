@@ -78,7 +78,7 @@ fn every_offer_is_understood() {
         let mut stage = Stage::demo(80, 24);
         stage.state.screen = screen;
         for offer in offers(&stage.state, "") {
-            let more = ["machine", "command", "sort", "theme"].contains(&offer.line.as_str());
+            let more = ["machine", "command", "sort", "theme", "at"].contains(&offer.line.as_str());
             assert!(more || understand(&stage.state, &offer.line).is_ok(), "{}", offer.line);
         }
     }

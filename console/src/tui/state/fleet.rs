@@ -265,6 +265,19 @@ impl Fleet {
         }
     }
 
+    /// Is looked at as another one is: by the same filter, order, figures and marks, on the same row.
+    pub fn see_as(&mut self, other: &Self, now_ms: u64) {
+        self.marks = other.marks.iter().filter(|token| self.machines.contains_key(*token)).cloned().collect();
+        self.marked_last.clone_from(&other.marked_last);
+        self.figures.clone_from(&other.figures);
+        self.filter.clone_from(&other.filter);
+        self.lens = other.lens.clone();
+        self.filter_problem.clone_from(&other.filter_problem);
+        (self.sort, self.is_reversed) = (other.sort, other.is_reversed);
+        self.cursor = other.cursor.clone();
+        self.arrange(now_ms);
+    }
+
     /// Puts names in order, and leaves out those that are no more. What is in order already costs a look at each.
     fn name(&mut self) {
         let tokens = std::mem::take(&mut self.by_name);

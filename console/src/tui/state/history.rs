@@ -16,6 +16,10 @@ pub struct Sample {
     pub cpu_percent: u8,
     /// Memory in use, percent.
     pub memory_percent: u8,
+    /// Use of the fullest disk, percent; `None` = not known.
+    pub disk_percent: Option<u8>,
+    /// Load of the last minute, in tenths; as much as fits.
+    pub load_tenths: u16,
 }
 
 /// Samples in the order of time.
@@ -36,6 +40,11 @@ impl History {
             self.samples.pop_front();
         }
         self.samples.push_back(sample);
+    }
+
+    /// The samples, the oldest first.
+    pub fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.iter()
     }
 
     /// Means over `count` stretches of time, the newest last; `None` where nothing was heard.
@@ -62,7 +71,7 @@ mod tests {
     use super::*;
 
     fn sample(at_secs: u32, cpu_percent: u8) -> Sample {
-        Sample { at_secs, cpu_percent, memory_percent: 0 }
+        Sample { at_secs, cpu_percent, memory_percent: 0, disk_percent: None, load_tenths: 0 }
     }
 
     #[test]

@@ -17,6 +17,17 @@ use crate::tui::text;
 /// two come by different ways and may have passed each other.
 const JUST_HEARD_MS: u64 = 2_000;
 
+/// What a relay says of itself with each sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// Generation of the newest mailbox it has seen; 0 = none.
+    pub generation: u64,
+    /// Version of the authors document it has; 0 = none.
+    pub authors: u64,
+    /// Since when its process runs, Unix ms by its own clock.
+    pub started_at: u64,
+}
+
 /// One machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -41,6 +52,8 @@ pub struct Machine {
     pub outbox: u32,
     /// Version of its relay.
     pub relay: Option<String>,
+    /// What its last heartbeat said beside that; `None`: only the bridge heard it.
+    pub beat: Option<Beat>,
     /// What it is.
     pub facts: Option<Facts>,
     /// How it is.
@@ -65,6 +78,7 @@ impl Machine {
             pending: 0,
             outbox: 0,
             relay: None,
+            beat: None,
             facts: None,
             metrics: None,
             history: History::default(),
@@ -120,6 +134,11 @@ impl Machine {
         self.is_heard_here = true;
         self.running = heartbeat.running;
         self.outbox = heartbeat.outbox;
+        self.beat = Some(Beat {
+            generation: heartbeat.generation,
+            authors: heartbeat.authors,
+            started_at: heartbeat.started_at,
+        });
         self.relay = Some(text::line(&heartbeat.relay));
         let is_renamed = self.learn(&heartbeat.facts);
         if let Some(metrics) = heartbeat.metrics {
@@ -146,6 +165,8 @@ impl Machine {
             at_secs: u32::try_from(at_ms / 1000).unwrap_or(u32::MAX),
             cpu_percent: self.cpu_percent().unwrap_or(0),
             memory_percent: self.memory_percent().unwrap_or(0),
+            disk_percent: self.disk_percent(),
+            load_tenths: tenths(self.load().unwrap_or(0.0)),
         };
         self.history.push(sample);
     }
@@ -172,7 +193,8 @@ impl Machine {
 
     /// CPU use, 0 to 100.
     pub fn cpu_percent(&self) -> Option<u8> {
-        self.metrics.as_ref().map(|metrics| rounded(f64::from(metrics.cpu_percent)))
+        let percent = self.metrics.as_ref().map(|metrics| f64::from(metrics.cpu_percent));
+        percent.filter(|percent| !percent.is_nan()).map(rounded)
     }
 
     /// Memory in use, 0 to 100.
@@ -212,8 +234,14 @@ pub fn percent(part: u64, whole: u64) -> Option<u8> {
     (whole > 0).then(|| u8::try_from(percent.min(100)).unwrap_or(100))
 }
 
-/// Foreign figures may be anything, also no number.
+/// Foreign figures may be anything, also below nothing.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped first")]
+fn tenths(load: f64) -> u16 {
+    (load * 10.0).clamp(0.0, f64::from(u16::MAX)).round() as u16
+}
+
+/// Foreign figures may be anything.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100 first")]
 fn rounded(percent: f64) -> u8 {
-    if percent.is_nan() { 0 } else { percent.clamp(0.0, 100.0).round() as u8 }
+    percent.clamp(0.0, 100.0).round() as u8
 }

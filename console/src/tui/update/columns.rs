@@ -10,16 +10,16 @@ use crate::tui::{
 
 /// Sorts as an action says.
 pub(super) fn sort(state: &mut State, action: Action) {
-    let (now_ms, wall_ms) = (state.now_ms, state.wall_ms);
+    let (now_ms, wall_ms) = (state.sight_ms(), state.wall_ms);
     match (&state.screen, action) {
-        (Screen::Machines, Action::Sort(column)) => state.fleet.sort_by(column, now_ms),
-        (Screen::Machines, Action::SortNext(steps)) => state.fleet.sort_next(steps, now_ms),
+        (Screen::Machines, Action::Sort(column)) => state.sight_mut().sort_by(column, now_ms),
+        (Screen::Machines, Action::SortNext(steps)) => state.sight_mut().sort_next(steps, now_ms),
         (Screen::Machines, Action::Reverse) => {
-            let (column, is_reversed) = state.fleet.sort();
-            state.fleet.sort_as(column, !is_reversed, now_ms);
+            let (column, is_reversed) = state.sight().sort();
+            state.sight_mut().sort_as(column, !is_reversed, now_ms);
         }
-        (Screen::List(kind), action) => {
-            let kind = *kind;
+        (Screen::Machine(_) | Screen::List(_), action) => {
+            let Some(kind) = state.list_of_rows() else { return };
             let rows = state.rows_mut(kind);
             match action {
                 Action::SortNext(steps) => rows.sort_next(steps, wall_ms),
@@ -33,20 +33,18 @@ pub(super) fn sort(state: &mut State, action: Action) {
 
 /// Sorts by the column of this name, as the palette and the configuration write it.
 pub(super) fn sort_named(state: &mut State, name: &str, is_reversed: bool) {
-    let (now_ms, wall_ms) = (state.now_ms, state.wall_ms);
+    let (now_ms, wall_ms) = (state.sight_ms(), state.wall_ms);
     let is_known = match &state.screen {
         Screen::Machines => {
             let column = Column::ALL.into_iter().find(|column| column.word() == name);
             if let Some(column) = column {
-                state.fleet.sort_as(column, is_reversed, now_ms);
+                state.sight_mut().sort_as(column, is_reversed, now_ms);
             }
             column.is_some()
         }
-        Screen::List(kind) => {
-            let kind = *kind;
-            state.rows_mut(kind).sort_named(name, is_reversed, wall_ms)
-        }
-        _ => false,
+        _ => state
+            .list_of_rows()
+            .is_some_and(|kind| state.rows_mut(kind).sort_named(name, is_reversed, wall_ms)),
     };
     if !is_known {
         state.say(Severity::Warn, format!("nothing is sorted by `{name}` here"));
@@ -56,12 +54,12 @@ pub(super) fn sort_named(state: &mut State, name: &str, is_reversed: bool) {
 /// Shows these columns, in this order.
 pub(super) fn choose(state: &mut State, names: &[&str]) {
     match &state.screen {
-        Screen::Machines => state.fleet.choose(names.iter().copied()),
-        Screen::List(kind) => {
-            let kind = *kind;
-            state.rows_mut(kind).choose(names.iter().copied());
+        Screen::Machines => state.sight_mut().choose(names.iter().copied()),
+        _ => {
+            if let Some(kind) = state.list_of_rows() {
+                state.rows_mut(kind).choose(names.iter().copied());
+            }
         }
-        _ => {}
     }
 }
 
@@ -104,11 +102,11 @@ fn follow(state: &mut State, name: &str) {
 /// Columns as they were at first.
 pub(super) fn reset(state: &mut State) {
     match &state.screen {
-        Screen::Machines => state.fleet.choose(Figure::AT_FIRST.map(Figure::name)),
-        Screen::List(kind) => {
-            let kind = *kind;
-            state.rows_mut(kind).reset_columns();
+        Screen::Machines => state.sight_mut().choose(Figure::AT_FIRST.map(Figure::name)),
+        _ => {
+            if let Some(kind) = state.list_of_rows() {
+                state.rows_mut(kind).reset_columns();
+            }
         }
-        _ => {}
     }
 }

@@ -11,10 +11,12 @@ pub(super) fn open(state: &mut State) {
 /// The filter of what is shown; empty = none.
 pub(super) fn of(state: &State) -> &str {
     match &state.screen {
-        Screen::Machines => state.fleet.filter(),
+        Screen::Machines => state.sight().filter(),
         Screen::Commands => state.commands.filter(),
-        Screen::List(kind) => state.rows(*kind).map_or("", |rows| rows.filter()),
-        Screen::Pulse | Screen::Machine(_) | Screen::Command(_) | Screen::Item(..) => "",
+        Screen::Machine(_) | Screen::List(_) => {
+            state.list_of_rows().and_then(|kind| state.rows(kind)).map_or("", |rows| rows.filter())
+        }
+        Screen::Pulse | Screen::Command(_) | Screen::Item(..) => "",
     }
 }
 
@@ -29,12 +31,17 @@ pub(super) fn apply(state: &mut State) {
 /// Filters by a text.
 pub(super) fn set(state: &mut State, text: &str) {
     match &state.screen {
-        Screen::Machines => state.fleet.set_filter(text, state.now_ms),
-        Screen::Commands => state.commands.set_filter(text),
-        Screen::List(kind) => {
-            let (kind, wall_ms) = (*kind, state.wall_ms);
-            state.rows_mut(kind).set_filter(text, wall_ms);
+        Screen::Machines => {
+            let now_ms = state.sight_ms();
+            state.sight_mut().set_filter(text, now_ms);
         }
-        Screen::Pulse | Screen::Machine(_) | Screen::Command(_) | Screen::Item(..) => {}
+        Screen::Commands => state.commands.set_filter(text),
+        Screen::Machine(_) | Screen::List(_) => {
+            let (kind, wall_ms) = (state.list_of_rows(), state.wall_ms);
+            if let Some(kind) = kind {
+                state.rows_mut(kind).set_filter(text, wall_ms);
+            }
+        }
+        Screen::Pulse | Screen::Command(_) | Screen::Item(..) => {}
     }
 }

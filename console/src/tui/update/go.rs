@@ -63,8 +63,8 @@ pub(super) fn within(state: &mut State) -> Vec<Effect> {
             }
         }
         Screen::Machines => {
-            if let Some(token) = state.fleet.cursor.key().cloned() {
-                return go(state, Screen::Machine(token));
+            if let Some(token) = state.sight().cursor.key().cloned() {
+                return super::past::open(state, token);
             }
         }
         Screen::Commands => {
@@ -79,7 +79,8 @@ pub(super) fn within(state: &mut State) -> Vec<Effect> {
                 return go(state, Screen::Item(kind, key));
             }
         }
-        Screen::Machine(_) | Screen::Item(..) => {}
+        Screen::Machine(_) => return super::machine::within(state),
+        Screen::Item(..) => {}
     }
     vec![]
 }
@@ -103,6 +104,7 @@ pub(super) fn show(state: &mut State, screen: Screen) -> Vec<Effect> {
             effects.extend(watch(state, id));
         }
     }
+    effects.extend(super::machine::opened(state));
     if let Some(kind) = state.shown_list() {
         effects.extend(look(state, kind));
     }
@@ -124,13 +126,21 @@ pub(super) fn watch(state: &mut State, id: CommandId) -> Option<Effect> {
 
 /// Has a list read, unless it is being read.
 fn look(state: &mut State, kind: ListKind) -> Option<Effect> {
+    if let ListKind::Of(tab) = kind {
+        return super::machine::rows(state, tab);
+    }
     let now_ms = state.real_ms;
     let rows = state.rows_mut(kind);
-    if rows.asked_ms.is_some_and(|asked_ms| now_ms.saturating_sub(asked_ms) < FORGET_MS) {
+    if rows.asked_ms.is_some_and(|asked_ms| !is_forgotten(asked_ms, now_ms)) {
         return None;
     }
     (rows.asked_ms, rows.tried_ms) = (Some(now_ms), Some(now_ms));
     Some(Effect::Ask(Ask::Look(kind)))
+}
+
+/// Whether what was asked at `asked_ms` is waited for no longer.
+pub(super) fn is_forgotten(asked_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(asked_ms) >= FORGET_MS
 }
 
 /// Has the list on the screen read anew when it is time to.

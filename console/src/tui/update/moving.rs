@@ -44,16 +44,21 @@ pub(super) fn click(state: &mut State, column: u16, row: u16) -> Vec<Effect> {
     }
     let line = usize::from(row - area.y);
     let cursor = match &state.screen {
-        Screen::Machines => (state.fleet.cursor.top(), state.fleet.cursor.at(), state.fleet.order().len()),
+        Screen::Machines => {
+            let sight = state.sight();
+            (sight.cursor.top(), sight.cursor.at(), sight.order().len())
+        }
         Screen::Commands => {
             (state.commands.cursor.top(), state.commands.cursor.at(), state.commands.order().len())
         }
         Screen::Command(_) => (state.page.cursor.top(), state.page.cursor.at(), state.page.rows().len()),
-        Screen::List(kind) => match state.rows(*kind) {
-            Some(rows) => (rows.cursor.top(), rows.cursor.at(), rows.order().len()),
-            None => return vec![],
-        },
-        Screen::Pulse | Screen::Machine(_) | Screen::Item(..) => return vec![],
+        Screen::Machine(_) | Screen::List(_) => {
+            match state.list_of_rows().and_then(|kind| state.rows(kind)) {
+                Some(rows) => (rows.cursor.top(), rows.cursor.at(), rows.order().len()),
+                None => return vec![],
+            }
+        }
+        Screen::Pulse | Screen::Item(..) => return vec![],
     };
     let (top, at, len) = cursor;
     let to = top + line;
@@ -87,19 +92,14 @@ fn step(state: &mut State, rows: isize) {
             let keys = state.pulse.keys();
             state.pulse.cursor.step(&keys, rows);
         }
-        Screen::Machines => state.fleet.step(rows),
-        Screen::Machine(_) => {
-            state.fleet.step(rows);
-            if let Some(token) = state.fleet.cursor.key().cloned() {
-                state.screen = Screen::Machine(token);
-            }
-        }
+        Screen::Machines => state.sight_mut().step(rows),
         Screen::Commands => state.commands.step(rows),
         Screen::Command(_) if state.page.focus == Focus::Output => scroll(state, rows),
         Screen::Command(_) => state.page.go(state.page.cursor.at().saturating_add_signed(rows)),
-        Screen::List(kind) => {
-            let kind = *kind;
-            state.rows_mut(kind).step(rows);
+        Screen::Machine(_) | Screen::List(_) => {
+            if let Some(kind) = state.list_of_rows() {
+                state.rows_mut(kind).step(rows);
+            }
         }
         Screen::Item(..) => {
             let last = item::last_top(state);

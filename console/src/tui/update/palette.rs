@@ -6,7 +6,7 @@ use crate::tui::{
     state::{MOST_LINES, Modal, Palette, State, editor::Editor},
 };
 
-use super::{act, columns, filter, go, may_act, prompt};
+use super::{act, columns, filter, go, may_act, past, prompt};
 
 /// Opens the line.
 pub(super) fn open(state: &mut State) {
@@ -114,6 +114,7 @@ fn obey(state: &mut State, order: Order) -> Vec<Effect> {
         Order::Columns(names) => {
             columns::choose(state, &names.iter().map(String::as_str).collect::<Vec<_>>());
         }
+        Order::At(at) => return past::at(state, at.unwrap_or(u64::MAX)),
         Order::Theme(tone) => state.options.tone = tone,
         Order::Act(action) => return act(state, action),
     }

@@ -89,7 +89,11 @@ fn meant(state: &mut State) -> Option<Vec<MachineToken>> {
             }
             known.map(|token| vec![token])
         }
-        Screen::Machines => Some(state.fleet.meant()),
+        Screen::Machines => {
+            // It runs on them as they are now, and only where they are there now.
+            let meant = state.sight().meant().into_iter();
+            Some(meant.filter(|token| state.fleet.get(token).is_some()).collect())
+        }
         Screen::Pulse | Screen::Commands | Screen::Command(_) if state.fleet.marked() > 0 => {
             Some(state.fleet.meant())
         }

@@ -6,6 +6,7 @@ use signalbox_schemas::{
     rollout::{RolloutState, Steer},
 };
 
+use super::machine;
 use crate::{
     client::Ask,
     tui::{
@@ -15,9 +16,13 @@ use crate::{
 };
 
 /// The command that the screen means.
-fn meant(state: &State) -> Option<CommandId> {
+fn meant(state: &mut State) -> Option<CommandId> {
     match state.screen {
         Screen::Commands => state.commands.cursor.key().copied(),
+        Screen::Machine(_) => {
+            let key = state.list_of_rows().and_then(|kind| state.rows(kind)?.cursor.key().cloned());
+            key.and_then(|key| machine::know_command(state, &key))
+        }
         _ => state.shown_command(),
     }
 }

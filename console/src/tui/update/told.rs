@@ -10,7 +10,7 @@ use signalbox_schemas::{
 
 use super::{
     go::{self, go, watch},
-    prompt, steer,
+    machine as one, past, prompt, steer,
 };
 use crate::{
     client::{Ask, Heard, LinkView, Told, look::Found},
@@ -61,6 +61,9 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         }
         Told::Health(health) => state.health = Some(health),
         Told::Found { kind, found } => find(state, kind, found),
+        Told::Part { machine, tab, part } => return one::hear_part(state, &machine, tab, part),
+        Told::Series { machine, time, series } => return one::hear_series(state, &machine, time, series),
+        Told::Then { at, then } => return past::hear(state, at, then),
         Told::Settled { id, .. } => {
             if let Some(command) = state.commands.get_mut(id) {
                 command.is_complete = true;

@@ -60,6 +60,19 @@ pub fn clock(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}Z", secs / 3600, secs % 3600 / 60, secs % 60)
 }
 
+/// The minute of a Unix time, UTC: `14:02`.
+pub fn minute(ms: u64) -> String {
+    let mins = ms / 60_000 % 1440;
+    format!("{:02}:{:02}", mins / 60, mins % 60)
+}
+
+/// The day of a Unix time, UTC: `11-22`.
+pub fn day(ms: u64) -> String {
+    let secs = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    time::OffsetDateTime::from_unix_timestamp(secs)
+        .map_or_else(|_| format!("{ms}"), |at| format!("{:02}-{:02}", u8::from(at.month()), at.day()))
+}
+
 /// A Unix time in full, UTC: `2026-11-22 14:02:07Z`.
 pub fn date(ms: u64) -> String {
     let secs = i64::try_from(ms / 1000).unwrap_or(i64::MAX);

@@ -6,6 +6,7 @@ use signalbox_schemas::{api::Severity, limit};
 use super::{
     amount,
     layout::{Areas, SMALLEST},
+    past,
     pen::{self, Row},
 };
 use crate::tui::{
@@ -33,11 +34,14 @@ pub(super) fn header(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
     let clock = || Row::default().space(3).row(clock(state, theme));
     let broker = || broker(state, theme);
     let held = if state.is_frozen { clock() } else { Row::default() };
-    let choices = [
-        who().row(broker()).space(3).row(bridge(state, theme)).row(clock()).space(1),
-        who().row(broker()).row(clock()).space(1),
-        broker().row(held).space(1),
-    ];
+    let past = past::header(state, theme);
+    let choices = past.unwrap_or_else(|| {
+        [
+            who().row(broker()).space(3).row(bridge(state, theme)).row(clock()).space(1),
+            who().row(broker()).row(clock()).space(1),
+            broker().row(held).space(1),
+        ]
+    });
     let path = path(state, theme);
     let right = pen::fitting(choices, areas.header, titled.columns() + path.0.columns() + 2);
     let room = usize::from(areas.header.width).saturating_sub(right.columns() + 2);
@@ -195,7 +199,9 @@ fn is_of_use(state: &State, action: Action) -> bool {
         | (Action::Pulse, Screen::Pulse) => false,
         (Action::List(kind), Screen::List(here)) => kind != *here,
         (Action::Back, Screen::Machines) => {
-            !state.fleet.filter().is_empty() || state.fleet.marked() > 0 || !state.under.is_empty()
+            let sight = state.sight();
+            let is_bare = sight.filter().is_empty() && sight.marked() == 0 && state.under.is_empty();
+            !is_bare || state.past.is_looked_at()
         }
         _ => true,
     }
@@ -204,8 +210,14 @@ fn is_of_use(state: &State, action: Action) -> bool {
 /// What a key does here; a run says on how many.
 fn word(state: &State, binding: &keymap::Binding) -> String {
     match (binding.action, &state.screen) {
-        (Action::Run, Screen::Machines | Screen::Command(_)) if state.fleet.marked() > 0 => {
+        (Action::Run, Screen::Machines) if state.sight().marked() > 0 => {
+            format!("run on {}", state.sight().marked())
+        }
+        (Action::Run, Screen::Command(_)) if state.fleet.marked() > 0 => {
             format!("run on {}", state.fleet.marked())
+        }
+        (Action::Back, Screen::Machines) if state.modal.is_none() && state.past.is_looked_at() => {
+            "now".to_owned()
         }
         (Action::Back, Screen::Machines) if state.modal.is_none() => "clear".to_owned(),
         _ => binding.footer.to_owned(),

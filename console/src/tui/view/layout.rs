@@ -13,6 +13,13 @@ const ROOMY_ROWS: u16 = 12;
 /// From this width on runs and output stand side by side.
 const HALVES_COLUMNS: u16 = 76;
 
+/// From these widths on four, or two, charts stand side by side.
+const FOUR_CHARTS_COLUMNS: u16 = 100;
+const TWO_CHARTS_COLUMNS: u16 = 56;
+/// Fewest rows of a chart with its title and its axis, and most beside rows.
+const LEAST_CHART_ROWS: u16 = 5;
+const MOST_CHART_ROWS: u16 = 9;
+
 /// The parts of the screen; what is not there has no height or no width.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Areas {
@@ -22,6 +29,8 @@ pub struct Areas {
     pub rules: [Rect; 3],
     /// What all rows amount to, and the heads of columns.
     pub lead: Rect,
+    /// What is said above the heads of columns: of a machine how it is, its charts and its tabs.
+    pub above: Rect,
     /// The rows, or all of a screen without rows.
     pub list: Rect,
     /// Between list and output.
@@ -62,7 +71,9 @@ pub fn areas(state: &State) -> Areas {
         | Screen::List(_)
         | Screen::Item(..) => 0,
     };
-    let with_header = u16::from(!state.is_headless);
+    // What is not now is said whatever is left out otherwise.
+    let is_past = state.past.is_looked_at() && state.screen == Screen::Machines;
+    let with_header = u16::from(!state.is_headless || is_past);
     let mut y = 0;
     let mut take = |height: u16| {
         let area = Rect::new(0, y, columns, height);
@@ -85,10 +96,64 @@ pub fn areas(state: &State) -> Areas {
         footer,
         ..Areas::default()
     };
-    if matches!(state.screen, Screen::Command(_)) {
-        split(&mut areas, body, state.page.focus);
+    match state.screen {
+        Screen::Command(_) => split(&mut areas, body, state.page.focus),
+        Screen::Machine(_) => stack(&mut areas, body, charts(state, body)),
+        _ => {}
     }
     areas
+}
+
+/// How the charts of a machine are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charts {
+    /// How many stand side by side; 0: they are one line.
+    pub side_by_side: u16,
+    /// Rows of all of them.
+    pub rows: u16,
+}
+
+/// As many charts side by side as are wide enough; where they would not be high enough they are one line.
+fn charts(state: &State, body: Rect) -> Charts {
+    let side_by_side = match body.width {
+        FOUR_CHARTS_COLUMNS.. if !state.one.is_charts => 4,
+        TWO_CHARTS_COLUMNS.. => 2,
+        _ => 1,
+    };
+    let below_each_other = 4 / side_by_side;
+    // Beside the line of the machine and that of the tabs.
+    let room = if state.one.is_charts { body.height.saturating_sub(2) } else { body.height / 3 };
+    let each = (room / below_each_other).min(if state.one.is_charts { u16::MAX } else { MOST_CHART_ROWS });
+    if each < LEAST_CHART_ROWS {
+        return Charts {
+            side_by_side: 0,
+            rows: if state.one.is_charts { body.height.min(6) - 2 } else { 1 },
+        };
+    }
+    Charts { side_by_side, rows: each * below_each_other }
+}
+
+/// How the charts of the machine on the screen are laid out, and where.
+pub fn charts_of(state: &State) -> (Charts, Rect) {
+    let above = areas(state).above;
+    let charts = charts(state, body_of(state));
+    let area = Rect { y: above.y + 1, height: charts.rows.min(above.height.saturating_sub(2)), ..above };
+    (charts, area)
+}
+
+fn body_of(state: &State) -> Rect {
+    let areas = areas(state);
+    let height = areas.above.height + areas.lead.height + areas.list.height;
+    Rect { height, ..areas.above }
+}
+
+/// A machine: how it is, charts, tabs, heads of columns, rows.
+fn stack(areas: &mut Areas, body: Rect, charts: Charts) {
+    let above = (charts.rows + 2).min(body.height);
+    areas.above = Rect { height: above, ..body };
+    let rest = body.height - above;
+    areas.lead = Rect { y: areas.above.bottom(), height: rest.min(1), ..body };
+    areas.list = Rect { y: areas.lead.bottom(), height: rest.saturating_sub(1), ..body };
 }
 
 /// The parts of the pulse; what is not there has no height or no width.

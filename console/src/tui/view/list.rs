@@ -28,16 +28,19 @@ pub(super) fn draw(state: &State, kind: ListKind, areas: &Areas, buffer: &mut Bu
     if areas.lead.height > 1 {
         pen::ends(buffer, areas.lead, 0, told(rows, theme), age(state, rows, theme));
     }
-    heads(rows, &widths, theme).draw_in(buffer, areas.lead, areas.lead.height.saturating_sub(1));
+    if areas.lead.height > 0 {
+        heads(rows, &widths, theme).draw_in(buffer, areas.lead, areas.lead.height - 1);
+    }
     for (line, item) in (0..).zip(&seen) {
         let is_here = rows.cursor.key() == Some(&item.key);
         row(state, item, &widths, is_here, theme).draw_in(buffer, areas.list, line);
     }
     if seen.is_empty() {
         let room = usize::from(areas.list.width).saturating_sub(4);
+        let line = u16::from(areas.list.height > 1);
         let text = text::fit(&nothing(rows), room, theme.glyphs.ellipsis);
         let style = if rows.problem.is_some() { theme.bad } else { theme.quiet };
-        Row::margin().space(2).text(text, style).draw_in(buffer, areas.list, 1);
+        Row::margin().space(2).text(text, style).draw_in(buffer, areas.list, line);
     }
 }
 
@@ -52,7 +55,7 @@ fn nothing(rows: &Rows) -> String {
 }
 
 /// How many there are, and what is filtered.
-fn told(rows: &Rows, theme: &Theme) -> Row {
+pub(super) fn told(rows: &Rows, theme: &Theme) -> Row {
     let name = rows.kind().name();
     if rows.told_ms.is_none() {
         return Row::margin().text(name, theme.quiet);

@@ -1,237 +1,211 @@
-//! One machine: what it is, how it is, what ran on it.
+//! One machine: how it is, how it was, and a tab of what there is of it.
 
 use ratatui::{buffer::Buffer, layout::Rect};
-use signalbox_schemas::{api::Liveness, heartbeat::Metrics, id::MachineToken};
+use signalbox_schemas::{api::Liveness, id::MachineToken};
 
 use super::{
-    amount, commands,
+    amount,
+    chart::{self, Chart, SPARK_WORD_COLUMNS},
+    layout::{self, Areas, Charts},
+    list,
     pen::{self, Row},
 };
 use crate::tui::{
-    state::{
-        State,
-        history::Sample,
-        machine::{self, Machine},
-    },
+    lists::{self, ListKind, Tab},
+    state::{State, chart::Kind, chart::Line, machine::Machine},
+    text,
     theme::Theme,
 };
 
-/// Rows of a graph, its title not counted.
-const GRAPH_ROWS: std::ops::RangeInclusive<u16> = 3..=10;
-/// From this width on graphs and disks stand side by side.
-const SIDE_BY_SIDE_COLUMNS: u16 = 100;
-/// Columns between two panels.
+/// Columns between two charts.
 const GAP_COLUMNS: u16 = 2;
+/// Narrowest line of heights.
+const LEAST_SPARK_COLUMNS: usize = 6;
+/// From this width on every tab has its word.
+const WORDS_COLUMNS: u16 = 76;
 
 /// Draws one machine.
-pub(super) fn draw(state: &State, token: &MachineToken, area: Rect, buffer: &mut Buffer, theme: &Theme) {
-    let Some(machine) = state.fleet.get(token) else {
+pub(super) fn draw(state: &State, token: &MachineToken, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
+    if let Some(machine) = state.fleet.get(token) {
+        facts(state, machine, areas.above.width, theme).draw_in(buffer, areas.above, 0);
+        charts(state, machine, buffer, theme);
+    } else {
+        // It may have been known once: what happened to it is told still.
         let text = "this machine is not known any more";
-        Row::margin().space(2).text(text, theme.quiet).draw_in(buffer, area, 1);
-        return;
-    };
-    let facts = facts(state, machine, usize::from(area.width), theme);
-    let used = u16::try_from(facts.len()).unwrap_or(u16::MAX).min(area.height);
-    for (line, row) in (0..).zip(facts) {
-        row.draw_in(buffer, area, line);
+        Row::margin().text(text, theme.warn).draw_in(buffer, areas.above, 0);
     }
-    let mut rest = below(area, used + u16::from(area.height > 12));
-    rest = figures(state, machine, rest, buffer, theme);
-    recent(state, machine, rest, buffer, theme);
+    tabs(state, areas, buffer, theme);
+    if areas.list.height > 0 && !state.one.is_charts {
+        list::draw(state, ListKind::Of(state.one.tab), areas, buffer, theme);
+    }
 }
 
-/// What is left of an area below its first rows.
-fn below(area: Rect, rows: u16) -> Rect {
-    let rows = rows.min(area.height);
-    Rect { y: area.y + rows, height: area.height - rows, ..area }
-}
-
-/// State and facts, broken into lines of this width.
-fn facts(state: &State, machine: &Machine, columns: usize, theme: &Theme) -> Vec<Row> {
+/// How it is, as much as has room.
+fn facts(state: &State, machine: &Machine, columns: u16, theme: &Theme) -> Row {
     let liveness = machine.state(state.now_ms);
     let (glyph, style) = theme.liveness(liveness);
-    let mut parts = vec![
-        Row::default().text(format!("{glyph} {}", liveness.as_str()), style),
-        Row::default().text(
-            match machine.age_ms(state.now_ms) {
-                Some(age) => format!("heard {} ago", amount::age(age)),
-                None => "never heard".to_owned(),
-            },
-            theme.text,
-        ),
-    ];
-    let mut add = |text: String| parts.push(Row::default().text(text, theme.quiet));
-    if let Some(metrics) = &machine.metrics {
-        add(format!("up {}", amount::age(metrics.uptime_secs.saturating_mul(1000))));
-    }
-    if let Some(facts) = &machine.facts {
-        let texts = [&facts.os, &facts.kernel, &facts.arch].into_iter().filter(|text| !text.is_empty());
-        texts.for_each(|text| add(text.clone()));
-        if facts.hostname != machine.name && !facts.hostname.is_empty() {
-            add(format!("host {}", facts.hostname));
-        }
-    }
-    if let Some(relay) = &machine.relay {
-        add(format!("relay {relay}"));
-    }
+    let heard = match machine.age_ms(state.now_ms) {
+        Some(age) => format!("heard {} ago", amount::age(age)),
+        None => "never heard".to_owned(),
+    };
+    let mut parts = vec![(format!("{glyph} {}", liveness.as_str()), style), (heard, theme.text)];
     if machine.running + machine.pending > 0 {
-        let text = format!("{} running, {} waiting", machine.running, machine.pending);
-        parts.push(Row::default().text(text, theme.accent));
+        parts.push((format!("{} running, {} waiting", machine.running, machine.pending), theme.accent));
     }
     if machine.outbox > 0 {
-        parts.push(Row::default().text(format!("{} unacknowledged", machine.outbox), theme.warn));
+        parts.push((format!("{} unacknowledged", machine.outbox), theme.warn));
     }
-    wrapped(parts, columns)
-}
-
-fn wrapped(parts: Vec<Row>, columns: usize) -> Vec<Row> {
-    let mut rows = Vec::new();
+    if let Some(metrics) = &machine.metrics {
+        parts.push((format!("up {}", amount::age(metrics.uptime_secs.saturating_mul(1000))), theme.quiet));
+    }
+    if let Some(facts) = &machine.facts {
+        let host = if facts.hostname == machine.name { "" } else { facts.hostname.as_str() };
+        let host = if host.is_empty() { String::new() } else { format!("host {host}") };
+        let known = [facts.os.clone(), facts.kernel.clone(), facts.arch.clone(), host];
+        parts.extend(known.into_iter().filter(|text| !text.is_empty()).map(|text| (text, theme.quiet)));
+    }
+    if let Some(relay) = &machine.relay {
+        parts.push((format!("relay {relay}"), theme.quiet));
+    }
     let mut row = Row::margin();
-    for part in parts {
-        let is_first = row.columns() <= 1;
-        if !is_first && row.columns() + 3 + part.columns() > columns {
-            rows.push(std::mem::replace(&mut row, Row::margin()).row(Row::default()));
-            row = row.row(part);
-        } else {
-            row = if is_first { row.row(part) } else { row.space(3).row(part) };
+    for (text, style) in parts {
+        let part = Row::default().text(text, style);
+        let gap = if row.columns() > 1 { 3 } else { 0 };
+        if row.columns() + gap + part.columns() > usize::from(columns) {
+            break;
         }
+        row = row.space(gap).row(part);
     }
-    rows.push(row);
-    rows
+    row
 }
 
-/// Graphs and disks; answers what is left below them.
-fn figures(state: &State, machine: &Machine, area: Rect, buffer: &mut Buffer, theme: &Theme) -> Rect {
-    let Some(metrics) = &machine.metrics else {
-        Row::margin().text("no figures yet", theme.faint).draw_in(buffer, area, 0);
-        return below(area, 1);
-    };
-    if area.height < 10 || area.width < 60 {
-        return figures_as_lines(state, machine, metrics, area, buffer, theme);
+/// A figure as it is now.
+fn now(machine: &Machine, kind: Kind) -> Option<u32> {
+    match kind {
+        Kind::Cpu => machine.cpu_percent().map(u32::from),
+        Kind::Memory => machine.memory_percent().map(u32::from),
+        Kind::Disk => machine.disk_percent().map(u32::from),
+        Kind::Load => machine.history.samples().last().map(|sample| u32::from(sample.load_tenths)),
     }
-    let rows = (area.height / 3).clamp(*GRAPH_ROWS.start(), *GRAPH_ROWS.end()) + 1;
-    let count: u16 = if area.width >= SIDE_BY_SIDE_COLUMNS { 3 } else { 2 };
-    let width = (area.width - 2 - GAP_COLUMNS * (count - 1)) / count;
-    let panel = |at: u16| Rect { x: area.x + 1 + at * (width + GAP_COLUMNS), width, height: rows, ..area };
-    // Old figures are told in a quiet voice, and with their age.
-    let is_old = machine.state(state.now_ms) != Liveness::Online;
-    let word = is_old.then(|| machine.age_ms(state.now_ms)).flatten();
-    let word = word.map_or_else(|| "10 min".to_owned(), |age| format!("{} old", amount::age(age)));
-    let cpu = machine.cpu_percent().unwrap_or(0);
-    let title = Row::default()
-        .text("cpu ", theme.quiet)
-        .text(format!("{cpu}%"), theme.load(cpu))
-        .text(format!(" of {}   load {}", metrics.cpus, loads(metrics)), theme.quiet);
-    pen::titled(buffer, panel(0), title, &word, theme);
-    graph(state, machine, below(panel(0), 1), |sample| sample.cpu_percent, buffer, theme);
-    let memory = machine.memory_percent().unwrap_or(0);
-    let title = Row::default()
-        .text("memory ", theme.quiet)
-        .text(format!("{memory}%"), theme.load(memory))
-        .text(format!(" of {}", amount::bytes(metrics.memory_total_bytes)), theme.quiet);
-    pen::titled(buffer, panel(1), title, &word, theme);
-    graph(state, machine, below(panel(1), 1), |sample| sample.memory_percent, buffer, theme);
-    if count == 3 {
-        disks(metrics, panel(2), buffer, theme);
-        return below(area, rows + 1);
-    }
-    let rest = below(area, rows);
-    let shown = u16::try_from(metrics.disks.len()).unwrap_or(u16::MAX).min(rest.height / 3);
-    disks(metrics, Rect { x: area.x + 1, width: area.width - 2, height: shown + 1, ..rest }, buffer, theme);
-    below(rest, shown + 1)
 }
 
-fn loads(metrics: &Metrics) -> String {
-    let [one, five, fifteen] = metrics.load;
-    format!("{one:.1} {five:.1} {fifteen:.1}")
+/// What is said beside a figure.
+fn more(machine: &Machine, kind: Kind) -> String {
+    let Some(metrics) = &machine.metrics else { return String::new() };
+    match kind {
+        Kind::Cpu => format!("of {}", metrics.cpus),
+        Kind::Memory => format!("of {}", amount::bytes(metrics.memory_total_bytes)),
+        Kind::Disk => {
+            let fullest =
+                metrics.disks.iter().max_by_key(|disk| crate::tui::state::machine::disk_percent(disk));
+            fullest.map(|disk| disk.mount.clone()).unwrap_or_default()
+        }
+        Kind::Load => String::new(),
+    }
 }
 
-fn graph(
+fn charts(state: &State, machine: &Machine, buffer: &mut Buffer, theme: &Theme) {
+    let (Charts { side_by_side, rows }, area) = layout::charts_of(state);
+    if side_by_side == 0 {
+        return sparks(state, machine, area, buffer, theme);
+    }
+    let width = (area.width - 2 - GAP_COLUMNS * (side_by_side - 1)) / side_by_side;
+    let height = rows * side_by_side / 4;
+    for (at, kind) in (0_u16..).zip(Kind::ALL) {
+        let (column, line) = (at % side_by_side, at / side_by_side);
+        let area =
+            Rect { x: area.x + 1 + column * (width + GAP_COLUMNS), y: area.y + line * height, width, height };
+        let slots = chart::slots(width, theme);
+        let line = line_of(state, machine, kind, slots);
+        chart::draw(&chart_of(state, machine, kind, &line, slots, theme), area, buffer, theme);
+    }
+}
+
+fn line_of(state: &State, machine: &Machine, kind: Kind, slots: usize) -> Line {
+    state.one.line(kind, machine, (state.now_ms, state.wall_ms), slots)
+}
+
+fn chart_of<'a>(
     state: &State,
     machine: &Machine,
-    area: Rect,
-    of: fn(&Sample) -> u8,
-    buffer: &mut Buffer,
+    kind: Kind,
+    line: &'a Line,
+    slots: usize,
     theme: &Theme,
-) {
-    let now_secs = u32::try_from(state.now_ms / 1000).unwrap_or(u32::MAX);
-    // One column for each heartbeat is as fine as it gets; stretches grow to fill the width.
-    let stretches = usize::from(area.width).min(60);
-    let means = machine.history.means(now_secs, stretches, of);
-    let wide: Vec<Option<u8>> = (0..usize::from(area.width))
-        .map(|x| means.get(x * stretches / usize::from(area.width.max(1))).copied().flatten())
-        .collect();
-    let is_old = machine.state(state.now_ms) != Liveness::Online;
-    pen::graph(buffer, area, &wide, theme, if is_old { theme.faint } else { theme.figure });
-}
-
-fn disks(metrics: &Metrics, area: Rect, buffer: &mut Buffer, theme: &Theme) {
-    let title = Row::default().text("disks", theme.quiet);
-    pen::titled(buffer, area, title, "", theme);
-    let rows = below(area, 1);
-    for (line, disk) in (0..rows.height).zip(&metrics.disks) {
-        let percent = machine::disk_percent(disk).unwrap_or(0);
-        let style = theme.disk(percent);
-        let bar_style = if style == theme.text { theme.figure } else { style };
-        let sizes = amount::part(disk.used_bytes, disk.total_bytes);
-        // Mount, bar and percentage with the spaces between; sizes have what is left.
-        let mount = usize::from(rows.width).saturating_sub(1 + 6 + 5 + 2 + 13).clamp(6, 30);
-        Row::default()
-            .text(pen::padded(&disk.mount, mount, theme), theme.text)
-            .space(1)
-            .text(pen::bar(u64::from(percent), 100, 6, theme), bar_style)
-            .text(format!("{percent:>4}%"), style)
-            .space(2)
-            .text(sizes, theme.quiet)
-            .draw_in(buffer, rows, line);
+) -> Chart<'a> {
+    let now = now(machine, kind);
+    let percent = now.and_then(|now| u8::try_from(now).ok()).unwrap_or(0);
+    Chart {
+        kind,
+        line,
+        now,
+        style: match kind {
+            Kind::Cpu | Kind::Memory => theme.load(percent),
+            Kind::Disk => theme.disk(percent),
+            Kind::Load => theme.text,
+        },
+        more: more(machine, kind),
+        time: state.one.time(state.wall_ms, slots),
+        zoom: state.one.zoom,
+        is_old: machine.state(state.now_ms) != Liveness::Online,
     }
 }
 
-fn figures_as_lines(
-    state: &State,
-    machine: &Machine,
-    metrics: &Metrics,
-    area: Rect,
-    buffer: &mut Buffer,
-    theme: &Theme,
-) -> Rect {
-    let now_secs = u32::try_from(state.now_ms / 1000).unwrap_or(u32::MAX);
-    let columns = usize::from(area.width).saturating_sub(16).min(60);
-    let spark = |of: fn(&Sample) -> u8| pen::sparkline(&machine.history.means(now_secs, columns, of), theme);
-    let cpu = machine.cpu_percent().unwrap_or(0);
-    let memory = machine.memory_percent().unwrap_or(0);
-    let disk = machine.disk_percent();
-    let line = |word: &str, percent: u8, style| {
-        Row::margin().text(format!("{word:<5}"), theme.quiet).text(format!("{percent:>4}%"), style).space(2)
-    };
-    line("cpu", cpu, theme.load(cpu)).text(spark(|s| s.cpu_percent), theme.figure).draw_in(buffer, area, 0);
-    line("mem", memory, theme.load(memory))
-        .text(spark(|s| s.memory_percent), theme.figure)
-        .draw_in(buffer, area, 1);
-    if let Some(disk) = disk {
-        line("disk", disk, theme.disk(disk))
-            .text(format!("load {}", loads(metrics)), theme.quiet)
-            .draw_in(buffer, area, 2);
+/// All figures beside each other in one line, or below each other where there is room.
+fn sparks(state: &State, machine: &Machine, area: Rect, buffer: &mut Buffer, theme: &Theme) {
+    let room = usize::from(area.width.saturating_sub(2));
+    let lines = usize::from(area.height.clamp(1, 4));
+    let each = room / 4_usize.div_ceil(lines);
+    // What has no room beside the others is left out, the load first.
+    let beside = (room / (SPARK_WORD_COLUMNS + LEAST_SPARK_COLUMNS)).clamp(1, 4_usize.div_ceil(lines));
+    let each = each.max(room / beside);
+    let columns = each.saturating_sub(SPARK_WORD_COLUMNS + 1).min(60);
+    for (line, kinds) in (0..area.height).zip(Kind::ALL.chunks(beside)) {
+        let row = kinds.iter().enumerate().fold(Row::margin(), |row, (at, kind)| {
+            let figures = line_of(state, machine, *kind, columns);
+            let chart = chart_of(state, machine, *kind, &figures, columns, theme);
+            row.up_to(1 + at * each).row(chart::spark(&chart, each, theme))
+        });
+        row.draw_in(buffer, area, line);
     }
-    below(area, 3)
 }
 
-/// Commands that concern it, newest first.
-fn recent(state: &State, machine: &Machine, area: Rect, buffer: &mut Buffer, theme: &Theme) {
-    if area.height < 2 {
-        return;
+/// The tabs, with what is said of the rows at the right.
+fn tabs(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
+    let area = areas.above;
+    let has_words = area.width >= WORDS_COLUMNS;
+    let row = (1..).zip(Tab::ALL).fold(Row::default(), |row, (n, tab)| {
+        let is_here = tab == state.one.tab && !state.one.is_charts;
+        let style = if is_here { theme.accent } else { theme.quiet };
+        let (open, close) = if is_here { ("[", "]") } else { (" ", " ") };
+        let word =
+            if has_words || is_here { format!(" {}", lists::machine::word(tab)) } else { String::new() };
+        row.text(format!("{open}{n}{word}{close}"), style)
+    });
+    let row = if has_words { Row::margin().row(row) } else { row };
+    let room = usize::from(area.width).saturating_sub(row.columns() + 2);
+    let (note, style) = note(state, theme);
+    let note = text::fit(&note, room, theme.glyphs.ellipsis);
+    let note = Row::default().text(note, style).space(1);
+    pen::ends(buffer, area, area.height.saturating_sub(1), row, note);
+}
+
+/// What is filtered, what is old, what is not all; else how much time the charts show.
+fn note(state: &State, theme: &Theme) -> (String, ratatui::style::Style) {
+    let rows = state.rows(ListKind::Of(state.one.tab)).filter(|_| !state.one.is_charts);
+    if let Some(rows) = rows.filter(|rows| !rows.filter().is_empty()) {
+        return match rows.filter_problem() {
+            Some(problem) => (format!("/{} {problem}", rows.filter()), theme.bad),
+            None => (format!("/{} {} of {}", rows.filter(), rows.order().len(), rows.len()), theme.chosen),
+        };
     }
-    let panel = Rect { x: area.x + 1, width: area.width - 2, ..area };
-    pen::titled(buffer, panel, Row::default().text("commands", theme.quiet), "newest first", theme);
-    let rows = below(area, 1);
-    let newest = state.commands.newest();
-    let mut concerning = newest.into_iter().filter(|command| command.concerns(&machine.id)).peekable();
-    if concerning.peek().is_none() {
-        Row::margin().text("none yet; x runs one", theme.faint).draw_in(buffer, rows, 0);
+    if let Some(problem) = rows.filter(|rows| rows.told_ms.is_some()).and_then(|rows| rows.problem.as_ref()) {
+        return (format!("old: {problem}"), theme.bad);
     }
-    for (line, command) in (0..rows.height).zip(concerning) {
-        let run = command.run_on(&machine.id);
-        let row = commands::row(state, command, run, false, usize::from(rows.width), theme);
-        row.draw_in(buffer, rows, line);
+    let zoom = state.one.zoom.short();
+    match (&state.one.series().problem, lists::machine::note(state.one.tab)) {
+        (Some(problem), _) => (format!("charts: {problem}"), theme.bad),
+        (None, Some(note)) if rows.is_some() => (note, theme.faint),
+        (None, _) => (zoom.to_owned(), theme.faint),
     }
 }

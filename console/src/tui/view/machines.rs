@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{
     amount, commands,
     layout::Areas,
+    past,
     pen::{self, Row},
 };
 use crate::tui::{
@@ -105,7 +106,7 @@ impl Table {
 
 /// Draws the list.
 pub(super) fn draw(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
-    let fleet = &state.fleet;
+    let fleet = state.sight();
     let tokens = fleet.order().iter().skip(fleet.cursor.top()).take(usize::from(areas.list.height));
     let seen: Vec<&Machine> = tokens.filter_map(|token| fleet.get(token)).collect();
     let longest = seen.iter().map(|machine| machine.name.width()).max().unwrap_or(0);
@@ -121,7 +122,9 @@ pub(super) fn draw(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Th
     if seen.is_empty() {
         empty(state, theme).draw_in(buffer, areas.list, 1);
     }
-    newest(state, seen.len(), areas.list, buffer, theme);
+    if !state.past.is_looked_at() {
+        newest(state, seen.len(), areas.list, buffer, theme);
+    }
 }
 
 /// The newest commands, where rows are left over.
@@ -141,7 +144,7 @@ fn newest(state: &State, used: usize, area: Rect, buffer: &mut Buffer, theme: &T
 }
 
 fn empty(state: &State, theme: &Theme) -> Row {
-    let text = match (state.snapshot_ms, state.fleet.len()) {
+    let text = match (state.snapshot_ms, state.sight().len()) {
         (None, _) => "waiting for the fleet …",
         (Some(_), 0) => "no machines yet: start a relay, and it appears here",
         (Some(_), _) => "no machine matches the filter; esc clears it",
@@ -151,15 +154,16 @@ fn empty(state: &State, theme: &Theme) -> Row {
 }
 
 fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
-    let counts = state.fleet.count(state.now_ms);
-    let row = Row::margin().text(amount::machines(state.fleet.len()), theme.strong);
+    let sight = state.sight();
+    let counts = sight.count(state.sight_ms());
+    let row = Row::margin().text(amount::machines(sight.len()), theme.strong);
     // The first page is shown before the others are here.
-    let is_growing = state.snapshot_ms.is_none() && !state.fleet.is_empty();
+    let is_growing = state.snapshot_ms.is_none() && !sight.is_empty();
     let row = if is_growing { row.text(" so far", theme.quiet) } else { row };
     let parts = [
         (Liveness::Online, counts.online),
         (Liveness::Stale, counts.stale),
-        (Liveness::Offline, counts.offline),
+        (Liveness::Offline, counts.offline.saturating_sub(state.past.unknown())),
     ];
     let row = parts.into_iter().fold(row, |row, (liveness, n)| {
         let (glyph, style) = theme.liveness(liveness);
@@ -167,24 +171,24 @@ fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
         let words = if n == 0 { theme.faint } else { theme.text };
         row.space(2).text(glyph, style).text(format!(" {n} {}", liveness.as_str()), words)
     });
-    let (column, _) = state.fleet.sort();
+    let (column, _) = sight.sort();
     let open = state.commands.open();
     let row = match open {
+        _ if state.past.is_looked_at() => row.row(past::unknown(state, theme)),
         0 => row,
         1 => row.space(3).text("1 command at work", theme.accent),
         n => row.space(3).text(format!("{n} commands at work"), theme.accent),
     };
-    let mut right = Row::default();
-    if !state.fleet.filter().is_empty() {
-        let text =
-            format!("/{} {} of {}", state.fleet.filter(), state.fleet.order().len(), state.fleet.len());
-        right = match state.fleet.filter_problem() {
-            Some(problem) => right.text(format!("/{} {problem}", state.fleet.filter()), theme.bad).space(3),
+    let mut right = past::kept(state, theme);
+    if !sight.filter().is_empty() {
+        let text = format!("/{} {} of {}", sight.filter(), sight.order().len(), sight.len());
+        right = match sight.filter_problem() {
+            Some(problem) => right.text(format!("/{} {problem}", sight.filter()), theme.bad).space(3),
             None => right.text(text, theme.chosen).space(3),
         };
     }
-    if state.fleet.marked() > 0 {
-        right = right.text(format!("{} marked", state.fleet.marked()), theme.chosen).space(3);
+    if sight.marked() > 0 {
+        right = right.text(format!("{} marked", sight.marked()), theme.chosen).space(3);
     }
     let arrow = arrow(state, theme);
     right = right.text(format!("sort: {} {arrow}", column.word()), theme.quiet).space(1);
@@ -192,13 +196,13 @@ fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
 }
 
 fn arrow(state: &State, theme: &Theme) -> &'static str {
-    let (column, is_reversed) = state.fleet.sort();
+    let (column, is_reversed) = state.sight().sort();
     let [down, up] = theme.glyphs.arrows;
     if column.is_largest_first() == is_reversed { up } else { down }
 }
 
 fn heads(state: &State, table: &Table, theme: &Theme) -> Row {
-    let (sorted, _) = state.fleet.sort();
+    let (sorted, _) = state.sight().sort();
     let style = |column: Option<Column>| if column == Some(sorted) { theme.chosen } else { theme.quiet };
     let name = pen::padded("machine", table.name, theme);
     let row = Row::default().space(GUTTER_COLUMNS).text(name, style(Some(Column::Name))).space(MARK_COLUMNS);
@@ -224,11 +228,16 @@ fn aligned(text: String, columns: usize, left: bool, style: Style, theme: &Theme
 }
 
 fn row(state: &State, machine: &Machine, is_here: bool, table: &Table, theme: &Theme) -> Row {
-    let liveness = machine.state(state.now_ms);
-    let (glyph, style) = theme.liveness(liveness);
-    let is_marked = state.fleet.is_marked(&machine.token);
+    let liveness = machine.state(state.sight_ms());
+    let (glyph, style) = if state.past.is_unknown(&machine.token) {
+        (theme.glyphs.unknown, theme.faint)
+    } else {
+        theme.liveness(liveness)
+    };
+    let is_marked = state.sight().is_marked(&machine.token);
     let name_style = match (is_here, liveness) {
         (true, _) => theme.accent,
+        (false, Liveness::Online) if state.past.is_looked_at() => theme.quiet,
         (false, Liveness::Online) => theme.text,
         (false, Liveness::Stale | Liveness::Offline) => theme.faint,
     };
@@ -265,7 +274,7 @@ fn figure(
             None => right(unknown(), theme.faint),
         },
         Figure::Spark => {
-            let now_secs = u32::try_from(state.now_ms / 1000).unwrap_or(u32::MAX);
+            let now_secs = u32::try_from(state.sight_ms() / 1000).unwrap_or(u32::MAX);
             let means = machine.history.means(now_secs, width, |sample| sample.cpu_percent);
             Row::default().text(pen::sparkline(&means, theme), tone(theme.figure))
         }
@@ -312,7 +321,10 @@ fn part(
 
 /// The age, and the word when it is not what it should be.
 fn heard(state: &State, machine: &Machine, liveness: Liveness, width: usize, theme: &Theme) -> Row {
-    let age = machine.age_ms(state.now_ms).map(amount::age);
+    if state.past.is_unknown(&machine.token) {
+        return aligned("not known".to_owned(), width, false, theme.faint, theme);
+    }
+    let age = machine.age_ms(state.sight_ms()).map(amount::age);
     let text = match (liveness, age) {
         (Liveness::Online, Some(age)) => age,
         (_, Some(age)) => format!("{} {age:>3}", liveness.as_str()),

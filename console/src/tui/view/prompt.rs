@@ -9,7 +9,7 @@ use ratatui::{
 use signalbox_schemas::{api::Liveness, id::MachineToken};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{amount, pen::Row};
+use super::{amount, past, pen::Row};
 use crate::tui::{
     state::{
         State,
@@ -276,7 +276,7 @@ fn last_line(state: &State, prompt: &Prompt, width: usize, theme: &Theme) -> Row
                 let [_, warn, _] = theme.glyphs.severity;
                 Row::default().text(format!("{warn} {text}"), theme.warn)
             }
-            None => Row::default(),
+            None => past::on_the_prompt(state, theme),
         },
     }
 }

@@ -1,0 +1,210 @@
+//! What a screen looks at of one machine: read while it is on it, and kept nowhere else.
+
+use serde::de::DeserializeOwned;
+use signalbox_schemas::{
+    api::{
+        AssignmentView, AuditView, ConfigPushView, EventView, ListAssignments, ListConfigPushes, ListEvents,
+        ListRuns, MOST_POINTS, MachineOver, MachineRunView, MachineSeries, Page, op,
+    },
+    id::MachineToken,
+    run::RunState,
+    selector::Selector,
+};
+
+use super::{
+    Client, ClientError,
+    list::{Paged, Pages},
+    look::KeptView,
+};
+
+/// Runs that are read of a machine, the newest.
+pub const RUNS: usize = 200;
+/// Events that are read of it, the newest.
+pub const EVENTS: usize = 500;
+/// Entries of the audit chain, the newest, among which those that are about it are looked for.
+pub const ENTRIES: usize = 1_000;
+/// Assignments of a machine whose pushes are read, and pushes of each.
+const ASSIGNMENTS: usize = 8;
+const PUSHES: usize = 100;
+/// Pages of one list: a bridge goes through all commands for the few of one machine, some thousands for each page.
+const PAGES: usize = 8;
+
+/// What there is of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Tab {
+    /// Its newest runs.
+    #[default]
+    Commands,
+    /// Runs that wait for it, in the order in which they will begin.
+    Inbox,
+    /// What it should be like, and what it is like.
+    Config,
+    /// What its relay keeps.
+    Credentials,
+    /// What it is. Known here already: nobody is asked.
+    Facts,
+    /// What happened to it.
+    Events,
+    /// Who did what with it.
+    Audit,
+}
+
+impl Tab {
+    /// All of them, from left to right.
+    pub const ALL: [Self; 7] = [
+        Self::Commands,
+        Self::Inbox,
+        Self::Config,
+        Self::Credentials,
+        Self::Facts,
+        Self::Events,
+        Self::Audit,
+    ];
+}
+
+/// What was read of a machine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Of [`Tab::Commands`], newest first; of [`Tab::Inbox`], in the order in which they will begin.
+    Runs(Vec<MachineRunView>),
+    /// Of [`Tab::Config`].
+    Config(Box<Configured>),
+    /// Of [`Tab::Credentials`].
+    Kept(Vec<KeptView>),
+    /// Of [`Tab::Events`], newest first.
+    Events(Vec<EventView>),
+    /// Of [`Tab::Audit`], newest first.
+    Audit(Vec<AuditView>),
+    /// Of [`Tab::Facts`].
+    Nothing,
+}
+
+/// How a machine should be configured, as far as anybody says so.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Configured {
+    /// Assignments of the machine: whose pushes go to it.
+    pub assignments: Vec<AssignmentView>,
+    /// What was pushed to them, newest first.
+    pub pushes: Vec<ConfigPushView>,
+    /// Commands that changed what its relay keeps, newest first.
+    pub changes: Vec<MachineRunView>,
+}
+
+/// A stretch of time, Unix ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Its beginning.
+    pub from: u64,
+    /// Its end, above `from`.
+    pub to: u64,
+    /// Most points, at least 1.
+    pub points: u32,
+}
+
+impl Client {
+    /// Reads what there is of a machine.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn look_at(&self, machine: &MachineToken, tab: Tab) -> Result<Part, ClientError> {
+        Ok(match tab {
+            Tab::Commands => Part::Runs(self.runs_of(machine, None).await?),
+            Tab::Inbox => {
+                // They come newest first, and the oldest begins first; what is held begins when it is let go.
+                let mut waiting = self.runs_of(machine, Some(RunState::Pending)).await?;
+                waiting.reverse();
+                let held = self.runs_of(machine, Some(RunState::Held)).await?;
+                waiting.extend(held.into_iter().rev());
+                Part::Runs(waiting)
+            }
+            Tab::Config => Part::Config(Box::new(self.configured(machine).await?)),
+            Tab::Credentials => Part::Kept(self.kept(Selector::of_machine(machine.as_str())).await?),
+            Tab::Facts => Part::Nothing,
+            Tab::Events => {
+                let machine = Some(machine.to_string());
+                let asked = ListEvents { machine, ..ListEvents::default() };
+                Part::Events(self.newest(op::EVENTS_LIST, asked, EVENTS).await?)
+            }
+            Tab::Audit => Part::Audit(self.audit_of(machine).await?),
+        })
+    }
+
+    /// The figures of a machine over time.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); [`ClientError::NotAsMeant`] for those of another machine, or more than were asked for.
+    pub async fn figures(&self, machine: &MachineToken, time: Span) -> Result<MachineSeries, ClientError> {
+        let points = time.points.clamp(1, MOST_POINTS);
+        let asked = MachineOver {
+            machine: machine.to_string(),
+            from: time.from,
+            to: time.to.max(time.from + 1),
+            points: Some(points),
+        };
+        let series: MachineSeries = self.ask(op::HISTORY_MACHINE, &asked).await?;
+        let is_meant = series.token == *machine && series.points.len() <= points as usize;
+        if is_meant { Ok(series) } else { Err(other_machine()) }
+    }
+
+    async fn runs_of(
+        &self,
+        machine: &MachineToken,
+        state: Option<RunState>,
+    ) -> Result<Vec<MachineRunView>, ClientError> {
+        let asked = ListRuns { machine_id: Some(machine.to_string()), state, ..ListRuns::default() };
+        let runs: Vec<MachineRunView> = self.newest(op::RUNS_LIST, asked, RUNS).await?;
+        let is_meant = runs.iter().all(|run| run.run.machine.token() == *machine);
+        if is_meant { Ok(runs) } else { Err(other_machine()) }
+    }
+
+    async fn configured(&self, machine: &MachineToken) -> Result<Configured, ClientError> {
+        let asked = ListAssignments { machine_id: Some(machine.to_string()), ..ListAssignments::default() };
+        let assignments: Vec<AssignmentView> = self.newest(op::ASSIGNMENTS_LIST, asked, ASSIGNMENTS).await?;
+        let mut pushes = Vec::new();
+        for assignment in &assignments {
+            let assignment_id = Some(assignment.id.clone());
+            let asked = ListConfigPushes { assignment_id, ..ListConfigPushes::default() };
+            pushes.extend(self.newest::<_, ConfigPushView>(op::PUSHES_LIST, asked, PUSHES).await?);
+        }
+        let mut changes = self.runs_of(machine, None).await?;
+        changes.retain(|run| run.command.changes);
+        Ok(Configured { assignments, pushes, changes })
+    }
+
+    /// Entries about the machine, or about a command that it had: the chain itself knows machines only where a record of
+    /// one was written, so that they are looked for here, among the newest.
+    async fn audit_of(&self, machine: &MachineToken) -> Result<Vec<AuditView>, ClientError> {
+        let runs = self.runs_of(machine, None).await?;
+        let commands: std::collections::HashSet<String> =
+            runs.iter().map(|run| run.command.id.to_string()).collect();
+        let id = runs.first().map(|run| run.run.machine.as_str());
+        let is_of_it =
+            |about: &str| about == machine.as_str() || Some(about) == id || commands.contains(about);
+        let mut entries: Vec<AuditView> = self.newest(op::AUDIT_LIST, Page::default(), ENTRIES).await?;
+        entries.retain(|view| view.entry.as_ref().is_some_and(|entry| is_of_it(&entry.about)));
+        Ok(entries)
+    }
+
+    /// The first `most` items of a list, out of [`PAGES`] pages.
+    async fn newest<A: Paged, R: DeserializeOwned>(
+        &self,
+        op: &'static str,
+        args: A,
+        most: usize,
+    ) -> Result<Vec<R>, ClientError> {
+        let mut pages = Pages::new(op, args);
+        let mut items: Vec<R> = Vec::new();
+        for _ in 0..PAGES {
+            if items.len() >= most || pages.is_over() {
+                break;
+            }
+            items.extend(pages.next(self, most - items.len()).await?);
+        }
+        items.truncate(most);
+        Ok(items)
+    }
+}
+
+fn other_machine() -> ClientError {
+    ClientError::NotAsMeant("it tells of another machine".to_owned())
+}
