@@ -249,6 +249,7 @@ fn leave(state: &mut State) -> Vec<Effect> {
         Screen::Machines if state.past.is_looked_at() => past::to_now(state),
         _ if !filter::of(state).is_empty() => filter::set(state, ""),
         Screen::Machines if state.sight().marked() > 0 => state.sight_mut().clear_marks(),
+        Screen::Machine(_) if state.one.is_charts => state.one.is_charts = false,
         Screen::Command(_) => {
             if !page::leave(state) {
                 return go::travel(state, -1);

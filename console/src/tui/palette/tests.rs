@@ -1,7 +1,7 @@
 use rstest::rstest;
 
 use super::*;
-use crate::tui::stage::{Stage, command_id, machine_id};
+use crate::tui::stage::{NOW_MS, Stage, command_id, machine_id};
 
 #[rstest]
 #[case("machines", Order::Go(Screen::Machines, None))]
@@ -14,6 +14,10 @@ use crate::tui::stage::{Stage, command_id, machine_id};
 #[case("sort -cpu", Order::Sort("cpu".into(), true))]
 #[case("columns cpu,mem relay", Order::Columns(vec!["cpu".into(), "mem".into(), "relay".into()]))]
 #[case("theme light", Order::Theme(Tone::Light))]
+#[case("at now", Order::At(None))]
+#[case("at -2h", Order::At(Some(NOW_MS - 7_200_000)))]
+#[case("at 14:00", Order::At(Some(NOW_MS - 127_000)))]
+#[case("at 14:05", Order::At(Some(NOW_MS - 127_000 + 300_000 - 86_400_000)))]
 #[case("q", Order::Act(Action::Quit))]
 #[case("mark-others", Order::Act(Action::InvertMarks))]
 fn a_line_is_understood(#[case] line: &str, #[case] expected: Order) {
@@ -27,6 +31,8 @@ fn a_line_is_understood(#[case] line: &str, #[case] expected: Order) {
 #[case("machine", "which machine?")]
 #[case("command xyz", "there is no command `xyz`")]
 #[case("quit now", "nothing follows `quit`")]
+#[case("at", "write a time of day in UTC such as 14:05, how long ago such as -2h, or now")]
+#[case("at noon", "write a time of day in UTC such as 14:05, how long ago such as -2h, or now")]
 #[case("theme pink", "there is no theme `pink`; there are auto, dark, light, 16, mono")]
 fn what_is_not_understood_says_what_to_write(#[case] line: &str, #[case] expected: &str) {
     let stage = Stage::demo(80, 24);

@@ -26,9 +26,9 @@ pub(in crate::tui) fn then_at(at: u64) -> Told {
     let moment = |n: u32, state: Liveness, age_ms: u64| MomentView {
         id: machine_id(n),
         token: machine_id(n).token(),
-        at: at - 20_000,
+        at: at.saturating_sub(20_000),
         state,
-        last_seen_at: Some(at - 20_000 - age_ms),
+        last_seen_at: Some(at.saturating_sub(20_000 + age_ms)),
         figures: FiguresView {
             cpu_percent: Some(91),
             memory_percent: Some(30),
@@ -47,6 +47,6 @@ pub(in crate::tui) fn then_at(at: u64) -> Told {
     let kept = Some(Kept { earliest: BEGINS_MS, latest: NOW_MS });
     let is_held = at >= BEGINS_MS;
     let items = if is_held { items } else { vec![] };
-    let then = FleetThen { listed: Listed { items, next: None }, at: is_held.then_some(at - 20_000), kept };
+    let then = FleetThen { listed: Listed { items, next: None }, at: is_held.then(|| at - 20_000), kept };
     Told::Then { at, then: Ok(Box::new(then)) }
 }

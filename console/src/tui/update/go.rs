@@ -89,7 +89,9 @@ pub(super) fn within(state: &mut State) -> Vec<Effect> {
 pub(super) fn show(state: &mut State, screen: Screen) -> Vec<Effect> {
     let mut effects = vec![];
     let before = state.shown_command();
-    state.other = Some(std::mem::replace(&mut state.screen, screen));
+    let left = std::mem::replace(&mut state.screen, screen);
+    super::past::carry(state, &left);
+    state.other = Some(left);
     state.top = 0;
     state.pulse.made_ms = None;
     let now = state.shown_command();
@@ -159,6 +161,7 @@ pub(super) fn look_again(state: &mut State) -> Vec<Effect> {
 pub(super) fn refresh(state: &mut State) -> Vec<Effect> {
     match state.shown_list() {
         Some(kind) => look(state, kind).into_iter().collect(),
+        None if state.screen == Screen::Machines && state.past.is_looked_at() => super::past::again(state),
         None => vec![Effect::Ask(Ask::Refresh)],
     }
 }

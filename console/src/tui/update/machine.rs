@@ -3,7 +3,11 @@
 //! One question about rows and one about figures is under way at a time, whatever is leafed through meanwhile: the page that
 //! is open when the answer comes is asked for next.
 
-use signalbox_schemas::{api::MachineSeries, error::Problem, id::MachineToken};
+use signalbox_schemas::{
+    api::MachineSeries,
+    error::Problem,
+    id::{CommandId, MachineToken},
+};
 
 use super::go;
 use crate::{
@@ -19,6 +23,9 @@ use crate::{
         text,
     },
 };
+
+/// Commands of rows that are kept.
+const MOST_COMMANDS: usize = 1_000;
 
 /// Does what an action means on the page.
 pub(super) fn act(state: &mut State, action: Action) -> Vec<Effect> {
@@ -147,6 +154,10 @@ fn take(state: &mut State, token: &MachineToken, tab: Tab, part: Result<Part, Pr
                 _ => &[],
             };
             let commands = runs.iter().map(|run| (run.command.id, run.command.clone()));
+            // Those of rows that are no more are of no use; others are told again within seconds.
+            if state.one.commands.len() > MOST_COMMANDS {
+                state.one.commands.clear();
+            }
             state.one.commands.extend(commands);
             let items = lists::machine::items(tab, part, state.fleet.get(token));
             state.rows_mut(ListKind::Of(tab)).tell(items, now_ms, wall_ms);
@@ -187,8 +198,14 @@ pub(super) fn within(state: &mut State) -> Vec<Effect> {
     }
 }
 
+/// The command that the row under the cursor is about.
+pub(super) fn command_here(state: &mut State) -> Option<CommandId> {
+    let key = state.rows(ListKind::Of(state.one.tab))?.cursor.key()?.clone();
+    know_command(state, &key)
+}
+
 /// The command that a row of the page is about. It may be older than those that are told of: it is known from now on.
-pub(super) fn know_command(state: &mut State, key: &str) -> Option<signalbox_schemas::id::CommandId> {
+fn know_command(state: &mut State, key: &str) -> Option<CommandId> {
     let id = key.parse().ok()?;
     let summary = state.one.commands.get(&id)?;
     if state.commands.get(id).is_none() {

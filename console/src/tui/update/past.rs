@@ -87,6 +87,29 @@ fn before_it_began(state: &mut State, asked: u64) -> Vec<Effect> {
     vec![]
 }
 
+/// What was not told is asked for again.
+pub(super) fn again(state: &mut State) -> Vec<Effect> {
+    if let Some(wanted) = state.past.wanted() {
+        state.past.want(wanted);
+    }
+    look(state).into_iter().collect()
+}
+
+/// Another screen was shown: marks, filter and order are the same wherever machines are looked at.
+pub(super) fn carry(state: &mut State, left: &Screen) {
+    let (Some(at), now_ms) = (state.past.shown_at(), state.now_ms) else { return };
+    if *left == Screen::Machines
+        && let Some(fleet) = state.past.fleet()
+    {
+        state.fleet.see_as(fleet, now_ms);
+    }
+    if state.screen == Screen::Machines
+        && let Some(fleet) = state.past.fleet_mut()
+    {
+        fleet.see_as(&state.fleet, at);
+    }
+}
+
 /// In: to a machine. Its page is of now.
 pub(super) fn open(state: &mut State, token: MachineToken) -> Vec<Effect> {
     if state.past.is_looked_at() {

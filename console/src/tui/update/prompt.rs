@@ -23,6 +23,7 @@ use crate::{
     settings::saved::SavedCommand,
     tui::{
         effect::Effect,
+        lists::ListKind,
         state::{
             MOST_TEXTS, Modal, Screen, Severity, State,
             editor::{Edit, Editor},
@@ -80,6 +81,10 @@ pub(super) fn open_saved(
 fn meant(state: &mut State) -> Option<Vec<MachineToken>> {
     match &state.screen {
         Screen::Machine(token) => Some(vec![token.clone()]),
+        Screen::Item(ListKind::Of(_), _) => {
+            let machine = state.one.token.clone().filter(|token| state.fleet.get(token).is_some());
+            Some(machine.into_iter().collect())
+        }
         Screen::List(kind) | Screen::Item(kind, _) => {
             let machine =
                 state.rows(*kind).and_then(|rows| rows.here()).and_then(|item| item.machine.clone());

@@ -20,8 +20,11 @@ fn meant(state: &mut State) -> Option<CommandId> {
     match state.screen {
         Screen::Commands => state.commands.cursor.key().copied(),
         Screen::Machine(_) => {
-            let key = state.list_of_rows().and_then(|kind| state.rows(kind)?.cursor.key().cloned());
-            key.and_then(|key| machine::know_command(state, &key))
+            let id = machine::command_here(state);
+            if id.is_none() {
+                state.say(Severity::Warn, "this row is no command");
+            }
+            id
         }
         _ => state.shown_command(),
     }

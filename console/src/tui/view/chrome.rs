@@ -11,7 +11,7 @@ use super::{
 };
 use crate::tui::{
     keymap::{self, Action, Bound},
-    lists::system,
+    lists::{self, ListKind, system},
     state::{Modal, Screen, State},
     text,
     theme::Theme,
@@ -87,6 +87,12 @@ fn path(state: &State, theme: &Theme) -> (Row, Row) {
             parts.push(state.commands.get(*id).map_or_else(|| id.to_string(), |c| c.text.clone()));
         }
         Screen::List(kind) => parts.push(kind.name().to_owned()),
+        Screen::Item(ListKind::Of(tab), key) => {
+            let name = state.one.token.as_ref().and_then(|token| state.fleet.get(token));
+            parts.extend(name.map(|machine| machine.name.clone()));
+            parts.push(lists::machine::word(*tab).to_owned());
+            parts.push(text::line(key));
+        }
         Screen::Item(kind, key) => {
             parts.push(kind.name().to_owned());
             parts.push(text::line(key));

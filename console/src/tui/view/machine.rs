@@ -2,6 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect};
 use signalbox_schemas::{api::Liveness, id::MachineToken};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     amount,
@@ -21,8 +22,8 @@ use crate::tui::{
 const GAP_COLUMNS: u16 = 2;
 /// Narrowest line of heights.
 const LEAST_SPARK_COLUMNS: usize = 6;
-/// From this width on every tab has its word.
-const WORDS_COLUMNS: u16 = 76;
+/// Columns of all tabs with their words, and a space.
+const WORDS_COLUMNS: usize = 76;
 
 /// Draws one machine.
 pub(super) fn draw(state: &State, token: &MachineToken, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
@@ -173,7 +174,8 @@ fn sparks(state: &State, machine: &Machine, area: Rect, buffer: &mut Buffer, the
 /// The tabs, with what is said of the rows at the right.
 fn tabs(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let area = areas.above;
-    let has_words = area.width >= WORDS_COLUMNS;
+    let (note, style) = note(state, theme);
+    let has_words = usize::from(area.width) > WORDS_COLUMNS + note.width();
     let row = (1..).zip(Tab::ALL).fold(Row::default(), |row, (n, tab)| {
         let is_here = tab == state.one.tab && !state.one.is_charts;
         let style = if is_here { theme.accent } else { theme.quiet };
@@ -184,7 +186,6 @@ fn tabs(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     });
     let row = if has_words { Row::margin().row(row) } else { row };
     let room = usize::from(area.width).saturating_sub(row.columns() + 2);
-    let (note, style) = note(state, theme);
     let note = text::fit(&note, room, theme.glyphs.ellipsis);
     let note = Row::default().text(note, style).space(1);
     pen::ends(buffer, area, area.height.saturating_sub(1), row, note);
