@@ -11,6 +11,8 @@ mod fake;
 mod fleet;
 #[path = "client/keep.rs"]
 mod keep;
+#[path = "client/one.rs"]
+mod one;
 #[path = "client/operations.rs"]
 mod operations;
 #[path = "client/parts.rs"]

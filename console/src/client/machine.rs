@@ -121,9 +121,13 @@ impl Client {
             Tab::Credentials => Part::Kept(self.kept(Selector::of_machine(machine.as_str())).await?),
             Tab::Facts => Part::Nothing,
             Tab::Events => {
-                let machine = Some(machine.to_string());
-                let asked = ListEvents { machine, ..ListEvents::default() };
-                Part::Events(self.newest(op::EVENTS_LIST, asked, EVENTS).await?)
+                let asked = ListEvents { machine: Some(machine.to_string()), ..ListEvents::default() };
+                let events: Vec<EventView> = self.newest(op::EVENTS_LIST, asked, EVENTS).await?;
+                let is_meant = events.iter().all(|view| view.event.machine.as_ref() == Some(machine));
+                if !is_meant {
+                    return Err(other_machine());
+                }
+                Part::Events(events)
             }
             Tab::Audit => Part::Audit(self.audit_of(machine).await?),
         })
