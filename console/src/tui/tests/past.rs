@@ -151,7 +151,7 @@ fn what_runs_from_an_earlier_moment_runs_now_and_where_there_is_a_machine_now() 
     let (on, _) = run_of(stage.asks.last());
     assert!(!on.contains("demo-4"), "it is no more: {on}");
     let Some(Ask::Run { draft, .. }) = stage.asks.last() else { panic!("nothing runs") };
-    assert_eq!(targets, &[token(1), token(2), token(3)]);
+    assert_eq!(draft.shown, [token(1), token(2), token(3)]);
 }
 
 #[test]
