@@ -422,6 +422,43 @@ mod tests {
         assert!(counts.iter().all(|count| (500..750).contains(count)), "{counts:?}");
     }
 
+    /// How a machine is in one minute of an hour: figures that move as those of real machines do.
+    fn simulated(n: u32, minute: u32) -> Figures {
+        let wave = |of: u32| (n.wrapping_mul(2_654_435_761).wrapping_add(of * minute * 7)) >> 8;
+        Figures {
+            state: Liveness::Online,
+            is_skewed: false,
+            cpu: u8::try_from(wave(1) % 101).ok(),
+            memory: u8::try_from(20 + n % 70 + minute % 3).ok(),
+            disk: u8::try_from(30 + n % 60).ok(),
+            load: Some(wave(2) % 160),
+            running: u32::from(wave(3).is_multiple_of(20)),
+            pending: 0,
+            age: Some(wave(4) % 11),
+            relay: Some("0.1.0".into()),
+            mark: Some(u16::try_from(n % 10_000).unwrap()),
+            ..figures(&format!("web-{n:04}"))
+        }
+    }
+
+    #[test]
+    fn an_hour_of_a_thousand_machines_takes_no_more_than_is_told() {
+        let machines: Vec<Vec<u32>> = (0..BUCKETS)
+            .map(|number| {
+                let mut of: Vec<u32> =
+                    (0..1_000).filter(|n| bucket(&simulated(*n, 0).token, BUCKETS) == number).collect();
+                of.sort_unstable();
+                of
+            })
+            .collect();
+        let bytes: usize = (0..60)
+            .flat_map(|minute| machines.iter().map(move |of| (minute, of)))
+            .map(|(minute, of)| frame(of.iter().map(|n| simulated(*n, minute)).collect()).to_json().len())
+            .sum();
+        let each = bytes / 60 / 1_000;
+        assert!(each <= 42, "{each} bytes of a machine and minute");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_are_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
