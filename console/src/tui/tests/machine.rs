@@ -90,7 +90,7 @@ fn a_row_leads_to_its_command_and_what_waits_is_cancelled_after_a_question() {
     stage.keys("<enter>");
     assert_eq!(stage.state.screen, Screen::Command(command_id(4)), "it is older than those that are told of");
     stage.keys("<esc>5X");
-    assert!(stage.state.modal.is_none() && stage.screen().contains("nothing to cancel"));
+    assert!(stage.state.modal.is_none() && stage.screen().contains("this row is no command"));
 }
 
 #[test]
