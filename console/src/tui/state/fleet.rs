@@ -265,6 +265,15 @@ impl Fleet {
         }
     }
 
+    /// Nothing is known of these machines.
+    pub fn set_unknown(&mut self, tokens: &[MachineToken]) {
+        for token in tokens {
+            if let Some(machine) = self.machines.get_mut(token) {
+                machine.is_unknown = true;
+            }
+        }
+    }
+
     /// Is looked at as another one is: by the same filter, order, figures and marks, on the same row.
     pub fn see_as(&mut self, other: &Self, now_ms: u64) {
         self.marks = other.marks.iter().filter(|token| self.machines.contains_key(*token)).cloned().collect();
@@ -371,7 +380,8 @@ impl Fleet {
     /// All machines by liveness.
     pub fn count(&self, now_ms: u64) -> LivenessCounts {
         let mut counts = LivenessCounts::default();
-        self.machines.values().for_each(|machine| counts.add(machine.state(now_ms)));
+        let known = self.machines.values().filter(|machine| !machine.is_unknown);
+        known.for_each(|machine| counts.add(machine.state(now_ms)));
         counts
     }
 
@@ -567,6 +577,7 @@ impl Fleet {
 #[expect(clippy::cast_precision_loss, reason = "ages in ms stay far below 2^52")]
 fn key(machine: &Machine, column: Column, now_ms: u64) -> Option<f64> {
     match column {
+        _ if machine.is_unknown => None,
         Column::Name => None,
         Column::State => Some(match machine.state(now_ms) {
             Liveness::Offline => 0.0,

@@ -78,10 +78,10 @@ fn traits(machine: &Machine, now_ms: u64) -> Traits<'_> {
         facts: machine.facts.as_ref(),
         metrics: machine.metrics.as_ref(),
         relay: machine.relay.as_deref(),
-        state: Some(machine.state(now_ms)),
+        state: (!machine.is_unknown).then(|| machine.state(now_ms)),
         heard_ms: machine.age_ms(now_ms),
-        running: Some(machine.running),
-        waiting: Some(machine.pending),
+        running: (!machine.is_unknown).then_some(machine.running),
+        waiting: (!machine.is_unknown).then_some(machine.pending),
         ..Traits::named(&machine.id, &machine.token)
     }
 }

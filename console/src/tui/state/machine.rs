@@ -60,6 +60,8 @@ pub struct Machine {
     pub metrics: Option<Metrics>,
     /// How it was.
     pub history: History,
+    /// Nothing is known of it at the moment that is shown: not that it was silent either.
+    pub is_unknown: bool,
     /// What a filter looks into: id, token and host name in lower case.
     searched: String,
 }
@@ -82,6 +84,7 @@ impl Machine {
             facts: None,
             metrics: None,
             history: History::default(),
+            is_unknown: false,
             searched: String::new(),
         };
         machine.index();

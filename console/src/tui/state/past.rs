@@ -37,8 +37,8 @@ struct Shown {
     /// When they really were so, Unix ms.
     at: u64,
     fleet: Fleet,
-    /// Machines that are there now, and of which nothing is known then.
-    unknown: HashSet<MachineToken>,
+    /// How many machines are there now, and nothing is known of then.
+    unknown: usize,
 }
 
 /// Looking back.
@@ -89,14 +89,9 @@ impl Past {
         self.wanted.is_some() && self.wanted != self.shown.as_ref().map(|shown| shown.asked)
     }
 
-    /// Whether nothing is known of a machine at the moment that is shown.
-    pub fn is_unknown(&self, token: &MachineToken) -> bool {
-        self.shown.as_ref().is_some_and(|shown| shown.unknown.contains(token))
-    }
-
     /// Of how many machines nothing is known then.
     pub fn unknown(&self) -> usize {
-        self.shown.as_ref().map_or(0, |shown| shown.unknown.len())
+        self.shown.as_ref().map_or(0, |shown| shown.unknown)
     }
 
     /// From when to when the history goes, as far as it was told.
@@ -192,13 +187,14 @@ fn shown(moment: &Moment, looked_at: &Fleet, now: &Fleet) -> Option<Shown> {
     let known: HashSet<MachineToken> = views.iter().map(|view| view.token.clone()).collect();
     let others = now.all().filter(|machine| !known.contains(&machine.token));
     let others: Vec<MachineView> = others.map(|machine| unheard(&machine.id)).collect();
-    let unknown = others.iter().map(|view| view.token.clone()).collect();
+    let unknown: Vec<MachineToken> = others.iter().map(|view| view.token.clone()).collect();
     views.extend(others);
     views.sort_by(|a, b| a.token.cmp(&b.token));
     let mut fleet = Fleet::default();
     fleet.replace(Stretch::whole(views), false, Now { ms: at, wall_ms: at });
+    fleet.set_unknown(&unknown);
     fleet.see_as(looked_at, at);
-    Some(Shown { asked: moment.asked, at, fleet, unknown })
+    Some(Shown { asked: moment.asked, at, fleet, unknown: unknown.len() })
 }
 
 fn unheard(id: &MachineId) -> MachineView {

@@ -51,7 +51,8 @@ fn it_is_said_on_every_screen_of_them_also_without_a_header() {
         let mut stage = Stage::demo(columns, rows);
         stage.keys("{<c-e>");
         stage.tell(then(&stage));
-        assert!(stage.screen().contains("as of 14:00Z"), "{}", stage.screen());
+        let screen = stage.screen();
+        assert!(screen.contains("as of 14:00Z") && screen.contains("esc now"), "{screen}");
     }
 }
 
@@ -178,4 +179,17 @@ fn what_is_not_told_is_said_and_asked_for_again() {
     assert_eq!(moments(&stage), [60]);
     stage.keys("<c-r>");
     assert_eq!(moments(&stage), [60, 60]);
+}
+
+#[test]
+fn what_is_not_known_then_is_not_meant_and_comes_last() {
+    let mut stage = Stage::demo(120, 40);
+    stage.keys("(");
+    stage.tell(then(&stage));
+    for column in ["S", "S", "H", "R", "R"] {
+        stage.keys(column);
+        assert_eq!(stage.state.sight().order().last(), Some(&token(2)), "{column}");
+    }
+    stage.keys("/state=offline<enter>");
+    assert!(stage.state.sight().order().is_empty(), "it may have been online");
 }

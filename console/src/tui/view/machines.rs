@@ -163,7 +163,7 @@ fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let parts = [
         (Liveness::Online, counts.online),
         (Liveness::Stale, counts.stale),
-        (Liveness::Offline, counts.offline.saturating_sub(state.past.unknown())),
+        (Liveness::Offline, counts.offline),
     ];
     let row = parts.into_iter().fold(row, |row, (liveness, n)| {
         let (glyph, style) = theme.liveness(liveness);
@@ -229,11 +229,8 @@ fn aligned(text: String, columns: usize, left: bool, style: Style, theme: &Theme
 
 fn row(state: &State, machine: &Machine, is_here: bool, table: &Table, theme: &Theme) -> Row {
     let liveness = machine.state(state.sight_ms());
-    let (glyph, style) = if state.past.is_unknown(&machine.token) {
-        (theme.glyphs.unknown, theme.faint)
-    } else {
-        theme.liveness(liveness)
-    };
+    let (glyph, style) =
+        if machine.is_unknown { (theme.glyphs.unknown, theme.faint) } else { theme.liveness(liveness) };
     let is_marked = state.sight().is_marked(&machine.token);
     let name_style = match (is_here, liveness) {
         (true, _) => theme.accent,
@@ -321,7 +318,7 @@ fn part(
 
 /// The age, and the word when it is not what it should be.
 fn heard(state: &State, machine: &Machine, liveness: Liveness, width: usize, theme: &Theme) -> Row {
-    if state.past.is_unknown(&machine.token) {
+    if machine.is_unknown {
         return aligned("not known".to_owned(), width, false, theme.faint, theme);
     }
     let age = machine.age_ms(state.sight_ms()).map(amount::age);

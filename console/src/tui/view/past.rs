@@ -12,6 +12,8 @@ use crate::tui::{
 const DAY_MS: u64 = 86_400_000;
 /// From this width on it is said where the history begins.
 const KEPT_COLUMNS: u16 = 110;
+/// Columns of what is done where there is little room.
+const SHORT_COLUMNS: usize = 12;
 /// Longest reason, columns.
 const REASON_COLUMNS: usize = 40;
 
@@ -34,10 +36,9 @@ pub(super) fn header(state: &State, theme: &Theme) -> Option<[Row; 3]> {
     }
     let [_, warn, _] = theme.glyphs.severity;
     let ago = |at: u64| amount::age(state.real_wall_ms.saturating_sub(at));
-    let when = match state.past.shown_at() {
-        Some(at) => format!("{warn} as of {}, {} ago", moment(state, at), ago(at)),
-        None => format!("{warn} still now"),
-    };
+    let shown_at = state.past.shown_at();
+    let when = shown_at.map_or_else(|| "still now".to_owned(), |at| format!("as of {}", moment(state, at)));
+    let age = shown_at.map(|at| format!(", {} ago", ago(at))).unwrap_or_default();
     let wanted = state.past.wanted().map(|at| moment(state, at)).unwrap_or_default();
     let doing = match state.past.problem() {
         Some(problem) => {
@@ -56,15 +57,11 @@ pub(super) fn header(state: &State, theme: &Theme) -> Option<[Row; 3]> {
     };
     let later = key(Action::Scrub(1), "later");
     let now = key(Action::Back, "now");
-    let row = |text: String| Row::default().text(text, theme.warn).space(1);
+    let row = |text: String| Row::default().text(format!("{warn} {text}"), theme.warn).space(1);
     Some([
-        row(format!("{when}{doing}{later}{now}")),
-        row(format!("{when}{doing}{now}")),
-        row(if doing.is_empty() {
-            when
-        } else {
-            format!("{when}{}", text::fit(&doing, 20, theme.glyphs.ellipsis))
-        }),
+        row(format!("{when}{age}{doing}{later}{now}")),
+        row(format!("{when}{age}{doing}{now}")),
+        row(format!("{when}{}{now}", text::fit(&doing, SHORT_COLUMNS, theme.glyphs.ellipsis))),
     ])
 }
 
