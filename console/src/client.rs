@@ -5,6 +5,7 @@
 //! | [`access`] | who asks, and where |
 //! | [`nats`] | requests and answers over the broker |
 //! | [`feed`] | what is, then what changes |
+//! | `in_base64` | bytes as they are written down in JSON |
 //! | [`digest`] | what was told of a stream, in 32 bytes (pure) |
 //! | [`flow`] | what a feed has delivered: numbers, positions, credit, order (pure) |
 //! | [`list`] | lists, page by page |
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod error;
 pub mod feed;
 pub mod flow;
+mod in_base64;
 pub mod known;
 pub mod list;
 pub mod look;
@@ -41,6 +43,7 @@ pub mod session;
 pub mod sign;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
     api::{
         Accepted, CommandSummary, Counts, FleetThen, HealthView, MachineSeries, MachineView, RolloutView,
@@ -134,7 +137,7 @@ pub enum Ask {
 }
 
 /// The connection as it is shown.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkView {
     /// Whether the broker is reached.
     pub connected: bool,
@@ -146,7 +149,7 @@ pub struct LinkView {
 
 /// A stretch of the list of machines, which is sorted by token. It replaces what was known of that stretch: a machine
 /// of it that is not named here is no more.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stretch {
     /// The last token before it; `None`: it begins the list.
     pub after: Option<MachineToken>,
@@ -170,7 +173,7 @@ impl Stretch {
 }
 
 /// A sign of life as it was received.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Heard {
     /// The machine.
     pub token: MachineToken,
@@ -181,7 +184,7 @@ pub struct Heard {
 }
 
 /// What the terminal is told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Told {
     /// The connection changed, or its round trip was measured anew.
     Link(LinkView),
@@ -291,6 +294,7 @@ pub enum Told {
         /// Offset of the first byte within its stream.
         offset: u64,
         /// The bytes as the process wrote them.
+        #[serde(with = "in_base64")]
         data: Bytes,
     },
     /// Every run of a watched command has settled, and all output was told before.

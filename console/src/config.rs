@@ -27,6 +27,8 @@ pub struct Environment {
     pub xdg_config_home: Option<PathBuf>,
     /// `SIGNALBOX_CONFIG`, if it is not empty.
     pub config_file: Option<PathBuf>,
+    /// `SIGNALBOX_RECORD`, if it is not empty.
+    pub record: Option<PathBuf>,
     /// `SIGNALBOX_CONTEXT`, if it is not empty.
     pub context: Option<String>,
     /// `HOME`.
@@ -68,6 +70,7 @@ impl Environment {
             xdg_state_home: filled("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()),
             xdg_config_home: filled("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute()),
             config_file: filled("SIGNALBOX_CONFIG").map(PathBuf::from),
+            record: filled("SIGNALBOX_RECORD").map(PathBuf::from),
             // What is no text names no context, and is refused as such.
             context: filled("SIGNALBOX_CONTEXT").map(|name| name.to_string_lossy().into_owned()),
             home: filled("HOME").map(PathBuf::from),

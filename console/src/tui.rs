@@ -14,6 +14,7 @@
 //! | [`mod@view`] | the state, drawn (pure) |
 //! | [`text`] | foreign text, made harmless before it enters the state |
 //! | [`theme`] | colours and glyphs by meaning |
+//! | [`recorder`] | what happened, written down and replayed |
 //! | [`runtime`] | the only part that waits, draws or sends |
 //! | [`terminal`] | raw mode and alternate screen, given back however the console ends |
 //!
@@ -25,6 +26,7 @@ pub mod keymap;
 pub mod lists;
 pub mod needle;
 pub mod palette;
+pub mod recorder;
 pub mod runtime;
 pub mod state;
 pub mod terminal;
@@ -81,6 +83,8 @@ pub struct TuiOptions {
     pub saved: Vec<crate::settings::saved::SavedCommand>,
     /// Columns and order of lists, by their names.
     pub views: std::collections::BTreeMap<String, crate::settings::views::View>,
+    /// Where what happens is written down, and the keys that this begins with.
+    pub record: Option<(std::path::PathBuf, crate::settings::keys::Keys)>,
     /// Who is asking.
     pub who: String,
     /// Which fleet.
@@ -96,6 +100,9 @@ pub enum TuiError {
     /// A frame could not be written. Not retryable: the terminal is gone.
     #[error("the terminal cannot be drawn on")]
     Draw(#[source] std::io::Error),
+    /// What happens cannot be written down, as was asked for. Not retryable: the file is there already, or cannot be made.
+    #[error("what happens cannot be written down")]
+    Record(#[source] std::io::Error),
     /// Signals cannot be listened for.
     #[error("signals cannot be listened for")]
     Signals(#[source] std::io::Error),

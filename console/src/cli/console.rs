@@ -90,6 +90,7 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         run: config.settings.run.clone(),
         saved: config.settings.commands.clone(),
         views: config.settings.views.clone(),
+        record: config.environment.record.clone().map(|path| (path, config.settings.keys.clone())),
     };
     // Ends with this function: whoever leaves the console leaves the connection.
     let mut tasks = JoinSet::new();

@@ -1,5 +1,6 @@
 //! Lists that a screen looks at: read anew while they are on it, and kept nowhere else.
 
+use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
     api::{
         AssignmentView, AuditView, ConfigPushView, CredentialView, EventView, HealthView, InventoryView,
@@ -23,7 +24,7 @@ pub const ROWS: usize = 10_000;
 const ENTRIES: usize = 1_000;
 
 /// A list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ListKind {
     /// What relays with keys say that they keep.
     Credentials,
@@ -52,7 +53,7 @@ pub enum ListKind {
 }
 
 /// A credential that a relay with keys says that it keeps. For eyes: whoever seals something asks for the signed list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptView {
     /// On which machine.
     pub machine: MachineId,
@@ -63,7 +64,7 @@ pub struct KeptView {
 }
 
 /// The rows of a list.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Found {
     /// Of [`ListKind::Credentials`].
     Kept(Vec<KeptView>),

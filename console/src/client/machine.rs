@@ -1,6 +1,7 @@
 //! What a screen looks at of one machine: read while it is on it, and kept nowhere else.
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
     api::{
         AssignmentView, AuditView, ConfigPushView, EventView, ListAssignments, ListConfigPushes, ListEvents,
@@ -30,7 +31,7 @@ const PUSHES: usize = 100;
 const PAGES: usize = 8;
 
 /// What there is of a machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Tab {
     /// Its newest runs.
     #[default]
@@ -63,7 +64,7 @@ impl Tab {
 }
 
 /// What was read of a machine.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Part {
     /// Of [`Tab::Commands`], newest first; of [`Tab::Inbox`], in the order in which they will begin.
     Runs(Vec<MachineRunView>),
@@ -80,7 +81,7 @@ pub enum Part {
 }
 
 /// How a machine should be configured, as far as anybody says so.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Configured {
     /// Assignments of the machine: whose pushes go to it.
     pub assignments: Vec<AssignmentView>,
@@ -91,7 +92,7 @@ pub struct Configured {
 }
 
 /// A stretch of time, Unix ms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Its beginning.
     pub from: u64,

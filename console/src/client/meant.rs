@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use signalbox_schemas::{api::Target, error::ErrorCode};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
 };
 
 /// The machines that a selector means.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meant {
     /// Sorted by token, at least one.
     pub targets: Vec<Target>,

@@ -29,6 +29,7 @@ use crate::{
         TuiError, TuiOptions,
         effect::Effect,
         event::{EVENTS, Event},
+        recorder::{Beginning, Recorder},
         state::{Now, Severity, State},
         terminal::{self, Guard, Sparing},
         update::update,
@@ -74,14 +75,25 @@ pub async fn run(
     tasks.spawn(input::read(sender.clone()));
     tasks.spawn(tick(sender));
     let size = screen.size().map_err(TuiError::Prepare)?;
-    let mut state = State::new(options, (size.width, size.height), now());
-    let mut sources = Sources { events, told, is_session_over: false };
+    let (size, begun) = ((size.width, size.height), now());
+    let recorder = recorder(&options, size, begun).map_err(TuiError::Record)?;
+    let mut state = State::new(options, size, begun);
+    let mut sources = Sources { events, told, is_session_over: false, recorder };
     let shown = tokio::select! {
         shown = drive(&mut screen, &mut state, &mut sources, &asks, Some(&mut guard)) => shown.map(|_| ()),
         error = panic_of(&mut tasks) => Err(error),
     };
     tasks.shutdown().await;
+    if let Some(recorder) = sources.recorder.take() {
+        recorder.end(&mut state).map_err(TuiError::Record)?;
+    }
     shown
+}
+
+/// What writes down what happens, if that is wished.
+fn recorder(options: &TuiOptions, size: (u16, u16), begun: Now) -> io::Result<Option<Recorder>> {
+    let Some((path, keys)) = &options.record else { return Ok(None) };
+    Recorder::begin(path, Beginning::new(options, keys, size, begun)).map(Some)
 }
 
 /// Where events come from.
@@ -92,6 +104,8 @@ pub struct Sources {
     /// What the session tells.
     told: mpsc::Receiver<Told>,
     is_session_over: bool,
+    /// What writes all of it down, if anything does.
+    recorder: Option<Recorder>,
 }
 
 impl Sources {
@@ -99,6 +113,16 @@ impl Sources {
     fn heard(&mut self, told: Option<Told>) -> Event {
         self.is_session_over |= told.is_none();
         told.map_or(Event::SessionEnded, |told| Event::Told(Box::new(told)))
+    }
+
+    /// Writes something down. Where that fails the console goes on without, and says so.
+    fn record(&mut self, state: &mut State, write: impl FnOnce(&mut Recorder) -> io::Result<()>) {
+        if let Some(recorder) = &mut self.recorder
+            && let Err(error) = write(recorder)
+        {
+            self.recorder = None;
+            state.say(Severity::Bad, format!("what happens is written down no more: {error}"));
+        }
     }
 }
 
@@ -148,6 +172,7 @@ where
     loop {
         if pace.is_due() {
             draw(screen, state)?;
+            sources.record(state, Recorder::frame);
             frames += 1;
             pace.drawn();
         }
@@ -163,10 +188,12 @@ where
         let until = Instant::now() + PATIENCE;
         let mut waiting = batch.drain(..);
         while let Some(event) = waiting.next().or_else(|| more(sources, &pace, until)) {
-            if let Some(urgency) = urgency(state, now(), &event) {
+            let now = now();
+            if let Some(urgency) = urgency(state, now, &event) {
                 pace.want(urgency);
             }
-            for effect in update(state, now(), event) {
+            sources.record(state, |recorder| recorder.take(now, &event));
+            for effect in update(state, now, event) {
                 carry_out(effect, screen, state, asks, guard.as_deref_mut()).await?;
             }
             if state.quit {

@@ -29,7 +29,7 @@ fn console() -> (World, Console) {
     let (tell, told) = mpsc::channel(TOLD);
     let (asks, asked) = mpsc::channel(1);
     let screen = Terminal::new(Sparing::new(TestBackend::new(80, 24))).unwrap();
-    let sources = Sources { events, told, is_session_over: false };
+    let sources = Sources { events, told, is_session_over: false, recorder: None };
     let state = State::new(options(), (80, 24), NOW);
     (World { events: sender, tell, asked }, Console { screen, state, sources, asks })
 }
