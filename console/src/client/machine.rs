@@ -4,8 +4,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
     api::{
-        AssignmentView, AuditView, ConfigPushView, EventView, ListAssignments, ListConfigPushes, ListEvents,
-        ListRuns, MOST_POINTS, MachineOver, MachineRunView, MachineSeries, Page, op,
+        AssignmentView, AuditView, ConfigPushView, CredentialView, EventView, ListAssignments,
+        ListConfigPushes, ListCredentials, ListEvents, ListRuns, MOST_POINTS, MachineOver, MachineRunView,
+        MachineSeries, Page, op,
     },
     id::MachineToken,
     run::RunState,
@@ -24,9 +25,11 @@ pub const RUNS: usize = 200;
 pub const EVENTS: usize = 500;
 /// Entries of the audit chain, the newest, among which those that are about it are looked for.
 pub const ENTRIES: usize = 1_000;
-/// Assignments of a machine whose pushes are read, and pushes of each.
+/// Assignments of a machine that are read, and pushes of each.
 const ASSIGNMENTS: usize = 8;
 const PUSHES: usize = 100;
+/// Credentials of an assignment.
+const HELD: usize = 1_000;
 /// Pages of one list: a bridge goes through all commands for the few of one machine, some thousands for each page.
 const PAGES: usize = 8;
 
@@ -72,6 +75,8 @@ pub enum Part {
     Config(Box<Configured>),
     /// Of [`Tab::Credentials`].
     Kept(Vec<KeptView>),
+    /// The same of a relay of the older system.
+    Held(Vec<CredentialView>),
     /// Of [`Tab::Events`], newest first.
     Events(Vec<EventView>),
     /// Of [`Tab::Audit`], newest first.
@@ -119,7 +124,11 @@ impl Client {
                 Part::Runs(waiting)
             }
             Tab::Config => Part::Config(Box::new(self.configured(machine).await?)),
-            Tab::Credentials => Part::Kept(self.kept(Selector::of_machine(machine.as_str())).await?),
+            Tab::Credentials => {
+                let kept = self.kept(Selector::of_machine(machine.as_str())).await?;
+                // A relay of the older system signs nothing: what it holds is told with its assignment.
+                if kept.is_empty() { Part::Held(self.held_by(machine).await?) } else { Part::Kept(kept) }
+            }
             Tab::Facts => Part::Nothing,
             Tab::Events => {
                 let asked = ListEvents { machine: Some(machine.to_string()), ..ListEvents::default() };
@@ -162,9 +171,23 @@ impl Client {
         if is_meant { Ok(runs) } else { Err(other_machine()) }
     }
 
-    async fn configured(&self, machine: &MachineToken) -> Result<Configured, ClientError> {
+    async fn held_by(&self, machine: &MachineToken) -> Result<Vec<CredentialView>, ClientError> {
+        let mut held: Vec<CredentialView> = Vec::new();
+        for assignment in self.assignments_of(machine).await? {
+            let asked = ListCredentials { assignment_id: Some(assignment.id), ..ListCredentials::default() };
+            held.extend(self.newest::<_, CredentialView>(op::CREDENTIALS_LIST, asked, HELD).await?);
+        }
+        let is_meant = held.iter().all(|view| view.machine_id.token() == *machine);
+        if is_meant { Ok(held) } else { Err(other_machine()) }
+    }
+
+    async fn assignments_of(&self, machine: &MachineToken) -> Result<Vec<AssignmentView>, ClientError> {
         let asked = ListAssignments { machine_id: Some(machine.to_string()), ..ListAssignments::default() };
-        let assignments: Vec<AssignmentView> = self.newest(op::ASSIGNMENTS_LIST, asked, ASSIGNMENTS).await?;
+        self.newest(op::ASSIGNMENTS_LIST, asked, ASSIGNMENTS).await
+    }
+
+    async fn configured(&self, machine: &MachineToken) -> Result<Configured, ClientError> {
+        let assignments = self.assignments_of(machine).await?;
         let mut pushes = Vec::new();
         for assignment in &assignments {
             let assignment_id = Some(assignment.id.clone());

@@ -6,8 +6,12 @@ use signalbox_console::client::{
     machine::{Part, Span, Tab},
 };
 use signalbox_schemas::{
-    api::{AuditView, FleetAt, ListRuns, MachineOver, MachineRunView, op},
+    api::{
+        AuditView, CredentialView, FleetAt, ListAssignments, ListCredentials, ListInventory, ListRuns,
+        MachineOver, MachineRunView, op,
+    },
     audit::{AuditEntry, Entered, Outcome},
+    credential::{CredentialMeta, CredentialType, StorageMode},
     error::ErrorCode,
     id::{BridgeId, MachineId, MachineToken, RequestId, Sha256, Workspace},
     run::RunState,
@@ -166,4 +170,41 @@ async fn entries_are_those_about_the_machine_and_its_commands() {
         panic!("no entries")
     };
     assert_eq!(entries.iter().map(|view| view.sequence).collect::<Vec<_>>(), [4, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_without_keys_holds_is_told_with_its_assignment() {
+    let (_broker, client, mut fake) = desk().await;
+    for machine in ["web-1", "db-1"] {
+        let bridge = async {
+            let (rid, asked): (_, ListInventory) = fake.wait_for(op::INVENTORY_LIST).await;
+            assert_eq!(asked.on, "web-1");
+            fake.ok(&rid, listed(&[], None)).await;
+            let (rid, asked): (_, ListAssignments) = fake.wait_for(op::ASSIGNMENTS_LIST).await;
+            assert_eq!(asked.machine_id.as_deref(), Some("web-1"));
+            fake.ok(&rid, listed(&[cases::assignment()], None)).await;
+            let (rid, asked): (_, ListCredentials) = fake.wait_for(op::CREDENTIALS_LIST).await;
+            assert_eq!(asked.assignment_id.as_deref(), Some("a-1"));
+            let held = CredentialView {
+                assignment_id: "a-1".to_owned(),
+                machine_id: MachineId::new(machine).unwrap(),
+                meta: CredentialMeta {
+                    credential_name: "deploy".to_owned(),
+                    credential_type: CredentialType::SshKey,
+                    target_host: None,
+                    storage_mode: StorageMode::RelayOnly,
+                    last_updated_at: 1,
+                    username: None,
+                    created_at: None,
+                },
+                reported_at: 1,
+            };
+            fake.ok(&rid, listed(&[serde_json::to_value(held).unwrap()], None)).await;
+        };
+        match answered(client.look_at(&web(), Tab::Credentials), bridge).await {
+            Ok(Part::Held(held)) => assert_eq!((machine, held.len()), ("web-1", 1)),
+            Err(ClientError::NotAsMeant(_)) => assert_eq!(machine, "db-1"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use signalbox_schemas::{
 
 use super::{Cell, Column, Item, Tab, audit, column, credentials, hidden, json, moment, system};
 use crate::{
-    client::machine::{Configured, ENTRIES, Part},
+    client::machine::{Configured, ENTRIES, EVENTS as EVENTS_READ, Part, RUNS as RUNS_READ},
     tui::{
         state::{
             Severity,
@@ -120,15 +120,21 @@ pub fn items(tab: Tab, part: Part, machine: Option<&Machine>) -> Vec<Item> {
         Part::Runs(runs) => runs.iter().map(run).collect(),
         Part::Config(configured) => config(&configured, machine),
         Part::Kept(views) => views.into_iter().map(credentials::kept).collect(),
+        Part::Held(views) => views.iter().map(credentials::held).collect(),
         Part::Events(views) => views.into_iter().map(system::event).collect(),
         Part::Audit(views) => views.into_iter().map(audit::entry).collect(),
         Part::Nothing => machine.map(facts).unwrap_or_default(),
     }
 }
 
-/// What stands beside the rows of a tab that are not all there is.
-pub fn note(tab: Tab) -> Option<String> {
-    (tab == Tab::Audit).then(|| format!("of the newest {ENTRIES} entries"))
+/// What stands beside the rows of a tab, of which there are so many, where they are not all there is.
+pub fn note(tab: Tab, rows: usize) -> Option<String> {
+    match tab {
+        Tab::Audit => Some(format!("of the newest {ENTRIES} entries")),
+        Tab::Commands if rows >= RUNS_READ => Some(format!("the newest {rows}")),
+        Tab::Events if rows >= EVENTS_READ => Some(format!("the newest {rows}")),
+        _ => None,
+    }
 }
 
 fn state(state: RunState) -> Cell {

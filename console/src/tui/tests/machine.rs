@@ -177,3 +177,16 @@ fn what_ran_long_ago_is_opened_too() {
     assert_eq!(stage.state.commands.get(command_id(9)).unwrap().state(), RunState::Executing);
     assert!(stage.now.wall_ms >= NOW_MS);
 }
+
+#[test]
+fn rows_that_are_not_all_there_is_say_so() {
+    let mut stage = Stage::demo(120, 40);
+    stage.keys("<enter>7");
+    stage.tell(machine::told(1, Tab::Commands));
+    stage.tell(machine::told(1, Tab::Audit));
+    let screen = stage.screen();
+    assert!(screen.contains("of the newest 1000 entries") && !screen.contains("cancel"), "{screen}");
+    stage.keys("1");
+    let screen = stage.screen();
+    assert!(!screen.contains("newest") && screen.contains("cancel"), "{screen}");
+}

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::tui::{
     keymap::{self, Action, Bound},
-    lists::{self, ListKind, system},
+    lists::{self, ListKind, Tab, system},
     state::{Modal, Screen, State},
     text,
     theme::Theme,
@@ -204,6 +204,9 @@ fn is_of_use(state: &State, action: Action) -> bool {
         | (Action::Commands, Screen::Commands)
         | (Action::Pulse, Screen::Pulse) => false,
         (Action::List(kind), Screen::List(here)) => kind != *here,
+        (Action::Cancel, Screen::Machine(_)) => {
+            matches!(state.one.tab, Tab::Commands | Tab::Inbox | Tab::Config) && !state.one.is_charts
+        }
         (Action::Back, Screen::Machines) => {
             let sight = state.sight();
             let is_bare = sight.filter().is_empty() && sight.marked() == 0 && state.under.is_empty();

@@ -204,9 +204,10 @@ fn note(state: &State, theme: &Theme) -> (String, ratatui::style::Style) {
         return (format!("old: {problem}"), theme.bad);
     }
     let zoom = state.one.zoom.short();
-    match (&state.one.series().problem, lists::machine::note(state.one.tab)) {
+    let note = rows.and_then(|rows| lists::machine::note(state.one.tab, rows.len()));
+    match (&state.one.series().problem, note) {
         (Some(problem), _) => (format!("charts: {problem}"), theme.bad),
-        (None, Some(note)) if rows.is_some() => (note, theme.faint),
-        (None, _) => (zoom.to_owned(), theme.faint),
+        (None, Some(note)) => (note, theme.faint),
+        (None, None) => (zoom.to_owned(), theme.faint),
     }
 }
