@@ -3,6 +3,7 @@
 use signalbox_schemas::{
     Base64Url,
     id::{CommandId, MachineToken, Workspace},
+    label::GivenLabels,
     limit,
     mailbox::{AuthorsRef, Basis, Mailbox, Offer},
 };
@@ -211,6 +212,7 @@ mod tests {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         });
         for (i, wish) in wishes.iter().enumerate() {

@@ -7,6 +7,7 @@ use signalbox_schemas::{
     api::Counts,
     command::CommandSpec,
     id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
+    label::GivenLabels,
     mailbox::Position,
     output::{ChunkHead, OutputStream::Stdout},
     record::{MachineRecord, RelayKeys},
@@ -62,6 +63,7 @@ impl Stage {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         });
         let row = CommandRow {

@@ -22,6 +22,7 @@ use signalbox_schemas::{
     credential::{CredentialMeta, CredentialType, StorageMode},
     id::{MachineToken, Workspace},
     inventory::Inventory,
+    label::LabelMap,
     sealed::OpeningKey,
     signed::{Signed, SigningKey},
 };
@@ -54,6 +55,8 @@ pub(crate) fn list(
         credentials,
         left_out: 0,
         problem: None,
+        labels: LabelMap::new(),
+        facts: None,
         crit: vec!["sealing_key".to_owned()],
     })
 }

@@ -12,6 +12,7 @@ use signalbox_link::{Link, Login, Options};
 use signalbox_schemas::{
     enrol::Enrolment,
     id::{BridgeId, CommandId, MachineId, Workspace},
+    label::GivenLabels,
     layout::Layout,
     limit::{DAY_MS, REQUEST_SKEW_MS},
     mailbox::Mailbox,
@@ -97,6 +98,7 @@ impl Fleet {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         };
         self.records.put_record(table::MACHINES, record.token.as_str(), &record).await?;

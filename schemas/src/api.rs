@@ -10,6 +10,7 @@ mod events;
 mod health;
 mod history;
 mod inventory;
+mod labels;
 mod operators;
 mod rollout;
 mod whole;
@@ -24,6 +25,7 @@ use crate::{
     error::Problem,
     heartbeat::{Facts, Metrics, metrics_if_readable},
     id::{CommandId, MachineId, MachineToken, Nonce, Workspace},
+    label::LabelViews,
     limit,
     output::OutputStream,
     run::{RunError, RunState, StreamSummary},
@@ -36,6 +38,7 @@ pub use events::*;
 pub use health::*;
 pub use history::*;
 pub use inventory::*;
+pub use labels::*;
 pub use operators::OperatorView;
 pub use rollout::{RolloutView, SteerRollout, Steered, counted};
 
@@ -63,6 +66,9 @@ impl Message for Request {
 pub mod op {
     /// Lists machines: [`Page`](super::Page) → [`Listed`](super::Listed) of [`MachineView`](super::MachineView).
     pub const MACHINES_LIST: &str = "machines.list";
+    /// Gives labels to machines, and takes them away (signed): [`SetLabels`](super::SetLabels) →
+    /// [`LabelsSet`](super::LabelsSet).
+    pub const LABELS_SET: &str = "labels.set";
     /// Answers which machines a selector means: [`Preview`](super::Preview) → [`Previewed`](super::Previewed).
     pub const COMMANDS_PREVIEW: &str = "commands.preview";
     /// Submits a command (signed): [`Submit`](super::Submit) → [`Accepted`](super::Accepted).
@@ -182,8 +188,9 @@ pub mod op {
     pub const FEED_CLOSE: &str = "feed.close";
 
     /// All of them.
-    pub const ALL: [&str; 49] = [
+    pub const ALL: [&str; 50] = [
         MACHINES_LIST,
+        LABELS_SET,
         COMMANDS_PREVIEW,
         COMMANDS_SUBMIT,
         COMMANDS_PART,
@@ -353,6 +360,12 @@ pub struct MachineView {
     /// How it is; `null` = not known.
     #[serde(default, deserialize_with = "metrics_if_readable")]
     pub metrics: Option<Metrics>,
+    /// What it is for: what counts, and what that overrules.
+    #[serde(default, skip_serializing_if = "LabelViews::is_empty")]
+    pub labels: LabelViews,
+    /// Its relay has not said its own labels yet: one that is not among these is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub labels_unheard: bool,
 }
 
 /// Which machines would it be?

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     credential::CredentialMeta,
+    heartbeat::Facts,
     id::{MachineToken, Workspace},
+    label::LabelMap,
     limit,
     sealed::SealingKey,
     signed::Message,
@@ -30,6 +32,12 @@ pub struct Inventory {
     /// Why its credentials cannot be read, if they cannot; they are not listed then. At most 512 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What the machine is for, as its own configuration says; at most [`LABELS`](crate::label::LABELS).
+    #[serde(default, skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
+    /// What the machine is: known, too, while no heartbeat is. Each text at most [`limit::FACT_TEXT_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
     /// Members that a reader must understand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crit: Vec<String>,
@@ -91,6 +99,8 @@ mod tests {
             credentials: (0..count).map(meta).collect(),
             left_out: 0,
             problem: None,
+            labels: LabelMap::new(),
+            facts: None,
             crit: vec![],
         }
     }

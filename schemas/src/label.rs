@@ -3,7 +3,11 @@
 //! A label has a key and a value, and comes from one of three sources. What an operator has set, or an assignment has
 //! brought, goes before what the relay says of itself: that is its own word, see [`LabelSource::is_own_word`].
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,17 +86,76 @@ pub struct Label {
 /// The labels of a machine that count, by key.
 pub type Labels = BTreeMap<LabelKey, Label>;
 
+/// Labels that others than the machine itself have given to it; each at most [`LABELS`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenLabels {
+    /// Set by operators.
+    #[serde(default, skip_serializing_if = "LabelMap::is_empty")]
+    pub operator: LabelMap,
+    /// Brought by the assignment with whose key the relay has enrolled.
+    #[serde(default, skip_serializing_if = "LabelMap::is_empty")]
+    pub enrolment: LabelMap,
+}
+
+impl GivenLabels {
+    /// Whether nobody has given any.
+    pub fn is_empty(&self) -> bool {
+        self.operator.is_empty() && self.enrolment.is_empty()
+    }
+
+    /// The labels that count, with those that the relay says itself.
+    pub fn counting(&self, relay: &LabelMap) -> Labels {
+        counting(&self.operator, &self.enrolment, relay)
+    }
+
+    /// The same as it is shown, with what does not count.
+    pub fn shown(&self, relay: &LabelMap) -> LabelViews {
+        let mut shown = LabelViews::new();
+        for (source, map) in in_order(&self.operator, &self.enrolment, relay) {
+            for (key, value) in map {
+                let label = Label { value: value.clone(), source };
+                match shown.entry(key.clone()) {
+                    Entry::Vacant(free) => drop(free.insert(LabelView { label, overruled: Vec::new() })),
+                    Entry::Occupied(taken) => taken.into_mut().overruled.push(label),
+                }
+            }
+        }
+        shown
+    }
+}
+
+/// A label as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelView {
+    /// What counts.
+    #[serde(flatten)]
+    pub label: Label,
+    /// What others say under the same key, which does not count while this does: first what would count next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overruled: Vec<Label>,
+}
+
+/// The labels of a machine as they are shown, by key.
+pub type LabelViews = BTreeMap<LabelKey, LabelView>;
+
 /// The labels that count: of one key that several sources have, the operator's, then the assignment's, then the relay's.
 pub fn counting(operator: &LabelMap, enrolment: &LabelMap, relay: &LabelMap) -> Labels {
     let mut labels = Labels::new();
-    let sources =
-        [(LabelSource::Operator, operator), (LabelSource::Enrolment, enrolment), (LabelSource::Relay, relay)];
-    for (source, map) in sources {
+    for (source, map) in in_order(operator, enrolment, relay) {
         for (key, value) in map {
             labels.entry(key.clone()).or_insert_with(|| Label { value: value.clone(), source });
         }
     }
     labels
+}
+
+/// The sources, who goes before whom.
+fn in_order<'a>(
+    operator: &'a LabelMap,
+    enrolment: &'a LabelMap,
+    relay: &'a LabelMap,
+) -> [(LabelSource, &'a LabelMap); 3] {
+    [(LabelSource::Operator, operator), (LabelSource::Enrolment, enrolment), (LabelSource::Relay, relay)]
 }
 
 #[cfg(test)]
@@ -125,23 +188,35 @@ mod tests {
         }
     }
 
+    fn map(pairs: &[(&str, &str)]) -> LabelMap {
+        let pair =
+            |(key, value): &(&str, &str)| (LabelKey::new(*key).unwrap(), LabelValue::new(*value).unwrap());
+        pairs.iter().map(pair).collect()
+    }
+
     #[test]
     fn what_an_operator_says_goes_before_what_a_relay_says() {
-        let map = |pairs: &[(&str, &str)]| {
-            let pair = |(key, value): &(&str, &str)| {
-                (LabelKey::new(*key).unwrap(), LabelValue::new(*value).unwrap())
-            };
-            pairs.iter().map(pair).collect::<LabelMap>()
+        let given = GivenLabels {
+            operator: map(&[("role", "web")]),
+            enrolment: map(&[("role", "db"), ("dc", "fra")]),
         };
-        let labels = counting(
-            &map(&[("role", "web")]),
-            &map(&[("role", "db"), ("dc", "fra")]),
-            &map(&[("role", "x"), ("dc", "y"), ("rack", "z")]),
-        );
-        let shown: Vec<String> = labels
+        let relay = map(&[("role", "x"), ("dc", "y"), ("rack", "z")]);
+        let word = |label: &Label| format!("{} {}", label.value, label.source.as_str());
+        let counting = given.counting(&relay);
+        let shown = given.shown(&relay);
+        let counted: Vec<String> =
+            counting.iter().map(|(key, label)| format!("{key}={}", word(label))).collect();
+        assert_eq!(counted, ["dc=fra enrolment", "rack=z relay", "role=web operator"]);
+        let both: Vec<String> = shown
             .iter()
-            .map(|(key, label)| format!("{key}={} {}", label.value, label.source.as_str()))
+            .map(|(key, it)| {
+                let overruled: Vec<String> = it.overruled.iter().map(word).collect();
+                format!("{key}={} ({})", word(&it.label), overruled.join(", "))
+            })
             .collect();
-        assert_eq!(shown, ["dc=fra enrolment", "rack=z relay", "role=web operator"]);
+        assert_eq!(
+            both,
+            ["dc=fra enrolment (y relay)", "rack=z relay ()", "role=web operator (db enrolment, x relay)"]
+        );
     }
 }

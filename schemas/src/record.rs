@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bytes::Base64Url,
     id::{BridgeId, CommandId, MachineId, MachineToken, OperatorId, Sha256, Workspace},
+    label::{GivenLabels, LabelMap},
     limit,
     run::RunState,
     signed::{Message, PublicKey},
@@ -82,6 +83,9 @@ pub struct MachineRecord {
     /// Whether relays of the old contract may take its work though it has keys.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_legacy: bool,
+    /// What it is for, as others than itself say.
+    #[serde(default, skip_serializing_if = "GivenLabels::is_empty")]
+    pub labels: GivenLabels,
     /// Grows with each edition, so that an older one that is published again changes nothing.
     #[serde(default, skip_serializing_if = "is_first")]
     pub revision: u64,
@@ -173,6 +177,9 @@ pub struct AssignmentRecord {
     /// Who made it: `operator:<id>` or `token:<id>`, or whom that one named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
+    /// What its relay brings to its machine when it enrols.
+    #[serde(default, skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
     /// When it was last changed, Unix ms; absent = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<u64>,

@@ -21,11 +21,11 @@ use signalbox_schemas::{
     api::{
         Accepted, Answer, AnswerBody, AuditView, BridgeHealth, BrokerHealth, Cancel, Cancelling,
         CommandSummary, CommandView, ConsumerHealth, Credit, EventView, FeedEvent, FiguresView, FleetAt,
-        FleetThen, FollowerHealth, Get, HealthView, InventoryView, KeepShared, Kept, ListEvents,
-        ListInventory, Listed, Liveness, MachineOver, MachineSeries, MachineView, MomentView, OpenFeed,
-        OperatorView, OutputView, Page, PartTaken, PointView, Preview, Previewed, Reach, ReachView,
-        ReadOutput, Request, RolloutView, RunView, Severity, SteerRollout, Steered, StreamHealth, Submit,
-        Target, Warning, Watch, op,
+        FleetThen, FollowerHealth, Get, HealthView, InventoryView, KeepShared, Kept, Labelled, LabelsSet,
+        ListEvents, ListInventory, Listed, Liveness, MachineOver, MachineSeries, MachineView, MomentView,
+        NewAssignment, OpenFeed, OperatorView, OutputView, Page, PartTaken, PointView, Preview, Previewed,
+        Reach, ReachView, ReadOutput, Request, RolloutView, RunView, SetLabels, Severity, SteerRollout,
+        Steered, StreamHealth, Submit, Target, Warning, Watch, op,
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
@@ -44,6 +44,7 @@ use signalbox_schemas::{
         BridgeId, CommandId, CredentialName, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace,
     },
     inventory::Inventory,
+    label::{GivenLabels, LabelKey, LabelMap, LabelValue, LabelViews},
     limit,
     mailbox::{AuthorsRef, Basis, ConfigRef, Mailbox, Offer, Position},
     output::OutputStream,
@@ -328,6 +329,8 @@ fn inventory() -> Inventory {
         }],
         left_out: 2,
         problem: None,
+        labels: LabelMap::new(),
+        facts: None,
         crit: vec![],
     }
 }
@@ -440,6 +443,7 @@ fn what_bridges_sign() {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         },
         1,
@@ -465,6 +469,7 @@ fn what_bridges_sign() {
             api_key_hash: "00".into(),
             created_at: NOW,
             created_by: None,
+            labels: LabelMap::new(),
             updated_at: None,
             removed_at: None,
             revision: 0,
@@ -800,6 +805,8 @@ fn what_bridges_answer() {
         relay: Some("0.1.0".into()),
         facts: Some(facts()),
         metrics: Some(metrics()),
+        labels: LabelViews::new(),
+        labels_unheard: false,
     };
     plain("machines", &Listed { items: vec![view], next: None });
     plain("command", &CommandView { summary: summary(), runs: vec![run_view()], next: None });
@@ -819,6 +826,71 @@ fn what_bridges_answer() {
     ] {
         plain(&format!("event_{name}"), &answer(AnswerBody::Event(Box::new(event))));
     }
+}
+
+fn label_map(pairs: &[(&str, &str)]) -> LabelMap {
+    let pair = |(key, value): &(&str, &str)| (LabelKey::new(*key).unwrap(), LabelValue::new(*value).unwrap());
+    pairs.iter().map(pair).collect()
+}
+
+#[test]
+fn what_machines_are_for() {
+    let given = GivenLabels {
+        operator: label_map(&[("role", "web")]),
+        enrolment: label_map(&[("dc", "fra"), ("role", "db")]),
+    };
+    let relay = label_map(&[("example.com/rack", "Büro 1"), ("role", "x")]);
+    let record = MachineRecord {
+        ws: ws(),
+        id: machine(),
+        token: mid(),
+        keys: None,
+        enrolled_at: NOW,
+        enrolled_by: None,
+        former_keys: Vec::new(),
+        allow_legacy: false,
+        labels: given.clone(),
+        revision: NOW,
+    };
+    plain("machine_labelled", &record);
+    plain("inventory_labelled", &Inventory { labels: relay.clone(), facts: Some(facts()), ..inventory() });
+    let view = MachineView {
+        id: machine(),
+        token: mid(),
+        state: Liveness::Offline,
+        last_seen_at: None,
+        running: 0,
+        pending: 0,
+        relay: None,
+        facts: Some(facts()),
+        metrics: None,
+        labels: given.shown(&relay),
+        labels_unheard: true,
+    };
+    plain("machine_view_labelled", &view);
+    let asked = SetLabels {
+        on: None,
+        machines: vec!["web-1".into()],
+        set: label_map(&[("role", "web")]),
+        remove: vec![LabelKey::new("dc").unwrap()],
+    };
+    plain("set_labels", &asked);
+    plain("set_labels_on", &SetLabels { on: Some("web-*".into()), machines: Vec::new(), ..asked });
+    let refused = Problem::new(ErrorCode::NotFound, "there is no machine `web-9`");
+    let machines = vec![
+        Labelled::done(&machine(), true),
+        Labelled::done(&machine(), false),
+        Labelled::refused("web-9".into(), refused),
+    ];
+    plain("labels_set", &LabelsSet { machines, cursor: "KV_state:1:2".into() });
+    let new = NewAssignment {
+        machine_id: "web-1".into(),
+        name: "web".into(),
+        created_by: None,
+        key_hash: Sha256::of(b"key"),
+        labels: label_map(&[("dc", "fra")]),
+    };
+    plain("new_assignment_labelled", &new);
 }
 
 /// The code after this one; a new code does not compile until it has its place.
@@ -1052,6 +1124,7 @@ fn no_fixture_is_read_by_nobody() {
     how_a_command_spreads();
     what_a_relay_keeps();
     what_is_shared_among_relays_with_keys();
+    what_machines_are_for();
     let files = fs::read_dir(folder()).unwrap();
     let files: BTreeSet<String> =
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();

@@ -11,6 +11,7 @@ use signalbox_schemas::{
     authors::Role,
     error::{ErrorCode, Problem},
     id::{MachineId, Sha256},
+    label::{GivenLabels, LabelMap},
     limit::PRINCIPAL_BYTES,
     record::{ApiKeyRecord, AssignmentRecord, MachineRecord, table},
     stream::STATE,
@@ -110,6 +111,7 @@ pub async fn create(
         api_key_hash,
         created_at: now_ms(),
         created_by: Some(created_by),
+        labels: LabelMap::new(),
         updated_at: None,
         removed_at: None,
         revision: 0,
@@ -139,6 +141,7 @@ async fn machine(api: &Api, caller: &Caller, id_or_token: &str) -> Result<Machin
         enrolled_by: None,
         former_keys: Vec::new(),
         allow_legacy: false,
+        labels: GivenLabels::default(),
         revision: 0,
     };
     // It may be there, and not have been read yet: then it stays as it is.

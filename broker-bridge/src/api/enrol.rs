@@ -7,6 +7,7 @@
 use signalbox_schemas::{
     enrol::{Enrolled, Enrolment},
     error::{Problem, report},
+    label::{GivenLabels, LabelMap},
     record::{AssignmentRecord, MachineRecord, RelayKeys, table},
     signed::{PublicKey, Signed},
     stream,
@@ -204,6 +205,7 @@ fn next(
         enrolled_by: None,
         former_keys: Vec::new(),
         allow_legacy: false,
+        labels: GivenLabels::default(),
         revision: 0,
     };
     let record = MachineRecord {
@@ -235,6 +237,7 @@ mod tests {
             api_key_hash: "00".to_owned(),
             created_at: 1,
             created_by: None,
+            labels: LabelMap::new(),
             updated_at: None,
             removed_at: None,
             revision: 0,

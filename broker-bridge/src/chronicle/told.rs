@@ -11,6 +11,7 @@ use signalbox_schemas::{
     event::{Event, kind},
     history::{Frame, cut, mark},
     id::{CommandId, MachineId, MachineToken},
+    label::GivenLabels,
     limit::{OFFLINE_MS, STALE_MS},
     mailbox::Position,
 };
@@ -296,6 +297,7 @@ mod tests {
                 enrolled_by: None,
                 former_keys: vec![],
                 allow_legacy: false,
+                labels: GivenLabels::default(),
                 revision: 0,
             },
             keys: HashSet::new(),

@@ -4,6 +4,7 @@ use nkeys::KeyPairType;
 use signalbox_schemas::{
     authors::{Author, Authors, FORMER_BRIDGES, FormerBridge, Right, Role},
     id::{MachineId, OperatorId, Workspace},
+    label::GivenLabels,
     layout::{self, Layout},
     limit::{AUTHORS_VALID_MS, DAY_MS},
     record::{MachineRecord, RelayKeys},
@@ -147,6 +148,7 @@ pub(crate) fn ensure_machine(
         enrolled_by: None,
         former_keys: Vec::new(),
         allow_legacy,
+        labels: GivenLabels::default(),
         revision: 0,
     };
     let text = Secret::new(serde_json::to_vec_pretty(&record).unwrap_or_default());

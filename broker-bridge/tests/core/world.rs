@@ -17,6 +17,7 @@ use signalbox_schemas::{
     authors::{Author, Authors, FormerBridge, Right, Role},
     command::{CommandSpec, Grant},
     id::{BridgeId, CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256, Workspace},
+    label::GivenLabels,
     limit,
     mailbox::Mailbox,
     output::{ChunkHead, OutputStream},
@@ -190,6 +191,7 @@ impl World {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         })
     }

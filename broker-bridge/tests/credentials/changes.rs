@@ -10,6 +10,7 @@ use signalbox_schemas::{
     credential::{CredentialLabel, CredentialType, StorageMode},
     error::ErrorCode,
     id::{CredentialName, MachineToken},
+    label::GivenLabels,
     sealed::WRAPPED_BYTES,
     signed::Signed,
 };
@@ -147,6 +148,7 @@ async fn relays_of_the_old_contract_hear_of_no_change() -> Result<()> {
     let record = bench.view.machine("web-1").context("no machine")?;
     let record = signalbox_schemas::record::MachineRecord {
         allow_legacy: true,
+        labels: GivenLabels::default(),
         revision: record.revision + 1,
         ..record
     };

@@ -23,6 +23,7 @@ use signalbox_schemas::{
     command::{CommandSpec, Grant},
     error::Problem,
     id::{CommandId, MachineId, Nonce, OperatorId, RequestId, Sha256, Workspace},
+    label::GivenLabels,
     limit::DAY_MS,
     output::{ChunkHead, OutputStream},
     record::{MachineRecord, OperatorRecord, RelayKeys, table},
@@ -251,6 +252,7 @@ async fn enrol_machines(records: &BrokerLink, machines: &[&str]) -> Result<BTree
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         };
         records.put_record(table::MACHINES, record.token.as_str(), &record).await?;

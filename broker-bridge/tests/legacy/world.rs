@@ -8,6 +8,7 @@ use signalbox_schemas::{
     config::{ConfigPushRecord, PushState, PushType},
     credential::SharedCredentialRecord,
     id::{MachineId, Workspace},
+    label::GivenLabels,
     record::{AssignmentRecord, Edition, MachineRecord, table},
 };
 use signalbox_testkit::{
@@ -65,6 +66,7 @@ impl World {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
+            labels: GivenLabels::default(),
             revision: 0,
         };
         self.put(table::MACHINES, record.token.as_str(), &record).await?;

@@ -12,6 +12,7 @@ use signalbox_schemas::{
     api::{InventoryView, Target},
     id::{MachineId, MachineToken, Workspace},
     inventory::Inventory,
+    label::LabelMap,
     sealed::SealingKey,
     signed::{PublicKey, Signed, SignedError},
 };
@@ -245,6 +246,8 @@ mod tests {
             credentials: vec![],
             left_out: 0,
             problem: None,
+            labels: LabelMap::new(),
+            facts: None,
             crit: vec![],
         }
     }

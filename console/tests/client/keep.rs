@@ -9,6 +9,7 @@ use signalbox_schemas::{
     command::Change,
     id::Workspace,
     inventory::Inventory,
+    label::LabelMap,
     limit,
     run::RunState,
     sealed::OpeningKey,
@@ -33,6 +34,8 @@ fn view(name: &str, key: &SigningKey) -> InventoryView {
         credentials: vec![],
         left_out: 0,
         problem: None,
+        labels: LabelMap::new(),
+        facts: None,
         crit: vec![],
     };
     let inventory = Some(Signed::sign(&list, key).unwrap());

@@ -8,6 +8,7 @@ use crate::{
     config::{PushState, PushType},
     credential::{CredentialLabel, CredentialMeta, CredentialType, SharedSecret, StorageMode},
     id::{CommandId, CredentialName, MachineId, MachineToken, Sha256},
+    label::LabelMap,
     relay::LegacyMetrics,
     run::RunState,
     signed::Signed,
@@ -28,6 +29,9 @@ pub struct NewAssignment {
     pub created_by: Option<String>,
     /// SHA-256 of its key, which does not go through the broker: see [`ApiKey`](crate::api_key::ApiKey).
     pub key_hash: Sha256,
+    /// What its relay brings to its machine when it enrols, at most 32. A relay of the old contract never does.
+    #[serde(default, skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
 }
 
 /// An assignment as it is shown.
@@ -51,6 +55,9 @@ pub struct AssignmentView {
     pub last_seen_at: Option<u64>,
     /// Whether its relay was heard in the last minute.
     pub is_online: bool,
+    /// What its relay brings to its machine when it enrols.
+    #[serde(default, skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
 }
 
 /// Which assignments: newest first.

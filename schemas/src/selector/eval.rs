@@ -51,6 +51,8 @@ pub struct Traits<'a> {
     pub token: &'a MachineToken,
     /// Its labels; one that is not among them is known to be absent.
     pub labels: Option<&'a Labels>,
+    /// Its relay has not said its own labels yet: one that is not among those above is not known.
+    pub is_relay_unheard: bool,
     /// What it is.
     pub facts: Option<&'a Facts>,
     /// How it is; of a machine that is offline, how it was. Of those only what does not move counts: memory and CPUs.
@@ -77,6 +79,7 @@ impl<'a> Traits<'a> {
             id,
             token,
             labels: None,
+            is_relay_unheard: false,
             facts: None,
             metrics: None,
             relay: None,
@@ -196,7 +199,7 @@ impl Compare {
             Field::Label(key) => match of.labels.map(|labels| labels.get(key)) {
                 None => Truth::Unknown,
                 // Its relay could have said it, and did not: that is its word, too.
-                Some(None) if of.is_own_word_ignored => Truth::Unknown,
+                Some(None) if of.is_own_word_ignored || of.is_relay_unheard => Truth::Unknown,
                 Some(None) => Truth::No,
                 Some(Some(label)) if label.source.is_own_word() && of.is_own_word_ignored => Truth::Unknown,
                 Some(Some(label)) => self.fact(label.value.as_str()),

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use signalbox_schemas::{
     authors::Authors,
     id::{MachineId, Sha256, Workspace},
+    label::LabelMap,
     record::RelayKeys,
     sealed::OpeningKey,
     signed::SigningKey,
@@ -68,6 +69,8 @@ fn list(by: u8, revision: u64) -> Event {
         credentials: vec![],
         left_out: 0,
         problem: None,
+        labels: LabelMap::new(),
+        facts: None,
         crit: vec![],
     };
     Event::Inventory { mid: mid(), list: Ok(Box::new(Signed::sign(&list, &by).unwrap())) }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use signalbox_schemas::{
     id::{MachineId, MachineToken, Workspace},
+    label::GivenLabels,
     record::{MachineRecord, RelayKeys},
     signed::SigningKey,
 };
@@ -86,6 +87,7 @@ impl Bench {
                 enrolled_by: None,
                 former_keys: Vec::new(),
                 allow_legacy: false,
+                labels: GivenLabels::default(),
                 revision: 0,
             };
             let table = signalbox_schemas::record::table::MACHINES;

@@ -11,6 +11,7 @@ use signalbox_schemas::{
     credential::{CredentialLabel, CredentialMeta, CredentialType, CredentialValue, StorageMode},
     id::{CommandId, MachineId, MachineToken, Nonce, Workspace},
     inventory::Inventory,
+    label::{GivenLabels, LabelMap},
     mailbox::Mailbox,
     record::{MachineRecord, RelayKeys},
     run::{Claim, Exit, ExitState, RunError, StreamSummary},
@@ -70,6 +71,8 @@ impl Played {
             credentials,
             left_out: 0,
             problem: None,
+            labels: LabelMap::new(),
+            facts: None,
             crit: vec!["sealing_key".to_owned()],
         })
     }
@@ -166,6 +169,7 @@ async fn silent(stack: &Stack, by: &Played, name: &str) -> Result<()> {
         enrolled_by: None,
         former_keys: Vec::new(),
         allow_legacy: false,
+        labels: GivenLabels::default(),
         revision: 0,
     };
     enrol(stack, by, &record).await?;

@@ -8,6 +8,7 @@ use signalbox_schemas::{
     authors::{Author, Authors, Right, Role},
     command::{CommandSpec, Grant, Part as Grants},
     id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
+    label::GivenLabels,
     output::OutputStream,
     record::{DoneCommand, DoneRun, MachineRecord, RelayKeys, StoredFact},
     rollout::Progress,
@@ -201,6 +202,7 @@ impl Bench {
                 enrolled_by: None,
                 former_keys: vec![],
                 allow_legacy: false,
+                labels: GivenLabels::default(),
                 revision: 0,
             };
             let body = Signed::sign(&record, &self.keys.bridge).unwrap().to_json();
