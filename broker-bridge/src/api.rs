@@ -14,6 +14,7 @@ pub mod health;
 pub(crate) mod heard;
 pub mod history;
 pub mod inventory;
+pub mod labels;
 pub mod machines;
 pub mod operators;
 pub mod output;

@@ -3,7 +3,6 @@
 use signalbox_schemas::{
     Base64Url,
     id::{CommandId, MachineToken, Workspace},
-    label::GivenLabels,
     limit,
     mailbox::{AuthorsRef, Basis, Mailbox, Offer},
 };
@@ -212,7 +211,7 @@ mod tests {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
-            labels: GivenLabels::default(),
+            labels: signalbox_schemas::label::GivenLabels::default(),
             revision: 0,
         });
         for (i, wish) in wishes.iter().enumerate() {

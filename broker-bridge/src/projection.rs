@@ -17,6 +17,7 @@
 //! | `output` | chunks |
 //! | `history` | settled runs and commands of DONE |
 //! | [`inventory`] | what relays keep |
+//! | `said` | what they say of themselves there, and the labels that count |
 //! | [`memory`], [`assignments`] | what is kept in memory |
 
 pub(crate) mod assignments;
@@ -31,6 +32,7 @@ pub(crate) mod parts;
 pub(crate) mod rollout;
 mod run;
 mod run_row;
+mod said;
 
 use std::collections::{BTreeMap, BTreeSet};
 

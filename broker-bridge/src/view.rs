@@ -568,11 +568,13 @@ fn liveness(machine: &Machine, now_ms: u64) -> Liveness {
     Liveness::of(machine.silence(now_ms))
 }
 
-/// What is known of a machine, for selectors. Nothing keeps labels yet, so nobody knows them.
+/// What is known of a machine, for selectors.
 fn traits(machine: &Machine, now_ms: u64) -> Traits<'_> {
     let beat = machine.beat.as_ref();
     Traits {
-        facts: beat.map(|beat| &beat.beat.facts),
+        labels: Some(machine.labels()),
+        is_relay_unheard: machine.is_relay_unheard(),
+        facts: machine.facts(),
         metrics: beat.and_then(|beat| beat.beat.metrics.as_ref()),
         relay: beat.map(|beat| beat.beat.relay.as_str()),
         state: Some(liveness(machine, now_ms)),
@@ -593,8 +595,10 @@ fn machine_view(machine: &Machine, now_ms: u64) -> MachineView {
         running: machine.running,
         pending: machine.pending(),
         relay: beat.map(|beat| beat.beat.relay.clone()),
-        facts: beat.map(|beat| beat.beat.facts.clone()),
+        facts: machine.facts().cloned(),
         metrics: beat.and_then(|beat| beat.beat.metrics.clone()),
+        labels: machine.shown_labels(),
+        labels_unheard: machine.is_relay_unheard(),
     }
 }
 

@@ -18,7 +18,7 @@ use signalbox_schemas::{
 };
 
 use super::{
-    Api, Caller, heard, now_ms, page,
+    Api, Caller, heard, labels, now_ms, page,
     records::{PutError, check_printable, is_id, new_id, stored_problem},
 };
 use crate::{broker_link::BrokerError, view::Cursors};
@@ -44,6 +44,8 @@ pub struct NewKeyed {
     /// The hash of one; neither: a key is drawn.
     #[serde(default)]
     key_hash: Option<Sha256>,
+    #[serde(default)]
+    labels: LabelMap,
 }
 
 /// An assignment with its key, which is never shown again.
@@ -65,7 +67,7 @@ pub async fn create_keyed(
     caller: &Caller,
     asked: NewKeyed,
 ) -> Result<(Assigned, Cursors), Problem> {
-    let NewKeyed { machine_id, name, created_by, api_key, key_hash } = asked;
+    let NewKeyed { machine_id, name, created_by, api_key, key_hash, labels } = asked;
     let invalid = |why: &str| Problem::new(ErrorCode::Invalid, format!("cannot {MAKING}: {why}"));
     let (key, key_hash) = match (api_key, key_hash) {
         (Some(_), Some(_)) => return Err(invalid("give either `api_key` or `key_hash`")),
@@ -77,7 +79,7 @@ pub async fn create_keyed(
             (Some(key), hash)
         }
     };
-    let asked = NewAssignment { machine_id, name, created_by, key_hash };
+    let asked = NewAssignment { machine_id, name, created_by, key_hash, labels };
     let (assignment, cursors) = create(api, caller, asked).await?;
     let api_key = key.map(|key| key.reveal().to_owned());
     Ok((Assigned { assignment, api_key }, cursors))
@@ -98,6 +100,7 @@ pub async fn create(
     check_printable(MAKING, "name", &asked.name, NAME_CHARS)?;
     let created_by = asked.created_by.unwrap_or_else(|| caller.principal().to_owned());
     check_printable(MAKING, "created_by", &created_by, PRINCIPAL_BYTES)?;
+    labels::check_count(MAKING, &asked.labels)?;
     let api_key_hash = key::kept(&api.settings.pepper, &asked.key_hash)?;
     if api.view().assignment_by_key(&api_key_hash).is_some() {
         return Err(key_taken());
@@ -111,7 +114,7 @@ pub async fn create(
         api_key_hash,
         created_at: now_ms(),
         created_by: Some(created_by),
-        labels: LabelMap::new(),
+        labels: asked.labels,
         updated_at: None,
         removed_at: None,
         revision: 0,
@@ -268,5 +271,6 @@ fn view(api: &Api, record: AssignmentRecord) -> AssignmentView {
         updated_at: record.updated_at.unwrap_or(record.created_at),
         last_seen_at: contact.seen_at,
         is_online: contact.is_online,
+        labels: record.labels,
     }
 }

@@ -7,7 +7,7 @@
 use signalbox_schemas::{
     enrol::{Enrolled, Enrolment},
     error::{Problem, report},
-    label::{GivenLabels, LabelMap},
+    label::GivenLabels,
     record::{AssignmentRecord, MachineRecord, RelayKeys, table},
     signed::{PublicKey, Signed},
     stream,
@@ -214,6 +214,8 @@ fn next(
         allow_legacy: enrolment.allow_legacy,
         ..stands.cloned().unwrap_or_else(first)
     };
+    let labels = GivenLabels { enrolment: assignment.labels.clone(), ..record.labels.clone() };
+    let record = MachineRecord { labels, ..record };
     Ok(record.with_keys(Some(keys)))
 }
 
@@ -221,7 +223,10 @@ fn next(
 mod tests {
     use super::*;
     use nkeys::KeyPair;
-    use signalbox_schemas::id::{MachineId, Workspace};
+    use signalbox_schemas::{
+        id::{MachineId, Workspace},
+        label::{LabelKey, LabelMap, LabelValue},
+    };
 
     fn key() -> PublicKey {
         KeyPair::new_user().public_key().parse().unwrap()
@@ -290,6 +295,22 @@ mod tests {
         // Once the owner has removed the keys, whoever has the API key begins anew.
         let removed = MachineRecord { keys: None, enrolled_by: None, ..second };
         assert!(next(Some(&removed), &own, &old, true, kept, 4).is_ok());
+    }
+
+    #[test]
+    fn an_assignment_brings_its_labels_and_leaves_those_of_operators() {
+        let map =
+            |value: &str| LabelMap::from([(LabelKey::new("role").unwrap(), LabelValue::new(value).unwrap())]);
+        let (plain, wish) = (assignment("a"), enrolment());
+        let own = AssignmentRecord { labels: map("web"), ..plain.clone() };
+        let first = next(None, &own, &wish, false, kept, 1).unwrap();
+        assert_eq!(first.labels, GivenLabels { enrolment: map("web"), ..GivenLabels::default() });
+        let labels = GivenLabels { operator: map("db"), ..first.labels.clone() };
+        let set = MachineRecord { labels: labels.clone(), ..first };
+        // Another login is no other label.
+        assert_eq!(next(Some(&set), &own, &wish, true, kept, 2).unwrap(), set);
+        let other = next(Some(&set), &plain, &wish, true, kept, 2).unwrap();
+        assert_eq!(other.labels, GivenLabels { enrolment: LabelMap::new(), ..labels });
     }
 
     #[test]

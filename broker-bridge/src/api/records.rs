@@ -51,12 +51,29 @@ pub(super) fn check_printable(doing: &str, member: &str, text: &str, most: usize
 }
 
 impl Api {
-    /// Changes one record as [`edit_record`](crate::broker_link::BrokerLink::edit_record) does, within 4 s, and waits a
-    /// moment for it to be readable here. `by` is who asked for it. Changes of one record through this bridge take turns.
+    /// Changes one record as [`Self::edit_unread`] does, and waits a moment for it to be readable here.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn edit<T: Edition>(
+        &self,
+        by: &str,
+        doing: &str,
+        table: &str,
+        id: &str,
+        edit: impl Fn(Option<T>) -> Option<T>,
+    ) -> Result<(Option<T>, Cursors), Problem> {
+        let (record, cursors) = self.edit_unread(by, doing, table, id, edit).await?;
+        self.settle_write(&cursors).await;
+        Ok((record, cursors))
+    }
+
+    /// Changes one record as [`edit_record`](crate::broker_link::BrokerLink::edit_record) does, within 4 s. `by` is who asked for
+    /// it. Changes of one record through this bridge take turns.
     ///
     /// # Errors
     /// `not_accepted`; `too_large` when the record has no room for it.
-    pub(crate) async fn edit<T: Edition>(
+    pub(super) async fn edit_unread<T: Edition>(
         &self,
         by: &str,
         doing: &str,
@@ -73,9 +90,7 @@ impl Api {
             self.broker.asked_by(by).edit_record(table, id, is_bridge, edit).await
         };
         let edited = timeout(WRITE, editing).await.map_err(|_| late(doing))?;
-        let (record, cursors) = edited.map_err(|error| stored_problem(doing, &error))?;
-        self.settle_write(&cursors).await;
-        Ok((record, cursors))
+        edited.map_err(|error| stored_problem(doing, &error))
     }
 
     /// Writes new records, all or none, within 4 s, and waits a moment for them to be readable here.

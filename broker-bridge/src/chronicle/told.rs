@@ -11,7 +11,6 @@ use signalbox_schemas::{
     event::{Event, kind},
     history::{Frame, cut, mark},
     id::{CommandId, MachineId, MachineToken},
-    label::GivenLabels,
     limit::{OFFLINE_MS, STALE_MS},
     mailbox::Position,
 };
@@ -256,6 +255,7 @@ mod tests {
     use signalbox_schemas::{
         heartbeat::{Facts, Heartbeat},
         id::{BridgeId, Workspace},
+        label::{GivenLabels, Labels},
         record::MachineRecord,
     };
 
@@ -301,6 +301,8 @@ mod tests {
                 revision: 0,
             },
             keys: HashSet::new(),
+            said: None,
+            labels: Labels::new(),
             queue: BTreeMap::new(),
             running: 0,
         }

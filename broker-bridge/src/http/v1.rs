@@ -3,6 +3,7 @@
 mod assignments;
 mod audit;
 mod credentials;
+mod labels;
 mod pushes;
 mod relays;
 mod runs;
@@ -70,6 +71,7 @@ pub(super) fn rooms() -> Router<Arc<Shared>> {
     assignments::routes()
         .merge(audit::routes())
         .merge(credentials::routes())
+        .merge(labels::routes())
         .merge(pushes::routes())
         .merge(relays::routes())
         .merge(runs::routes())

@@ -17,6 +17,7 @@ use signalbox_schemas::{
     heartbeat::Heartbeat,
     id::{CommandId, MachineToken, Sha256, Workspace},
     inventory::Inventory,
+    label::LABELS,
     limit,
     mailbox::Mailbox,
     output::ChunkHead,
@@ -507,6 +508,9 @@ impl Decoder {
         let (inventory, _) = checking.open::<Inventory>(body)?;
         agree(inventory.ws == self.ws && inventory.mid == *mid)?;
         if inventory.credentials.len() > limit::CREDENTIALS {
+            return Err("too_many");
+        }
+        if inventory.labels.len() > LABELS {
             return Err("too_many");
         }
         Signed::from_json(body).map_err(|error| error.reason())

@@ -14,7 +14,9 @@ use signalbox_schemas::{
 
 use super::{
     Applied, ApplyError, MailboxRow, Outcome, Projection,
+    inventory::InventoryRow,
     memory::{AuthorsDoc, Urgency},
+    said::Said,
 };
 use crate::{ingest::decode::Record, store::key};
 
@@ -56,7 +58,14 @@ impl Projection<'_> {
                 for signing_key in record.signing_key().into_iter().chain(&record.former_keys) {
                     self.txn.put(key::machine_key(&record.token, signing_key.as_str()), Vec::new());
                 }
+                let is_new = known.is_none();
                 self.memory.put_machine(record.clone());
+                if is_new {
+                    // Its relay may have said something before it was known.
+                    let row: Option<InventoryRow> =
+                        self.txn.json(&key::inventory(&record.token), "inventory")?;
+                    self.memory.put_said(&record.token, row.as_ref().and_then(Said::of));
+                }
                 // Whoever waits for its work may have it now, or have it no more.
                 self.memory.woken.insert(record.token.clone());
                 self.memory.soil(&record.token, Urgency::Now);

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{id::MachineToken, inventory::Inventory, record::MachineRecord, signed::Signed};
 
-use super::{Applied, ApplyError, Outcome, Projection};
+use super::{Applied, ApplyError, Outcome, Projection, said::Said};
 use crate::store::key;
 
 /// Lists that are kept of machines without a record, which may yet come. Only who can make logins of relays can have more stored.
@@ -46,6 +46,7 @@ impl Projection<'_> {
                 // It stands where the list stood, which a view that is built anew never sees.
                 self.txn.delete(place);
                 self.memory.waiting_lists.remove(mid);
+                self.memory.put_said(mid, None);
                 return Err(ApplyError::Refused(reason));
             }
         };
@@ -60,7 +61,9 @@ impl Projection<'_> {
             waiting.insert(mid.clone());
             self.notes.push("inventory.unknown");
         }
-        self.txn.put_json(place, &InventoryRow { stored_at, envelope });
+        let row = InventoryRow { stored_at, envelope };
+        self.memory.put_said(mid, Said::of(&row));
+        self.txn.put_json(place, &row);
         Ok(Applied::Yes)
     }
 }

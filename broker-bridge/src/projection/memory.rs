@@ -15,6 +15,7 @@ use signalbox_schemas::{
     command::{CommandSpec, Part},
     heartbeat::Heartbeat,
     id::{CommandId, MachineId, MachineToken, Nonce, OperatorId, Sha256},
+    label::Labels,
     limit,
     mailbox::AuthorsRef,
     record::{MachineRecord, OperatorRecord, table},
@@ -28,6 +29,7 @@ use super::{
     assignments::Assignments,
     grant::{KnownGrant, by_machine},
     rollout::OpenRollout,
+    said::Said,
 };
 use crate::store::{Store, StoreError, key, parse};
 
@@ -62,6 +64,10 @@ pub(crate) struct Machine {
     /// Signing keys it has or had: facts outlive a change of keys.
     pub(crate) keys: HashSet<PublicKey>,
     pub(crate) beat: Option<Beat>,
+    /// What its relay says of itself in the list that stands last.
+    pub(crate) said: Option<Said>,
+    /// The labels that count.
+    pub(crate) labels: Labels,
     /// Commands with an open run here, in their order.
     pub(crate) queue: BTreeMap<Order, CommandId>,
     /// Open runs that a relay has.
@@ -250,10 +256,13 @@ impl Memory {
         let count = |kind| store.keys(vec![kind], key::after(&[kind])).count() as u64;
         memory.unknown_facts = count(key::UNKNOWN);
         memory.waiting_parts = count(key::PART) + count(key::FURTHER_PART);
-        for found in store.keys(vec![key::INVENTORY], key::after(&[key::INVENTORY])) {
-            let mid = key::Reader(found?.get(1..).unwrap_or_default()).mid();
+        for row in store.scan(&[key::INVENTORY]) {
+            let (found, row) = row?;
+            let mid = key::Reader(found.get(1..).unwrap_or_default()).mid();
             let mid = mid.ok_or(StoreError::Damaged("inventory"))?;
-            if !memory.machines.contains_key(&mid) {
+            if memory.machines.contains_key(&mid) {
+                memory.put_said(&mid, Said::of(&parse(&row, "inventory")?));
+            } else {
                 memory.waiting_lists.insert(mid);
             }
         }
@@ -362,11 +371,22 @@ impl Memory {
                 record,
                 keys: HashSet::new(),
                 beat: None,
+                said: None,
+                labels: Labels::new(),
                 queue: BTreeMap::new(),
                 running: 0,
             }),
         };
         machine.keys.extend(keys);
+        machine.relabel();
+    }
+
+    /// Takes what a machine's relay says of itself in the list that stands last, or that none stands there.
+    pub(super) fn put_said(&mut self, mid: &MachineToken, said: Option<Said>) {
+        if let Some(machine) = self.machines.get_mut(mid) {
+            machine.said = said;
+            machine.relabel();
+        }
     }
 
     /// Makes the state of a run of an open command known; a settled one leaves.

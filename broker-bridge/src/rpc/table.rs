@@ -11,8 +11,8 @@ use signalbox_schemas::{
 
 use super::{Asked, Reply, output};
 use crate::api::{
-    Api, Caller, assignments, audit, commands, credentials, events, health, history, inventory, machines,
-    operators, pushes, relays, runs, shared,
+    Api, Caller, assignments, audit, commands, credentials, events, health, history, inventory, labels,
+    machines, operators, pushes, relays, runs, shared,
 };
 
 /// Largest body of a request that only reads.
@@ -23,7 +23,7 @@ pub(super) async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> 
     let caller = api.operator(&asked.operator)?;
     let noun = asked.op.split_once('.').map_or("", |(noun, _)| noun);
     match noun {
-        "machines" | "commands" | "runs" => Box::pin(work(api, &caller, asked)).await,
+        "machines" | "labels" | "commands" | "runs" => Box::pin(work(api, &caller, asked)).await,
         "assignments" | "relays" => Box::pin(assignment(api, &caller, asked)).await,
         "events" | "history" | "operators" | "health" => Box::pin(system(api, &caller, asked)).await,
         _ => Box::pin(given(api, &caller, asked)).await,
@@ -34,6 +34,7 @@ pub(super) async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> 
 async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Problem> {
     match asked.op.as_str() {
         op::MACHINES_LIST => json(&machines::list(api, caller, &arguments(asked)?)?),
+        op::LABELS_SET => json(&labels::set(api, caller, signed(api, caller, asked)?).await?.0),
         op::COMMANDS_PREVIEW => json(&commands::preview(api, caller, &arguments::<Preview>(asked)?).await?),
         op::COMMANDS_LIST => json(&commands::list(api, caller, &arguments::<Page>(asked)?).await?),
         op::COMMANDS_GET => json(&commands::get(api, caller, arguments::<Get>(asked)?).await?),

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use signalbox_schemas::{
     authors::Authors,
     error::report,
-    record::{OperatorRecord, table},
-    signed::Signed,
+    record::{MachineRecord, OperatorRecord, table},
+    signed::{PublicKey, Signed},
     stream,
     subject::Subject,
 };
@@ -76,7 +76,7 @@ pub(super) async fn keep(
 /// [`ServeError::Publish`]; what was published stays, and the next start goes on.
 pub(super) async fn records(broker: &BrokerLink, identity: &Identity, now_ms: u64) -> Result<(), ServeError> {
     for record in &identity.machines {
-        let put = until_answered(|| broker.put_record(table::MACHINES, record.token.as_str(), record));
+        let put = until_answered(|| publish_machine(broker, identity, record));
         put.await.map_err(failed("the machines"))?;
     }
     for operator in &identity.operators {
@@ -84,6 +84,20 @@ pub(super) async fn records(broker: &BrokerLink, identity: &Identity, now_ms: u6
         put.await.map_err(failed("the operators"))?;
     }
     Ok(())
+}
+
+/// The state directory does not say what a machine is for: the record that stands does, whichever bridge wrote it.
+async fn publish_machine(
+    broker: &BrokerLink,
+    identity: &Identity,
+    machine: &MachineRecord,
+) -> Result<(), BrokerError> {
+    let is_bridge = |key: &PublicKey, at| key == broker.public() || identity.authors.was_bridge(key, at);
+    let edit = |stands: Option<MachineRecord>| {
+        let labels = stands.map(|stands| stands.labels).unwrap_or_default();
+        Some(MachineRecord { labels, ..machine.clone() })
+    };
+    broker.edit_record(table::MACHINES, machine.token.as_str(), is_bridge, edit).await.map(drop)
 }
 
 /// The state directory does not say since when an operator is one: the record that stands does, while its keys do.

@@ -12,6 +12,7 @@ use signalbox_schemas::{
     credential::SharedCredentialRecord,
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineToken, Nonce},
+    label::{GivenLabels, LabelMap},
     record::{AssignmentRecord, MachineRecord, table},
     relay::RelayRecord,
     run::{Lost, LostReason, Via, WithdrawReason, Withdrawal},
@@ -60,7 +61,8 @@ pub async fn remove(
     // What it has enrolled goes with it: the machine is free for another key, and for old relays.
     let forget = |stands: Option<MachineRecord>| {
         let machine = stands.filter(|machine| machine.enrolled_by.as_deref() == Some(&*args.id))?;
-        Some(MachineRecord { enrolled_by: None, ..machine.with_keys(None) })
+        let labels = GivenLabels { enrolment: LabelMap::new(), ..machine.labels.clone() };
+        Some(MachineRecord { enrolled_by: None, labels, ..machine.with_keys(None) })
     };
     let (_, at) = api
         .edit(caller.principal(), DOING, table::MACHINES, record.machine_id.token().as_str(), forget)

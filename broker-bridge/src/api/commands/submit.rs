@@ -6,7 +6,6 @@ use signalbox_schemas::{
     command::{CommandSpec, Grant, granted},
     error::{ErrorCode, Problem, report},
     id::{CommandId, MachineId, MachineToken, Sha256},
-    label::GivenLabels,
     limit::{IDEMPOTENCY_KEY_BYTES, REQUEST_SKEW_MS, SPEC_BYTES},
     signed::{PublicKey, Signed, SigningKey},
     stream,
@@ -450,7 +449,7 @@ mod tests {
             enrolled_by: None,
             former_keys: Vec::new(),
             allow_legacy: false,
-            labels: GivenLabels::default(),
+            labels: signalbox_schemas::label::GivenLabels::default(),
             revision: 0,
         });
         drop(memory);

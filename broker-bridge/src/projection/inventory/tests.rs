@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use signalbox_schemas::{
     authors::Authors,
     id::{MachineId, Sha256, Workspace},
-    label::LabelMap,
+    label::{GivenLabels, LabelKey, LabelMap, LabelValue},
     record::RelayKeys,
     sealed::OpeningKey,
     signed::SigningKey,
@@ -54,9 +54,14 @@ fn record(signer: Option<u8>, revision: u64) -> Event {
         enrolled_by: None,
         former_keys: Vec::new(),
         allow_legacy: false,
+        labels: GivenLabels::default(),
         revision,
     };
     Event::Record(Record::Machine(record), key_of(BRIDGE))
+}
+
+fn label(revision: u64) -> (LabelKey, LabelValue) {
+    (LabelKey::new("revision").unwrap(), LabelValue::new(revision.to_string()).unwrap())
 }
 
 fn list(by: u8, revision: u64) -> Event {
@@ -69,7 +74,7 @@ fn list(by: u8, revision: u64) -> Event {
         credentials: vec![],
         left_out: 0,
         problem: None,
-        labels: LabelMap::new(),
+        labels: LabelMap::from([label(revision)]),
         facts: None,
         crit: vec![],
     };
@@ -129,6 +134,18 @@ impl Bench {
         }
     }
 
+    /// The labels that count, which are the same after a start from the store; `None` while its relay has said nothing that
+    /// counts.
+    fn labels(&self) -> Option<LabelMap> {
+        let of = |memory: &Memory| {
+            let machine = memory.machines.get(&mid()).filter(|machine| !machine.is_relay_unheard())?;
+            Some(machine.labels().iter().map(|(key, label)| (key.clone(), label.value.clone())).collect())
+        };
+        let read = Memory::load(&self.store, Duration::ZERO).unwrap();
+        assert_eq!(of(&read), of(&self.memory));
+        of(&self.memory)
+    }
+
     /// What is shown, and what is shown after a start from the store.
     fn shown(&self) -> Option<InventoryRow> {
         let read = Memory::load(&self.store, Duration::ZERO).unwrap();
@@ -183,6 +200,13 @@ proptest! {
             _ => None,
         });
         prop_assert_eq!(live.shown().map(|row| row.stored_at), expected);
+        prop_assert_eq!(live.labels(), rebuilt.labels());
+        let expected = match (last_signer, lists.last()) {
+            (Some(signer), Some((_, Said::List(by, revision)))) if *by == signer => Some(LabelMap::from([label(*revision)])),
+            (None, _) if !records.is_empty() => Some(LabelMap::new()),
+            _ => None,
+        };
+        prop_assert_eq!(live.labels(), expected);
     }
 }
 
