@@ -404,3 +404,25 @@ async fn usage_errors_come_before_anything_is_opened() -> Result<()> {
     assert!(!root.exists());
     Ok(())
 }
+
+#[tokio::test]
+async fn what_machines_are_for_outlives_the_bridge_and_its_view() -> Result<()> {
+    let state = State::new()?;
+    let daemon = state.serve(&["--embedded-broker"])?;
+    let http = state.http(&ready(&daemon).await?)?;
+    let set = http.post("/api/v1/labels", &json!({"on": "demo-1", "set": {"role": "web"}})).await?;
+    ensure!(set.status == 200, "{}", set.text());
+    end(&daemon).await?;
+    // What the state directory knows of the machine is published again at each start.
+    fs::remove_dir_all(state.layout().bridge_data())?;
+    let daemon = state.serve(&["--embedded-broker"])?;
+    let http = state.http(&ready(&daemon).await?)?;
+    eventually("the label is there", || async {
+        let machines = http.json("/api/v1/machines").await?;
+        let role = machines.pointer("/items/0/labels/role/value").and_then(Value::as_str);
+        ensure!(role == Some("web"), "{machines}");
+        Ok(())
+    })
+    .await?;
+    end(&daemon).await
+}
