@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod enrol;
 pub mod events;
 pub mod exec;
+mod frozen;
 pub mod health;
 pub(crate) mod heard;
 pub mod history;
@@ -162,6 +163,7 @@ pub struct Api {
     told: heard::Told,
     history: history::Readers,
     health: health::Cache,
+    frozen: Mutex<frozen::Lists>,
 }
 
 impl Api {
@@ -187,6 +189,7 @@ impl Api {
             told: heard::Told::default(),
             history: history::Readers::default(),
             health: health::Cache::default(),
+            frozen: Mutex::default(),
         }
     }
 
@@ -372,7 +375,17 @@ impl Api {
     /// # Errors
     /// `invalid` for one that takes too long.
     pub(crate) async fn meant(&self, selector: &Selector, for_secret: bool) -> Result<Vec<Target>, Problem> {
-        let (selector, now) = (selector.clone(), now_ms());
+        self.meant_at(selector, for_secret, now_ms()).await
+    }
+
+    /// The same by what is known now, looked at from another moment, Unix ms.
+    async fn meant_at(
+        &self,
+        selector: &Selector,
+        for_secret: bool,
+        now: u64,
+    ) -> Result<Vec<Target>, Problem> {
+        let selector = selector.clone();
         let read = move |view: &View| {
             Ok(if for_secret { view.select_for_secret(&selector, now) } else { view.select(&selector, now) })
         };

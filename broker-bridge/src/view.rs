@@ -180,6 +180,11 @@ impl View {
         behind.take(most).map(|(_, machine)| machine_view(machine, now_ms)).collect()
     }
 
+    /// A machine as it is shown.
+    pub(crate) fn machine_as_shown(&self, mid: &MachineToken, now_ms: u64) -> Option<MachineView> {
+        self.shared.memory().machines.get(mid).map(|machine| machine_view(machine, now_ms))
+    }
+
     /// A machine by id or token.
     pub fn machine(&self, id_or_token: &str) -> Option<MachineRecord> {
         self.shared.memory().machine(id_or_token).map(|machine| machine.record.clone())

@@ -11,7 +11,7 @@ use bench::{Bench, Console, TOKEN};
 use serde_json::{Value, json};
 use signalbox_link::Store;
 use signalbox_schemas::{
-    api::op,
+    api::{Previewed, op},
     error::ErrorCode,
     heartbeat::Facts,
     id::{MachineToken, Workspace},
@@ -218,5 +218,102 @@ async fn two_bridges_that_label_one_machine_lose_nothing() -> Result<()> {
         })
         .await?;
     }
+    Ok(())
+}
+
+/// Names of `count` machines, sorted.
+fn names(count: usize) -> Vec<String> {
+    (1..=count).map(|n| format!("m-{n:02}")).collect()
+}
+
+/// Tokens of a page, and where it goes on.
+fn page(answer: &Value, list: &str) -> Result<(Vec<String>, Option<String>)> {
+    let items = answer[list].as_array().context("no items")?;
+    let tokens = items.iter().filter_map(|it| it["token"].as_str().map(str::to_owned)).collect();
+    Ok((tokens, answer["next"].as_str().map(str::to_owned)))
+}
+
+#[tokio::test]
+async fn the_pages_of_a_list_are_of_one_list() -> Result<()> {
+    let names = names(10);
+    let machines: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bench = Bench::start(&machines).await?;
+    let admin = bench.console("admin").await?;
+    set(&admin, json!({"machines": names, "set": {"role": "web"}})).await?;
+    means(&admin, "role=web", &machines).await?;
+    let on = "role=web sample 80% limit 75%";
+    let whole = admin.read(op::COMMANDS_PREVIEW, &json!({"on": on})).await??;
+    let (all, none) = page(&whole, "targets")?;
+    assert_eq!((all.len(), none), (6, None));
+    let tokens =
+        all.iter().map(|token| Ok(MachineToken::new(token.as_str())?)).collect::<Result<Vec<_>>>()?;
+    assert_eq!(whole["sha256"], Previewed::digest(&tokens).to_string());
+    assert!(
+        whole["at"].as_u64().is_some() && whole["cursor"].as_str().is_some_and(|at| at.contains("KV_state:"))
+    );
+    for (operation, list) in [(op::COMMANDS_PREVIEW, "targets"), (op::MACHINES_LIST, "items")] {
+        let read = async |after: Option<&str>| {
+            admin.read(operation, &json!({"on": on, "limit": 4, "after": after})).await
+        };
+        let (first, next) = page(&read(None).await??, list)?;
+        assert_eq!(first, all[..4]);
+        // Whatever becomes of the others meanwhile: of other percent of them it would be other machines.
+        set(&admin, json!({"machines": names[..6], "remove": ["role"]})).await?;
+        means(&admin, "role=web", &machines[6..]).await?;
+        let (second, end) = page(&read(next.as_deref()).await??, list)?;
+        assert_eq!((second, end), (all[4..].to_vec(), None));
+        // What nobody has given is refused, and so is the page of a list that nobody can give any more.
+        let next = next.context("no next")?;
+        let (place, digest) = next.rsplit_once(',').context("no place")?;
+        let other = format!("{place},{}", "0".repeat(digest.len()));
+        let token = place.split(',').next().context("no token")?;
+        for (after, code) in [
+            (other.as_str(), ErrorCode::IdConflict),
+            (&format!("{token},1,{digest}"), ErrorCode::IdConflict),
+            (&format!("{token},1"), ErrorCode::Invalid),
+        ] {
+            let problem = read(Some(after)).await?.unwrap_err();
+            assert_eq!(problem.code, code, "{after}: {problem}");
+        }
+        set(&admin, json!({"machines": names[..6], "set": {"role": "web"}})).await?;
+        means(&admin, "role=web", &machines).await?;
+    }
+    // By HTTP alike.
+    let first = bench.http.json("/api/v1/machines?on=role%3Dweb%20limit%2050%25&limit=3").await?;
+    let (tokens, next) = page(&first, "items")?;
+    assert_eq!(tokens, names[..3]);
+    let next = next.context("no next")?;
+    let path = format!("/api/v1/machines?on=role%3Dweb%20limit%2050%25&limit=3&after={next}");
+    assert_eq!(page(&bench.http.json(&path).await?, "items")?, (names[3..5].to_vec(), None));
+    assert_eq!(bench.http.get("/api/v1/machines?on=%5B").await?.status, 422);
+    assert_eq!(page(&bench.http.json("/api/v1/machines?on=none").await?, "items")?, (Vec::new(), None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_bridge_goes_on_with_the_same_list_or_refuses() -> Result<()> {
+    let names = names(6);
+    let machines: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::start(&machines).await?;
+    let other = bench.another_bridge("b2").await?;
+    let bridges = [bench.http.clone(), Http::new(&other.base, TOKEN)];
+    let path = "/api/v1/machines?on=m-*%20limit%2050%25&limit=2";
+    let (first, next) = page(&bridges[0].json(path).await?, "items")?;
+    assert_eq!(first, names[..2]);
+    let path = format!("{path}&after={}", next.context("no next")?);
+    assert_eq!(page(&bridges[1].json(&path).await?, "items")?, (names[2..3].to_vec(), None));
+    let one_more =
+        bridges[0].post("/api/v1/assignments", &json!({"machine_id": "m-00", "name": "n"})).await?;
+    let cursor = one_more.header("signalbox-cursor").context("no cursor")?.to_owned();
+    let answers =
+        async |http: &Http| http.request("GET", &path, &[("signalbox-cursor", &cursor)], Vec::new()).await;
+    assert_eq!(answers(&bridges[0]).await?.status, 200, "it has the list");
+    let refused = answers(&bridges[1]).await?;
+    assert_eq!(
+        (refused.status, refused.json()?["code"].as_str()),
+        (409, Some("id_conflict")),
+        "{}",
+        refused.text()
+    );
     Ok(())
 }

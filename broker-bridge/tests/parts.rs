@@ -173,7 +173,8 @@ async fn a_thousand_go_in_one_part_and_one_more_in_two() -> Result<()> {
     let console = bench.console("local").await?;
     let page = json!({"on": "many-*", "limit": 1_000});
     let first: Previewed = serde_json::from_value(console.read(op::COMMANDS_PREVIEW, &page).await??)?;
-    assert_eq!((first.targets.len(), first.next.as_deref()), (1_000, Some("many-00999")));
+    assert_eq!(first.targets.len(), 1_000);
+    assert!(first.next.as_ref().is_some_and(|next| next.starts_with("many-00999,")), "{:?}", first.next);
     let page = json!({"on": "many-*", "limit": 1_000, "after": first.next});
     let second: Previewed = serde_json::from_value(console.read(op::COMMANDS_PREVIEW, &page).await??)?;
     assert_eq!((second.targets.len(), second.next), (1, None));

@@ -213,7 +213,8 @@ async fn an_unanswered_submit_is_repeated_under_the_same_id() {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.run(&draft()).await });
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], next: None }).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], ..Previewed::default() })
+        .await;
 
     let (_, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
     let (first, submit, spec) = open(&signed);
@@ -260,7 +261,7 @@ async fn a_refusal_after_an_unacknowledged_submit_is_no_promise_that_nothing_run
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.run(&draft()).await });
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-    fake.ok(&rid, Previewed { targets: vec![target("demo-1")], next: None }).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1")], ..Previewed::default() }).await;
     let mut ids = Vec::new();
     for code in [ErrorCode::NotAccepted, ErrorCode::Forbidden, ErrorCode::NotAccepted] {
         let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
@@ -310,7 +311,7 @@ async fn a_bridge_that_accepts_something_else_is_not_believed() {
         let asking = client.clone();
         tasks.spawn(async move { asking.run(&draft()).await });
         let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-        fake.ok(&rid, Previewed { targets: vec![target("demo-1")], next: None }).await;
+        fake.ok(&rid, Previewed { targets: vec![target("demo-1")], ..Previewed::default() }).await;
         let (rid, signed): (_, Signed<Request>) = fake.wait_for(op::COMMANDS_SUBMIT).await;
         let id = if other_id { command() } else { open(&signed).2.cid };
         let name = if other_id { "demo-1" } else { "demo-2" };
@@ -334,7 +335,8 @@ async fn the_session_runs_on_what_was_shown_only() {
     };
     asks.send(Ask::Run { tag: 7, draft: Box::new(draft) }).await.unwrap();
     let (rid, _): (_, serde_json::Value) = fake.wait_for(op::COMMANDS_PREVIEW).await;
-    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], next: None }).await;
+    fake.ok(&rid, Previewed { targets: vec![target("demo-1"), target("demo-2")], ..Previewed::default() })
+        .await;
     loop {
         match timeout(SOON, told.recv()).await.unwrap().unwrap() {
             Told::Refused { tag, problem } => {

@@ -24,7 +24,7 @@ use crate::{
     command::{self, Grant},
     error::Problem,
     heartbeat::{Facts, Metrics, metrics_if_readable},
-    id::{CommandId, MachineId, MachineToken, Nonce, Workspace},
+    id::{CommandId, MachineId, MachineToken, Nonce, Sha256, Workspace},
     label::LabelViews,
     limit,
     output::OutputStream,
@@ -64,7 +64,7 @@ impl Message for Request {
 
 /// Names of the operations: noun and verb.
 pub mod op {
-    /// Lists machines: [`Page`](super::Page) → [`Listed`](super::Listed) of [`MachineView`](super::MachineView).
+    /// Lists machines: [`ListMachines`](super::ListMachines) → [`Listed`](super::Listed) of [`MachineView`](super::MachineView).
     pub const MACHINES_LIST: &str = "machines.list";
     /// Gives labels to machines, and takes them away (signed): [`SetLabels`](super::SetLabels) →
     /// [`LabelsSet`](super::LabelsSet).
@@ -368,6 +368,21 @@ pub struct MachineView {
     pub labels_unheard: bool,
 }
 
+/// Which machines: sorted by token.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListMachines {
+    /// Those that this selector means; absent: all. All pages are of one list, as in [`Previewed`], with what is known of each
+    /// machine now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// Most items, 1 to 1,000; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
 /// Which machines would it be?
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
@@ -396,7 +411,8 @@ pub struct Target {
     pub state: Liveness,
 }
 
-/// The frozen list, or a page of it, sorted by token.
+/// The frozen list, or a page of it, sorted by token. All pages are of the list that the first one begins: `next` names it, and a
+/// bridge that cannot give the same list again refuses with `id_conflict`. Who reads begins anew then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previewed {
     /// Sorted by token.
@@ -404,6 +420,28 @@ pub struct Previewed {
     /// Give it as `after` for those behind; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// When it was evaluated, Unix ms by the clock of the bridge that gave the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// What the bridge had read when it looked: give it back to read no less.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cursor: String,
+    /// SHA-256 of the tokens of the whole list, each with a line feed behind it: so whoever has read all pages sees that they are
+    /// of one list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+}
+
+impl Previewed {
+    /// What [`sha256`](Self::sha256) is of a list of tokens.
+    pub fn digest<'a>(tokens: impl IntoIterator<Item = &'a MachineToken>) -> Sha256 {
+        let mut lines = Vec::new();
+        for token in tokens {
+            lines.extend_from_slice(token.as_str().as_bytes());
+            lines.push(b'\n');
+        }
+        Sha256::of(&lines)
+    }
 }
 
 /// A command with its grants.

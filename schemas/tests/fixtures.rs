@@ -22,10 +22,10 @@ use signalbox_schemas::{
         Accepted, Answer, AnswerBody, AuditView, BridgeHealth, BrokerHealth, Cancel, Cancelling,
         CommandSummary, CommandView, ConsumerHealth, Credit, EventView, FeedEvent, FiguresView, FleetAt,
         FleetThen, FollowerHealth, Get, HealthView, InventoryView, KeepShared, Kept, Labelled, LabelsSet,
-        ListEvents, ListInventory, Listed, Liveness, MachineOver, MachineSeries, MachineView, MomentView,
-        NewAssignment, OpenFeed, OperatorView, OutputView, Page, PartTaken, PointView, Preview, Previewed,
-        Reach, ReachView, ReadOutput, Request, RolloutView, RunView, SetLabels, Severity, SteerRollout,
-        Steered, StreamHealth, Submit, Target, Warning, Watch, op,
+        ListEvents, ListInventory, ListMachines, Listed, Liveness, MachineOver, MachineSeries, MachineView,
+        MomentView, NewAssignment, OpenFeed, OperatorView, OutputView, Page, PartTaken, PointView, Preview,
+        Previewed, Reach, ReachView, ReadOutput, Request, RolloutView, RunView, SetLabels, Severity,
+        SteerRollout, Steered, StreamHealth, Submit, Target, Warning, Watch, op,
     },
     audit::{AuditEntry, Entered, Outcome, Reached},
     authors::{Author, Authors, Right, Role},
@@ -735,6 +735,9 @@ fn what_operators_ask() {
         ListInventory { on: "web-*".into(), target: Some("db-1:2222".into()), limit, after: after.clone() };
     plain("list_inventory", &asked);
     plain("list_reach", &Reach { target: "db-1:2222".into(), on: Some("web-*".into()), limit, after });
+    let machines =
+        ListMachines { on: Some("role=web".into()), limit: Some(10), after: Some("web-1,1".into()) };
+    plain("list_machines", &machines);
     plain("page", &Page { limit: Some(10), after: Some("x".into()) });
     plain("preview", &Preview { on: "web-*".into(), ..Preview::default() });
     plain(
@@ -766,8 +769,18 @@ fn what_operators_ask() {
 #[test]
 fn what_bridges_answer() {
     let target = Target { id: machine(), token: mid(), state: Liveness::Online };
-    plain("previewed", &Previewed { targets: vec![target.clone()], next: None });
-    plain("previewed_page", &Previewed { targets: vec![target], next: Some("web-1".into()) });
+    let plain_list = Previewed { targets: vec![target], ..Previewed::default() };
+    plain("previewed", &plain_list);
+    let page = Previewed { next: Some("web-1".into()), ..plain_list };
+    plain("previewed_page", &page);
+    let of_one_list = Previewed {
+        next: Some("web-1,1".into()),
+        at: Some(NOW),
+        cursor: "HB:1:2".into(),
+        sha256: Some(Previewed::digest([&mid()])),
+        ..page
+    };
+    plain("previewed_of_one_list", &of_one_list);
     let signing_key = Some(key(3).public().clone());
     let shown = InventoryView {
         machine: machine(),

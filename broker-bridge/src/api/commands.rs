@@ -14,7 +14,7 @@ use signalbox_schemas::{
     },
     authors::Role,
     error::{ErrorCode, Problem, report},
-    id::{CommandId, MachineId, MachineToken, Nonce},
+    id::{CommandId, MachineId, Nonce},
     limit::TARGETS,
     run::RunState,
     selector::Selector,
@@ -31,7 +31,11 @@ pub use self::{
     wait::until_settled,
     wish::NewCommand,
 };
-use super::{Api, Caller, now_ms, page, store_problem};
+use super::{
+    Api, Caller,
+    frozen::{Asked, Place},
+    now_ms, page, store_problem,
+};
 use crate::{
     submit as storing,
     view::{self, Cursors, View},
@@ -45,23 +49,26 @@ const ONLY_OWN_WORD: &str = "what a machine has in its own hand (its system, fig
 ///
 /// # Errors
 /// `forbidden`, `not_caught_up`, `invalid` for a malformed selector, one that means more than 10,000 machines, a limit out of
-/// range or a place that is none, `no_targets` when it means none.
+/// range or a place that is none, `no_targets` when it means none, `id_conflict` for a further page of a list that this bridge
+/// cannot give again.
 pub async fn preview(api: &Api, caller: &Caller, args: &Preview) -> Result<Previewed, Problem> {
     caller.require(Role::Viewer, "preview a command")?;
     api.ready()?;
     let selector = Selector::parse(&args.on)
         .map_err(|error| Problem::new(ErrorCode::Invalid, format!("cannot resolve `on`: {error}")))?;
-    page::check_after(args.after.as_deref(), |after| MachineToken::new(after).is_ok())?;
+    let place = Place::parse(args.after.as_deref())?;
     let limit = args.limit.map(|limit| page::limit(Some(limit))).transpose()?;
-    let targets = api.meant(&selector, args.secret).await?;
-    if args.secret && targets.is_empty() && !api.meant(&selector, false).await?.is_empty() {
+    let asked = Asked { selector: &selector, for_secret: args.secret };
+    let list = api.list_of(asked, place.as_ref()).await?;
+    if args.secret && list.targets.is_empty() && !api.meant(&selector, false).await?.is_empty() {
         return Err(Problem::new(ErrorCode::NoTargets, ONLY_OWN_WORD));
     }
-    check_targets(&targets, &args.on)?;
-    let Some(limit) = limit else { return Ok(Previewed { targets, next: None }) };
-    let behind = |target: &Target| args.after.as_deref().is_none_or(|after| target.token.as_str() > after);
-    let page = page::cut(targets.into_iter().filter(behind), limit, |target| target.token.to_string());
-    Ok(Previewed { targets: page.items, next: page.next })
+    check_targets(&list.targets, &args.on)?;
+    let behind = list.behind(place.as_ref()).iter().cloned();
+    let page = page::cut_within(behind, limit, |target: &Target| list.place(&target.token));
+    api.remember(asked, &list, &page);
+    let (at, sha256, cursor) = (Some(list.at), Some(list.sha256), list.cursor.clone());
+    Ok(Previewed { targets: page.items, next: page.next, at, cursor, sha256 })
 }
 
 fn check_targets(targets: &[Target], on: &str) -> Result<(), Problem> {

@@ -39,6 +39,16 @@ pub(super) fn cut<T: Serialize>(
     limit: usize,
     place: impl Fn(&T) -> String,
 ) -> Listed<T> {
+    cut_within(items, Some(limit), place)
+}
+
+/// The same; without a limit it is all of them, which may be more than fits a message.
+pub(super) fn cut_within<T: Serialize>(
+    items: impl Iterator<Item = T>,
+    limit: Option<usize>,
+    place: impl Fn(&T) -> String,
+) -> Listed<T> {
+    let Some(limit) = limit else { return Listed { items: items.collect(), next: None } };
     let (mut listed, mut bytes) = (Vec::new(), 0);
     for item in items {
         // With its comma.

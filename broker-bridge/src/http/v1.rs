@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
-    api::{Accepted, Get, MachineView, Page, ReadOutput},
+    api::{Accepted, Get, ListMachines, Page, ReadOutput},
     error::{ErrorCode, Problem},
     id::{CommandId, MachineId},
     limit::IDEMPOTENCY_KEY_BYTES,
@@ -96,10 +96,9 @@ pub(super) async fn after_cursor(State(shared): At, request: Request, next: Next
 
 /// `GET /machines`
 pub(super) async fn machines(State(shared): At, axum::Extension(caller): Who, uri: Uri) -> Answer {
-    let mut page: Page = query::<Paging>(&uri)?.into();
-    page.limit = page.limit.or(Some(DEFAULT_MACHINES));
-    let listed: signalbox_schemas::api::Listed<MachineView> =
-        machines::list(&shared.front.api, &caller, &page)?;
+    let MachinesQuery { on, limit, after } = query(&uri)?;
+    let asked = ListMachines { on, limit: limit.or(Some(DEFAULT_MACHINES)), after };
+    let listed = machines::list(&shared.front.api, &caller, &asked).await?;
     Ok(json(StatusCode::OK, &listed, None))
 }
 
@@ -344,6 +343,14 @@ fn same_id(in_body: &str, in_path: String) -> Result<String, Refusal> {
         return Ok(in_path);
     }
     Err(invalid("the id in the body is not the one in the path; leave it out"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MachinesQuery {
+    on: Option<String>,
+    limit: Option<u32>,
+    after: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -33,7 +33,7 @@ pub(super) async fn perform(api: &Api, asked: &Asked) -> Result<Reply, Problem> 
 /// Machines, commands and runs.
 async fn work(api: &Api, caller: &Caller, asked: &Asked) -> Result<Reply, Problem> {
     match asked.op.as_str() {
-        op::MACHINES_LIST => json(&machines::list(api, caller, &arguments(asked)?)?),
+        op::MACHINES_LIST => json(&machines::list(api, caller, &arguments(asked)?).await?),
         op::LABELS_SET => json(&labels::set(api, caller, signed(api, caller, asked)?).await?.0),
         op::COMMANDS_PREVIEW => json(&commands::preview(api, caller, &arguments::<Preview>(asked)?).await?),
         op::COMMANDS_LIST => json(&commands::list(api, caller, &arguments::<Page>(asked)?).await?),

@@ -4,9 +4,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use signalbox_schemas::{
     api::{
         CommandView, FleetAt, FleetThen, Get, InventoryView, ListAssignments, ListConfigPushes,
-        ListCredentials, ListEvents, ListInventory, ListRelays, ListRuns, Listed, MachineView, Page, Reach,
-        op,
+        ListCredentials, ListEvents, ListInventory, ListMachines, ListRelays, ListRuns, Listed, MachineView,
+        Page, Reach, op,
     },
+    error::ErrorCode,
     id::CommandId,
     limit,
 };
@@ -15,6 +16,8 @@ use super::{Client, ClientError, known::Told};
 
 /// Items per page, the most that a bridge gives.
 pub(super) const PAGE: usize = 1_000;
+/// A list that is refused since it has changed while it was read is read so often.
+const LIST_TRIES: u32 = 5;
 /// Runs per page, the most that a bridge gives.
 const PAGE_OF_RUNS: u32 = 1_000;
 /// Most items that are taken from a bridge: ten times what a fleet may have.
@@ -24,7 +27,7 @@ pub const MOST: usize = 100_000;
 const EMPTY_PAGES: u32 = 1_000;
 
 /// Arguments that ask for one page of a list.
-pub trait Paged: Serialize + Send + Sync {
+pub trait Paged: Serialize + Clone + Send + Sync {
     /// Asks for at most `limit` items after those of the page that had this `next`.
     fn set_page(&mut self, limit: u32, after: Option<String>);
 }
@@ -41,6 +44,7 @@ macro_rules! paged {
 
 paged!(
     Page,
+    ListMachines,
     ListAssignments,
     ListRelays,
     ListCredentials,
@@ -126,7 +130,23 @@ impl Client {
         args: A,
         most: usize,
     ) -> Result<Vec<R>, ClientError> {
-        let mut pages = Pages::new(op, args);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.list_once(Pages::new(op, args.clone()), most).await {
+                // It has changed while it was read.
+                Err(ClientError::Refused(problem))
+                    if problem.code == ErrorCode::IdConflict && tries < LIST_TRIES => {}
+                read => return read,
+            }
+        }
+    }
+
+    async fn list_once<A: Paged, R: DeserializeOwned>(
+        &self,
+        mut pages: Pages<A>,
+        most: usize,
+    ) -> Result<Vec<R>, ClientError> {
         let mut items: Vec<R> = Vec::new();
         while items.len() < most && !pages.is_over() {
             items.extend(pages.next(self, most - items.len()).await?);

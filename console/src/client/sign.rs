@@ -26,6 +26,9 @@ const SUBMIT_STEP: Duration = Duration::from_millis(500);
 /// Machines of one page of a preview, the most that a bridge gives.
 const PREVIEWED: u32 = 1_000;
 
+/// A list that changes while it is read is read so often page by page.
+const LIST_TRIES: u32 = 3;
+
 /// What the author wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -304,6 +307,16 @@ pub async fn prepare_aside(
     job.await.map_err(|_| ClientError::Malformed(op::COMMANDS_SUBMIT))?
 }
 
+/// The machines of all pages, if that is the list that they say they are of. Bridges before that said nothing.
+fn checked(targets: Vec<Target>, list: Option<Sha256>) -> Result<Vec<Target>, ClientError> {
+    let is_it = list.is_none_or(|list| list == Previewed::digest(targets.iter().map(|target| &target.token)));
+    if is_it {
+        Ok(targets)
+    } else {
+        Err(ClientError::NotAsMeant("its pages are not of the list that it names".to_owned()))
+    }
+}
+
 impl Client {
     /// Which machines a selector means now, sorted by token: each of them is meant by it, and there are no more than a command can
     /// have. For whoever does something for them before a command is signed. `for_secret`: they are to be given one, and what
@@ -326,16 +339,37 @@ impl Client {
         self.pages(on, false).await
     }
 
+    /// All pages of one list. Where it has changed before its last page was read, it is read anew, and at last all at once: what
+    /// moves all the time, several bridges cannot give page by page.
     async fn pages(&self, on: &str, secret: bool) -> Result<Vec<Target>, ClientError> {
+        for _ in 0..LIST_TRIES {
+            match self.pages_of_one_list(on, secret, Some(PREVIEWED)).await {
+                Err(ClientError::Refused(problem)) if problem.code == ErrorCode::IdConflict => {}
+                read => return read,
+            }
+        }
+        self.pages_of_one_list(on, secret, None).await
+    }
+
+    async fn pages_of_one_list(
+        &self,
+        on: &str,
+        secret: bool,
+        limit: Option<u32>,
+    ) -> Result<Vec<Target>, ClientError> {
         let mut targets: Vec<Target> = Vec::new();
-        let mut after = None;
+        let (mut after, mut list) = (None, None);
         loop {
-            let asked = Preview { on: on.to_owned(), limit: Some(PREVIEWED), after, secret };
+            let asked = Preview { on: on.to_owned(), limit, after, secret };
             let before = asked.after.clone();
             let page: Previewed = self.ask(op::COMMANDS_PREVIEW, &asked).await?;
+            if before.is_some() && page.sha256 != list {
+                return Err(ClientError::NotAsMeant("its pages are of several lists of machines".to_owned()));
+            }
+            list = page.sha256;
             let is_empty = page.targets.is_empty();
             targets.extend(page.targets);
-            let Some(next) = page.next else { return Ok(targets) };
+            let Some(next) = page.next else { return checked(targets, list) };
             // The machines come sorted; one that repeats itself is refused before anything is signed.
             if targets.len() > limit::TARGETS || is_empty || before.is_some_and(|before| next <= before) {
                 return Err(ClientError::NotAsMeant("its list of machines does not end".to_owned()));

@@ -66,7 +66,7 @@ async fn ended(program: JoinHandle<Ended>) -> Ended {
 }
 
 fn previewed(targets: Vec<Target>) -> Previewed {
-    Previewed { targets, next: None }
+    Previewed { targets, ..Previewed::default() }
 }
 
 fn listed(views: &[InventoryView]) -> Value {

@@ -24,7 +24,7 @@ async fn grants_go_ahead_part_by_part_and_a_lost_one_goes_again_alone() {
         assert_eq!((asked.limit, asked.after), (Some(1_000), after));
         after = pages.peek().map(|_| page[999].clone());
         let targets = page.iter().map(|name| target(name)).collect();
-        fake.ok(&rid, Previewed { targets, next: after.clone() }).await;
+        fake.ok(&rid, Previewed { targets, next: after.clone(), ..Previewed::default() }).await;
     }
     let (mut sent, mut machines) = (Vec::new(), Vec::new());
     for answered in [true, false, true, true] {
@@ -110,7 +110,7 @@ async fn a_list_that_does_not_go_on_is_refused() {
         for next in ["demo-1", next] {
             let (rid, _): (_, signalbox_schemas::api::Preview) = fake.wait_for(op::COMMANDS_PREVIEW).await;
             let targets = std::mem::take(&mut targets);
-            fake.ok(&rid, Previewed { targets, next: Some(next.to_owned()) }).await;
+            fake.ok(&rid, Previewed { targets, next: Some(next.to_owned()), ..Previewed::default() }).await;
         }
         let error = tasks.join_next().await.unwrap().unwrap().unwrap_err();
         assert!(matches!(error, ClientError::NotAsMeant(_)), "{error:?}");
