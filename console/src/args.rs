@@ -11,6 +11,7 @@
 //! | [`work`] | `runs`, `work` |
 //! | [`audit`] | `audit` |
 //! | [`system`] | `machines`, `history`, `events`, `operators`, `health` |
+//! | [`label`] | `label` |
 //! | [`look`] | `machine`, `status`, `output` |
 //! | [`fleet`] | `context`, `config` |
 //! | [`example`] | examples of every command |
@@ -23,6 +24,7 @@ pub mod credential;
 pub mod example;
 pub mod fleet;
 pub mod keep;
+pub mod label;
 pub mod look;
 pub mod order;
 pub mod push;
@@ -43,6 +45,7 @@ pub use audit::Audit;
 use credential::{Credentials, SharedCredential};
 use fleet::{Config, Context};
 use keep::{Credential, HostKeys, RecoveryKey};
+use label::Label;
 use look::{Machine, Output};
 use order::{Exec, Run};
 use push::{Push, Pushes};
@@ -106,6 +109,8 @@ pub enum Action {
     Machines(system::Machines),
     /// Shows a machine: what it is, how it is, and its last runs.
     Machine(Machine),
+    /// Lists, gives and takes labels: what machines are for.
+    Label(Label),
     /// Says how the fleet is: machines, open commands, what failed in the last hour, broker and bridge.
     Status(Plain),
     /// Shows the figures of a machine over time.
@@ -306,6 +311,7 @@ impl Action {
             Self::Push(push) => &push.within.nats_url,
             Self::Work(work) => &work.within.nats_url,
             Self::Audit(audit) => &audit.listing.reach.nats_url,
+            Self::Label(label) => &label.within.nats_url,
             Self::Machine(machine) => &machine.plain.reach.nats_url,
             Self::Status(plain) | Self::Health(plain) => &plain.reach.nats_url,
             Self::Output(output) => &output.plain.reach.nats_url,

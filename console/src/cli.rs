@@ -52,6 +52,7 @@ pub mod exit;
 mod follow;
 mod input;
 pub mod keep;
+pub mod label;
 pub mod lines;
 pub mod list;
 pub mod look;
@@ -108,7 +109,7 @@ pub async fn act(
         Some(Action::Run(run)) => run::run(config, run).await,
         Some(Action::Machines(machines)) => match machines.at {
             Some(at) => system::fleet_at(config, &machines, at).await,
-            None => list::machines(config, &machines.listing).await,
+            None => list::machines(config, &machines).await,
         },
         Some(Action::History(history)) => system::history(config, &history).await,
         Some(Action::Events(events)) => events::events(config, &events).await,
@@ -137,6 +138,7 @@ pub async fn act(
         Some(Action::Push(push)) => push::act(config, push).await,
         Some(Action::Audit(asked)) => audit::audit(config, &asked).await,
         Some(Action::Work(work)) => work::act(config, work).await,
+        Some(Action::Label(label)) => label::act(config, label).await,
         Some(Action::Machine(args)) => look::machine(config, &args).await,
         Some(Action::Status(args)) => look::status(config, &args).await,
         Some(Action::Output(args)) => output::output(config, args).await,

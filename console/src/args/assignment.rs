@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{Listing, Within};
+use super::{Listing, Within, label::Pair};
 
 /// `signalbox assignments`.
 #[derive(Debug, Clone, ClapArgs)]
@@ -44,6 +44,10 @@ pub enum AssignmentAction {
         /// In whose name, for those who read it later.
         #[arg(long, value_name = "NAME")]
         created_by: Option<String>,
+        /// What the machine is for; repeated for several. The relay brings it when it enrols, which one of the older system never
+        /// does.
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<Pair>,
     },
     /// Shows one.
     Show(AssignmentId),

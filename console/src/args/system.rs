@@ -51,8 +51,11 @@ impl FromStr for Moment {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Machines {
     /// Shows the fleet as it was: so long ago (10m, 2h), or at a time of day in UTC that was last (14:02).
-    #[arg(long, value_name = "WHEN", conflicts_with = "watch")]
+    #[arg(long, value_name = "WHEN", conflicts_with_all = ["watch", "on"])]
     pub at: Option<Moment>,
+    /// Those only that this means.
+    #[arg(long, value_name = "SELECTOR")]
+    pub on: Option<String>,
     /// Format and broker.
     #[command(flatten)]
     pub listing: Listing,

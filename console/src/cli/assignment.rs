@@ -18,7 +18,7 @@ use super::{
     card::{NOTHING, moment},
     clean,
     exit::{self, Failure},
-    input,
+    input, label,
     table::Column,
 };
 use crate::{
@@ -122,14 +122,15 @@ pub async fn list(config: &Config, args: Assignments) -> Result<u8, Failure> {
 pub async fn act(config: &Config, args: Assignment) -> Result<u8, Failure> {
     let call = |what: String| Call::new(config, args.within.json, what);
     match args.action {
-        AssignmentAction::Create { machine, name, key_file, created_by } => {
+        AssignmentAction::Create { machine, name, key_file, created_by, labels } => {
+            let labels = label::map(labels)?;
             let key = match &key_file {
                 Some(path) => Key::Brought(read_key(path).await?),
                 None => Key::Drawn(draw_key()?),
             };
             let call = call(format!("make an assignment for {}", clean::line(&machine)));
             let key_hash = key.key().hash();
-            let asked = NewAssignment { machine_id: machine, name, created_by, key_hash };
+            let asked = NewAssignment { machine_id: machine, name, created_by, key_hash, labels };
             create(&call, &asked, key).await
         }
         AssignmentAction::Show(AssignmentId { id }) => {

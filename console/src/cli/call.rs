@@ -59,6 +59,11 @@ impl<'a> Call<'a> {
         &self.config.environment
     }
 
+    /// What it does, which completes «cannot …».
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Whether the answer is for programs.
     pub(super) fn is_json(&self) -> bool {
         self.json

@@ -1,13 +1,13 @@
 //! `signalbox machines` and `signalbox commands`.
 
-use signalbox_schemas::api::{CommandSummary, MachineView, Page, op};
+use signalbox_schemas::api::{CommandSummary, ListMachines, MachineView, Page, op};
 
 use super::{
     call::{Call, Row},
     card::{NOTHING, moment},
     clean,
     exit::Failure,
-    follow, quantity,
+    follow, label, quantity,
     table::{Column, shorten},
 };
 use crate::{args, client::clock::now_ms, config::Config};
@@ -26,6 +26,7 @@ impl Row for MachineView {
         ("WAIT", 5),
         ("HEARD", 0),
         ("SYSTEM", 6),
+        ("LABELS", 7),
     ];
     const FLEETING: &'static [&'static str] = &["last_seen_at", "metrics"];
 
@@ -47,6 +48,7 @@ impl Row for MachineView {
             self.pending.to_string(),
             self.last_seen_at.map_or_else(|| "never".to_owned(), |at| moment(at, now_ms())),
             clean::line(system.unwrap_or_default().trim()),
+            label::words(&self.labels),
         ]
     }
 }
@@ -71,9 +73,13 @@ impl Row for CommandSummary {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn machines(config: &Config, args: &args::Listing) -> Result<u8, Failure> {
-    let call = Call::of(config, args, "list the machines");
-    call.list::<_, MachineView>(op::MACHINES_LIST, Page::default(), None).await
+pub async fn machines(config: &Config, args: &args::system::Machines) -> Result<u8, Failure> {
+    let call = Call::of(config, &args.listing, "list the machines");
+    if let Some(on) = &args.on {
+        label::check(&call, on)?;
+    }
+    let asked = ListMachines { on: args.on.clone(), ..ListMachines::default() };
+    call.list::<_, MachineView>(op::MACHINES_LIST, asked, None).await
 }
 
 /// Lists commands, newest first.

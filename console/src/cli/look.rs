@@ -14,7 +14,7 @@ use super::{
     card::{NOTHING, moment},
     clean, event,
     exit::{self, Failure},
-    quantity,
+    label, quantity,
     table::Table,
 };
 use crate::{
@@ -71,6 +71,7 @@ fn page(Whole { machine, runs }: &Whole, ellipsis: char) -> String {
         ("runs", format!("{} executing, {} waiting", machine.running, machine.pending)),
         ("relay", machine.relay.as_deref().map_or_else(|| NOTHING.to_owned(), clean::line)),
     ];
+    lines.extend((!machine.labels.is_empty()).then(|| ("labels", label::page(&machine.labels))));
     // Facts and figures are foreign, and there may be more of them than are known here.
     for (name, thing) in
         [("facts", serde_json::to_value(&machine.facts)), ("metrics", serde_json::to_value(&machine.metrics))]

@@ -12,7 +12,6 @@ use signalbox_schemas::{
     api::{InventoryView, Target},
     id::{MachineId, MachineToken, Workspace},
     inventory::Inventory,
-    label::LabelMap,
     sealed::SealingKey,
     signed::{PublicKey, Signed, SignedError},
 };
@@ -246,7 +245,7 @@ mod tests {
             credentials: vec![],
             left_out: 0,
             problem: None,
-            labels: LabelMap::new(),
+            labels: signalbox_schemas::label::LabelMap::new(),
             facts: None,
             crit: vec![],
         }

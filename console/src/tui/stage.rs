@@ -18,6 +18,7 @@ use signalbox_schemas::{
     event::kind,
     heartbeat::{Disk, Facts, Heartbeat, Metrics},
     id::{BridgeId, CommandId, MachineId, MachineToken, OperatorId, Sha256, Workspace},
+    label::{LabelMap, LabelViews},
     output::OutputStream,
     run::RunState,
     signed::PublicKey,
@@ -221,6 +222,8 @@ pub(super) fn demo_machine(n: u32) -> MachineView {
         relay: Some("0.1.0".to_owned()),
         facts: Some(facts(n)),
         metrics: Some(metrics(n, 12.0)),
+        labels: LabelViews::new(),
+        labels_unheard: false,
     }
 }
 
@@ -332,6 +335,7 @@ pub(super) fn found(kind: ListKind) -> Found {
         updated_at: NOW_MS - 3_600_000,
         last_seen_at: (n != 2).then_some(NOW_MS - 2_000),
         is_online: n != 2,
+        labels: LabelMap::new(),
     };
     match kind {
         ListKind::Credentials => Found::Kept(vec![

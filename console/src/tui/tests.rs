@@ -948,7 +948,10 @@ fn columns_are_chosen_and_moved() {
     let figures =
         |stage: &Stage| stage.state.fleet.figures().iter().map(|figure| figure.name()).collect::<Vec<_>>();
     stage.keys("|<space>K");
-    assert_eq!(figures(&stage), ["history", "mem", "disk", "load", "heard", "run", "relay", "system"]);
+    assert_eq!(
+        figures(&stage),
+        ["history", "mem", "disk", "load", "heard", "run", "relay", "system", "labels"]
+    );
     stage.keys("<esc>|jJ<esc>");
     assert_eq!(figures(&stage)[..3], ["history", "disk", "mem"]);
     stage.keys(":columns<space>kernel,cpu<enter>");
@@ -959,7 +962,7 @@ fn columns_are_chosen_and_moved() {
     stage.keys("<esc>|<space>");
     assert_eq!(figures(&stage), ["cpu"], "the last one stays");
     stage.keys("r");
-    assert_eq!(figures(&stage).len(), 9);
+    assert_eq!(figures(&stage).len(), 10);
     stage.keys("<esc>>>>");
     assert_eq!(stage.state.fleet.sort(), (Column::Memory, false));
 }
@@ -1137,6 +1140,36 @@ fn machines_are_filtered_by_what_they_are_and_how() {
         stage.keys(&format!("/<c-u>{}<enter>", filter.replace('<', "<lt>")));
         assert_eq!(seen(&stage), expected.into_iter().map(token).collect::<Vec<_>>(), "{filter}");
     }
+}
+
+#[test]
+fn labels_are_shown_and_looked_for_where_machines_have_some() {
+    let mut stage = Stage::demo(200, 24);
+    let heads = |stage: &mut Stage| stage.screen().contains("labels");
+    assert!(!heads(&mut stage), "nobody has any");
+    let labels = |n: u32, role: &str| {
+        let mut view = serde_json::to_value(demo_machine(n)).unwrap();
+        view["labels"] = serde_json::json!({"role": {"value": role, "source": "operator"},
+            "note": {"value": "a\u{202e}b", "source": "relay"}});
+        serde_json::from_value::<MachineView>(view).unwrap()
+    };
+    let unheard = MachineView { labels_unheard: true, ..demo_machine(3) };
+    stage.tell(Told::Machines(Stretch::whole(vec![labels(1, "web"), labels(2, "db"), unheard])));
+    assert!(heads(&mut stage));
+    let screen = stage.screen();
+    assert!(screen.contains("role=web") && !screen.contains('\u{202e}'), "{screen}");
+    for (filter, expected) in [("role=web", vec![1]), ("role!=web", vec![2]), ("role=*", vec![1, 2])] {
+        stage.keys(&format!("/<c-u>{filter}<enter>"));
+        let expected: Vec<_> = expected.into_iter().map(token).collect();
+        assert_eq!(stage.state.fleet.order(), expected, "{filter}");
+    }
+    // A label that comes or goes is looked for at once.
+    stage.keys("/<c-u>role=web<enter>");
+    stage.tell(Told::Machines(Stretch::whole(vec![labels(1, "x"), labels(2, "web"), demo_machine(3)])));
+    stage.wait(1_000);
+    assert_eq!(stage.state.fleet.order(), [token(2)]);
+    stage.keys("<enter>");
+    assert!(stage.screen().contains("role=web"), "{}", stage.screen());
 }
 
 #[test]

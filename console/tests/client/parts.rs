@@ -116,3 +116,59 @@ async fn a_list_that_does_not_go_on_is_refused() {
         assert!(matches!(error, ClientError::NotAsMeant(_)), "{error:?}");
     }
 }
+
+/// One answer of a bridge to a preview.
+enum Page {
+    /// Machines, where the list goes on, and which list it says it is of.
+    Of(&'static [&'static str], Option<&'static str>, &'static [&'static str]),
+    /// The list has changed.
+    Changed,
+}
+
+async fn previewed(pages: Vec<Page>) -> (Result<Vec<Target>, ClientError>, Vec<Option<u32>>) {
+    let broker = broker().await;
+    let mut fake = Fake::start(&broker).await;
+    let client = Client::connect(access(&broker), false).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { client.preview("all").await });
+    let mut limits = Vec::new();
+    for page in pages {
+        let (rid, asked): (_, signalbox_schemas::api::Preview) = fake.wait_for(op::COMMANDS_PREVIEW).await;
+        limits.push(asked.limit);
+        match page {
+            Page::Of(names, next, list) => {
+                let tokens: Vec<_> = list.iter().map(|name| target(name).token).collect();
+                let sha256 = Some(Previewed::digest(&tokens));
+                let targets = names.iter().map(|name| target(name)).collect();
+                let next = next.map(str::to_owned);
+                fake.ok(&rid, Previewed { targets, next, sha256, ..Previewed::default() }).await;
+            }
+            Page::Changed => fake.refuse(&rid, Problem::new(ErrorCode::IdConflict, "begin anew")).await,
+        }
+    }
+    (tasks.join_next().await.unwrap().unwrap(), limits)
+}
+
+/// Whoever signs for machines has read one list of them, and not a page of each of two.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pages_are_of_the_list_that_they_name() {
+    use Page::{Changed, Of};
+    let (one, two) = (&["demo-1", "demo-2"], &["demo-1", "demo-3"]);
+    let first = || Of(&["demo-1"], Some("demo-1,1"), one);
+    let (read, _) = previewed(vec![first(), Of(&["demo-2"], None, one)]).await;
+    assert_eq!(read.unwrap().len(), 2);
+    // It has changed: it is read anew, and at last at once.
+    let (read, limits) =
+        previewed(vec![first(), Changed, first(), Changed, Changed, Of(two, None, two)]).await;
+    assert_eq!(read.unwrap().len(), 2);
+    assert_eq!(limits.last(), Some(&None));
+    for wrong in [
+        vec![first(), Of(&["demo-2"], None, two)],
+        vec![first(), Of(&["demo-3"], None, one)],
+        vec![Of(&["demo-1"], None, one)],
+    ] {
+        let (read, _) = previewed(wrong).await;
+        let error = read.unwrap_err();
+        assert!(matches!(error, ClientError::NotAsMeant(_)), "{error:?}");
+    }
+}

@@ -91,6 +91,8 @@ pub enum Figure {
     Relay,
     /// Operating system.
     System,
+    /// Labels, where any machine has one.
+    Labels,
     /// Kernel.
     Kernel,
     /// Architecture.
@@ -103,7 +105,7 @@ pub enum Figure {
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Cpu,
         Self::Spark,
         Self::Memory,
@@ -113,13 +115,14 @@ impl Figure {
         Self::Runs,
         Self::Relay,
         Self::System,
+        Self::Labels,
         Self::Kernel,
         Self::Arch,
         Self::Host,
         Self::Up,
     ];
     /// Those that are shown unless others are chosen.
-    pub const AT_FIRST: [Self; 9] = [
+    pub const AT_FIRST: [Self; 10] = [
         Self::Cpu,
         Self::Spark,
         Self::Memory,
@@ -129,6 +132,7 @@ impl Figure {
         Self::Runs,
         Self::Relay,
         Self::System,
+        Self::Labels,
     ];
 
     /// What it is called where columns are chosen.
@@ -143,6 +147,7 @@ impl Figure {
             Self::Runs => "run",
             Self::Relay => "relay",
             Self::System => "system",
+            Self::Labels => "labels",
             Self::Kernel => "kernel",
             Self::Arch => "arch",
             Self::Host => "host",
@@ -159,9 +164,14 @@ impl Figure {
             Self::Load => Some(Column::Load),
             Self::Heard => Some(Column::Heard),
             Self::Runs => Some(Column::Runs),
-            Self::Spark | Self::Relay | Self::System | Self::Kernel | Self::Arch | Self::Host | Self::Up => {
-                None
-            }
+            Self::Labels
+            | Self::Spark
+            | Self::Relay
+            | Self::System
+            | Self::Kernel
+            | Self::Arch
+            | Self::Host
+            | Self::Up => None,
         }
     }
 }

@@ -75,6 +75,8 @@ fn reads_like_a_selector(text: &str) -> bool {
 /// What is known here of a machine.
 fn traits(machine: &Machine, now_ms: u64) -> Traits<'_> {
     Traits {
+        labels: Some(&machine.labels),
+        is_relay_unheard: machine.is_relay_unheard,
         facts: machine.facts.as_ref(),
         metrics: machine.metrics.as_ref(),
         relay: machine.relay.as_deref(),

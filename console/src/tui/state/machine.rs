@@ -4,6 +4,7 @@ use signalbox_schemas::{
     api::{Liveness, MachineView},
     heartbeat::{Disk, Facts, Heartbeat, Metrics},
     id::{MachineId, MachineToken},
+    label::{Label, Labels},
     limit,
 };
 
@@ -58,6 +59,10 @@ pub struct Machine {
     pub facts: Option<Facts>,
     /// How it is.
     pub metrics: Option<Metrics>,
+    /// What it is for: what counts, as it is on the wire. Foreign text: [`Machine::labels_line`] is clean.
+    pub labels: Labels,
+    /// Its relay has not said its own labels yet.
+    pub is_relay_unheard: bool,
     /// How it was.
     pub history: History,
     /// Nothing is known of it at the moment that is shown: not that it was silent either.
@@ -83,6 +88,8 @@ impl Machine {
             beat: None,
             facts: None,
             metrics: None,
+            labels: Labels::new(),
+            is_relay_unheard: false,
             history: History::default(),
             is_unknown: false,
             searched: String::new(),
@@ -91,20 +98,30 @@ impl Machine {
         machine
     }
 
-    /// Takes what a snapshot says. Answers whether a filter finds other names in it now.
+    /// Takes what a snapshot says. Answers whether a filter finds other names or labels in it now.
     pub fn refresh(&mut self, view: MachineView, now: Now) -> bool {
         self.believe(&view, now);
         self.running = view.running;
         self.pending = view.pending;
         self.relay = view.relay.as_deref().map(text::line).or(self.relay.take());
         let is_renamed = view.facts.as_ref().is_some_and(|facts| self.learn(facts));
+        let labels = view.labels.into_iter().map(|(key, shown)| (key, shown.label)).collect();
+        let is_relabelled = std::mem::replace(&mut self.labels, labels) != self.labels
+            || self.is_relay_unheard != view.labels_unheard;
+        self.is_relay_unheard = view.labels_unheard;
         // Heartbeats are newer than snapshots.
         if self.metrics.is_none()
             && let (Some(metrics), Some(at_ms)) = (view.metrics, self.heard_ms)
         {
             self.measure(metrics, at_ms);
         }
-        is_renamed
+        is_renamed || is_relabelled
+    }
+
+    /// The labels that count, in one clean line.
+    pub fn labels_line(&self) -> String {
+        let pair = |(key, label): (_, &Label)| format!("{key}={}", text::line(label.value.as_str()));
+        self.labels.iter().map(pair).collect::<Vec<_>>().join(" ")
     }
 
     /// Takes over when the bridge heard it, if that says more than what is known.

@@ -68,6 +68,9 @@ fn facts(state: &State, machine: &Machine, columns: u16, theme: &Theme) -> Row {
     if let Some(relay) = &machine.relay {
         parts.push((format!("relay {relay}"), theme.quiet));
     }
+    if !machine.labels.is_empty() {
+        parts.push((machine.labels_line(), theme.quiet));
+    }
     let mut row = Row::margin();
     for (text, style) in parts {
         let part = Row::default().text(text, style);

@@ -36,8 +36,12 @@ const NEWEST_ROWS: u16 = 6;
 /// From this width on bars have six cells.
 const WIDE_COLUMNS: u16 = 100;
 
+/// Columns for labels.
+const LABELS_COLUMNS: usize = 20;
+
 /// In which order they leave where there is no room.
-const LEAVES: [Figure; 13] = [
+const LEAVES: [Figure; 14] = [
+    Figure::Labels,
     Figure::Arch,
     Figure::Kernel,
     Figure::Host,
@@ -80,6 +84,7 @@ impl Table {
             Figure::Memory | Figure::Disk => bar + 5,
             Figure::Load | Figure::Runs => 5,
             Figure::System | Figure::Kernel | Figure::Host => 13,
+            Figure::Labels => LABELS_COLUMNS,
             Figure::Relay | Figure::Arch => 7,
             Figure::Up => 6,
         };
@@ -110,7 +115,10 @@ pub(super) fn draw(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Th
     let tokens = fleet.order().iter().skip(fleet.cursor.top()).take(usize::from(areas.list.height));
     let seen: Vec<&Machine> = tokens.filter_map(|token| fleet.get(token)).collect();
     let longest = seen.iter().map(|machine| machine.name.width()).max().unwrap_or(0);
-    let table = Table::new(fleet.figures(), areas.list.width, longest);
+    // A column in which nothing stands is no use.
+    let is_used = |figure: &Figure| *figure != Figure::Labels || seen.iter().any(|it| !it.labels.is_empty());
+    let figures: Vec<Figure> = fleet.figures().iter().copied().filter(is_used).collect();
+    let table = Table::new(&figures, areas.list.width, longest);
     if areas.lead.height > 1 {
         summary(state, areas, buffer, theme);
     }
@@ -289,6 +297,7 @@ fn figure(
         },
         Figure::Relay => left(machine.relay.as_deref().unwrap_or(theme.glyphs.unknown)),
         Figure::System => fact(|facts| &facts.os),
+        Figure::Labels => left(&machine.labels_line()),
         Figure::Kernel => fact(|facts| &facts.kernel),
         Figure::Arch => fact(|facts| &facts.arch),
         Figure::Host => fact(|facts| &facts.hostname),
