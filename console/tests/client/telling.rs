@@ -34,7 +34,7 @@ async fn the_session_tells_what_is_and_what_comes() {
             match op.as_str() {
                 op::MACHINES_LIST => fake.ok(&rid, serde_json::json!({ "items": [], "next": null })).await,
                 op::COMMANDS_PREVIEW => {
-                    fake.ok(&rid, Previewed { targets: vec![], ..Previewed::default() }).await
+                    fake.ok(&rid, Previewed { targets: vec![], ..Previewed::default() }).await;
                 }
                 op::FEED_OPEN => {
                     let opened: OpenFeed = serde_json::from_slice(&body).unwrap();

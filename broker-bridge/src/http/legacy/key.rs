@@ -45,7 +45,7 @@ impl Keys {
 #[derive(Debug)]
 pub(super) enum Known {
     /// An assignment, enabled or not.
-    Assigned(AssignmentRecord),
+    Assigned(Box<AssignmentRecord>),
     /// One that was removed.
     Unassigned,
 }
@@ -54,7 +54,7 @@ impl Known {
     /// The assignment, if it counts.
     pub(super) fn enabled(self) -> Result<AssignmentRecord, Refused> {
         match self {
-            Self::Assigned(assignment) if assignment.enabled => Ok(assignment),
+            Self::Assigned(assignment) if assignment.enabled => Ok(*assignment),
             Self::Assigned(_) => Err(Refused::Disabled),
             Self::Unassigned => Err(Refused::Unassigned),
         }
@@ -100,7 +100,7 @@ pub(super) async fn lookup(shared: &Shared, key: &str) -> Result<Known, Refused>
     match found {
         None => Err(Refused::UnknownKey),
         Some(record) if record.removed_at.is_some() => Ok(Known::Unassigned),
-        Some(record) => Ok(Known::Assigned(record)),
+        Some(record) => Ok(Known::Assigned(Box::new(record))),
     }
 }
 

@@ -98,16 +98,14 @@ impl Machine {
         machine
     }
 
-    /// Takes what a snapshot says. Answers whether a filter finds other names or labels in it now.
+    /// Takes what a snapshot says. Answers whether a filter finds other names in it now.
     pub fn refresh(&mut self, view: MachineView, now: Now) -> bool {
         self.believe(&view, now);
         self.running = view.running;
         self.pending = view.pending;
         self.relay = view.relay.as_deref().map(text::line).or(self.relay.take());
         let is_renamed = view.facts.as_ref().is_some_and(|facts| self.learn(facts));
-        let labels = view.labels.into_iter().map(|(key, shown)| (key, shown.label)).collect();
-        let is_relabelled = std::mem::replace(&mut self.labels, labels) != self.labels
-            || self.is_relay_unheard != view.labels_unheard;
+        self.labels = view.labels.into_iter().map(|(key, shown)| (key, shown.label)).collect();
         self.is_relay_unheard = view.labels_unheard;
         // Heartbeats are newer than snapshots.
         if self.metrics.is_none()
@@ -115,7 +113,7 @@ impl Machine {
         {
             self.measure(metrics, at_ms);
         }
-        is_renamed || is_relabelled
+        is_renamed
     }
 
     /// The labels that count, in one clean line.
