@@ -10,7 +10,7 @@
 //! vault_secret_file = "/run/credentials/signalbox-relay.service/vault"
 //! ```
 //!
-//! and a table `ssh` for hosts behind the machine.
+//! a table `labels` that says what the machine is for, such as `role = "web"`, and a table `ssh` for hosts behind it.
 
 mod ssh;
 
@@ -20,6 +20,7 @@ use serde::Deserialize;
 use signalbox_schemas::{
     authors::Right,
     id::{MachineId, MachineToken, Workspace},
+    label::{LABELS, LabelMap},
     signed::PublicKey,
 };
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub allow_legacy: bool,
     /// What the vault of credentials opens with, an absolute path; absent: a file of the store.
     pub vault_secret_file: Option<PathBuf>,
+    /// What the machine is for, as its owner says here; at most [`LABELS`]. Operators and the assignment go before it.
+    pub labels: LabelMap,
     /// What may be done by SSH.
     pub ssh: Ssh,
 }
@@ -105,6 +108,8 @@ struct File {
     #[serde(default, rename = "vault_secret_file")]
     vault_secret: Option<PathBuf>,
     #[serde(default)]
+    labels: LabelMap,
+    #[serde(default)]
     ssh: Ssh,
 }
 
@@ -138,6 +143,14 @@ impl Config {
                 allowed: "an absolute path",
             });
         }
+        if file.labels.len() > LABELS {
+            return Err(ConfigError::Range {
+                path: path.to_owned(),
+                key: "labels",
+                value: format!("{} of them", file.labels.len()),
+                allowed: "at most 32",
+            });
+        }
         if let Some((key, value, allowed)) = file.ssh.out_of_range() {
             return Err(ConfigError::Range { path: path.to_owned(), key, value, allowed });
         }
@@ -150,6 +163,7 @@ impl Config {
             require_operator_signature: file.require_operator_signature,
             allow_legacy: file.allow_legacy,
             vault_secret_file: file.vault_secret,
+            labels: file.labels,
             ssh: file.ssh,
         })
     }
@@ -211,6 +225,10 @@ mod tests {
     #[case::policy("[ssh]\nhost_keys = \"no\"")]
     #[case::relative("[ssh]\nknown_hosts = \"known_hosts\"")]
     #[case::relative("[ssh]\nagent = \"agent\"")]
+    #[case::label_key("[labels]\nRole = \"web\"")]
+    #[case::label_value("[labels]\nrole = \" web\"")]
+    #[case::label_number("[labels]\nrole = 1")]
+    #[case::label_twice("[labels]\nrole = \"a\"\nrole = \"b\"")]
     #[case::unknown("max_paralel = 4")]
     #[case::range("max_parallel = 0")]
     #[case::range("max_parallel = 65")]
@@ -218,6 +236,21 @@ mod tests {
     #[case::right("require_operator_signature = [\"sudo\"]")]
     fn refuses(#[case] line: &str) {
         assert!(read(&format!("{GOOD}{line}\n")).is_err(), "accepted {line}");
+    }
+
+    #[test]
+    fn labels_are_read_as_they_are_written_and_so_many_at_most() {
+        assert!(read(GOOD).unwrap().labels.is_empty());
+        let labels = read(&format!("{GOOD}[labels]\nrole = \"web\"\n\"example.com/rack\" = \"\"\n"));
+        let labels = labels.unwrap().labels;
+        let shown: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(shown, ["example.com/rack=", "role=web"]);
+        let many = |count: usize| -> String {
+            let lines = (0..count).map(|n| format!("l{n} = \"x\"\n"));
+            format!("{GOOD}[labels]\n{}", lines.collect::<String>())
+        };
+        assert_eq!(read(&many(LABELS)).unwrap().labels.len(), LABELS);
+        assert!(matches!(read(&many(LABELS + 1)), Err(ConfigError::Range { key: "labels", .. })));
     }
 
     #[test]

@@ -10,12 +10,14 @@ use signalbox_schemas::{
     error::report,
     id::{MachineToken, Workspace},
     inventory::Inventory,
+    label::LabelMap,
     limit::{CREDENTIALS, FACT_TEXT_BYTES},
     sealed::SealingKey,
 };
 
 use crate::{
     config::Ssh,
+    metrics::facts,
     vault::{Entry, VaultError, VaultPlace, hold::Hold},
 };
 
@@ -48,8 +50,14 @@ impl Keepsakes {
         })
     }
 
-    /// The list of it, without a revision. Blocks on the vault; one that cannot be read is a list that says so.
-    pub(crate) fn inventory(&self, ws: Workspace, mid: MachineToken, sealing_key: SealingKey) -> Inventory {
+    /// The list of it, with what the machine is, and is for; without a revision. Blocks on the vault; one that cannot be read is
+    /// a list that says so.
+    pub(crate) fn inventory(
+        &self,
+        (ws, mid): (Workspace, MachineToken),
+        sealing_key: SealingKey,
+        labels: LabelMap,
+    ) -> Inventory {
         let (mut credentials, problem) = match self.listed() {
             Ok(credentials) => (credentials, None),
             Err(error) => {
@@ -59,6 +67,9 @@ impl Keepsakes {
             }
         };
         credentials.truncate(CREDENTIALS);
-        Inventory { ws, mid, revision: 0, sealing_key, credentials, left_out: 0, problem, crit: vec![] }.fit()
+        let facts = Some(facts());
+        let (revision, left_out, crit) = (0, 0, Vec::new());
+        Inventory { ws, mid, revision, sealing_key, credentials, left_out, problem, labels, facts, crit }
+            .fit()
     }
 }

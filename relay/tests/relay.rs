@@ -11,6 +11,8 @@ mod clock;
 mod crash;
 #[path = "relay/harness.rs"]
 mod harness;
+#[path = "relay/labels.rs"]
+mod labels;
 #[path = "relay/output.rs"]
 mod output;
 #[path = "relay/ssh.rs"]

@@ -119,7 +119,8 @@ impl Agent {
             return;
         }
         let (shared, said) = (Arc::clone(&keeping.shared), keeping.said.clone());
-        let (ws, mid) = (self.identity.config.ws.clone(), self.identity.config.mid.clone());
+        let config = &self.identity.config;
+        let (machine, labels) = ((config.ws.clone(), config.mid.clone()), config.labels.clone());
         let sealing_key = keeping.opening.public().clone();
         self.jobs.spawn_local(in_turn(Arc::clone(&keeping.turn), move || {
             let mark = shared.vault.mark();
@@ -127,7 +128,7 @@ impl Agent {
                 return Done::Inventory(None);
             }
             // What was wrong may have been set right without the file.
-            let inventory = shared.inventory(ws, mid, sealing_key);
+            let inventory = shared.inventory(machine, sealing_key, labels);
             let is_new = said != Said::Of(mark, inventory.problem.clone());
             Done::Inventory(is_new.then(|| Box::new((mark, inventory))))
         }));
