@@ -12,6 +12,7 @@ mod facts;
 mod hands;
 mod hostile;
 mod jump;
+mod labels;
 mod lifecycle;
 mod main_job;
 mod offline;
