@@ -81,6 +81,8 @@ pub struct TuiOptions {
     pub run: crate::settings::running::Running,
     /// Commands with a name.
     pub saved: Vec<crate::settings::saved::SavedCommand>,
+    /// The label that says where a machine is; empty: none does.
+    pub place: String,
     /// Columns and order of lists, by their names.
     pub views: std::collections::BTreeMap<String, crate::settings::views::View>,
     /// Where what happens is written down, and the keys that this begins with.

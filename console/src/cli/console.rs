@@ -89,6 +89,7 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         rule: config.rule(),
         run: config.settings.run.clone(),
         saved: config.settings.commands.clone(),
+        place: config.settings.place.label.clone(),
         views: config.settings.views.clone(),
         record: config.environment.record.clone().map(|path| (path, config.settings.keys.clone())),
     };

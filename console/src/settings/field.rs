@@ -235,7 +235,7 @@ const RUN: Section = Section {
 const WHERE: Section = Section {
     name: "where",
     shape: Shape::Once,
-    words: &["Where machines are. Nothing goes by it yet."],
+    words: &["Where machines are, for whoever is about to run something on them."],
     fields: &[field("label", Kind::Line(WORD), r#""dc""#, &["The label that says so."])],
 };
 

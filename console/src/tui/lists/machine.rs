@@ -4,6 +4,7 @@ use signalbox_schemas::{
     api::{AssignmentView, ConfigPushView, MachineRunView, RunView},
     command::Target,
     config::PushState,
+    label::LabelSource,
     run::RunState,
 };
 
@@ -329,6 +330,14 @@ fn push(view: &ConfigPushView) -> Item {
     Item { key: format!("push\n{}", view.id), ..item }
 }
 
+fn said_by(source: LabelSource) -> &'static str {
+    match source {
+        LabelSource::Operator => "an operator",
+        LabelSource::Enrolment => "its assignment",
+        LabelSource::Relay => "its relay",
+    }
+}
+
 fn fact(what: &str, is: Cell, more: impl Into<String>) -> Item {
     let more = more.into();
     let mut details = vec![
@@ -369,6 +378,11 @@ fn facts(machine: &Machine) -> Vec<Item> {
         fact("relay", machine.relay.clone().map_or(Cell::Nothing, Cell::Text), ""),
         fact("runs", Cell::Text(format!("{} running, {} waiting", machine.running, machine.pending)), ""),
     ];
+    items.extend(machine.labels.iter().map(|(key, label)| {
+        let text = Cell::Text(format!("{key}={}", text::line(label.value.as_str())));
+        let item = fact("label", text, format!("said by {}", said_by(label.source)));
+        Item { key: format!("label\n{key}"), ..item }
+    }));
     if machine.outbox > 0 {
         let waiting = format!("{} facts wait for their acknowledgement", machine.outbox);
         items.push(fact("outbox", Cell::Word(Severity::Warn, waiting), ""));

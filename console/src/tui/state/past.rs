@@ -208,6 +208,9 @@ fn unheard(id: &MachineId) -> MachineView {
         relay: None,
         facts: None,
         metrics: None,
+        labels: signalbox_schemas::label::LabelViews::new(),
+        // What it was for then nobody wrote down.
+        labels_unheard: true,
     }
 }
 
@@ -238,5 +241,7 @@ fn view(moment: &MomentView) -> MachineView {
         relay: moment.relay.clone(),
         facts: None,
         metrics,
+        labels: signalbox_schemas::label::LabelViews::new(),
+        labels_unheard: true,
     }
 }

@@ -1,7 +1,7 @@
 //! Writing a command: where, in which waves, and whether one is sure.
 
 use signalbox_schemas::{
-    api::{CommandSummary, Counts, RolloutView},
+    api::{CommandSummary, Counts, MachineView, RolloutView},
     error::{ErrorCode, Problem},
     rollout::{Rollout, RolloutState, Steer},
     run::RunState,
@@ -9,11 +9,11 @@ use signalbox_schemas::{
 
 use super::{draft_of, run_of, token};
 use crate::{
-    client::{Ask, Told},
+    client::{Ask, Stretch, Told},
     question::Rule,
     settings::saved::SavedCommand,
     tui::{
-        stage::{NOW_MS, Stage, command_id, summary},
+        stage::{NOW_MS, Stage, command_id, demo_machine, summary},
         state::{Modal, prompt::Field, prompt::Prompt},
     },
 };
@@ -213,6 +213,24 @@ fn a_saved_command_may_be_given_all_at_once() {
     assert!(stage.screen().contains("has no placeholder `units`"), "{}", stage.screen());
     stage.keys("<c-u>saved<space>restart<space>unit=ssh<enter><enter>");
     assert_eq!(run_of(stage.asks.last()), ("demo-1", "systemctl restart ssh"));
+}
+
+#[test]
+fn it_is_said_where_the_machines_are() {
+    let mut stage = Stage::demo(100, 24);
+    stage.state.options.place = "dc".to_owned();
+    let at = |n: u32, dc: &str| {
+        let mut view = serde_json::to_value(demo_machine(n)).unwrap();
+        view["labels"] = serde_json::json!({"dc": {"value": dc, "source": "operator"}});
+        serde_json::from_value::<MachineView>(view).unwrap()
+    };
+    stage.tell(Told::Machines(Stretch::whole(vec![at(1, "oslo"), at(2, "fra"), demo_machine(3)])));
+    stage.keys("ax");
+    let screen = stage.screen();
+    assert!(screen.contains("1 offline  fra 1 \u{b7} oslo 1 \u{b7} 1 elsewhere"), "{screen}");
+    stage.state.size = (60, 24);
+    let screen = stage.screen();
+    assert!(screen.contains("fra 1 \u{b7} 2 more"), "{screen}");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! A command that is being written, with those it is meant for.
 
+use std::collections::BTreeMap;
+
 use ratatui::{
     buffer::Buffer,
     layout::{Position, Rect},
     style::Style,
     widgets::{Clear, Widget as _},
 };
-use signalbox_schemas::{api::Liveness, id::MachineToken};
+use signalbox_schemas::{api::Liveness, id::MachineToken, label::LabelKey};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{amount, past, pen::Row};
@@ -184,7 +186,8 @@ fn meant(state: &State, prompt: &Prompt, columns: usize, theme: &Theme) -> Row {
         _ => {}
     }
     let row = liveness(state, prompt, theme);
-    let names = names(state, prompt, columns.saturating_sub(row.columns() + 2), theme);
+    let room = columns.saturating_sub(row.columns() + 2);
+    let names = places(state, prompt, room, theme).unwrap_or_else(|| names(state, prompt, room, theme));
     if row.columns() + 2 + names.width() <= columns { row.space(2).text(names, theme.quiet) } else { row }
 }
 
@@ -202,6 +205,43 @@ fn liveness(state: &State, prompt: &Prompt, theme: &Theme) -> Row {
         let row = if row.columns() > 0 { row.space(2) } else { row };
         row.text(format!("{glyph} {n} {}", liveness.as_str()), style)
     })
+}
+
+/// Where they are, most machines first; `None`: nobody says of any of them. What has no room is counted.
+fn places(state: &State, prompt: &Prompt, columns: usize, theme: &Theme) -> Option<String> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let key: LabelKey = state.options.place.parse().ok()?;
+    for machine in prompt.targets.iter().filter_map(|token| state.fleet.get(token)) {
+        if let Some(label) = machine.labels.get(&key) {
+            *places.entry(text::line(label.value.as_str())).or_default() += 1;
+        }
+    }
+    if places.is_empty() {
+        return None;
+    }
+    let mut places: Vec<(usize, String)> = places.into_iter().map(|(place, n)| (n, place)).collect();
+    places
+        .sort_by(|(n, place), (other, place_of_other)| other.cmp(n).then_with(|| place.cmp(place_of_other)));
+    let known: usize = places.iter().map(|(n, _)| n).sum();
+    let unknown = prompt.targets.len().saturating_sub(known);
+    let mut parts: Vec<String> = places.into_iter().map(|(n, place)| format!("{place} {n}")).collect();
+    parts.extend((unknown > 0).then(|| format!("{unknown} elsewhere")));
+    let between = format!(" {} ", theme.glyphs.dot);
+    let all = parts.join(&between);
+    if all.width() <= columns {
+        return Some(all);
+    }
+    let mut shown = String::new();
+    for (at, part) in parts.iter().enumerate() {
+        let more = format!("{between}{} more", parts.len() - at);
+        let gap = if at > 0 { between.as_str() } else { "" };
+        if shown.width() + gap.width() + part.width() + more.width() > columns {
+            return (at > 0).then_some(shown + &more);
+        }
+        shown += gap;
+        shown += part;
+    }
+    Some(shown)
 }
 
 /// As many names as have room.
