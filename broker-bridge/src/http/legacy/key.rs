@@ -52,9 +52,9 @@ pub(super) enum Known {
 
 impl Known {
     /// The assignment, if it counts.
-    pub(super) fn enabled(self) -> Result<AssignmentRecord, Refused> {
+    pub(super) fn enabled(self) -> Result<Box<AssignmentRecord>, Refused> {
         match self {
-            Self::Assigned(assignment) if assignment.enabled => Ok(*assignment),
+            Self::Assigned(assignment) if assignment.enabled => Ok(assignment),
             Self::Assigned(_) => Err(Refused::Disabled),
             Self::Unassigned => Err(Refused::Unassigned),
         }
