@@ -185,14 +185,20 @@ impl Lines {
         &self.line
     }
 
-    /// Ends the open line; empty when there was none.
-    pub fn finish(&mut self) -> Painted {
+    /// Ends the open line where it is broken: a sequence that was not ended goes on in the next one.
+    pub fn cut(&mut self) -> Painted {
         if !std::mem::take(&mut self.partial).is_empty() {
             self.line.paint(self.paint);
             self.line.text.push(REPLACEMENT);
         }
-        self.mode = Mode::Text;
         self.next()
+    }
+
+    /// Ends the open line; empty when there was none.
+    pub fn finish(&mut self) -> Painted {
+        let line = self.cut();
+        self.mode = Mode::Text;
+        line
     }
 
     fn next(&mut self) -> Painted {
