@@ -134,6 +134,27 @@ pub enum Ask {
     },
     /// Read the fleet as it was at a moment, Unix ms. Answered by [`Told::Then`].
     FleetAt(u64),
+    /// Read a range of output. Answered by [`Told::OutputRange`] of the same beginning.
+    ReadOutput {
+        /// The command.
+        id: CommandId,
+        /// The machine.
+        machine: MachineId,
+        /// The stream.
+        stream: OutputStream,
+        /// Offset of the first byte.
+        from: u64,
+        /// Most bytes, 1 to 512 KiB.
+        most: u32,
+    },
+    /// Write streams to files that are not there yet. Answered by [`Told::Saving`], over and over, then by [`Told::Saved`]
+    /// or [`Told::Refused`] with the same tag.
+    Save(session::save::Save),
+    /// Write no further; what was written of it is removed.
+    StopSave {
+        /// That of the save.
+        tag: u64,
+    },
 }
 
 /// The connection as it is shown.
@@ -296,6 +317,35 @@ pub enum Told {
         /// The bytes as the process wrote them.
         #[serde(with = "in_base64")]
         data: Bytes,
+    },
+    /// A range of output that was asked for, or why there is none.
+    OutputRange {
+        /// The command.
+        id: CommandId,
+        /// The machine.
+        machine: MachineId,
+        /// The stream.
+        stream: OutputStream,
+        /// Offset from which on it was asked for.
+        from: u64,
+        /// The bytes.
+        range: Result<nats::OutputRange, Problem>,
+    },
+    /// So much of the streams of [`Ask::Save`] was written.
+    Saving {
+        /// The asker's tag.
+        tag: u64,
+        /// Bytes that were written.
+        bytes: u64,
+        /// Bytes that the streams have which were begun.
+        of: u64,
+    },
+    /// All of it is in its files.
+    Saved {
+        /// The asker's tag.
+        tag: u64,
+        /// What was written.
+        saved: session::save::Saved,
     },
     /// Every run of a watched command has settled, and all output was told before.
     Settled {

@@ -30,7 +30,7 @@ const CATCH_UP: Duration = Duration::from_secs(10);
 const CATCH_UP_STEP: Duration = Duration::from_millis(250);
 
 /// A range of output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputRange {
     /// Offset of the first byte: beyond what was asked for when bytes in between were left out.
     pub offset: u64,
@@ -39,6 +39,7 @@ pub struct OutputRange {
     /// Whether bytes were left out.
     pub is_truncated: bool,
     /// The bytes; empty at the end.
+    #[serde(with = "super::in_base64")]
     pub data: Bytes,
 }
 

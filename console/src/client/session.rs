@@ -5,12 +5,16 @@
 
 mod machines;
 mod one;
+pub mod save;
 
 use std::{collections::HashMap, time::Duration};
 
 use signalbox_schemas::{
-    api::{Cancel, Cancelling, Listed, MachineView, Page, RolloutView, SteerRollout, Steered, Watch, op},
-    id::CommandId,
+    api::{
+        Cancel, Cancelling, Listed, MachineView, Page, ReadOutput, RolloutView, SteerRollout, Steered, Watch,
+        op,
+    },
+    id::{CommandId, MachineId},
     rollout::Steer,
 };
 use tokio::{
@@ -26,6 +30,7 @@ use super::{
     look::ListKind,
     sign::Draft,
 };
+use save::Save;
 
 /// The bridge's round trip is measured this often.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -62,6 +67,7 @@ pub async fn session(
     tasks.spawn(tell_health(client.clone(), told.clone()));
     let standing = tasks.len();
     let mut watches = Watches::default();
+    let mut saves: HashMap<u64, CancellationToken> = HashMap::new();
     loop {
         tokio::select! {
             ask = asks.recv(), if tasks.len() < standing + WATCHES + AT_WORK => match ask {
@@ -95,6 +101,22 @@ pub async fn session(
                 }
                 Some(Ask::FleetAt(at)) => {
                     tasks.spawn(one::then(client.clone(), at, told.clone()));
+                }
+                Some(Ask::ReadOutput { id, machine, stream, from, most }) => {
+                    let asked = ReadOutput { id, machine: machine.to_string(), stream, offset: from, limit: most };
+                    tasks.spawn(read_range(client.clone(), asked, machine, told.clone()));
+                }
+                Some(Ask::Save(save)) => {
+                    let stop = CancellationToken::new();
+                    // Those that have ended are nobody's any more.
+                    saves.retain(|_, stop| !stop.is_cancelled());
+                    saves.insert(save.tag, stop.clone());
+                    tasks.spawn(write_streams(client.clone(), save, told.clone(), stop));
+                }
+                Some(Ask::StopSave { tag }) => {
+                    if let Some(stop) = saves.remove(&tag) {
+                        stop.cancel();
+                    }
                 }
             },
             Some(ended) = tasks.join_next() => {
@@ -290,6 +312,34 @@ async fn run(client: Client, tag: u64, draft: Box<Draft>, told: mpsc::Sender<Tol
 async fn read(client: Client, kind: ListKind, told: mpsc::Sender<Told>) -> Result<(), Gone> {
     let found = client.look(kind).await.map_err(|error| error.problem());
     told.send(Told::Found { kind, found }).await
+}
+
+async fn read_range(
+    client: Client,
+    asked: ReadOutput,
+    machine: MachineId,
+    told: mpsc::Sender<Told>,
+) -> Result<(), Gone> {
+    let range = client.read_output(&asked).await.map_err(|error| error.problem());
+    let (id, stream, from) = (asked.id, asked.stream, asked.offset);
+    told.send(Told::OutputRange { id, machine, stream, from, range }).await
+}
+
+/// Writes streams to files, until it is done or to be stopped. `stop` is cancelled when it has ended, too.
+async fn write_streams(
+    client: Client,
+    save: Save,
+    told: mpsc::Sender<Told>,
+    stop: CancellationToken,
+) -> Result<(), Gone> {
+    let tag = save.tag;
+    let written = save::write(&client, save, &told, &stop).await;
+    stop.cancel();
+    told.send(match written {
+        Ok(saved) => Told::Saved { tag, saved },
+        Err(problem) => Told::Refused { tag, problem },
+    })
+    .await
 }
 
 async fn cancel(client: Client, tag: u64, id: CommandId, told: mpsc::Sender<Told>) -> Result<(), Gone> {

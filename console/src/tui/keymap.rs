@@ -35,6 +35,8 @@ pub enum Mode {
     Commands,
     /// One command.
     Command,
+    /// Its output.
+    Output,
     /// Rows of any other list.
     List,
     /// All of one row.
@@ -47,6 +49,8 @@ pub enum Mode {
     Search,
     /// What to do is being written.
     Palette,
+    /// Something about an output is being written.
+    Line,
     /// Columns are chosen.
     Columns,
     /// A question.
@@ -57,18 +61,20 @@ pub enum Mode {
 
 impl Mode {
     /// All modes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Pulse,
         Self::Machines,
         Self::Machine,
         Self::Commands,
         Self::Command,
+        Self::Output,
         Self::List,
         Self::Item,
         Self::Filter,
         Self::Prompt,
         Self::Search,
         Self::Palette,
+        Self::Line,
         Self::Columns,
         Self::Confirm,
         Self::Help,
@@ -82,12 +88,14 @@ impl Mode {
             Self::Machine => "machine",
             Self::Commands => "commands",
             Self::Command => "command",
+            Self::Output => "output",
             Self::List => "list",
             Self::Item => "item",
             Self::Filter => "filter",
             Self::Prompt => "prompt",
             Self::Search => "search",
             Self::Palette => "palette",
+            Self::Line => "line",
             Self::Columns => "columns",
             Self::Confirm => "confirm",
             Self::Help => "help",
@@ -96,7 +104,7 @@ impl Mode {
 
     /// Whether keys without another meaning write text.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Filter | Self::Prompt | Self::Search | Self::Palette)
+        matches!(self, Self::Filter | Self::Prompt | Self::Search | Self::Palette | Self::Line)
     }
 
     /// Whether it is a screen, and nothing that lies over one.
@@ -108,6 +116,7 @@ impl Mode {
                 | Self::Machine
                 | Self::Commands
                 | Self::Command
+                | Self::Output
                 | Self::List
                 | Self::Item
         )
@@ -215,6 +224,26 @@ pub enum Action {
     Charts,
     /// To how the machines were so many minutes earlier (negative) or later.
     Scrub(isize),
+    /// The output, on the whole screen.
+    Output,
+    /// Long lines go on in the next row, or not.
+    Wrap,
+    /// With the times of lines, or without.
+    Times,
+    /// With the numbers of lines, or without.
+    Numbers,
+    /// The other stream.
+    Streams,
+    /// Write what is looked for.
+    Search,
+    /// To the next line with it (1), or the one before (-1).
+    Match(isize),
+    /// Only lines with it, or all.
+    OnlyFound,
+    /// Write how far to go, percent.
+    Percent,
+    /// Write where to save it to.
+    Save,
     /// Explain the keys.
     Help,
     /// Change the line that is written.
@@ -226,7 +255,7 @@ pub enum Action {
     /// To another line of what is written.
     Field(isize),
     /// Look for an earlier text.
-    Search,
+    LookBack,
     /// List the machines that are meant, or no longer.
     Targets,
     /// Once more where it did not end well.

@@ -1,14 +1,17 @@
 //! Every screen worth looking at, by name, on a screen of any size.
 
+use bytes::Bytes;
 use signalbox_schemas::{
-    api::{CommandSummary, RolloutView},
+    api::{CommandSummary, OutputView, RolloutView, RunView},
+    error::{ErrorCode, Problem},
+    output::OutputStream,
     rollout::{Rollout, RolloutState},
     run::RunState,
 };
 
 use super::{
     lists::{ListKind, Tab},
-    stage::{Stage, found, machine, past::then, summary},
+    stage::{Stage, command_id, found, machine, machine_id, past::then, run, summary},
 };
 use crate::{
     client::{LinkView, Told},
@@ -36,6 +39,7 @@ pub(super) fn scenes(columns: u16, rows: u16) -> Vec<Scene> {
     let mut all = machines(demo);
     all.extend(commands(demo));
     all.extend(one_machine(demo));
+    all.extend(outputs(demo));
     all.extend(lists(demo));
     all.extend(over(demo));
     all.push(("starting", Stage::new(columns, rows)));
@@ -148,6 +152,58 @@ fn sure(mut stage: Stage) -> Stage {
     stage.keys(":saved<space>restart<space>unit=nginx<enter>");
     stage.meant(&[1, 2, 3], 1);
     pressed(stage, "<tab><tab><tab>canary<space>1<enter>")
+}
+
+/// Outputs that fill the screen.
+fn outputs(demo: impl Fn() -> Stage) -> Vec<Scene> {
+    let begun = |keys: &str, machines: u32| {
+        let mut stage = pressed(demo(), keys);
+        stage.accept(3, machines);
+        (1..=machines).for_each(|machine| stage.run(3, machine, RunState::Executing));
+        stage.screen();
+        stage
+    };
+    let running = || {
+        let mut stage = begun("xapt-get<space>upgrade<enter>", 1);
+        stage.output(3, 1, 0, "Reading package lists...\nBuilding dependency tree...\n");
+        let stderr = Told::Output {
+            id: command_id(3),
+            machine: machine_id(1),
+            stream: OutputStream::Stderr,
+            offset: 0,
+            data: Bytes::from_static(b"W: some index files failed to download\n"),
+        };
+        stage.tell(stderr);
+        stage.output(3, 1, 5_000, "Get:1 http://deb.debian.org/debian bookworm/main amd64 nginx [520 kB]\n");
+        stage.output(
+            3,
+            1,
+            5_070,
+            "Get:2 http://deb.debian.org/debian bookworm/main amd64 openssl [1430 kB]\n",
+        );
+        pressed(stage, "o")
+    };
+    let mut merged = begun("axuptime<enter>", 3);
+    for machine in 1..=3 {
+        merged.output(3, machine, 0, " 14:02:01 up 41 days,  2:10,  0 users\n");
+    }
+    let mut stored = begun("xseq<space>9999999<enter>", 1);
+    let stdout = OutputView { bytes: 78_888_888, ..OutputView::default() };
+    stored.tell(Told::Run { id: command_id(3), run: RunView { stdout, ..run(1, RunState::Completed) } });
+    let mut refused = pressed(stored, "o");
+    refused.tell(Told::OutputRange {
+        id: command_id(3),
+        machine: machine_id(1),
+        stream: OutputStream::Stdout,
+        from: 0,
+        range: Err(Problem::new(ErrorCode::NotCaughtUp, "this bridge is still reading its streams")),
+    });
+    vec![
+        ("output", pressed(running(), "/deb<enter>#")),
+        ("output-wrapped", pressed(running(), "wt/package")),
+        ("output-of-all", pressed(merged, "o")),
+        ("output-refused", refused),
+    ]
 }
 
 fn lists(demo: impl Fn() -> Stage) -> Vec<Scene> {

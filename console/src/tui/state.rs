@@ -31,6 +31,7 @@ use self::{
     commands::Commands,
     editor::Editor,
     fleet::Fleet,
+    output::{Output, Whose},
     page::CommandPage,
     past::Past,
     prompt::{Prompt, Seen},
@@ -74,6 +75,8 @@ pub enum Screen {
     Commands,
     /// One command.
     Command(CommandId),
+    /// Its output, or that of one of its machines.
+    Output(CommandId, Whose),
     /// Another list.
     List(ListKind),
     /// All of one row of it, by its key.
@@ -94,6 +97,8 @@ pub enum Modal {
     Prompt(Box<Prompt>),
     /// What to do is being written.
     Palette(Box<Palette>),
+    /// Something about the output is being written.
+    Line(Line),
     /// Columns are chosen; the one under the cursor.
     Columns {
         /// Its place.
@@ -132,6 +137,41 @@ pub enum Deed {
     Resume,
     /// No further machine is let go.
     Abort,
+}
+
+/// What is written about an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// What is looked for.
+    Search,
+    /// The file that it is saved to.
+    Save,
+    /// How far into it one goes, percent.
+    Percent,
+}
+
+/// Something about the output, being written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What.
+    pub about: About,
+    /// The line.
+    pub editor: Editor,
+    /// Why it is not understood.
+    pub problem: Option<String>,
+}
+
+/// An output that is being written to files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saving {
+    /// Its tag.
+    pub tag: u64,
+    /// Where it goes, clean.
+    pub path: String,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Bytes there are, as far as they are known.
+    pub of: u64,
 }
 
 /// A question whose safe answer is «no».
@@ -235,6 +275,10 @@ pub struct State {
     pub page: CommandPage,
     /// The page of one machine.
     pub one: MachinePage,
+    /// The output that fills the screen.
+    pub output: Output,
+    /// The output that is being saved.
+    pub saving: Option<Saving>,
     /// What happened.
     pub status: Option<Status>,
     /// Texts of commands of this session, the newest last.
@@ -289,6 +333,8 @@ impl State {
             modal: None,
             page: CommandPage::default(),
             one: MachinePage::default(),
+            output: Output::default(),
+            saving: None,
             status: None,
             texts: Vec::new(),
             lines: Vec::new(),
@@ -324,6 +370,7 @@ impl State {
             (Some(Modal::Prompt(prompt)), _) if prompt.search.is_some() => Mode::Search,
             (Some(Modal::Prompt(_)), _) => Mode::Prompt,
             (Some(Modal::Palette(_)), _) => Mode::Palette,
+            (Some(Modal::Line(_)), _) => Mode::Line,
             (Some(Modal::Columns { .. }), _) => Mode::Columns,
             (Some(Modal::Confirm(_)), _) => Mode::Confirm,
             (Some(Modal::Help { .. }), _) => Mode::Help,
@@ -373,7 +420,19 @@ impl State {
                 self.one.fail(time.to.saturating_sub(time.from), why.to_owned());
             }
             Ask::FleetAt(at) => self.past.unsent(*at, why),
-            Ask::Unwatch { .. } | Ask::Cancel { .. } | Ask::Steer { .. } | Ask::Refresh => {}
+            Ask::ReadOutput { from, .. } => {
+                if let Some(stored) = &mut self.output.stored {
+                    stored.pages.tell(*from, Err(why.to_owned()));
+                }
+            }
+            Ask::Save(save) => {
+                self.saving.take_if(|saving| saving.tag == save.tag);
+            }
+            Ask::Unwatch { .. }
+            | Ask::Cancel { .. }
+            | Ask::Steer { .. }
+            | Ask::Refresh
+            | Ask::StopSave { .. } => {}
         }
     }
 
@@ -382,7 +441,9 @@ impl State {
         match self.screen {
             Screen::List(kind) | Screen::Item(kind, _) => Some(kind),
             Screen::Machine(_) => Some(ListKind::Of(self.one.tab)),
-            Screen::Pulse | Screen::Machines | Screen::Commands | Screen::Command(_) => None,
+            Screen::Pulse | Screen::Machines | Screen::Commands | Screen::Command(_) | Screen::Output(..) => {
+                None
+            }
         }
     }
 
@@ -423,7 +484,7 @@ impl State {
     /// The command on the screen.
     pub fn shown_command(&self) -> Option<CommandId> {
         match self.screen {
-            Screen::Command(id) => Some(id),
+            Screen::Command(id) | Screen::Output(id, _) => Some(id),
             Screen::Pulse
             | Screen::Machines
             | Screen::Machine(_)
@@ -459,6 +520,7 @@ impl State {
                 }
             }
             Screen::Item(..) => self.settle_facts(),
+            Screen::Output(..) => self.settle_output(),
         }
     }
 }
@@ -474,6 +536,14 @@ impl State {
         let items = lists::machine::items(Tab::Facts, Part::Nothing, machine);
         let (now_ms, wall_ms) = (self.real_ms, self.wall_ms);
         self.rows_mut(kind).tell(items, now_ms, wall_ms);
+    }
+
+    /// Brings the output on the screen up to date. What is to be asked for is asked with the next event.
+    fn settle_output(&mut self) {
+        let frame = layout::frame(self);
+        if let Some(command) = self.shown_command().and_then(|id| self.commands.get(id)) {
+            self.output.see(command, frame);
+        }
     }
 
     /// Looks for what needs a look.
@@ -501,6 +571,7 @@ impl Screen {
             Self::Machine(_) => Mode::Machine,
             Self::Commands => Mode::Commands,
             Self::Command(_) => Mode::Command,
+            Self::Output(..) => Mode::Output,
             Self::List(_) => Mode::List,
             Self::Item(..) => Mode::Item,
         }

@@ -1,6 +1,7 @@
 //! Stories in the operator's own notation: keys and tellings in, screens and asks out.
 
 mod machine;
+mod output;
 mod past;
 mod running;
 

@@ -7,6 +7,7 @@
 //! | `machine` | on one machine: tabs, charts |
 //! | `filter` | what is shown of a list |
 //! | `columns` | which columns, and by which it is sorted |
+//! | `output` | in an output that fills the screen |
 //! | `page` | on one command: groups, marks, comparisons |
 //! | `past` | the machines as they were |
 //! | `palette` | what was written after `:` |
@@ -19,6 +20,7 @@ mod filter;
 mod go;
 mod machine;
 mod moving;
+mod output;
 mod page;
 mod palette;
 mod past;
@@ -42,6 +44,12 @@ pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
     if !state.is_frozen {
         (state.now_ms, state.wall_ms) = (now.ms, now.wall_ms);
     }
+    let mut effects = happen(state, event);
+    effects.extend(output::go_on(state));
+    effects
+}
+
+fn happen(state: &mut State, event: Event) -> Vec<Effect> {
     match event {
         Event::Key(key) => press(state, key),
         Event::Paste(text) => {
@@ -104,6 +112,7 @@ fn paste(state: &mut State, text: &str) {
             palette.editor.paste(text);
             palette::written(state);
         }
+        Some(Modal::Line(line)) => line.editor.paste(text),
         Some(Modal::Filter { editor, .. }) => {
             editor.paste(text);
             filter::apply(state);
@@ -159,7 +168,7 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Repeat => return prompt::repeat(state),
         Action::Retry => return prompt::retry(state),
         Action::Field(steps) => return prompt::step(state, steps),
-        Action::Search => prompt::search(state),
+        Action::LookBack => prompt::search(state),
         Action::Targets => prompt::list(state),
         Action::Palette => palette::open(state),
         Action::Complete => palette::complete(state),
@@ -187,6 +196,16 @@ fn act(state: &mut State, action: Action) -> Vec<Effect> {
             return machine::act(state, action);
         }
         Action::Scrub(minutes) => return past::scrub(state, minutes),
+        Action::Output => return output::open(state),
+        Action::Wrap
+        | Action::Times
+        | Action::Numbers
+        | Action::Streams
+        | Action::Search
+        | Action::Match(_)
+        | Action::OnlyFound
+        | Action::Percent
+        | Action::Save => output::act(state, action),
         Action::Help => state.modal = Some(Modal::Help { top: 0 }),
         Action::Edit(edit) => write(state, edit),
         Action::Recall(steps) => recall(state, steps),
@@ -207,6 +226,10 @@ fn write(state: &mut State, edit: crate::tui::state::editor::Edit) {
         Some(Modal::Palette(palette)) => {
             palette.editor.edit(edit);
             palette::written(state);
+        }
+        Some(Modal::Line(line)) => {
+            line.editor.edit(edit);
+            line.problem = None;
         }
         Some(Modal::Filter { editor, .. }) => {
             editor.edit(edit);
@@ -235,6 +258,7 @@ fn back(state: &mut State) -> Vec<Effect> {
         Some(
             Modal::Prompt(_)
             | Modal::Palette(_)
+            | Modal::Line(_)
             | Modal::Columns { .. }
             | Modal::Confirm(_)
             | Modal::Help { .. },
@@ -250,6 +274,10 @@ fn leave(state: &mut State) -> Vec<Effect> {
         _ if !filter::of(state).is_empty() => filter::set(state, ""),
         Screen::Machines if state.sight().marked() > 0 => state.sight_mut().clear_marks(),
         Screen::Machine(_) if state.one.is_charts => state.one.is_charts = false,
+        Screen::Output(..) => match output::leave(state) {
+            Some(effects) => return effects,
+            None => return go::travel(state, -1),
+        },
         Screen::Command(_) => {
             if !page::leave(state) {
                 return go::travel(state, -1);
@@ -265,6 +293,7 @@ fn enter(state: &mut State) -> Vec<Effect> {
         Some(Modal::Prompt(open)) if open.search.is_some() => prompt::take(state),
         Some(Modal::Prompt(_)) => return prompt::submit(state),
         Some(Modal::Palette(_)) => return palette::carry_out(state),
+        Some(Modal::Line(_)) => return output::carry_out(state),
         Some(Modal::Columns { .. }) => columns::toggle(state),
         Some(Modal::Filter { .. } | Modal::Help { .. }) => state.modal = None,
         Some(Modal::Confirm(confirm)) => {
@@ -309,6 +338,10 @@ fn copy(state: &mut State) -> Vec<Effect> {
             (id.unwrap_or_default(), "the id of the command".to_owned())
         }
         Screen::Command(id) => (id.to_string(), "the id of the command".to_owned()),
+        Screen::Output(..) => {
+            let line = state.output.here().map(|line| line.text.to_string());
+            (line.unwrap_or_default(), "the line".to_owned())
+        }
         Screen::Machine(_) | Screen::List(_) => {
             let rows = state.list_of_rows().and_then(|kind| state.rows(kind));
             let cells = rows.and_then(|rows| rows.here()).map(|item| {

@@ -73,7 +73,12 @@ fn is_on_the_screen(state: &State, now: Now, heard: &Heard) -> bool {
         }
         Screen::Machine(token) => *token == heard.token,
         // The pulse moves with the seconds.
-        Screen::Pulse | Screen::Commands | Screen::Command(_) | Screen::List(_) | Screen::Item(..) => false,
+        Screen::Pulse
+        | Screen::Commands
+        | Screen::Command(_)
+        | Screen::Output(..)
+        | Screen::List(_)
+        | Screen::Item(..) => false,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod layout;
 mod list;
 mod machine;
 mod machines;
+mod output;
 mod painted;
 pub mod palette;
 mod past;
@@ -43,6 +44,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>) {
         Screen::Machine(token) => machine::draw(state, token, &areas, buffer, &theme),
         Screen::Commands => commands::draw(state, &areas, buffer, &theme),
         Screen::Command(id) => command::draw(state, *id, &areas, buffer, &theme),
+        Screen::Output(id, whose) => output::draw(state, *id, whose, &areas, buffer, &theme),
         Screen::List(kind) => list::draw(state, *kind, &areas, buffer, &theme),
         Screen::Item(kind, key) => item::draw(state, *kind, key, areas.list, buffer, &theme),
     }
@@ -53,7 +55,7 @@ pub fn view(state: &State, frame: &mut Frame<'_>) {
         Some(Modal::Columns { at }) => columns::draw(state, *at, buffer, &theme),
         Some(Modal::Confirm(confirm)) => confirm::draw(state, confirm, buffer, &theme),
         Some(Modal::Help { top }) => help::draw(state, *top, buffer, &theme),
-        Some(Modal::Filter { .. }) | None => {}
+        Some(Modal::Filter { .. } | Modal::Line(_)) | None => {}
     }
     if state.options.ascii {
         to_ascii(frame.buffer_mut());

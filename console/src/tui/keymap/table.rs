@@ -40,12 +40,14 @@ pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
         Mode::Machine => &[MACHINE, TABS, TABLE, LIST, SCREEN],
         Mode::Commands => &[COMMANDS, LIST, TO_AND_FRO, SCREEN],
         Mode::Command => &[COMMAND, LIST, TO_AND_FRO, SCREEN],
+        Mode::Output => &[OUTPUT, OUTPUT_MOVES, OUTPUT_SCREEN],
         Mode::List => &[ROWS, TABLE, LIST, TO_AND_FRO, SCREEN],
         Mode::Item => &[ITEM, LIST, TO_AND_FRO, SCREEN],
         Mode::Filter => &[FILTER, EDIT],
         Mode::Prompt => &[PROMPT, EDIT],
         Mode::Search => &[SEARCH, EDIT],
         Mode::Palette => &[PALETTE, EDIT],
+        Mode::Line => &[LINE, EDIT],
         Mode::Columns => &[COLUMNS],
         Mode::Confirm => &[CONFIRM],
         Mode::Help => &[HELP],
@@ -172,6 +174,7 @@ const COMMAND: &[Binding] = &[
     key("fold", &["z"], Action::Fold, "fold", "fold runs that ended alike, or show them one by one"),
     key("outliers", &["O"], Action::Outliers, "", "what stands out first, or what is usual"),
     key("diff", &["d"], Action::Diff, "diff", "what differs from the largest other group, or from the base"),
+    key("output", &["o"], Action::Output, "whole", "its output on the whole screen, to search and save it"),
     key("base", &["="], Action::Base, "", "compare others with this one"),
     key("unmark", &["A"], Action::ClearMarks, "", "take all marks away"),
     key("follow", &["f"], Action::Follow, "follow", "follow the newest output, or stay"),
@@ -182,6 +185,64 @@ const COMMAND: &[Binding] = &[
     key("abort", &["B"], Action::Abort, "", "let no further machine go, after a question"),
     key("left", &["<left>", "h"], Action::Side(-1), "", "show what is further left in the output"),
     key("right", &["<right>", "l"], Action::Side(1), "", "show what is further right in the output"),
+];
+
+const OUTPUT: &[Binding] = &[
+    key("search", &["/"], Action::Search, "search", "look for a text, or /regex/; ! turns it around"),
+    key("next-found", &["n"], Action::Match(1), "next", "to the next line with it"),
+    key("found-before", &["N"], Action::Match(-1), "", "to the line with it before"),
+    key("only-found", &["&"], Action::OnlyFound, "only found", "only lines with it, or all"),
+    key("follow", &["f"], Action::Follow, "follow", "follow the newest output, or stay"),
+    key("wrap", &["w"], Action::Wrap, "wrap", "long lines go on in the next row, or not"),
+    key("times", &["t"], Action::Times, "", "when lines were received here"),
+    key("numbers", &["#"], Action::Numbers, "", "numbers of lines; of a large output: the bytes before them"),
+    key("streams", &["<tab>", "<s-tab>"], Action::Streams, "stream", "both streams, or one of them"),
+    key("save", &["s"], Action::Save, "save", "save it to files, byte for byte"),
+    key("percent", &["%"], Action::Percent, "", "to so many percent of it"),
+    key("left", &["<left>", "h"], Action::Side(-1), "", "show what is further left"),
+    key("right", &["<right>", "l"], Action::Side(1), "", "show what is further right"),
+];
+
+const OUTPUT_MOVES: &[Binding] = &[
+    key("down", &["<down>", "j"], Action::Step(1), "", "down"),
+    key("up", &["<up>", "k"], Action::Step(-1), "", "up"),
+    key("half-down", &["<c-d>"], Action::HalfPage(1), "", "half a page down"),
+    key("half-up", &["<c-u>"], Action::HalfPage(-1), "", "half a page up"),
+    key("page-down", &["<pgdn>", "<c-f>", "<space>"], Action::Page(1), "", "a page down"),
+    key("page-up", &["<pgup>", "<c-b>", "b"], Action::Page(-1), "", "a page up"),
+    key("first", &["<home>", "g"], Action::Top, "", "to the beginning"),
+    key("last", &["<end>", "G"], Action::Bottom, "", "to the end, and follow it"),
+];
+
+/// As on other screens; `w` means another thing here.
+const OUTPUT_SCREEN: &[Binding] = &[
+    key("back", &["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: search, save, page"),
+    key("palette", &[":"], Action::Palette, "command", "go or do anything by its name"),
+    key("pulse", &["p"], Action::Pulse, "", "how the fleet is, and what needs a look"),
+    key("commands", &["c"], Action::Commands, "", "all commands"),
+    key("machines", &["m"], Action::Machines, "", "all machines"),
+    key("audit", &[], Action::List(ListKind::Audit), "", "who did what"),
+    key("events", &["e"], Action::List(ListKind::Events), "", "what happened"),
+    key("before", &["["], Action::Travel(-1), "", "to the screen before"),
+    key("after", &["]"], Action::Travel(1), "", "forward again"),
+    key("other", &["-"], Action::Other, "", "to and fro between the last two screens"),
+    key("repeat", &["."], Action::Repeat, "", "the newest command text once more"),
+    key("copy", &["y"], Action::Copy, "", "copy the line that was found, or the first one"),
+    key("freeze", &["F"], Action::Freeze, "", "hold machines and lists still, or let them go on"),
+    key("refresh", &["<c-r>"], Action::Refresh, "", "ask again for what could not be read"),
+    key("mouse", &["<c-o>"], Action::Mouse, "", "the mouse for the console, or for the terminal"),
+    key("header", &["<c-e>"], Action::Header, "", "with or without the header"),
+    key("redraw", &["<c-l>"], Action::Redraw, "", "draw the screen anew"),
+    key("suspend", &["<c-z>"], Action::Suspend, "", "back to the shell; `fg` brings the console back"),
+    key("help", &["?"], Action::Help, "help", "these keys"),
+    key("quit", &["q", "<c-c>"], Action::Quit, "quit", "leave the console; what runs goes on"),
+];
+
+const LINE: &[Binding] = &[
+    key("do", &["<enter>"], Action::Enter, "do it", "do it"),
+    key("leave", &["<esc>", "<c-c>"], Action::Back, "leave it", "leave it"),
+    key("down", &["<down>"], Action::Step(1), "", "down in what is shown"),
+    key("up", &["<up>"], Action::Step(-1), "", "up in what is shown"),
 ];
 
 const ROWS: &[Binding] = &[
@@ -254,7 +315,7 @@ const PROMPT: &[Binding] = &[
         "to the next line: on what, in which waves, how long",
     ),
     key("line-before", &["<s-tab>"], Action::Field(-1), "", "to the line before"),
-    key("search", &["<c-r>"], Action::Search, "search", "look for an earlier text, also of others"),
+    key("search", &["<c-r>"], Action::LookBack, "search", "look for an earlier text, also of others"),
     key("targets", &["<c-t>"], Action::Targets, "machines", "list the machines that are meant, or no longer"),
     key("page-down", &["<pgdn>"], Action::Step(10), "", "further down in the list of machines"),
     key("page-up", &["<pgup>"], Action::Step(-10), "", "further up"),

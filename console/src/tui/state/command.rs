@@ -61,6 +61,8 @@ pub struct Run {
     pub is_left_behind: bool,
     /// Whether the machine left out output.
     pub is_truncated: bool,
+    /// Bytes of its streams as a bridge tells them: stdout, stderr. 0 before it has ended.
+    pub sizes: [u64; 2],
     /// Its output.
     pub lines: Scrollback,
     stdout: Flow,
@@ -78,6 +80,7 @@ impl Run {
             duration_ms: None,
             is_left_behind: false,
             is_truncated: false,
+            sizes: [0, 0],
             lines: Scrollback::new(RUN_OUTPUT_BYTES),
             stdout: Flow::default(),
             stderr: Flow::default(),
@@ -96,6 +99,14 @@ impl Run {
         self.duration_ms = view.duration_ms;
         self.is_left_behind = view.group_dead == Some(false);
         self.is_truncated = view.stdout.truncated || view.stderr.truncated;
+        self.sizes = [view.stdout.bytes, view.stderr.bytes];
+    }
+
+    /// Bytes of its output that were received here, or are known to be there.
+    pub fn output_bytes(&self) -> u64 {
+        let [stdout, stderr] = self.sizes;
+        let received = self.stdout.offset.saturating_add(self.stderr.offset);
+        received.max(stdout.saturating_add(stderr))
     }
 
     fn flow(&mut self, stream: OutputStream) -> &mut Flow {
@@ -177,6 +188,8 @@ pub struct Command {
     /// Output of all runs in the order in which it came.
     pub merged: Scrollback,
     next_line: u64,
+    /// When output was told last, Unix ms.
+    told_ms: u64,
 }
 
 impl Command {
@@ -210,6 +223,7 @@ impl Command {
             is_stirred: false,
             merged: Scrollback::new(MERGED_OUTPUT_BYTES),
             next_line: 0,
+            told_ms: 0,
         };
         command.refresh(summary);
         command
@@ -299,6 +313,11 @@ impl Command {
         settled < all || all == 0
     }
 
+    /// Whether every run has settled, as a bridge counts them: also before their output was told.
+    pub fn has_ended(&self) -> bool {
+        !self.counts.is_empty() && self.counts.keys().all(|state| state.is_settled())
+    }
+
     /// One state for all: what is unsettled first, then the worst.
     pub fn state(&self) -> RunState {
         const WORST_FIRST: [RunState; 11] = [
@@ -333,8 +352,16 @@ impl Command {
     }
 
     /// Takes output. Bytes that are here already are left out; a jump is said.
-    pub fn tell_output(&mut self, machine: &MachineId, stream: OutputStream, offset: u64, data: &[u8]) {
+    pub fn tell_output(
+        &mut self,
+        machine: &MachineId,
+        stream: OutputStream,
+        offset: u64,
+        data: &[u8],
+        wall_ms: u64,
+    ) {
         self.is_stale = false;
+        self.told_ms = wall_ms;
         let Some(at) = self.place(machine, RunState::Executing) else { return };
         let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) else { return };
         let known = usize::try_from(flow.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
@@ -355,12 +382,13 @@ impl Command {
         let mut open = flow.open.take();
         lines.push(data, |painted| {
             let number = open.take().unwrap_or_else(|| self.number());
-            self.keep(Line::new(number, at, Some(stream), painted));
+            self.keep(Line::new(number, at, Some(stream), painted).received(self.told_ms));
         });
         // A line is shown before it has ended: who prints a question and waits is to be seen asking.
         if !lines.open().text.is_empty() {
             let number = open.take().unwrap_or_else(|| self.number());
-            self.keep(Line::new(number, at, Some(stream), lines.open().clone()));
+            let line = Line::new(number, at, Some(stream), lines.open().clone());
+            self.keep(line.received(self.told_ms));
             open = Some(number);
         }
         if let Some(flow) = self.runs.get_mut(at).map(|run| run.flow(stream)) {
@@ -382,7 +410,7 @@ impl Command {
         let open = flow.open.take();
         if !painted.text.is_empty() {
             let number = open.unwrap_or_else(|| self.number());
-            self.keep(Line::new(number, at, Some(stream), painted));
+            self.keep(Line::new(number, at, Some(stream), painted).received(self.told_ms));
         }
     }
 

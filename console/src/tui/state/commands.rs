@@ -76,9 +76,10 @@ impl Commands {
         stream: OutputStream,
         offset: u64,
         data: &Bytes,
+        wall_ms: u64,
     ) {
         if let Some(command) = self.all.get_mut(&id) {
-            command.tell_output(machine, stream, offset, data);
+            command.tell_output(machine, stream, offset, data, wall_ms);
         }
     }
 

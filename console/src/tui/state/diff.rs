@@ -95,7 +95,14 @@ mod tests {
     fn output(lines: impl IntoIterator<Item = String>) -> Scrollback {
         let mut kept = Scrollback::new(10_000_000);
         for (number, text) in (0..).zip(lines) {
-            kept.put(Line { number, run: 0, stream: None, text: text.into(), strokes: None });
+            kept.put(Line {
+                number,
+                run: 0,
+                stream: None,
+                text: text.into(),
+                strokes: None,
+                received_ms: None,
+            });
         }
         kept
     }

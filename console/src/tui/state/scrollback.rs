@@ -9,6 +9,9 @@ use crate::tui::text::paint::{Painted, Stroke};
 /// What a kept line costs beside its text, bytes. Counted, so that empty lines are bounded too.
 const LINE_OVERHEAD_BYTES: usize = 64;
 
+/// Replacements that are remembered one by one, for those who looked at the lines before.
+const MOST_REPLACED: usize = 256;
+
 /// One line of output, clean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -22,6 +25,8 @@ pub struct Line {
     pub text: Arc<str>,
     /// How it is painted; `None` for a line without colours.
     pub strokes: Option<Arc<[Stroke]>>,
+    /// When its newest byte was received here, Unix ms; `None`: nobody says.
+    pub received_ms: Option<u64>,
 }
 
 impl Line {
@@ -29,7 +34,13 @@ impl Line {
     pub fn new(number: u64, run: usize, stream: Option<OutputStream>, painted: Painted) -> Self {
         let Painted { text, strokes } = painted;
         let strokes = (!strokes.is_empty()).then(|| strokes.into());
-        Self { number, run, stream, text: text.into(), strokes }
+        Self { number, run, stream, text: text.into(), strokes, received_ms: None }
+    }
+
+    /// As it was received at this moment, Unix ms.
+    #[must_use]
+    pub fn received(self, wall_ms: u64) -> Self {
+        Self { received_ms: Some(wall_ms), ..self }
     }
 
     /// Where its paint changes.
@@ -49,12 +60,26 @@ pub struct Scrollback {
     bytes: usize,
     most_bytes: usize,
     dropped_bytes: u64,
+    dropped_lines: u64,
+    text_bytes: u64,
+    /// Numbers of lines that were replaced, the newest last, and how many there ever were.
+    replaced: VecDeque<u64>,
+    replacements: u64,
 }
 
 impl Scrollback {
     /// Keeps at most `most_bytes`.
     pub fn new(most_bytes: usize) -> Self {
-        Self { lines: VecDeque::new(), bytes: 0, most_bytes, dropped_bytes: 0 }
+        Self {
+            lines: VecDeque::new(),
+            bytes: 0,
+            most_bytes,
+            dropped_bytes: 0,
+            dropped_lines: 0,
+            text_bytes: 0,
+            replaced: VecDeque::new(),
+            replacements: 0,
+        }
     }
 
     /// Adds a line, or replaces the one of its number. One that was dropped before stays dropped.
@@ -65,15 +90,39 @@ impl Scrollback {
                     && let Some(kept) = self.lines.get_mut(at)
                 {
                     self.bytes = self.bytes - kept.cost() + line.cost();
+                    self.text_bytes = self.text_bytes - kept.text.len() as u64 + line.text.len() as u64;
+                    let number = line.number;
                     *kept = line;
+                    self.was_replaced(number);
                 }
             }
             _ => {
                 self.bytes += line.cost();
+                self.text_bytes += line.text.len() as u64 + 1;
                 self.lines.push_back(line);
             }
         }
         self.trim(self.most_bytes);
+    }
+
+    fn was_replaced(&mut self, number: u64) {
+        self.replacements += 1;
+        self.replaced.push_back(number);
+        if self.replaced.len() > MOST_REPLACED {
+            self.replaced.pop_front();
+        }
+    }
+
+    /// How many lines were ever replaced.
+    pub fn replacements(&self) -> u64 {
+        self.replacements
+    }
+
+    /// Numbers of the lines that were replaced since there were so many replacements; `None`: that is too long ago.
+    pub fn replaced_since(&self, replacements: u64) -> Option<impl Iterator<Item = u64>> {
+        let new = usize::try_from(self.replacements.saturating_sub(replacements)).ok()?;
+        let old = self.replaced.len().checked_sub(new)?;
+        Some(self.replaced.iter().skip(old).copied())
     }
 
     /// Drops the oldest lines until no more than `most_bytes` are kept.
@@ -81,7 +130,9 @@ impl Scrollback {
         while self.bytes > most_bytes {
             let Some(line) = self.lines.pop_front() else { return };
             self.bytes -= line.cost();
+            self.text_bytes -= line.text.len() as u64 + 1;
             self.dropped_bytes += line.text.len() as u64 + 1;
+            self.dropped_lines += 1;
         }
     }
 
@@ -90,9 +141,19 @@ impl Scrollback {
         self.bytes
     }
 
+    /// Text that is kept, in bytes, with line ends.
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+
     /// What was dropped, in bytes.
     pub fn dropped_bytes(&self) -> u64 {
         self.dropped_bytes
+    }
+
+    /// How many lines were dropped.
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped_lines
     }
 
     /// How many lines are kept.

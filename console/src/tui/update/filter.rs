@@ -16,7 +16,7 @@ pub(super) fn of(state: &State) -> &str {
         Screen::Machine(_) | Screen::List(_) => {
             state.list_of_rows().and_then(|kind| state.rows(kind)).map_or("", |rows| rows.filter())
         }
-        Screen::Pulse | Screen::Command(_) | Screen::Item(..) => "",
+        Screen::Pulse | Screen::Command(_) | Screen::Output(..) | Screen::Item(..) => "",
     }
 }
 
@@ -42,6 +42,6 @@ pub(super) fn set(state: &mut State, text: &str) {
                 state.rows_mut(kind).set_filter(text, wall_ms);
             }
         }
-        Screen::Pulse | Screen::Command(_) | Screen::Item(..) => {}
+        Screen::Pulse | Screen::Command(_) | Screen::Output(..) | Screen::Item(..) => {}
     }
 }

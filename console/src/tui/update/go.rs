@@ -80,7 +80,7 @@ pub(super) fn within(state: &mut State) -> Vec<Effect> {
             }
         }
         Screen::Machine(_) => return super::machine::within(state),
-        Screen::Item(..) => {}
+        Screen::Output(..) | Screen::Item(..) => {}
     }
     vec![]
 }
@@ -95,6 +95,13 @@ pub(super) fn show(state: &mut State, screen: Screen) -> Vec<Effect> {
     state.top = 0;
     state.pulse.made_ms = None;
     let now = state.shown_command();
+    if let Screen::Output(id, whose) = &state.screen {
+        let of = (*id, whose.clone());
+        // Who comes back to it finds it as it was left.
+        if state.output.of.as_ref() != Some(&of) {
+            state.output.open(of.0, of.1);
+        }
+    }
     if before != now {
         if let Some(command) = before.and_then(|id| state.commands.get_mut(id))
             && std::mem::take(&mut command.is_watched)
@@ -162,6 +169,10 @@ pub(super) fn refresh(state: &mut State) -> Vec<Effect> {
     match state.shown_list() {
         Some(kind) => look(state, kind).into_iter().collect(),
         None if state.screen == Screen::Machines && state.past.is_looked_at() => super::past::again(state),
+        None if matches!(state.screen, Screen::Output(..)) => {
+            state.output.retry();
+            vec![]
+        }
         None => vec![Effect::Ask(Ask::Refresh)],
     }
 }

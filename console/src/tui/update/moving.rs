@@ -16,6 +16,10 @@ const WHEEL_ROWS: isize = 3;
 
 /// Moves as an action says.
 pub(super) fn act(state: &mut State, action: Action) -> Vec<Effect> {
+    if state.modal.is_none() && matches!(state.screen, Screen::Output(..)) {
+        super::output::act(state, action);
+        return vec![];
+    }
     match action {
         Action::Step(rows) => step(state, rows),
         Action::HalfPage(pages) => step(state, pages * (page_rows(state) / 2).max(1)),
@@ -58,7 +62,7 @@ pub(super) fn click(state: &mut State, column: u16, row: u16) -> Vec<Effect> {
                 None => return vec![],
             }
         }
-        Screen::Pulse | Screen::Item(..) => return vec![],
+        Screen::Pulse | Screen::Output(..) | Screen::Item(..) => return vec![],
     };
     let (top, at, len) = cursor;
     let to = top + line;
@@ -94,6 +98,7 @@ fn step(state: &mut State, rows: isize) {
         }
         Screen::Machines => state.sight_mut().step(rows),
         Screen::Commands => state.commands.step(rows),
+        Screen::Output(..) => super::output::scroll(state, rows),
         Screen::Command(_) if state.page.focus == Focus::Output => scroll(state, rows),
         Screen::Command(_) => state.page.go(state.page.cursor.at().saturating_add_signed(rows)),
         Screen::Machine(_) | Screen::List(_) => {
@@ -121,7 +126,7 @@ fn step_over(state: &mut State, rows: isize) -> bool {
         Some(Modal::Prompt(prompt)) if prompt.search.is_some() => super::prompt::choose(state, rows),
         Some(Modal::Prompt(_)) => super::prompt::scroll(state, rows),
         Some(Modal::Confirm(_)) => {}
-        Some(Modal::Filter { .. }) | None => return false,
+        Some(Modal::Filter { .. } | Modal::Line(_)) | None => return false,
     }
     true
 }

@@ -37,7 +37,7 @@ use crate::{
 pub(super) fn open(state: &mut State) -> Vec<Effect> {
     match &state.screen {
         Screen::Commands => again(state, state.commands.cursor.key().copied()),
-        Screen::Command(id) => again(state, Some(*id)),
+        Screen::Command(id) | Screen::Output(id, _) => again(state, Some(*id)),
         _ => open_with(state, ""),
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn open(state: &mut State) -> Vec<Effect> {
 /// Opens the line with the newest text.
 pub(super) fn repeat(state: &mut State) -> Vec<Effect> {
     match &state.screen {
-        Screen::Commands | Screen::Command(_) => open(state),
+        Screen::Commands | Screen::Command(_) | Screen::Output(..) => open(state),
         _ => {
             let text = state.texts.last().cloned().unwrap_or_default();
             open_with(state, &text)
@@ -99,10 +99,12 @@ fn meant(state: &mut State) -> Option<Vec<MachineToken>> {
             let meant = state.sight().meant().into_iter();
             Some(meant.filter(|token| state.fleet.get(token).is_some()).collect())
         }
-        Screen::Pulse | Screen::Commands | Screen::Command(_) if state.fleet.marked() > 0 => {
+        Screen::Pulse | Screen::Commands | Screen::Command(_) | Screen::Output(..)
+            if state.fleet.marked() > 0 =>
+        {
             Some(state.fleet.meant())
         }
-        Screen::Pulse | Screen::Commands | Screen::Command(_) => {
+        Screen::Pulse | Screen::Commands | Screen::Command(_) | Screen::Output(..) => {
             state.say(Severity::Warn, "mark machines first, or go to one of them");
             None
         }

@@ -57,8 +57,13 @@ pub(super) fn hear(state: &mut State, told: Told) -> Vec<Effect> {
         Told::Refused { tag, problem } => refuse(state, tag, &problem),
         Told::Run { id, run } => state.commands.tell_run(id, &run),
         Told::Output { id, machine, stream, offset, data } => {
-            state.commands.tell_output(id, &machine, stream, offset, &data);
+            state.commands.tell_output(id, &machine, stream, offset, &data, state.real_wall_ms);
         }
+        Told::OutputRange { id, machine, stream, from, range } => {
+            super::output::hear(state, id, &machine, stream, from, range);
+        }
+        Told::Saving { tag, bytes, of } => super::output::saving(state, tag, bytes, of),
+        Told::Saved { tag, saved } => super::output::saved(state, tag, &saved),
         Told::Health(health) => state.health = Some(health),
         Told::Found { kind, found } => find(state, kind, found),
         Told::Part { machine, tab, part } => return one::hear_part(state, &machine, tab, part),
@@ -157,6 +162,7 @@ fn replace(state: &mut State, id: CommandId) -> Vec<Effect> {
 
 fn refuse(state: &mut State, tag: u64, problem: &Problem) {
     let message = text::line(&problem.message);
+    state.saving.take_if(|saving| saving.tag == tag);
     if let Some(Modal::Prompt(prompt)) = &mut state.modal
         && prompt.asked == Some(tag)
     {

@@ -86,6 +86,13 @@ fn path(state: &State, theme: &Theme) -> (Row, Row) {
             parts.push("commands".to_owned());
             parts.push(state.commands.get(*id).map_or_else(|| id.to_string(), |c| c.text.clone()));
         }
+        Screen::Output(id, whose) => {
+            let command = state.commands.get(*id);
+            parts.push("commands".to_owned());
+            let text = command.map_or_else(|| id.to_string(), |c| c.text.clone());
+            parts.push(text::fit(&text, PATH_COLUMNS, theme.glyphs.ellipsis));
+            parts.push(super::output::name(command, whose));
+        }
         Screen::List(kind) => parts.push(kind.name().to_owned()),
         Screen::Item(ListKind::Of(tab), key) => {
             let name = state.one.token.as_ref().and_then(|token| state.fleet.get(token));
@@ -162,15 +169,20 @@ pub(super) fn footer(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
         pen::ends(buffer, area, 0, line, keys(state, usize::from(area.width) - columns - 4, theme));
         return Some(Position::new(area.x + 2 + u16::try_from(at).unwrap_or(0), area.y));
     }
+    if let Some(Modal::Line(line)) = &state.modal {
+        return Some(super::output::line(line, area, buffer, theme));
+    }
+    let right = super::output::place(state, theme);
+    let columns = usize::from(area.width).saturating_sub(right.columns());
     let line = match &state.status {
         Some(status) => {
             let (glyph, style) = theme.severity(status.severity);
-            let text = text::fit(&status.text, usize::from(area.width) - 4, theme.glyphs.ellipsis);
+            let text = text::fit(&status.text, columns.saturating_sub(4), theme.glyphs.ellipsis);
             Row::margin().text(glyph, style).space(1).text(text, style)
         }
-        None => Row::margin().row(keys(state, usize::from(area.width) - 2, theme)),
+        None => Row::margin().row(keys(state, columns.saturating_sub(2), theme)),
     };
-    line.draw_in(buffer, area, 0);
+    pen::ends(buffer, area, 0, line, right);
     None
 }
 

@@ -43,6 +43,7 @@ pub(super) fn draw(state: &State, top: usize, buffer: &mut Buffer, theme: &Theme
         Screen::Machine(_) => "keys: one machine".to_owned(),
         Screen::Commands => "keys: commands".to_owned(),
         Screen::Command(_) => "keys: one command".to_owned(),
+        Screen::Output(..) => "keys: an output".to_owned(),
         Screen::List(kind) => format!("keys: {}", kind.name()),
         Screen::Item(kind, _) => format!("keys: one of {}", kind.name()),
     };

@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use crate::tui::state::{Screen, State, page::Focus};
+use crate::tui::state::{Screen, State, output::window::Frame, page::Focus};
 
 /// Fewest columns and rows that anything is drawn on.
 pub const SMALLEST: (u16, u16) = (40, 10);
@@ -58,7 +58,7 @@ pub fn areas(state: &State) -> Areas {
     let roomy = u16::from(rows >= ROOMY_ROWS);
     let lead_rows = match state.screen {
         Screen::Machines | Screen::List(_) => 1 + roomy,
-        Screen::Commands => 1,
+        Screen::Commands | Screen::Output(..) => 1,
         Screen::Command(_) => 2,
         Screen::Pulse | Screen::Machine(_) | Screen::Item(..) => 0,
     };
@@ -67,6 +67,7 @@ pub fn areas(state: &State) -> Areas {
         Screen::Pulse
         | Screen::Machines
         | Screen::Commands
+        | Screen::Output(..)
         | Screen::Machine(_)
         | Screen::List(_)
         | Screen::Item(..) => 0,
@@ -184,6 +185,17 @@ pub fn pulse(state: &State) -> PulseAreas {
         return PulseAreas { counts, concerns, busiest, newest };
     }
     PulseAreas { counts, concerns: upper, busiest: Rect::default(), newest }
+}
+
+/// How much of the output that fills the screen is seen.
+pub fn frame(state: &State) -> Frame {
+    let area = areas(state).list;
+    let beside = super::output::beside(state).min(usize::from(area.width));
+    Frame {
+        columns: usize::from(area.width) - beside,
+        rows: usize::from(area.height),
+        wraps: state.output.look.wraps,
+    }
 }
 
 fn split(areas: &mut Areas, body: Rect, focus: Focus) {

@@ -64,6 +64,35 @@ pub(super) fn row(
     row.text(piece, style)
 }
 
+/// The part of a line between two of its bytes, whole.
+pub(super) fn piece(
+    text: &str,
+    strokes: &[Stroke],
+    places: &[(usize, usize)],
+    (from, to): (usize, usize),
+    base: Style,
+    theme: &Theme,
+) -> Row {
+    let mut row = Row::default();
+    let mut piece = String::new();
+    let mut style = base;
+    for (at, c) in text.get(from..to).unwrap_or_default().char_indices() {
+        let at = from + at;
+        let next = strokes.partition_point(|stroke| usize::from(stroke.from) <= at);
+        let paint = next.checked_sub(1).and_then(|place| strokes.get(place));
+        let found = places.partition_point(|(_, to)| *to <= at);
+        let is_found = places.get(found).is_some_and(|(from, _)| *from <= at);
+        let paint = paint.map_or_else(Paint::default, |stroke| stroke.paint);
+        let now = if is_found { theme.found } else { theme.remote.style(base, paint) };
+        if now != style {
+            row = row.text(std::mem::take(&mut piece), style);
+            style = now;
+        }
+        piece.push(c);
+    }
+    row.text(piece, style)
+}
+
 /// Whether anything that has a width follows.
 fn has_more(text: &str, from: usize) -> bool {
     text.get(from..).is_some_and(|rest| rest.chars().any(|c| c.width().unwrap_or(0) > 0))

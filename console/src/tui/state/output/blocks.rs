@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn short_lines_are_what_they_are() {
-        let text: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+        let text = (0..20_000).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
         let lines: Vec<String> = blocks(text.as_bytes(), &[])
             .into_iter()
             .flat_map(|block| block.lines)

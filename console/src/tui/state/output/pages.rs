@@ -70,7 +70,7 @@ pub struct Part {
 #[derive(Debug, Clone, Default)]
 pub struct Pages {
     total: Option<u64>,
-    pages: BTreeMap<u64, Page>,
+    kept: BTreeMap<u64, Page>,
     holes: Spans,
     /// Grows with each hole: what was made of the bytes before may be another now.
     shape: u64,
@@ -138,7 +138,7 @@ impl Pages {
         let mut part = Part { from, bytes: vec![0; size], holes: Vec::new() };
         self.clock += 1;
         for page in from / PAGE..=to.saturating_sub(1).max(from) / PAGE {
-            if let Some(kept) = self.pages.get_mut(&page) {
+            if let Some(kept) = self.kept.get_mut(&page) {
                 kept.used = self.clock;
                 kept.pieces.iter().for_each(|(at, bytes)| copy(&mut part, *at, bytes));
             }
@@ -158,7 +158,7 @@ impl Pages {
         if let Some((_, hole_end)) = self.holes.at(from.max(start)).filter(|(_, to)| *to >= end) {
             return hole_end;
         }
-        self.pages.get(&page).map_or(start, |kept| kept.known_to)
+        self.kept.get(&page).map_or(start, |kept| kept.known_to)
     }
 
     /// Has a page read, after those that are wanted already.
@@ -193,7 +193,7 @@ impl Pages {
                 continue;
             }
             let start = page.saturating_mul(PAGE);
-            let from = self.pages.get(&page).map_or(start, |kept| kept.known_to);
+            let from = self.kept.get(&page).map_or(start, |kept| kept.known_to);
             let end = (page + 1).saturating_mul(PAGE);
             if let Some(most) = u32::try_from(end.saturating_sub(from)).ok().filter(|most| *most > 0) {
                 self.asked.push(Asked { from, at_ms: now_ms });
@@ -214,7 +214,7 @@ impl Pages {
         self.asked.remove(at);
         match answer {
             Ok(range) if range.offset < from => {
-                self.fail("the answer begins before what was asked for".into())
+                self.fail("the answer begins before what was asked for".into());
             }
             Ok(range) => self.take(from, &range),
             Err(why) => self.fail(why),
@@ -244,8 +244,7 @@ impl Pages {
         if self.holes.len() > MOST_HOLES {
             self.fail("more of it was left out than can be shown".into());
         }
-        let page =
-            self.pages.entry(from / PAGE).or_insert_with(|| Page { known_to: from, ..Page::default() });
+        let page = self.kept.entry(from / PAGE).or_insert_with(|| Page { known_to: from, ..Page::default() });
         self.clock += 1;
         page.used = self.clock;
         page.known_to = from.max(goes_on_at.min(end));
@@ -267,9 +266,9 @@ impl Pages {
     /// Keeps within bounds; what was just read stays.
     fn forget(&mut self, but: u64) {
         while self.bytes > KEPT_BYTES {
-            let others = self.pages.iter().filter(|(at, _)| **at != but);
+            let others = self.kept.iter().filter(|(at, _)| **at != but);
             let Some(oldest) = others.min_by_key(|(_, page)| page.used).map(|(at, _)| *at) else { return };
-            if let Some(page) = self.pages.remove(&oldest) {
+            if let Some(page) = self.kept.remove(&oldest) {
                 self.bytes -= page.bytes();
             }
         }
@@ -292,8 +291,9 @@ fn copy(part: &mut Part, at: u64, bytes: &Bytes) {
 mod tests {
     use super::*;
 
-    fn answer(offset: u64, total_bytes: u64, data: &[u8]) -> Result<OutputRange, String> {
-        Ok(OutputRange { offset, total_bytes, is_truncated: false, data: Bytes::copy_from_slice(data) })
+    fn tell(pages: &mut Pages, from: u64, offset: u64, total_bytes: u64, data: &[u8]) {
+        let data = Bytes::copy_from_slice(data);
+        pages.tell(from, Ok(OutputRange { offset, total_bytes, is_truncated: false, data }));
     }
 
     /// Asks for what is wanted, and answers it out of `stream`, at most `most` bytes at a time.
@@ -303,7 +303,7 @@ mod tests {
             questions += 1;
             let from = usize::try_from(wanted.from).unwrap();
             let to = stream.len().min(from + (wanted.most as usize).min(most));
-            pages.tell(wanted.from, answer(wanted.from, stream.len() as u64, &stream[from.min(to)..to]));
+            tell(pages, wanted.from, wanted.from, stream.len() as u64, &stream[from.min(to)..to]);
         }
         questions
     }
@@ -331,7 +331,7 @@ mod tests {
         assert!(pages.part(0, 100).is_none());
         assert_eq!(pages.questions(0).len(), 1);
         let far = 1_000 * PAGE;
-        pages.tell(0, answer(far, far + 10, b"0123456789"));
+        tell(&mut pages, 0, far, far + 10, b"0123456789");
         assert_eq!(pages.holes().at(0), Some((0, far)));
         assert!(pages.part(500 * PAGE, 501 * PAGE).is_some_and(|part| part.holes == [(0, far)]));
         assert!(pages.questions(0).is_empty());
@@ -343,15 +343,15 @@ mod tests {
         let mut pages = Pages::default();
         assert!(pages.part(0, 100).is_none());
         pages.questions(0);
-        pages.tell(7, answer(7, 100, b"x"));
+        tell(&mut pages, 7, 7, 100, b"x");
         assert_eq!(pages.total(), None, "nobody asked for that");
         // Nothing although there should be something: it is gone.
-        pages.tell(0, answer(0, 100, b""));
+        tell(&mut pages, 0, 0, 100, b"");
         assert!(pages.part(0, 100).is_some_and(|part| part.holes == [(0, 100)]));
         let mut pages = Pages::default();
         pages.part(PAGE, PAGE + 1);
         pages.questions(0);
-        pages.tell(PAGE, answer(3, u64::MAX, b"x"));
+        tell(&mut pages, PAGE, 3, u64::MAX, b"x");
         assert!(pages.failure().is_some());
         pages.part(0, 1);
         assert!(pages.questions(0).is_empty(), "it asks on after a failure");

@@ -239,7 +239,7 @@ mod tests {
                 1 => bytes.extend(vec![b'\n'; usize::try_from(run).unwrap() % 90 + 1]),
                 2 => bytes.extend(vec![0xf0; usize::try_from(run).unwrap() % 900 + 1]),
                 _ => {
-                    bytes.extend((0..run % 90 + 1).flat_map(|n| format!("{n} of some lines\n").into_bytes()))
+                    bytes.extend((0..=run % 90).flat_map(|n| format!("{n} of some lines\n").into_bytes()));
                 }
             }
         }
