@@ -17,6 +17,8 @@ mod one;
 mod operations;
 #[path = "client/parts.rs"]
 mod parts;
+#[path = "client/reading.rs"]
+mod reading;
 #[path = "client/telling.rs"]
 mod telling;
 

@@ -134,6 +134,19 @@ impl Fake {
     }
 }
 
+impl Fake {
+    /// A range of output, as the answer to `commands.output`.
+    pub(super) async fn range(&self, rid: &RequestId, offset: usize, total: usize, data: &[u8]) {
+        let headers = Headers::new()
+            .with(chunk::SEQ, "0")
+            .with(chunk::BRIDGE, "b1")
+            .with(chunk::OFFSET, &offset.to_string())
+            .with(chunk::TOTAL, &total.to_string());
+        let data = Bytes::copy_from_slice(data);
+        self.link.publish(&subject(rid), Some(headers), data).await.unwrap();
+    }
+}
+
 pub(super) fn subject(rid: &RequestId) -> String {
     Subject::Feed(Workspace::main(), OperatorId::new("local").unwrap(), rid.clone()).to_string()
 }

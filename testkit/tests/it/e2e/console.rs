@@ -209,3 +209,36 @@ async fn a_console_without_a_fleet_says_what_to_do() -> Result<()> {
     assert!(pty.screen().contains("signalbox up"), "{}", pty.screen());
     Ok(())
 }
+
+/// An output of 21 MiB fills the screen: its end and its beginning, a line in the middle, and all of it in a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_output_is_looked_at_searched_and_saved() -> Result<()> {
+    const LINES: usize = 1_000_000;
+    let stack = Stack::start(Options::relays(1)).await?;
+    let id = stack.http().submit("demo-1", &format!("seq -f 'line %08.0f of many' 1 {LINES}")).await?;
+    stack.http().settled(&id).await?;
+    let mut pty = console(&stack, 100, 30)?;
+    pty.wait_for("demo-1", BOUND).await?;
+    pty.type_keys("c")?;
+    pty.wait_for("seq -f", BOUND).await?;
+    pty.type_keys("\ro")?;
+    pty.wait_for("output of demo-1", BOUND).await?;
+    pty.wait_for("100% of 21 MiB", BOUND).await?;
+    pty.wait_for(&format!("line {LINES:08} of many"), BOUND).await?;
+    pty.type_keys("g")?;
+    pty.wait_for("line 00000001 of many", BOUND).await?;
+    pty.type_keys("/00500000\r")?;
+    pty.wait_for("line 00500000 of many", BOUND).await?;
+    pty.wait_for("1 of 1+", BOUND).await?;
+
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("log");
+    pty.type_keys(format!("s\u{15}{}\r", path.display()))?;
+    pty.wait_for("saved 21 MiB in 1 file", BOUND).await?;
+    let saved = std::fs::read(&path)?;
+    let expected: Vec<u8> = (1..=LINES).flat_map(|n| format!("line {n:08} of many\n").into_bytes()).collect();
+    ensure!(saved == expected, "the file has {} bytes, and other ones", saved.len());
+    let whole = stack.http().output(&id, "demo-1", "stdout").await?;
+    ensure!(whole == expected, "what is stored are other bytes");
+    Ok(())
+}
