@@ -44,8 +44,11 @@ pub fn update(state: &mut State, now: Now, event: Event) -> Vec<Effect> {
     if !state.is_frozen {
         (state.now_ms, state.wall_ms) = (now.ms, now.wall_ms);
     }
+    let goes_on = output::concerns(&event);
     let mut effects = happen(state, event);
-    effects.extend(output::go_on(state));
+    if goes_on {
+        effects.extend(output::go_on(state));
+    }
     effects
 }
 

@@ -285,6 +285,10 @@ impl Output {
     /// Takes what is seen now.
     pub fn see(&mut self, command: &Command, frame: Frame) {
         self.frame = frame;
+        if let (None, Some(search)) = (&self.stored, &mut self.search) {
+            let lines = lines_of(self.of.as_ref(), command);
+            search.look_into(Kept { lines, streams: self.streams, only: None });
+        }
         let top = self.top;
         self.window = self.with(command, |source| window::fill(source, top, frame));
     }

@@ -12,7 +12,7 @@ use signalbox_schemas::{
 use super::{
     super::{
         effect::Effect,
-        stage::{Stage, command_id, machine_id, run},
+        stage::{Stage, command_id, machine_id, run, summary},
         state::{Screen, output::Whose},
     },
     Modal,
@@ -138,6 +138,20 @@ fn of_a_group_it_is_that_of_one_of_them_and_of_all_it_is_merged() {
     stage.keys("<esc>jo");
     assert!(matches!(stage.state.screen, Screen::Output(_, Whose::One(_))));
     assert_eq!(stage.screen().matches("same").count(), 1);
+}
+
+#[test]
+fn who_is_faster_than_the_first_run_is_told_sees_that_of_the_one() {
+    let mut stage = Stage::demo(80, 24);
+    stage.tell(Told::Command(summary(3, "seq", &[(RunState::Completed, 1)])));
+    stage.keys("c<enter>o");
+    assert_eq!(stage.state.screen, Screen::Output(command_id(3), Whose::All));
+    stage.tell(Told::Run { id: command_id(3), run: ended(1, 8 * MIB) });
+    serve(&mut stage, 8 * MIB);
+    let screen = stage.screen();
+    assert!(screen.contains("output of demo-1") && screen.contains("100% of 8 MiB"), "{screen}");
+    stage.keys("<esc>");
+    assert_eq!(stage.state.screen, Screen::Command(command_id(3)));
 }
 
 #[test]

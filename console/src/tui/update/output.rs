@@ -9,16 +9,17 @@ use signalbox_schemas::{
 use super::go;
 use crate::{
     client::{
-        Ask,
+        Ask, Told,
         nats::OutputRange,
         session::save::{Save, Saved, Target},
     },
     tui::{
         effect::Effect,
+        event::Event,
         keymap::Action,
         state::{
             About, Line, Modal, Saving, Screen, Severity, State,
-            command::Command,
+            command::{Command, Run},
             editor::Editor,
             output::{
                 Key, News, Streams, Whose,
@@ -42,11 +43,14 @@ pub(super) fn open(state: &mut State) -> Vec<Effect> {
     let Screen::Command(id) = state.screen else { return vec![] };
     let Some(command) = state.commands.get(id) else { return vec![] };
     let row = state.page.cursor.key();
-    // One run alone is its own whole.
-    let alone = command.run_at(0).filter(|_| command.progress().1 == 1 && command.run_at(1).is_none());
-    let run = row.and_then(|row| CommandPage::run(command, row)).or(alone);
+    let run = row.and_then(|row| CommandPage::run(command, row)).or(alone(command));
     let whose = run.map_or(Whose::All, |run| Whose::One(run.machine.clone()));
     go::go(state, Screen::Output(id, whose))
+}
+
+/// The run of a command that has one: it is its own whole.
+fn alone(command: &Command) -> Option<&Run> {
+    command.run_at(0).filter(|_| command.progress().1 == 1 && command.run_at(1).is_none())
 }
 
 /// Does what an action means here.
@@ -281,10 +285,32 @@ pub(super) fn saved(state: &mut State, tag: u64, saved: &Saved) {
     }
 }
 
+/// Whether an event may change what is to be read, or where one is. What comes of an output that is kept is seen with the
+/// next frame.
+pub(super) fn concerns(event: &Event) -> bool {
+    match event {
+        Event::Told(told) => {
+            matches!(
+                **told,
+                Told::OutputRange { .. } | Told::Run { .. } | Told::Settled { .. } | Told::Command(_)
+            )
+        }
+        _ => true,
+    }
+}
+
 /// Brings what is seen up to date; asks for what of it is to be read.
 pub(super) fn go_on(state: &mut State) -> Vec<Effect> {
-    let Screen::Output(id, Whose::One(_) | Whose::All) = &state.screen else { return vec![] };
-    let (id, frame, now_ms) = (*id, layout::frame(state), state.real_ms);
+    let Screen::Output(id, whose) = &state.screen else { return vec![] };
+    let (id, is_all) = (*id, *whose == Whose::All);
+    let Some(command) = state.commands.get(id) else { return vec![] };
+    // That of all was opened before any run was told, and it turned out that there is one only. Its lines are the same.
+    if let Some(run) = alone(command).filter(|_| is_all) {
+        let whose = Whose::One(run.machine.clone());
+        state.screen = Screen::Output(id, whose.clone());
+        state.output.of = Some((id, whose));
+    }
+    let (frame, now_ms) = (layout::frame(state), state.real_ms);
     let Some(command) = state.commands.get(id) else { return vec![] };
     let (wanted, news) = state.output.go_on(command, at_least_one_row(frame), now_ms);
     match news {
