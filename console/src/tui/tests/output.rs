@@ -149,7 +149,7 @@ fn who_is_faster_than_the_first_run_is_told_sees_that_of_the_one() {
     stage.tell(Told::Run { id: command_id(3), run: ended(1, 8 * MIB) });
     serve(&mut stage, 8 * MIB);
     let screen = stage.screen();
-    assert!(screen.contains("output of demo-1") && screen.contains("100% of 8 MiB"), "{screen}");
+    assert!(screen.contains("output of demo-1") && screen.contains("100% of 8.0 MiB"), "{screen}");
     stage.keys("<esc>");
     assert_eq!(stage.state.screen, Screen::Command(command_id(3)));
 }
