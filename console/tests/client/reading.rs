@@ -31,7 +31,7 @@ struct Session {
     fake: Fake,
     asks: mpsc::Sender<Ask>,
     told: mpsc::Receiver<Told>,
-    _tasks: JoinSet<Result<(), signalbox_console::client::ClientError>>,
+    tasks: JoinSet<Result<(), signalbox_console::client::ClientError>>,
     _broker: Broker,
 }
 
@@ -43,7 +43,7 @@ impl Session {
         let (tell, told) = mpsc::channel(256);
         let mut tasks = JoinSet::new();
         tasks.spawn(session(access(&broker), asked, tell));
-        Self { fake, asks, told, _tasks: tasks, _broker: broker }
+        Self { fake, asks, told, tasks, _broker: broker }
     }
 
     /// The next telling about what is tested.
@@ -61,7 +61,7 @@ impl Session {
         let (rid, asked): (_, ReadOutput) = self.fake.wait_for(op::COMMANDS_OUTPUT).await;
         let from = usize::try_from(asked.offset).unwrap();
         let to = stream.len().min(from + most.min(asked.limit as usize));
-        self.fake.range(&rid, from, stream.len(), &stream[from.min(to)..to]).await;
+        self.fake.range(&rid, from, stream.len(), stream.get(from..to).unwrap_or_default()).await;
         asked
     }
 }
@@ -189,8 +189,8 @@ async fn a_session_that_ends_leaves_no_half_of_a_file() {
     session.answer(&[b'x'; 100], 10).await;
     let _: (_, ReadOutput) = session.fake.wait_for(op::COMMANDS_OUTPUT).await;
     assert!(path.exists());
-    let Session { asks, told, mut _tasks, .. } = session;
+    let Session { asks, told, mut tasks, .. } = session;
     drop((asks, told));
-    timeout(SOON, _tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
+    timeout(SOON, tasks.join_next()).await.unwrap().unwrap().unwrap().unwrap();
     assert!(!path.exists(), "half of it is left");
 }
