@@ -1,6 +1,6 @@
 //! `health.get`, and what `/health` says in one word.
 //!
-//! Broker and streams are asked when somebody wants to know ([`reading`]). What only the system account is told (slow
+//! Broker and streams are asked when somebody wants to know (`reading`). What only the system account is told (slow
 //! consumers, `sync_interval`) is not known here, and what follows from it is said as such.
 
 mod reading;

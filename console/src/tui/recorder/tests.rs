@@ -83,11 +83,11 @@ fn a_full_file_says_so_and_grows_no_more() {
 #[test]
 fn recordings_end_as_they_should() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings");
-    let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    names.sort();
-    assert!(!names.is_empty());
-    for path in names {
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    for path in paths {
         let replayed = replay(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let named = replayed.named.unwrap_or_else(|| panic!("{} names no screen", path.display()));
         assert_eq!(replayed.screen.join("\n"), named.join("\n"), "{}", path.display());
