@@ -127,7 +127,7 @@ pub(crate) fn svg(screen: &Screen, ground: Ground) -> String {
     // Writing into a text does not fail.
     let _ = write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {:.0}\" font-family=\"'DejaVu Sans Mono','Cascadia Mono',Menlo,Consolas,monospace\" font-size=\"14\">\n<style>text{{white-space:pre}}",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {:.0}\" font-family=\"'DejaVu Sans Mono','Cascadia Mono',Menlo,Consolas,'DejaVu Sans',monospace\" font-size=\"14\">\n<style>text{{white-space:pre}}",
         width + 2.0 * MARGIN,
         height + 2.0 * MARGIN
     );
@@ -163,7 +163,7 @@ fn draw(out: &mut String, stretch: &Stretch, top: f32, class: usize) {
     // Whatever font there is, each stretch keeps its columns.
     let _ = writeln!(
         out,
-        "<text class=\"s{class}\" x=\"{x:.1}\" y=\"{y:.1}\" textLength=\"{width:.1}\" lengthAdjust=\"spacingAndGlyphs\">{text}</text>"
+        "<text class=\"s{class}\" xml:space=\"preserve\" x=\"{x:.1}\" y=\"{y:.1}\" textLength=\"{width:.1}\" lengthAdjust=\"spacingAndGlyphs\">{text}</text>"
     );
 }
 
@@ -177,7 +177,8 @@ fn stretches(screen: &Screen, row: u16, columns: u16, ground: Ground) -> Vec<Str
         let text = if cell.has_contents() { cell.contents() } else { " " };
         let wide = if cell.is_wide() { 2 } else { 1 };
         match all.last_mut() {
-            Some(last) if last.style == style => {
+            // Not over a gap: what draws the picture may make one space of many.
+            Some(last) if last.style == style && !(is_blank(text) && ends_blank(last)) => {
                 last.text.push_str(text);
                 last.columns += wide;
             }
@@ -189,6 +190,15 @@ fn stretches(screen: &Screen, row: u16, columns: u16, ground: Ground) -> Vec<Str
     }
     all.retain(|stretch| !stretch.text.is_empty());
     all
+}
+
+fn is_blank(text: &str) -> bool {
+    text == " "
+}
+
+/// Whether it ends with a space, and is not all ground.
+fn ends_blank(stretch: &Stretch) -> bool {
+    stretch.text.ends_with(' ') && stretch.style.ground.is_none()
 }
 
 /// Spaces around letters need no letters, unless they have a ground of their own or a line below.
@@ -237,6 +247,14 @@ mod tests {
     fn an_empty_screen_has_no_letters() {
         assert!(!drawn(b"", Ground::Light).contains("<text"));
         assert!(drawn(b"", Ground::Light).contains("#ffffff"));
+    }
+
+    #[test]
+    fn a_gap_is_no_letter() {
+        let svg = drawn(b"a b    c", Ground::Dark);
+        assert!(svg.contains(">a b</text>") && svg.contains(">c</text>"), "{svg}");
+        let seventh = MARGIN + 7.0 * CELL.0;
+        assert!(svg.contains(&format!("x=\"{seventh:.1}\"")), "{svg}");
     }
 
     #[test]

@@ -22,9 +22,7 @@ const MACHINES: usize = 214;
 const REAL: u32 = 3;
 const COLUMNS: u16 = 120;
 const ROWS: u16 = 34;
-const BOUND: Duration = Duration::from_secs(40);
-/// Until figures have a history that can be seen.
-const HISTORY: Duration = Duration::from_secs(95);
+const BOUND: Duration = Duration::from_secs(20);
 
 /// What `gallery` was given.
 #[derive(Debug, Args)]
@@ -32,6 +30,9 @@ pub(crate) struct GalleryArgs {
     /// Where the pictures and their page go
     #[arg(long, value_name = "DIR", default_value = "docs/gallery")]
     out: PathBuf,
+    /// Seconds until somebody looks, so that figures have a history
+    #[arg(long, value_name = "SECONDS", default_value_t = 150)]
+    after: u64,
 }
 
 /// One picture.
@@ -57,40 +58,55 @@ const fn shot(
 const ESC: &str = "\x1b";
 
 const SHOTS: &[Shot] = &[
-    shot("pulse", "How the fleet is, and what needs a look", &["p"], "Busiest"),
+    shot("pulse", "How the fleet is, and what needs a look", &["p"], "busiest"),
     shot("machines", "All machines, sorted by load of their processors", &["m", "C"], "sort: cpu"),
-    shot(
-        "filter",
-        "A filter in the language of selectors",
-        &["/cpu>50 and os=debian"],
-        "cpu>50 and os=debian",
-    ),
+    shot("filter", "A filter in the language of selectors", &["/cpu>50 and role=web"], "cpu>50 and role=web"),
     shot("columns", "Choosing columns", &["\r", "|", "jj"], "columns"),
-    shot("machine", "One machine", &[ESC, ESC, "N", "/demo-1\r", "\r"], "demo-1"),
+    shot("past", "The machines as they were a minute ago", &[ESC, ESC, "N", "{"], "as of"),
+    shot("machine", "One machine: its newest commands, and charts", &[ESC, "/demo-1\r", "\r"], "uptime -p"),
+    shot("inbox", "What waits for a machine, in the order in which it will run", &["2"], "[2 inbox]"),
+    shot("facts", "What a machine is", &["5"], "said by"),
+    shot("charts", "Charts fill the page", &["z"], "10 min"),
     shot(
         "run",
-        "Writing a command, with its machines and waves",
-        &[ESC, ESC, "/web-*\r", "a", "xapt list --installed", "\t\t", "canary 1, 10%, 50%, pause after 20%"],
+        "Writing a command: where, in which waves, for how long",
+        &[
+            "z",
+            ESC,
+            ESC,
+            "/web-*\r",
+            "a",
+            "xapt list --installed",
+            "\t\t",
+            "canary 1, 10%, 50%, pause after 20%",
+        ],
         "pause after 20%",
     ),
-    shot("search", "An earlier text, found by its words", &["\x12", "nginx"], "systemctl reload nginx"),
+    shot("sure", "Above a number of machines it is typed", &["\r"], "confirm"),
+    shot(
+        "search",
+        "An earlier text, found by its words",
+        &[ESC, "xa", "\x15", "\x12", "nginx"],
+        "systemctl reload nginx",
+    ),
     shot(
         "folded",
         "Outputs of a command, folded as they arrive",
-        &[ESC, "\x15", "\r", "214", "\r"],
+        &[ESC, "apt list --installed", "\r", "27", "\r"],
         "exit 0",
     ),
     shot("diff", "What two groups differ in", &["jj", "d"], "+ "),
-    shot("commands", "All commands", &[ESC, ESC, "c"], "apt list"),
+    shot("output", "One output on the whole screen, searched", &[ESC, "o", "/nginx\r"], "nginx"),
+    shot("commands", "All commands", &[ESC, ESC, ESC, ESC, "c"], "apt list"),
     shot(
         "waves",
-        "A command that spreads in waves, paused because too many failed",
+        "A command that spreads in waves, and was paused because too many failed",
         &["/reload nginx\r", "\r"],
         "paused",
     ),
     shot("events", "What happened", &[ESC, ESC, "e"], "machine"),
     shot("audit", "Who did what", &["w"], "submit"),
-    shot("operators", "Who may use the console", &[":operators\r"], "admin"),
+    shot("operators", "Who may use the console", &[":operators\r"], "may author"),
     shot("streams", "What the broker holds", &[":streams\r"], "KV_state"),
     shot("health", "How bridge and broker are", &[":health\r"], "bridge"),
     shot("palette", "Going anywhere and doing anything by its name", &[":", "ma"], "go or do"),
@@ -109,7 +125,7 @@ pub(crate) async fn draw(args: &GalleryArgs) -> Result<()> {
     fleet.connect(place.stack.ready(), &names, Nature::SHOWN).await?;
     work(&place).await?;
     eprintln!("waiting until figures have a history");
-    tokio::time::sleep(HISTORY).await;
+    tokio::time::sleep(Duration::from_secs(args.after)).await;
     for (ground, theme) in [(Ground::Dark, "dark"), (Ground::Light, "light")] {
         let config = args.out.join("config.toml");
         std::fs::write(&config, format!("[look]\ntheme = \"{theme}\"\n[run]\nconfirm_above = 20\n"))?;
@@ -126,7 +142,11 @@ pub(crate) async fn draw(args: &GalleryArgs) -> Result<()> {
 
 /// Something that has happened before somebody looks.
 async fn work(place: &Place) -> Result<()> {
-    let runs: [&[&str]; 4] = [
+    // More than a relay runs at once: the others wait.
+    let long: &[&str] = &["run", "--on", "demo-1", "--no-wait", "--timeout", "1h", "--", "sleep 3600"];
+    let runs: [&[&str]; 12] = [
+        &["label", "set", "web-*", "role=web", "dc=fra"],
+        &["label", "set", "demo-*", "role=lab", "dc=oslo"],
         &["run", "--on", "demo-*", "--", "uptime -p"],
         &["run", "--yes", "--on", "db-*", "--no-wait", "--", "vacuumdb --all --analyze-in-stages"],
         &[
@@ -139,12 +159,18 @@ async fn work(place: &Place) -> Result<()> {
             "--waves",
             "20%",
             "--pause-after",
-            "2",
+            "1",
             "--no-wait",
             "--",
             "systemctl reload nginx",
         ],
-        &["run", "--on", "demo-1", "--", "ls --color=always -l / && printf '\\033[32mready\\033[0m\\n'"],
+        &["run", "--on", "demo-2", "--", "ls --color=always -l / && printf '\\033[32mready\\033[0m\\n'"],
+        long,
+        long,
+        long,
+        long,
+        long,
+        long,
     ];
     for args in runs {
         let mut command = tokio::process::Command::from(place.stack.cli(args)?);
@@ -163,18 +189,23 @@ async fn look(place: &Place, config: &Path, (ground, theme): (Ground, &str), out
     command.env("SIGNALBOX_CONFIG", config).env("COLORTERM", "truecolor");
     let mut console = Pty::spawn(&command, COLUMNS, ROWS)?;
     console.wait_for("bridge", BOUND).await?;
+    let mut missing = Vec::new();
     for shot in SHOTS {
         for keys in shot.keys {
             settled(&console).await;
             console.type_keys(keys)?;
         }
-        console.wait_for(shot.shows, BOUND).await.with_context(|| format!("drawing {}", shot.name))?;
+        if let Err(error) = console.wait_for(shot.shows, BOUND).await {
+            eprintln!("{}: {error:#}", shot.name);
+            missing.push(shot.name);
+        }
         settled(&console).await;
         let path = out.join(format!("{}-{theme}.svg", shot.name));
         std::fs::write(&path, console.picture(ground))
             .with_context(|| format!("writing {}", path.display()))?;
         eprintln!("{}", path.display());
     }
+    ensure!(missing.is_empty(), "not as they should be: {}", missing.join(", "));
     Ok(())
 }
 

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | this one | 10,000 machines: starts, keys, a filter, a command on a tenth of them |
 //! | `folding` | outputs that come in by the thousand |
+//! | `large` | an output of 128 MiB |
 //! | `many` | 100,000 machines |
 
 mod folding;
+mod large;
 mod many;
 
 use std::{
@@ -50,6 +52,7 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     nothing_to_see(scope, report).await?;
     ten_thousand(scope, report).await?;
     folding::measure(scope, report).await?;
+    large::measure(scope, report).await?;
     many::measure(scope, report).await
 }
 
