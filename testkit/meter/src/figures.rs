@@ -43,6 +43,8 @@ pub(crate) enum Figure {
     Login,
     /// The console with a large fleet, in a real terminal
     Console,
+    /// The console with 100,000 machines
+    ConsoleMany,
     /// Relays of the older system
     OldRelays,
     /// Commands on a host behind a machine, beside SSH
@@ -71,6 +73,7 @@ impl Figure {
             Self::Project => Box::pin(project::measure(scope, to)).await,
             Self::Login => Box::pin(login::measure(scope, to)).await,
             Self::Console => Box::pin(console::measure(scope, to)).await,
+            Self::ConsoleMany => Box::pin(console::many::measure(scope, to)).await,
             Self::OldRelays => Box::pin(old_relays::measure(scope, to)).await,
             Self::Ssh => Box::pin(ssh::measure(scope, to)).await,
         }?;

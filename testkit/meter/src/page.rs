@@ -113,6 +113,10 @@ fn words(figure: Figure) -> (&'static str, &'static str) {
             "In a real pseudo-terminal of 120 × 40, while all machines give a sign of life every 10 s. The clock in the corner \
              moves once a second.",
         ),
+        Figure::ConsoleMany => (
+            "`console-many`: ten times as many machines",
+            "The same with 100,000 machines, whose signs of life come over one connection: 10,000 a second.",
+        ),
         Figure::OldRelays => (
             "`old-relays`: relays of the older system",
             "Each has two kept connections, polls every 5 s and reports every 30 s, as the original does.",

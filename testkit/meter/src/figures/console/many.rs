@@ -14,7 +14,7 @@ use crate::{
 
 const MACHINES: usize = 100_000;
 
-pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
+pub(in crate::figures) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let machines = if scope.quick { MACHINES / 10 } else { MACHINES };
     let names = simulated(machines);
     let place = Place::start(&names, 0).await?;
