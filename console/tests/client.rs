@@ -173,21 +173,7 @@ async fn a_feed_that_is_refused_says_so() {
 }
 
 fn draft() -> Draft {
-    Draft {
-        on: "demo-*".to_owned(),
-        command: "uptime".to_owned(),
-        timeout_ms: 1_000,
-        expires_in_ms: 60_000,
-        is_expiry_named: true,
-        max_output_bytes: 1_000,
-        shown: Vec::new(),
-        only: Vec::new(),
-        rollout: None,
-        retry_of: None,
-        ssh: None,
-        created_by: None,
-        idempotency_key: None,
-    }
+    Draft { max_output_bytes: 1_000, ..Draft::new("demo-*".to_owned(), "uptime".to_owned(), 1_000, 60_000) }
 }
 
 fn machine(name: &str) -> MachineId {

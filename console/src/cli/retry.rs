@@ -54,20 +54,16 @@ fn draft(view: CommandView, args: &Retry, expires_in_ms: u64) -> Result<Draft, S
         return Err(format!("no run of it is {}", ends.join(" or ")));
     }
     let only: Vec<MachineToken> = again.iter().map(|run| run.machine.token()).collect();
+    let on = by_name(&again).unwrap_or(summary.on);
+    let expires_in_ms = args.expires_in.unwrap_or(expires_in_ms);
     Ok(Draft {
-        on: by_name(&again).unwrap_or(summary.on),
-        command: summary.command,
-        timeout_ms: summary.timeout_ms,
-        expires_in_ms: args.expires_in.unwrap_or(expires_in_ms),
-        is_expiry_named: true,
         max_output_bytes: args.max_output,
-        shown: Vec::new(),
         only,
         ssh: summary.target.map(|Target::Ssh(ssh)| ssh),
         rollout: args.waves.clone().plan(),
         retry_of: Some(summary.id),
         created_by: summary.created_by,
-        idempotency_key: None,
+        ..Draft::new(on, summary.command, summary.timeout_ms, expires_in_ms)
     })
 }
 

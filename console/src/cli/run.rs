@@ -141,20 +141,15 @@ fn draft(
     idempotency_key: Option<String>,
 ) -> Draft {
     let ssh = order.target();
+    let timeout_ms = order.timeout.unwrap_or(timeout_ms);
+    let waits_ms = order.expires_in.unwrap_or(expires_in_ms);
     Draft {
-        on,
-        command: order.command.join(" "),
-        timeout_ms: order.timeout.unwrap_or(timeout_ms),
-        expires_in_ms: order.expires_in.unwrap_or(expires_in_ms),
         is_expiry_named: order.expires_in.is_some(),
         max_output_bytes: order.max_output,
-        shown: Vec::new(),
-        only: Vec::new(),
-        rollout: None,
-        retry_of: None,
         ssh,
         created_by: order.created_by,
         idempotency_key,
+        ..Draft::new(on, order.command.join(" "), timeout_ms, waits_ms)
     }
 }
 

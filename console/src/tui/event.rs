@@ -3,13 +3,16 @@
 //! What the operator does, signals and ticks come through one channel, in one order. What the session tells comes
 //! through another, so that no key waits behind it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{client::Told, tui::keymap::Key};
 
 /// Most events that wait, what the session tells aside.
 pub const EVENTS: usize = 256;
 
-/// One thing that happened.
-#[derive(Debug, Clone, PartialEq)]
+/// One thing that happened; as JSON a line of a [recording](super::recorder).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A key was pressed.
     Key(Key),

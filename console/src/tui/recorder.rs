@@ -19,14 +19,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     TuiOptions,
     event::Event,
-    keymap::{Key, Keymap, key},
+    keymap::Keymap,
     state::{Now, State},
     theme::Tone,
     update::update,
     view::view,
 };
 use crate::{
-    client::Told,
     question::Rule,
     settings::{
         keys::{Keys, Profile, Rebinding},
@@ -52,7 +51,7 @@ pub enum Line {
         /// By the one that people set, Unix ms.
         wall_ms: u64,
         /// What.
-        event: Happened,
+        event: Event,
     },
     /// A frame was drawn: rows are in the order that it showed.
     Frame,
@@ -105,73 +104,6 @@ pub struct Look {
     mouse: bool,
     headless: bool,
     is_protected: bool,
-}
-
-/// An event as it is written down.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Happened {
-    /// In the notation of keys.
-    Key(String),
-    /// Text that was pasted.
-    Paste(String),
-    /// Notches of the wheel.
-    Wheel(i8),
-    /// Column and row.
-    Click(u16, u16),
-    /// Columns and rows.
-    Resize(u16, u16),
-    /// What the session told.
-    Told(Box<Told>),
-    /// The session has ended.
-    SessionEnded,
-    /// A second has passed.
-    Tick,
-    /// A signal asks to stop.
-    Stop,
-    /// It goes on.
-    Continued,
-    /// A signal asks to end.
-    Terminate,
-}
-
-impl Happened {
-    fn of(event: &Event) -> Self {
-        match event {
-            Event::Key(key) => Self::Key(key.to_string()),
-            Event::Paste(text) => Self::Paste(text.clone()),
-            Event::Wheel(notches) => Self::Wheel(*notches),
-            Event::Click(column, row) => Self::Click(*column, *row),
-            Event::Resize(columns, rows) => Self::Resize(*columns, *rows),
-            Event::Told(told) => Self::Told(told.clone()),
-            Event::SessionEnded => Self::SessionEnded,
-            Event::Tick => Self::Tick,
-            Event::Stop => Self::Stop,
-            Event::Continued => Self::Continued,
-            Event::Terminate => Self::Terminate,
-        }
-    }
-
-    fn event(self) -> Result<Event, ReplayError> {
-        Ok(match self {
-            Self::Key(text) => Event::Key(pressed(&text)?),
-            Self::Paste(text) => Event::Paste(text),
-            Self::Wheel(notches) => Event::Wheel(notches),
-            Self::Click(column, row) => Event::Click(column, row),
-            Self::Resize(columns, rows) => Event::Resize(columns, rows),
-            Self::Told(told) => Event::Told(told),
-            Self::SessionEnded => Event::SessionEnded,
-            Self::Tick => Event::Tick,
-            Self::Stop => Event::Stop,
-            Self::Continued => Event::Continued,
-            Self::Terminate => Event::Terminate,
-        })
-    }
-}
-
-fn pressed(text: &str) -> Result<Key, ReplayError> {
-    let keys = key::parse(text).ok().filter(|keys| keys.len() == 1);
-    keys.and_then(|keys| keys.into_iter().next()).ok_or_else(|| ReplayError::Key(text.to_owned()))
 }
 
 impl Beginning {
@@ -254,7 +186,9 @@ impl Recorder {
     /// # Errors
     /// When it cannot be written.
     pub fn take(&mut self, now: Now, event: &Event) -> io::Result<()> {
-        self.write(&Line::Event { ms: now.ms, wall_ms: now.wall_ms, event: Happened::of(event) })
+        self.write(&Line::Event { ms: now.ms, wall_ms: now.wall_ms, event: event.clone() })?;
+        // What ends the console at once leaves all but the last second.
+        if matches!(event, Event::Tick) { self.file.flush() } else { Ok(()) }
     }
 
     /// Writes down that a frame was drawn.
@@ -298,9 +232,6 @@ pub enum ReplayError {
     /// A line is none of a recording's.
     #[error("line {0} is none of a recording")]
     Line(usize, #[source] serde_json::Error),
-    /// A key that there is not.
-    #[error("`{0}` is no key")]
-    Key(String),
     /// It does not say how the console began.
     #[error("it does not say how the console began")]
     Headless,
@@ -331,7 +262,7 @@ pub fn replay(text: &str) -> Result<Replayed, ReplayError> {
                 state = Some(State::new(beginning.options(), size, now));
             }
             (Line::Event { ms, wall_ms, event }, Some(state)) => {
-                update(state, Now { ms, wall_ms }, event.event()?);
+                update(state, Now { ms, wall_ms }, event);
             }
             (Line::Frame, Some(state)) => state.settle(),
             (Line::Screen(screen), Some(_)) => named = Some(screen),

@@ -35,14 +35,14 @@ const fn key(
 /// Bindings of a mode, those of its own first.
 pub(super) fn bindings(mode: Mode) -> impl Iterator<Item = &'static Binding> {
     let tables: &[&'static [Binding]] = match mode {
-        Mode::Pulse => &[PULSE, LIST, TO_AND_FRO, SCREEN],
-        Mode::Machines => &[MACHINES, TABLE, LIST, TO_AND_FRO, SCREEN],
-        Mode::Machine => &[MACHINE, TABS, TABLE, LIST, SCREEN],
-        Mode::Commands => &[COMMANDS, LIST, TO_AND_FRO, SCREEN],
-        Mode::Command => &[COMMAND, LIST, TO_AND_FRO, SCREEN],
-        Mode::Output => &[OUTPUT, OUTPUT_MOVES, OUTPUT_SCREEN],
-        Mode::List => &[ROWS, TABLE, LIST, TO_AND_FRO, SCREEN],
-        Mode::Item => &[ITEM, LIST, TO_AND_FRO, SCREEN],
+        Mode::Pulse => &[PULSE, LIST, TO_AND_FRO, HERE, ANYWHERE],
+        Mode::Machines => &[MACHINES, TABLE, LIST, TO_AND_FRO, HERE, ANYWHERE],
+        Mode::Machine => &[MACHINE, TABS, TABLE, LIST, HERE, ANYWHERE],
+        Mode::Commands => &[COMMANDS, LIST, TO_AND_FRO, HERE, ANYWHERE],
+        Mode::Command => &[COMMAND, LIST, TO_AND_FRO, HERE, ANYWHERE],
+        Mode::Output => &[OUTPUT, OUTPUT_MOVES, OUTPUT_HERE, TO_AND_FRO, ANYWHERE],
+        Mode::List => &[ROWS, TABLE, LIST, TO_AND_FRO, HERE, ANYWHERE],
+        Mode::Item => &[ITEM, LIST, TO_AND_FRO, HERE, ANYWHERE],
         Mode::Filter => &[FILTER, EDIT],
         Mode::Prompt => &[PROMPT, EDIT],
         Mode::Search => &[SEARCH, EDIT],
@@ -215,27 +215,11 @@ const OUTPUT_MOVES: &[Binding] = &[
 ];
 
 /// As on other screens; `w` means another thing here.
-const OUTPUT_SCREEN: &[Binding] = &[
+const OUTPUT_HERE: &[Binding] = &[
     key("back", &["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: search, save, page"),
-    key("palette", &[":"], Action::Palette, "command", "go or do anything by its name"),
-    key("pulse", &["p"], Action::Pulse, "", "how the fleet is, and what needs a look"),
-    key("commands", &["c"], Action::Commands, "", "all commands"),
-    key("machines", &["m"], Action::Machines, "", "all machines"),
     key("audit", &[], Action::List(ListKind::Audit), "", "who did what"),
-    key("events", &["e"], Action::List(ListKind::Events), "", "what happened"),
-    key("before", &["["], Action::Travel(-1), "", "to the screen before"),
-    key("after", &["]"], Action::Travel(1), "", "forward again"),
-    key("other", &["-"], Action::Other, "", "to and fro between the last two screens"),
-    key("repeat", &["."], Action::Repeat, "", "the newest command text once more"),
     key("copy", &["y"], Action::Copy, "", "copy the line that was found, or the first one"),
-    key("freeze", &["F"], Action::Freeze, "", "hold machines and lists still, or let them go on"),
     key("refresh", &["<c-r>"], Action::Refresh, "", "ask again for what could not be read"),
-    key("mouse", &["<c-o>"], Action::Mouse, "", "the mouse for the console, or for the terminal"),
-    key("header", &["<c-e>"], Action::Header, "", "with or without the header"),
-    key("redraw", &["<c-l>"], Action::Redraw, "", "draw the screen anew"),
-    key("suspend", &["<c-z>"], Action::Suspend, "", "back to the shell; `fg` brings the console back"),
-    key("help", &["?"], Action::Help, "help", "these keys"),
-    key("quit", &["q", "<c-c>"], Action::Quit, "quit", "leave the console; what runs goes on"),
 ];
 
 const LINE: &[Binding] = &[
@@ -273,20 +257,25 @@ const LIST: &[Binding] = &[
 const TO_AND_FRO: &[Binding] =
     &[key("other", &["-"], Action::Other, "", "to and fro between the last two screens")];
 
-const SCREEN: &[Binding] = &[
+/// What means this screen.
+const HERE: &[Binding] = &[
     key("back", &["<esc>", "<backspace>"], Action::Back, "back", "out by one layer: filter, marks, page"),
+    key("audit", &["w"], Action::List(ListKind::Audit), "", "who did what"),
+    key("copy", &["y"], Action::Copy, "", "copy the names of the marks, or of the row"),
+    key("refresh", &["<c-r>"], Action::Refresh, "", "read anew what is shown"),
+];
+
+/// What is the same on every screen.
+const ANYWHERE: &[Binding] = &[
     key("palette", &[":"], Action::Palette, "command", "go or do anything by its name"),
     key("pulse", &["p"], Action::Pulse, "pulse", "how the fleet is, and what needs a look"),
     key("commands", &["c"], Action::Commands, "commands", "all commands"),
     key("machines", &["m"], Action::Machines, "machines", "all machines"),
-    key("audit", &["w"], Action::List(ListKind::Audit), "", "who did what"),
     key("events", &["e"], Action::List(ListKind::Events), "", "what happened"),
     key("before", &["["], Action::Travel(-1), "", "to the screen before"),
     key("after", &["]"], Action::Travel(1), "", "forward again"),
     key("repeat", &["."], Action::Repeat, "", "the newest command text once more"),
-    key("copy", &["y"], Action::Copy, "", "copy the names of the marks, or of the row"),
     key("freeze", &["F"], Action::Freeze, "", "hold machines and lists still, or let them go on"),
-    key("refresh", &["<c-r>"], Action::Refresh, "", "read anew what is shown"),
     key("mouse", &["<c-o>"], Action::Mouse, "", "the mouse for the console, or for the terminal"),
     key("header", &["<c-e>"], Action::Header, "", "with or without the header"),
     key("redraw", &["<c-l>"], Action::Redraw, "", "draw the screen anew"),

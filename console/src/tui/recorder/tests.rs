@@ -4,7 +4,8 @@ use signalbox_schemas::run::RunState;
 
 use super::*;
 use crate::{
-    client::{LinkView, Stretch},
+    client::{LinkView, Stretch, Told},
+    tui::keymap::key,
     tui::stage::{NOW, demo_machine, heartbeat, options, summary},
 };
 

@@ -209,22 +209,23 @@ fn liveness(state: &State, prompt: &Prompt, theme: &Theme) -> Row {
 
 /// Where they are, most machines first; `None`: nobody says of any of them. What has no room is counted.
 fn places(state: &State, prompt: &Prompt, columns: usize, theme: &Theme) -> Option<String> {
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let key: LabelKey = state.options.place.parse().ok()?;
     for machine in prompt.targets.iter().filter_map(|token| state.fleet.get(token)) {
         if let Some(label) = machine.labels.get(&key) {
-            *places.entry(text::line(label.value.as_str())).or_default() += 1;
+            *places.entry(label.value.as_str()).or_default() += 1;
         }
     }
     if places.is_empty() {
         return None;
     }
-    let mut places: Vec<(usize, String)> = places.into_iter().map(|(place, n)| (n, place)).collect();
+    let mut places: Vec<(usize, &str)> = places.into_iter().map(|(place, n)| (n, place)).collect();
     places
         .sort_by(|(n, place), (other, place_of_other)| other.cmp(n).then_with(|| place.cmp(place_of_other)));
     let known: usize = places.iter().map(|(n, _)| n).sum();
     let unknown = prompt.targets.len().saturating_sub(known);
-    let mut parts: Vec<String> = places.into_iter().map(|(n, place)| format!("{place} {n}")).collect();
+    let mut parts: Vec<String> =
+        places.into_iter().map(|(n, place)| format!("{} {n}", text::line(place))).collect();
     parts.extend((unknown > 0).then(|| format!("{unknown} elsewhere")));
     let between = format!(" {} ", theme.glyphs.dot);
     let all = parts.join(&between);
