@@ -23,6 +23,8 @@ use super::{Api, locked, now_ms};
 const KEPT: Duration = Duration::from_mins(1);
 /// Machines of all lists that are remembered: with the longest names some 60 MB.
 const MACHINES: usize = 100_000;
+/// What a list weighs beside its machines, in machines: its selector's text, and that it is one more.
+const WEIGHT: usize = 100;
 
 /// Where a list goes on. Its text is opaque to clients; it sorts like its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +91,8 @@ impl List {
 
 /// A list that is remembered.
 struct Kept {
-    selector: Selector,
+    /// As it was written, which is short: expressions that it is read into are large.
+    on: String,
     for_secret: bool,
     until: Instant,
     list: Arc<List>,
@@ -102,30 +105,32 @@ pub(super) struct Lists {
     machines: usize,
 }
 
+fn weight(list: &List) -> usize {
+    list.targets.len() + WEIGHT
+}
+
 impl Lists {
     fn find(&self, asked: Asked<'_>, at: u64, sha256: Sha256, now: Instant) -> Option<Arc<List>> {
+        let on = asked.selector.to_string();
         let is_it = |kept: &&Kept| {
             let is_list = (kept.list.at, kept.list.sha256) == (at, sha256);
-            is_list
-                && kept.until > now
-                && kept.for_secret == asked.for_secret
-                && kept.selector == *asked.selector
+            is_list && kept.until > now && kept.for_secret == asked.for_secret && kept.on == on
         };
         self.kept.iter().find(is_it).map(|kept| Arc::clone(&kept.list))
     }
 
     /// Remembers a list; older ones make room. One that is larger than all the room is not remembered.
     fn keep(&mut self, asked: Asked<'_>, list: &Arc<List>, now: Instant) {
-        let count = list.targets.len();
+        let count = weight(list);
         if count > MACHINES {
             return;
         }
-        let (selector, list) = (asked.selector.clone(), Arc::clone(list));
-        self.kept.push_back(Kept { selector, for_secret: asked.for_secret, until: now + KEPT, list });
+        let (on, list) = (asked.selector.to_string(), Arc::clone(list));
+        self.kept.push_back(Kept { on, for_secret: asked.for_secret, until: now + KEPT, list });
         self.machines += count;
         while self.machines > MACHINES || self.kept.front().is_some_and(|kept| kept.until <= now) {
             let Some(gone) = self.kept.pop_front() else { return };
-            self.machines = self.machines.saturating_sub(gone.list.targets.len());
+            self.machines = self.machines.saturating_sub(weight(&gone.list));
         }
     }
 }
@@ -218,7 +223,7 @@ mod tests {
         let (web, db) = (Selector::parse("web-*").unwrap(), Selector::parse("db-*").unwrap());
         let asked = |selector, for_secret| Asked { selector, for_secret };
         let mut lists = Lists::default();
-        let first = list(MACHINES / 2, 1);
+        let first = list(MACHINES / 2 - WEIGHT, 1);
         lists.keep(asked(&web, false), &first, now);
         let finds =
             |lists: &Lists, asked, list: &List, at| lists.find(asked, list.at, list.sha256, at).is_some();
@@ -227,13 +232,17 @@ mod tests {
         assert!(!finds(&lists, asked(&db, false), &first, now));
         assert!(!finds(&lists, asked(&web, true), &first, now));
         assert!(!finds(&lists, asked(&web, false), &first, now + KEPT));
-        let second = list(MACHINES / 2 + 1, 2);
+        let second = list(MACHINES / 2 - WEIGHT + 1, 2);
         lists.keep(asked(&web, false), &second, now);
         assert!(!finds(&lists, asked(&web, false), &first, now), "it has made room");
         assert!(finds(&lists, asked(&web, false), &second, now));
-        lists.keep(asked(&web, false), &list(MACHINES + 1, 3), now);
+        lists.keep(asked(&web, false), &list(MACHINES - WEIGHT + 1, 3), now);
         assert_eq!((lists.kept.len(), lists.machines), (1, MACHINES / 2 + 1));
         lists.keep(asked(&web, false), &list(1, 4), now + KEPT);
-        assert_eq!((lists.kept.len(), lists.machines), (1, 1), "what is too old goes");
+        assert_eq!((lists.kept.len(), lists.machines), (1, 1 + WEIGHT), "what is too old goes");
+        for at in 0..10_000 {
+            lists.keep(asked(&web, false), &list(1, at), now + KEPT);
+        }
+        assert!(lists.kept.len() < 1_000, "so many of few machines are not remembered");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{
-    api::{LABELLED, LabelOutcome, Labelled, LabelsSet, ListMachines, MachineView, SetLabels, op},
+    api::{LabelOutcome, Labelled, LabelsSet, ListMachines, MachineView, SetLabels, Target, op},
     label::{Label as Said, LabelMap, LabelViews},
     selector::Selector,
 };
@@ -16,8 +16,12 @@ use super::{
 };
 use crate::{
     args::label::{Label, LabelAction, Pair},
+    client::ClientError,
     config::Config,
 };
+
+/// Machines of one request: a bridge has to ask the broker some times for each, and must be done before nobody waits any more.
+const AT_ONCE: usize = 250;
 
 /// One label of a machine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,6 +128,14 @@ pub async fn act(config: &Config, args: Label) -> Result<u8, Failure> {
     }
 }
 
+/// Whether an answer is about these machines, in their order.
+fn are_of(told: &[Labelled], targets: &[Target]) -> bool {
+    let is_of = |(one, target): (&Labelled, &Target)| {
+        one.machine == target.id.as_str() || one.machine == target.token.as_str()
+    };
+    told.len() == targets.len() && told.iter().zip(targets).all(is_of)
+}
+
 async fn list(call: &Call<'_>, on: String) -> Result<u8, Failure> {
     let client = call.connect().await?;
     let asked = ListMachines { on: Some(on), ..ListMachines::default() };
@@ -150,12 +162,14 @@ async fn set(call: &Call<'_>, on: &str, asked: SetLabels) -> Result<u8, Failure>
     let client = call.connect().await?;
     let targets = client.meant(on, false).await.map_err(|error| call.failed(&error))?;
     let mut done: Vec<Labelled> = Vec::new();
-    for part in targets.chunks(LABELLED) {
+    for part in targets.chunks(AT_ONCE) {
         let machines = part.iter().map(|target| target.token.to_string()).collect();
         let asked = SetLabels { machines, ..asked.clone() };
         match client.change::<_, LabelsSet>(op::LABELS_SET, &asked).await {
-            Ok(set) => done.extend(set.machines),
-            Err(error) => {
+            Ok(set) if are_of(&set.machines, part) => done.extend(set.machines),
+            told => {
+                let why = || ClientError::NotAsMeant("it tells of other machines than were named".to_owned());
+                let error = told.err().unwrap_or_else(why);
                 call.table(&done).await?;
                 return Err(Failure::change(call.what(), &error));
             }

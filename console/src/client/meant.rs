@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use signalbox_schemas::{api::Target, error::ErrorCode};
 
-use super::{
-    Client, ClientError,
-    sign::{check_count, check_targets},
-};
+use super::{Client, ClientError};
 
 /// The machines that a selector means.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +22,7 @@ impl Client {
     /// # Errors
     /// As [`Self::preview`], and what a command could not be signed for.
     pub async fn look_up(&self, on: &str, protected: &str) -> Result<Meant, ClientError> {
-        let targets = self.preview(on).await?;
-        check_targets(on, &[], &targets)?;
-        check_count(on, &targets)?;
+        let targets = self.meant(on, false).await?;
         let protected = self.protected(protected, &targets).await?;
         Ok(Meant { targets, protected })
     }

@@ -362,9 +362,23 @@ impl Client {
         loop {
             let asked = Preview { on: on.to_owned(), limit, after, secret };
             let before = asked.after.clone();
-            let page: Previewed = self.ask(op::COMMANDS_PREVIEW, &asked).await?;
-            if before.is_some() && page.sha256 != list {
-                return Err(ClientError::NotAsMeant("its pages are of several lists of machines".to_owned()));
+            let page: Previewed = match self.ask(op::COMMANDS_PREVIEW, &asked).await {
+                // A bridge of another version than that of the page before does not know where it ended.
+                Err(ClientError::Refused(problem))
+                    if problem.code == ErrorCode::Invalid && before.is_some() =>
+                {
+                    return Err(several_lists());
+                }
+                page => page?,
+            };
+            match (page.sha256, list) {
+                (now, then) if before.is_none() || now == then => {}
+                (Some(_), Some(_)) => {
+                    let why = "its pages are of several lists of machines".to_owned();
+                    return Err(ClientError::NotAsMeant(why));
+                }
+                // One of the two bridges is of a version that names no list.
+                _ => return Err(several_lists()),
             }
             list = page.sha256;
             let is_empty = page.targets.is_empty();
@@ -447,6 +461,12 @@ impl Client {
         let targets = self.targets(draft).await?;
         self.submit(&prepare_aside(draft, self.access(), targets).await?).await
     }
+}
+
+/// Two pages are not of one list: it is begun anew.
+fn several_lists() -> ClientError {
+    let why = "its pages come from bridges that do not know each other's lists; try again";
+    ClientError::Refused(Problem::new(ErrorCode::IdConflict, why))
 }
 
 /// Whether what was accepted is what was sent.

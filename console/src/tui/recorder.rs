@@ -186,6 +186,9 @@ impl Recorder {
     /// # Errors
     /// When it cannot be written.
     pub fn take(&mut self, now: Now, event: &Event) -> io::Result<()> {
+        if self.left == 0 {
+            return Ok(());
+        }
         self.write(&Line::Event { ms: now.ms, wall_ms: now.wall_ms, event: event.clone() })?;
         // What ends the console at once leaves all but the last second.
         if matches!(event, Event::Tick) { self.file.flush() } else { Ok(()) }

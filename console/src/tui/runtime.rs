@@ -84,10 +84,9 @@ pub async fn run(
         error = panic_of(&mut tasks) => Err(error),
     };
     tasks.shutdown().await;
-    if let Some(recorder) = sources.recorder.take() {
-        recorder.end(&mut state).map_err(TuiError::Record)?;
-    }
-    shown
+    let written = sources.recorder.take().map_or(Ok(()), |recorder| recorder.end(&mut state));
+    // How the console ended says more than that it could not be written down.
+    shown.and(written.map_err(TuiError::Record))
 }
 
 /// What writes down what happens, if that is wished.

@@ -121,8 +121,12 @@ async fn a_list_that_does_not_go_on_is_refused() {
 enum Page {
     /// Machines, where the list goes on, and which list it says it is of.
     Of(&'static [&'static str], Option<&'static str>, &'static [&'static str]),
+    /// The same of a bridge that names no list.
+    Plain(&'static [&'static str], Option<&'static str>),
     /// The list has changed.
     Changed,
+    /// The place is none that this bridge knows.
+    Unknown,
 }
 
 async fn previewed(pages: Vec<Page>) -> (Result<Vec<Target>, ClientError>, Vec<Option<u32>>) {
@@ -143,6 +147,12 @@ async fn previewed(pages: Vec<Page>) -> (Result<Vec<Target>, ClientError>, Vec<O
                 let next = next.map(str::to_owned);
                 fake.ok(&rid, Previewed { targets, next, sha256, ..Previewed::default() }).await;
             }
+            Page::Plain(names, next) => {
+                let targets = names.iter().map(|name| target(name)).collect();
+                let next = next.map(str::to_owned);
+                fake.ok(&rid, Previewed { targets, next, ..Previewed::default() }).await;
+            }
+            Page::Unknown => fake.refuse(&rid, Problem::new(ErrorCode::Invalid, "no such place")).await,
             Page::Changed => fake.refuse(&rid, Problem::new(ErrorCode::IdConflict, "begin anew")).await,
         }
     }
@@ -152,7 +162,7 @@ async fn previewed(pages: Vec<Page>) -> (Result<Vec<Target>, ClientError>, Vec<O
 /// Whoever signs for machines has read one list of them, and not a page of each of two.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pages_are_of_the_list_that_they_name() {
-    use Page::{Changed, Of};
+    use Page::{Changed, Of, Plain, Unknown};
     let (one, two) = (&["demo-1", "demo-2"], &["demo-1", "demo-3"]);
     let first = || Of(&["demo-1"], Some("demo-1,1"), one);
     let (read, _) = previewed(vec![first(), Of(&["demo-2"], None, one)]).await;
@@ -162,6 +172,11 @@ async fn all_pages_are_of_the_list_that_they_name() {
         previewed(vec![first(), Changed, first(), Changed, Changed, Of(two, None, two)]).await;
     assert_eq!(read.unwrap().len(), 2);
     assert_eq!(limits.last(), Some(&None));
+    // Of two versions at once, each of which knows its own places only.
+    let plain = || Plain(&["demo-1"], Some("demo-1"));
+    let mixed =
+        vec![plain(), Of(&["demo-2"], None, one), first(), Unknown, first(), Of(&["demo-2"], None, one)];
+    assert_eq!(previewed(mixed).await.0.unwrap().len(), 2);
     for wrong in [
         vec![first(), Of(&["demo-2"], None, two)],
         vec![first(), Of(&["demo-3"], None, one)],

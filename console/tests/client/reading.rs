@@ -117,7 +117,7 @@ async fn streams_are_written_byte_for_byte_for_their_owner_alone() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(saved, Saved { files: 1, bytes: 3_000_000, missing: 0 });
+    assert_eq!(saved, Saved { files: 1, bytes: 3_000_000, missing: 0, absent: 0 });
     assert!(!told_bytes.is_empty() && told_bytes.is_sorted(), "{told_bytes:?}");
     assert!(fs::read(&out).unwrap() == bytes, "the bytes differ");
     assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
@@ -135,7 +135,7 @@ async fn what_is_missing_in_a_file_is_said_in_it() {
         session.fake.range(&rid, offset, 110, data).await;
     }
     let Told::Saved { saved, .. } = session.told().await else { panic!("not saved") };
-    assert_eq!(saved, Saved { files: 1, bytes: 8, missing: 102 });
+    assert_eq!(saved, Saved { files: 1, bytes: 8, missing: 102, absent: 0 });
     let text = fs::read_to_string(&path).unwrap();
     let expected = "begin\n[signalbox: 100 bytes are missing]\nend\n[signalbox: 2 bytes are missing]\n";
     assert_eq!(text, expected);

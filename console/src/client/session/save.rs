@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use signalbox_schemas::{
@@ -13,7 +14,7 @@ use signalbox_schemas::{
     limit,
     output::OutputStream,
 };
-use tokio::{fs::File, io::AsyncWriteExt as _, sync::mpsc};
+use tokio::{fs::File, io::AsyncWriteExt as _, sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Told, nats::OutputRange};
@@ -24,6 +25,10 @@ const RANGE_BYTES: u32 = 512 * 1024;
 const MOST_BYTES: u64 = limit::MAX_MAX_OUTPUT + 1024 * 1024;
 /// Tries of a range that nobody answered, or that a bridge cannot give just now.
 const TRIES: u32 = 3;
+/// Wait before another try, the longer the more there were.
+const TRY_STEP: Duration = Duration::from_millis(250);
+/// Most places of a stream where bytes are missing: as many as are shown.
+const MOST_GAPS: usize = 16 * 1024;
 /// Most bytes that are written between two tellings of how far it has come.
 const TELL_BYTES: u64 = 1024 * 1024;
 
@@ -62,6 +67,8 @@ pub struct Saved {
     pub bytes: u64,
     /// Bytes that nobody has any more; where they were, a line says so.
     pub missing: u64,
+    /// Streams of machines that are no more: of many the others are saved.
+    pub absent: usize,
 }
 
 /// Writes all of it, and tells how far it has come; what was begun is removed when it cannot be ended.
@@ -74,7 +81,7 @@ pub(super) async fn write(
     told: &mpsc::Sender<Told>,
     stop: &CancellationToken,
 ) -> Result<Saved, Problem> {
-    let saved = Saved { files: 0, bytes: 0, missing: 0 };
+    let saved = Saved { files: 0, bytes: 0, missing: 0, absent: 0 };
     let made = Made::default();
     let mut writer = Writer { client, told, tag: save.tag, made, saved, before: 0, told_bytes: 0 };
     tokio::select! {
@@ -124,7 +131,8 @@ impl Writer<'_> {
                 offset: 0,
                 limit: RANGE_BYTES,
             };
-            self.write_one(asked, &at_home(&target.path), save.skips_empty).await?;
+            let manner = (save.skips_empty, save.folder.is_some());
+            self.write_one(asked, &at_home(&target.path), manner).await?;
         }
         Ok(())
     }
@@ -134,9 +142,17 @@ impl Writer<'_> {
         &mut self,
         mut asked: ReadOutput,
         path: &Path,
-        skips_empty: bool,
+        (skips_empty, is_one_of_many): (bool, bool),
     ) -> Result<(), Problem> {
-        let mut range = read(self.client, &asked).await?;
+        let mut range = match read(self.client, &asked).await {
+            // Of many machines one may be no more: the others' output is as good without it.
+            Err(problem) if is_one_of_many && problem.code == ErrorCode::NotFound => {
+                self.saved.absent += 1;
+                return Ok(());
+            }
+            range => range?,
+        };
+        let mut gaps = 0;
         if skips_empty && range.total_bytes == 0 {
             return Ok(());
         }
@@ -153,11 +169,12 @@ impl Writer<'_> {
                 let gap = format!("\n[signalbox: {missing} bytes are missing]\n");
                 put(&mut file, path, gap.as_bytes()).await?;
                 self.saved.missing = self.saved.missing.saturating_add(missing);
+                gaps += 1;
             }
             put(&mut file, path, &range.data).await?;
             self.saved.bytes += range.data.len() as u64;
             asked.offset = goes_on_at.saturating_add(range.data.len() as u64);
-            if self.saved.bytes - before > MOST_BYTES {
+            if self.saved.bytes - before > MOST_BYTES || gaps > MOST_GAPS {
                 let why = "a bridge gives more output than any command may have; nothing was saved";
                 return Err(Problem::new(ErrorCode::TooLarge, why));
             }
@@ -200,6 +217,7 @@ async fn read(client: &Client, asked: &ReadOutput) -> Result<OutputRange, Proble
                 if tries >= TRIES || !may_pass {
                     return Err(problem);
                 }
+                sleep(TRY_STEP * tries).await;
                 tries += 1;
             }
         }

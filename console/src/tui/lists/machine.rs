@@ -133,6 +133,7 @@ pub fn note(tab: Tab, rows: usize) -> Option<String> {
     match tab {
         Tab::Audit => Some(format!("of the newest {ENTRIES} entries")),
         Tab::Commands if rows >= RUNS_READ => Some(format!("the newest {rows}")),
+        Tab::Inbox if rows >= RUNS_READ => Some("those that begin first may be missing".to_owned()),
         Tab::Events if rows >= EVENTS_READ => Some(format!("the newest {rows}")),
         _ => None,
     }

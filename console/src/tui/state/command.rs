@@ -30,6 +30,9 @@ pub const MERGED_OUTPUT_BYTES: usize = 8 * 1024 * 1024;
 /// Nobody says how long a command will take before it has taken so long, ms.
 const SPENT_MS: u64 = 3_000;
 
+/// What a run weighs beside its output, bytes.
+const RUN_BYTES: usize = 1024;
+
 /// One stream of a run.
 #[derive(Debug, Clone, Default)]
 struct Flow {
@@ -176,6 +179,10 @@ pub struct Command {
     /// When it was last looked at: the order in which output is forgotten.
     pub looked_at: u64,
     runs: Vec<Run>,
+    /// Those runs by state.
+    told: Counts,
+    /// Places in `runs` by the names of their machines.
+    by_name: Vec<usize>,
     /// Its machines, where they are known for sure: those that were signed for here.
     targets: Option<HashSet<MachineId>>,
     by_machine: HashMap<MachineId, usize>,
@@ -190,6 +197,17 @@ pub struct Command {
     next_line: u64,
     /// When output was told last, Unix ms.
     told_ms: u64,
+}
+
+/// One run is in another state.
+fn count(told: &mut Counts, from: RunState, to: RunState) {
+    if let Some(n) = told.get_mut(&from) {
+        *n = n.saturating_sub(1);
+        if *n == 0 {
+            told.remove(&from);
+        }
+    }
+    *told.entry(to).or_default() += 1;
 }
 
 impl Command {
@@ -216,6 +234,8 @@ impl Command {
             is_stale: false,
             looked_at: 0,
             runs: Vec::new(),
+            told: Counts::new(),
+            by_name: Vec::new(),
             targets: None,
             by_machine: HashMap::new(),
             order: Vec::new(),
@@ -274,9 +294,7 @@ impl Command {
         if !self.is_watched || self.runs.is_empty() || self.runs.len() < told as usize {
             return self.counts.clone();
         }
-        let mut counts = Counts::new();
-        self.runs.iter().for_each(|run| *counts.entry(run.state).or_default() += 1);
-        counts
+        self.told.clone()
     }
 
     /// Runs that have settled, and all.
@@ -342,6 +360,7 @@ impl Command {
         self.is_stale = false;
         let Some(at) = self.place(&view.machine, view.state) else { return };
         if let Some(run) = self.runs.get_mut(at) {
+            count(&mut self.told, run.state, view.state);
             run.refresh(view);
             if run.state.is_settled() {
                 self.end_lines(at);
@@ -465,6 +484,7 @@ impl Command {
             return None;
         }
         self.runs.push(Run::new(machine.clone(), state));
+        *self.told.entry(state).or_default() += 1;
         self.by_machine.insert(machine.clone(), at);
         self.fold(at);
         self.is_stirred = true;
@@ -482,15 +502,25 @@ impl Command {
 
     fn sort(&mut self) {
         let runs = &self.runs;
-        let mut keyed: Vec<(u8, &str, usize)> =
-            runs.iter().enumerate().map(|(at, run)| (run.rank(), run.name.as_str(), at)).collect();
-        keyed.sort_by(|(a, an, _), (b, bn, _)| a.cmp(b).then_with(|| natural_order(an, bn)));
-        self.order = keyed.into_iter().map(|(_, _, at)| at).collect();
+        // Names stay; that runs end is most of what happens.
+        if self.by_name.len() != runs.len() {
+            let mut named: Vec<(&str, usize)> =
+                runs.iter().enumerate().map(|(at, run)| (run.name.as_str(), at)).collect();
+            named.sort_by(|(a, _), (b, _)| natural_order(a, b));
+            self.by_name = named.into_iter().map(|(_, at)| at).collect();
+        }
+        self.order.clone_from(&self.by_name);
+        self.order.sort_by_key(|at| runs.get(*at).map_or(0, Run::rank));
     }
 
     /// Bytes of output that are kept.
     pub fn output_bytes(&self) -> usize {
         self.merged.bytes() + self.runs.iter().map(|run| run.lines.bytes()).sum::<usize>()
+    }
+
+    /// What all that was told of it weighs, bytes: runs without output are not nothing.
+    pub fn weight(&self) -> usize {
+        self.output_bytes() + self.runs.len() * RUN_BYTES
     }
 
     /// Halves what is kept of the run that has most, and of all.
@@ -504,6 +534,8 @@ impl Command {
     /// Forgets runs and output; they are told again when it is watched again.
     pub fn forget(&mut self) {
         self.runs.clear();
+        self.told.clear();
+        self.by_name.clear();
         self.by_machine.clear();
         self.order.clear();
         self.folds = Folds::default();

@@ -26,6 +26,8 @@ pub struct Commands {
     needle: Needle,
     /// Rows have come or gone since `order` was made.
     is_stirred: bool,
+    /// Runs or output have come since their bounds were looked at.
+    has_grown: bool,
     /// No bridge tells of new ones.
     is_stale: bool,
     /// The row the operator is on.
@@ -46,6 +48,7 @@ impl Commands {
 
     /// Takes a run of a command as it is now.
     pub fn tell_run(&mut self, id: CommandId, run: &RunView) {
+        self.has_grown = true;
         if let Some(command) = self.all.get_mut(&id) {
             command.tell_run(run);
         }
@@ -78,6 +81,7 @@ impl Commands {
         data: &Bytes,
         wall_ms: u64,
     ) {
+        self.has_grown = true;
         if let Some(command) = self.all.get_mut(&id) {
             command.tell_output(machine, stream, offset, data, wall_ms);
         }
@@ -181,18 +185,27 @@ impl Commands {
     }
 
     fn bound_output(&mut self, shown: Option<CommandId>) {
-        while self.all.values().map(Command::output_bytes).sum::<usize>() > OUTPUT_BYTES {
-            match self.least_missed(shown).and_then(|id| self.all.get_mut(&id)) {
-                Some(command) if Some(command.id) != shown && !command.is_watched => command.forget(),
-                Some(command) => command.trim_output(),
-                None => return,
+        if !std::mem::take(&mut self.has_grown) {
+            return;
+        }
+        while self.all.values().map(Command::weight).sum::<usize>() > OUTPUT_BYTES {
+            let Some(command) = self.least_missed(shown).and_then(|id| self.all.get_mut(&id)) else { return };
+            let before = command.weight();
+            if Some(command.id) != shown && !command.is_watched {
+                command.forget();
+            } else {
+                command.trim_output();
+            }
+            // Runs that are looked at stay, whatever they weigh.
+            if command.weight() == before {
+                return;
             }
         }
     }
 
     /// Whose output goes first: that of the command not looked at for longest; the largest when all are.
     fn least_missed(&self, shown: Option<CommandId>) -> Option<CommandId> {
-        let kept = || self.all.values().filter(|command| command.output_bytes() > 0);
+        let kept = || self.all.values().filter(|command| command.weight() > 0);
         let left = kept().filter(|command| Some(command.id) != shown && !command.is_watched);
         let oldest = left.min_by_key(|command| command.looked_at);
         oldest.or_else(|| kept().max_by_key(|command| command.output_bytes())).map(|command| command.id)

@@ -251,7 +251,7 @@ impl Fleet {
         views.retain(|view| view.id.token() == view.token && stretch.has(&view.token));
         let known = self.machines.len();
         let named: HashSet<&MachineToken> = views.iter().map(|view| &view.token).collect();
-        self.machines.retain(|token, _| named.contains(token) || !stretch.has(token));
+        self.machines.retain(|token, _| !stretch.has(token) || named.contains(token));
         let mut is_other = self.machines.len() != known;
         for view in views {
             if let Some(machine) = self.machines.get_mut(&view.token) {

@@ -142,6 +142,8 @@ impl Output {
         self.streams = Streams::Only(stream);
         self.stored = Some(Box::new(Stored::new(stream)));
         (self.top, self.owed, self.skipped) = (Top::Follow, 0, 0);
+        // Its rows are of other lines, which are called otherwise.
+        self.window = Window::default();
         if let Some(search) = &mut self.search {
             search.forget();
         }
@@ -204,7 +206,12 @@ impl Output {
         let percent = percent.min(100);
         let of = |whole: u64| u64::try_from(u128::from(whole) * u128::from(percent) / 100).unwrap_or(whole);
         let at = if let Some(stored) = &self.stored {
-            of(stored.pages.total().unwrap_or(0))
+            // Before its first page is here, what the run's end said.
+            let told = self.run(command).map(|run| match stored.stream {
+                OutputStream::Stdout => run.sizes[0],
+                OutputStream::Stderr => run.sizes[1],
+            });
+            of(stored.pages.total().or(told).unwrap_or(0))
         } else {
             let lines = self.lines(command);
             let at = usize::try_from(of(lines.len() as u64)).unwrap_or(usize::MAX);

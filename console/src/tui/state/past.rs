@@ -160,6 +160,9 @@ impl Past {
     /// Shows the wanted moment, where it is here, looked at as the machines were until now. `false`: it is not.
     pub fn show(&mut self, now: &Fleet) -> bool {
         let Some(wanted) = self.wanted else { return false };
+        if self.shown.as_ref().is_some_and(|shown| shown.asked == wanted) {
+            return true;
+        }
         let Some(place) = self.moments.iter().position(|moment| moment.asked == wanted) else { return false };
         let shown = self.moments.get(place).and_then(|moment| {
             let looked_at = self.fleet().unwrap_or(now);

@@ -190,3 +190,12 @@ fn rows_that_are_not_all_there_is_say_so() {
     let screen = stage.screen();
     assert!(!screen.contains("newest") && screen.contains("cancel"), "{screen}");
 }
+
+#[test]
+fn neighbours_are_those_of_the_machine_that_is_shown() {
+    let mut stage = Stage::demo(100, 30);
+    stage.keys(":machine<space>demo-2<enter>J");
+    assert_eq!(stage.state.screen, Screen::Machine(token(3)), "the list's cursor was on demo-1");
+    stage.keys("KK");
+    assert_eq!(stage.state.screen, Screen::Machine(token(1)));
+}

@@ -500,7 +500,7 @@ fn it_is_saved_to_a_file_that_was_not_there_and_can_be_stopped() {
     stage.keys("<tab>s<c-u>~/log<enter>");
     let Some(Ask::Save(save)) = stage.asks.last().cloned() else { panic!("{:?}", stage.asks) };
     assert_eq!(save.targets[0].path.to_str(), Some("~/log"), "one stream is one file, by its very name");
-    stage.tell(Told::Saved { tag: save.tag, saved: Saved { files: 1, bytes: 2, missing: 7 } });
+    stage.tell(Told::Saved { tag: save.tag, saved: Saved { files: 1, bytes: 2, missing: 7, absent: 0 } });
     assert!(stage.screen().contains("saved 2 B in 1 file, ~/log; 7 B are missing"), "{}", stage.screen());
 }
 

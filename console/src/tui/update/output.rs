@@ -50,7 +50,10 @@ pub(super) fn open(state: &mut State) -> Vec<Effect> {
 
 /// The run of a command that has one: it is its own whole.
 fn alone(command: &Command) -> Option<&Run> {
-    command.run_at(0).filter(|_| command.progress().1 == 1 && command.run_at(1).is_none())
+    if command.run_at(1).is_some() {
+        return None;
+    }
+    command.run_at(0).filter(|_| command.progress().1 == 1)
 }
 
 /// Does what an action means here.
@@ -276,7 +279,13 @@ pub(super) fn saved(state: &mut State, tag: u64, saved: &Saved) {
     let Some(saving) = state.saving.take_if(|saving| saving.tag == tag) else { return };
     let files = if saved.files == 1 { "1 file".to_owned() } else { format!("{} files", saved.files) };
     let bytes = amount::bytes(saved.bytes);
-    if saved.missing > 0 {
+    if saved.absent > 0 {
+        let text = format!(
+            "saved {bytes} in {files}: {}; {} streams are of machines that are no more",
+            saving.path, saved.absent
+        );
+        state.say(Severity::Warn, text);
+    } else if saved.missing > 0 {
         let missing = amount::bytes(saved.missing);
         let text = format!("saved {bytes} in {files}, {}; {missing} are missing, which it says", saving.path);
         state.say(Severity::Warn, text);

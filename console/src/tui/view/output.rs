@@ -2,6 +2,8 @@
 //!
 //! The first columns are the console's: what it says itself is marked there, and no machine can write there.
 
+use std::borrow::Cow;
+
 use ratatui::{buffer::Buffer, layout::Position, layout::Rect, style::Style};
 use signalbox_schemas::{id::CommandId, output::OutputStream};
 use unicode_width::UnicodeWidthStr as _;
@@ -19,7 +21,7 @@ use crate::tui::{
         command::Command,
         output::{
             Streams, Whose, kept,
-            source::{Shown, Voice},
+            source::Voice,
             window::{self, Top},
         },
     },
@@ -90,10 +92,11 @@ pub(super) fn draw(
     lead(state, command, whose, areas.lead, buffer, theme);
     let area = areas.list;
     let output = &state.output;
-    let names = name_columns(state);
+    let (names, needle) = (name_columns(state), needle(state));
     let here = output.here().map(|line| line.key);
     for (at, row) in (0..).zip(&output.window.rows) {
-        line_row(state, command, row, names, Some(row.line.key) == here, theme).draw_in(buffer, area, at);
+        let is_here = Some(row.line.key) == here;
+        line_row(state, command, row, (names, needle.as_deref()), is_here, theme).draw_in(buffer, area, at);
     }
     if let Some((text, style)) = note(state, command, theme) {
         // Where nothing is missing at the top, it is at the bottom that it is missing.
@@ -201,7 +204,7 @@ fn line_row(
     state: &State,
     command: &Command,
     row: &window::Row,
-    names: Option<usize>,
+    (names, needle): (Option<usize>, Option<&Needle>),
     is_here: bool,
     theme: &Theme,
 ) -> Row {
@@ -232,23 +235,21 @@ fn line_row(
             .text(format!(" {} ", theme.glyphs.wall), theme.faint);
     }
     let room = usize::from(state.size.0).saturating_sub(drawn.columns());
-    drawn.row(text_row(state, line, row, room, style, theme))
-}
-
-fn text_row(state: &State, line: &Shown, row: &window::Row, room: usize, style: Style, theme: &Theme) -> Row {
-    let places = needle(state).map(|needle| needle.places(&line.text, MOST_PLACES)).unwrap_or_default();
+    let places = needle.map(|needle| needle.places(&line.text, MOST_PLACES)).unwrap_or_default();
     if state.output.look.wraps {
-        return painted::piece(&line.text, line.strokes(), &places, row.bytes, style, theme);
+        return drawn.row(painted::piece(&line.text, line.strokes(), &places, row.bytes, style, theme));
     }
     let part = Part { skipped: state.output.skipped, room };
-    painted::row(&line.text, line.strokes(), &places, part, style, theme)
+    drawn.row(painted::row(&line.text, line.strokes(), &places, part, style, theme))
 }
 
-/// What is marked: what is being written, else what was looked for.
-fn needle(state: &State) -> Option<Needle> {
+/// What is marked: what is being written, else what was looked for. Once for a frame: an expression is dear to read.
+fn needle(state: &State) -> Option<Cow<'_, Needle>> {
     match &state.modal {
-        Some(Modal::Line(Line { about: About::Search, editor, .. })) => Some(Needle::new(editor.text())),
-        _ => state.output.search.as_ref().map(|search| search.needle.clone()),
+        Some(Modal::Line(Line { about: About::Search, editor, .. })) => {
+            Some(Cow::Owned(Needle::new(editor.text())))
+        }
+        _ => state.output.search.as_ref().map(|search| Cow::Borrowed(&search.needle)),
     }
 }
 

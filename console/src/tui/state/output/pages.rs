@@ -222,6 +222,10 @@ impl Pages {
     }
 
     fn take(&mut self, from: u64, range: &OutputRange) {
+        // A page that was forgotten since its beginning was read is read anew from there.
+        if !from.is_multiple_of(PAGE) && !self.kept.contains_key(&(from / PAGE)) {
+            return;
+        }
         if self.total.is_some_and(|total| total != range.total_bytes) {
             self.shape += 1;
             self.changes += 1;
@@ -254,7 +258,8 @@ impl Pages {
         if range.offset >= from && range.offset < end && !data.is_empty() {
             page.known_to = range.offset.saturating_add(data.len() as u64);
             self.bytes += data.len();
-            page.pieces.push((range.offset, data));
+            // A slice would keep all of the message that it came with.
+            page.pieces.push((range.offset, Bytes::copy_from_slice(&data)));
         }
         // A hole that was found before is not asked for again.
         if let Some((_, to)) = self.holes.at(page.known_to) {
