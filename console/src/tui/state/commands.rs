@@ -38,6 +38,11 @@ impl Commands {
     /// Takes a line about a command.
     pub fn tell(&mut self, summary: CommandSummary) {
         self.is_stale = false;
+        self.know(summary);
+    }
+
+    /// The same of one that a list was read for: whether the others are as they are is not said by that.
+    pub fn know(&mut self, summary: CommandSummary) {
         if let Some(command) = self.all.get_mut(&summary.id) {
             command.refresh(summary);
             return;

@@ -215,7 +215,7 @@ fn know_command(state: &mut State, key: &str) -> Option<CommandId> {
     let id = key.parse().ok()?;
     let summary = state.one.commands.get(&id)?;
     if state.commands.get(id).is_none() {
-        state.commands.tell(summary.clone());
+        state.commands.know(summary.clone());
     }
     Some(id)
 }
