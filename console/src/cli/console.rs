@@ -3,7 +3,11 @@
 use std::io::IsTerminal as _;
 
 use signalbox_schemas::error::report;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::mpsc,
+    task::JoinSet,
+};
 
 use super::exit::{self, Failure};
 use crate::{
@@ -63,6 +67,32 @@ fn clipboard(config: &Config) -> Clipboard {
     }
 }
 
+/// Where the session runs: apart from the screen, so that no page of a list that is being read keeps a key waiting.
+/// Who shares a runtime shares what looks for keys and times in it, too.
+struct Apart {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Apart {
+    fn begin() -> Result<Self, Failure> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("session").enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Failure::new(exit::FAILED, format!("cannot start: {error}")))?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // What runs there has ended, or is nobody's any more.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Shows the console until it is left.
 ///
 /// # Errors
@@ -93,9 +123,10 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         views: config.settings.views.clone(),
         record: config.environment.record.clone().map(|path| (path, config.settings.keys.clone())),
     };
+    let apart = Apart::begin()?;
     // Ends with this function: whoever leaves the console leaves the connection.
     let mut tasks = JoinSet::new();
-    tasks.spawn(session(access, asked, tell));
+    tasks.spawn_on(session(access, asked, tell), &apart.handle);
     let left = {
         let shown = crate::tui::run(told, asks, options);
         tokio::pin!(shown);

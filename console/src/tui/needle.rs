@@ -16,7 +16,6 @@ pub struct Needle {
 enum What {
     #[default]
     All,
-    Text(String),
     Expression(Regex),
     /// An expression that is not finished, or makes no sense: it is found nowhere.
     Broken(String),
@@ -29,12 +28,9 @@ impl Needle {
         let (is_inverse, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let what = match text.strip_prefix('/') {
             Some("" | "/") => What::All,
-            Some(expression) => {
-                let expression = expression.strip_suffix('/').unwrap_or(expression);
-                compile(expression).map_or_else(What::Broken, What::Expression)
-            }
+            Some(expression) => expression_of(expression.strip_suffix('/').unwrap_or(expression)),
             None if text.is_empty() => What::All,
-            None => What::Text(text.to_lowercase()),
+            None => expression_of(&regex::escape(text)),
         };
         let is_inverse = is_inverse && !matches!(what, What::All | What::Broken(_));
         Self { what, is_inverse }
@@ -49,7 +45,7 @@ impl Needle {
     pub fn problem(&self) -> Option<&str> {
         match &self.what {
             What::Broken(why) => Some(why),
-            What::All | What::Text(_) | What::Expression(_) => None,
+            What::All | What::Expression(_) => None,
         }
     }
 
@@ -63,7 +59,6 @@ impl Needle {
     fn finds(&self, text: &str) -> bool {
         match &self.what {
             What::All => true,
-            What::Text(needle) => text.to_lowercase().contains(needle),
             What::Expression(regex) => regex.is_match(text),
             What::Broken(_) => false,
         }
@@ -78,15 +73,13 @@ impl Needle {
                 .take(most)
                 .map(|found| (found.start(), found.end()))
                 .collect(),
-            // Lower case may have another length: then only that it is there is known.
-            What::Text(needle) if text.is_ascii() || text.to_lowercase().len() == text.len() => {
-                let lower = text.to_lowercase();
-                let found = lower.match_indices(needle.as_str()).take(most);
-                found.map(|(at, _)| (at, at + needle.len())).collect()
-            }
-            What::All | What::Text(_) | What::Broken(_) => Vec::new(),
+            What::All | What::Broken(_) => Vec::new(),
         }
     }
+}
+
+fn expression_of(text: &str) -> What {
+    compile(text).map_or_else(What::Broken, What::Expression)
 }
 
 fn compile(expression: &str) -> Result<Regex, String> {
@@ -140,6 +133,7 @@ mod tests {
         assert_eq!(Needle::new("/a*/").places("xabx", 9), [(1, 2)]);
         assert_eq!(Needle::new("a").places("aaaa", 2).len(), 2);
         // `İ` has three bytes in lower case, and two in upper.
-        assert!(Needle::new("x").places("\u{130}x", 9).is_empty());
+        assert_eq!(Needle::new("x").places("\u{130}x", 9), [(2, 3)]);
+        assert_eq!(Needle::new("a.b(").places("axb( A.B(", 9), [(5, 9)], "a text is no expression");
     }
 }

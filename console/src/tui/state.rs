@@ -16,6 +16,7 @@ pub mod page;
 pub mod past;
 pub mod prompt;
 pub mod pulse;
+pub mod roster;
 pub mod rows;
 pub mod scrollback;
 pub mod tabs;
@@ -500,7 +501,9 @@ impl State {
         self.commands.settle(shown, self.real_ms);
         let areas = layout::areas(self);
         let rows = usize::from(areas.list.height);
-        let len = self.sight().order().len();
+        let sight_ms = self.sight_ms();
+        self.sight_mut().settle(sight_ms);
+        let len = self.sight().seen();
         match &self.screen {
             Screen::Pulse => self.settle_pulse(),
             Screen::Machines => self.sight_mut().cursor.scroll(len, rows),

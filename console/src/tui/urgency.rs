@@ -68,8 +68,7 @@ fn is_on_the_screen(state: &State, now: Now, heard: &Heard) -> bool {
     match &state.screen {
         Screen::Machines => {
             let rows = usize::from(layout::areas(state).list.height);
-            let mut seen = state.fleet.order().iter().skip(state.fleet.cursor.top()).take(rows);
-            seen.any(|token| *token == heard.token)
+            state.fleet.rows(rows).any(|machine| machine.token == heard.token)
         }
         Screen::Machine(token) => *token == heard.token,
         // The pulse moves with the seconds.

@@ -110,8 +110,9 @@ fn words(figure: Figure) -> (&'static str, &'static str) {
         ),
         Figure::Console => (
             "`console`: what somebody sees",
-            "In a real pseudo-terminal of 120 × 40, while all machines give a sign of life every 10 s. The clock in the corner \
-             moves once a second.",
+            "In a real pseudo-terminal of 120 × 40, beside what `cargo xtask fleet` shows in another: all machines give a sign of \
+             life every 10 s, and broker, bridge and relays share this machine's processors with the console. The clock in the \
+             corner moves once a second.",
         ),
         Figure::ConsoleMany => (
             "`console-many`: ten times as many machines",

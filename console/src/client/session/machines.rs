@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use signalbox_link::{Delivery, Subscription};
+use signalbox_link::{Delivery, LinkState, Subscription};
 use signalbox_schemas::{
     api::{MachineView, Page, op},
     heartbeat::Heartbeat,
@@ -23,14 +23,45 @@ use crate::client::{
     list::{self, Pages},
 };
 
-/// The list is read anew this often: it carries what heartbeats do not, such as runs that wait.
+/// The list is read anew in this time: it carries what heartbeats do not, such as runs that wait.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(10);
 /// Machines of the first page of the first reading: more than a screen has rows, and soon here.
 const FIRST_PAGE: usize = 100;
+/// Pages of a reading that nobody waits for, as far as they are not too large: each stops the keys while it is applied.
+const SLICES: usize = 100;
 /// Signs of life are told together, this often: each by itself would wake the terminal a thousand times a second.
 const HEARD_EVERY: Duration = Duration::from_millis(100);
 /// Most signs of life in one telling: keys wait while it is applied, some hundred microseconds.
 const HEARD: usize = 256;
+
+/// How the list is read.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// At once: somebody waits for it.
+    Prompt { first_page: usize },
+    /// In slices, evenly over the time until it is to be read anew.
+    Even { machines: usize },
+}
+
+impl Pace {
+    /// Machines of the first page, and of the others.
+    fn pages(self) -> (usize, usize) {
+        match self {
+            Self::Prompt { first_page } => (first_page, list::PAGE),
+            Self::Even { machines } => {
+                let slice = machines.div_ceil(SLICES).clamp(FIRST_PAGE, list::PAGE);
+                (slice, slice)
+            }
+        }
+    }
+
+    /// Between two pages.
+    fn rest(self) -> Duration {
+        let Self::Even { machines } = self else { return Duration::ZERO };
+        let pages = machines.div_ceil(self.pages().1).max(1);
+        SNAPSHOT_EVERY / u32::try_from(pages).unwrap_or(u32::MAX)
+    }
+}
 
 /// Reads the list over and over, and tells each page as it comes.
 pub(super) async fn tell_list(
@@ -39,34 +70,52 @@ pub(super) async fn tell_list(
     mut refresh: watch::Receiver<()>,
 ) -> Result<(), Gone> {
     let mut state = client.link().state();
-    let mut first_page = FIRST_PAGE;
+    let mut pace = Pace::Prompt { first_page: FIRST_PAGE };
     loop {
-        let next = match read(&client, &told, first_page).await? {
-            Ok(()) => {
-                first_page = list::PAGE;
-                SNAPSHOT_EVERY
-            }
+        let reading = read(&client, &told, pace);
+        let count = match pace {
+            // To its end, however often it is wished for meanwhile.
+            Pace::Prompt { .. } => reading.await,
+            Pace::Even { .. } => tokio::select! {
+                count = reading => count,
+                () = wished(&mut refresh, &mut state) => {
+                    pace = Pace::Prompt { first_page: list::PAGE };
+                    continue;
+                }
+            },
+        };
+        let (next, rest) = match count? {
+            Ok(machines) => (Pace::Even { machines }, Pace::Even { machines }.rest()),
             Err(error) => {
                 tracing::debug!(error = signalbox_schemas::error::report(&error), "no snapshot");
-                RETRY
+                (pace, RETRY)
             }
         };
-        tokio::select! {
-            () = sleep(next) => {}
-            Ok(()) = refresh.changed() => {}
-            Ok(()) = state.changed() => {}
-        }
+        pace = tokio::select! {
+            () = sleep(rest) => next,
+            () = wished(&mut refresh, &mut state) => Pace::Prompt { first_page: list::PAGE },
+        };
     }
 }
 
-/// Reads the list once.
+/// Waits until somebody wants the list, or the connection is another one.
+async fn wished(refresh: &mut watch::Receiver<()>, state: &mut watch::Receiver<LinkState>) {
+    tokio::select! {
+        Ok(()) = refresh.changed() => {}
+        Ok(()) = state.changed() => {}
+        else => std::future::pending().await,
+    }
+}
+
+/// Reads the list once; how many machines there are.
 async fn read(
     client: &Client,
     told: &mpsc::Sender<Told>,
-    first_page: usize,
-) -> Result<Result<(), ClientError>, Gone> {
+    pace: Pace,
+) -> Result<Result<usize, ClientError>, Gone> {
     let mut pages = Pages::new(op::MACHINES_LIST, Page::default());
-    let (mut after, mut limit, mut machines) = (None, first_page, 0);
+    let (mut limit, others) = pace.pages();
+    let (mut after, mut machines) = (None, 0);
     while !pages.is_over() {
         let page: Vec<MachineView> = match pages.next(client, limit).await {
             Ok(page) => page,
@@ -83,9 +132,12 @@ async fn read(
             _ => None,
         };
         told.send(Told::Machines(Stretch { after, machines: page, until: until.clone() })).await?;
-        (after, limit) = (until, list::PAGE);
+        (after, limit) = (until, others);
+        if !pages.is_over() {
+            sleep(pace.rest()).await;
+        }
     }
-    Ok(Ok(()))
+    Ok(Ok(machines))
 }
 
 /// Tells what is heard, until the connection is closed.
@@ -135,5 +187,26 @@ fn sign(delivery: &Delivery) -> Option<Heard> {
             tracing::debug!(%token, "heartbeat cannot be read");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_is_read_in_slices_over_the_whole_time() {
+        for machines in [0, 1, 99, 100, 101, 9_999, 10_000, 54_321, list::MOST] {
+            let pace = Pace::Even { machines };
+            let (first, others) = pace.pages();
+            assert_eq!(first, others);
+            assert!((FIRST_PAGE..=list::PAGE).contains(&first), "{machines}: {first}");
+            assert!(first == FIRST_PAGE || machines.div_ceil(first) <= SLICES, "{machines}: {first}");
+            let pages = u32::try_from(machines.div_ceil(first).max(1)).unwrap();
+            let whole = pace.rest() * pages;
+            assert!(whole <= SNAPSHOT_EVERY && whole + pages * Duration::from_nanos(1) >= SNAPSHOT_EVERY);
+        }
+        let pace = Pace::Prompt { first_page: FIRST_PAGE };
+        assert_eq!((pace.pages(), pace.rest()), ((FIRST_PAGE, list::PAGE), Duration::ZERO));
     }
 }

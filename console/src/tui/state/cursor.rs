@@ -42,8 +42,13 @@ impl<K: Clone + PartialEq> Cursor<K> {
 
     /// Moves to a place, or to the end.
     pub fn go(&mut self, keys: &[K], at: usize) {
-        self.at = at.min(keys.len().saturating_sub(1));
-        self.key = keys.get(self.at).cloned();
+        let at = at.min(keys.len().saturating_sub(1));
+        self.put(at, keys.get(at).cloned());
+    }
+
+    /// Is on this row, at this place.
+    pub fn put(&mut self, at: usize, key: Option<K>) {
+        (self.at, self.key) = (at, key);
     }
 
     /// Finds its row again after the list changed. When the row is gone, it is on the one in its place.

@@ -2,14 +2,14 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{HashMap, HashSet},
+    collections::HashSet,
 };
 
 use signalbox_schemas::{
     api::Liveness,
     id::{MachineId, MachineToken},
     limit,
-    selector::{Selector, fold_names, natural_order},
+    selector::{Selector, fold_names},
 };
 
 use super::{
@@ -17,12 +17,16 @@ use super::{
     cursor::Cursor,
     lens::{self, Lens},
     machine::Machine,
+    roster::{Place, Roster},
 };
 use crate::{
-    client::{Heard, Stretch, list::MOST},
+    client::{Heard, Stretch},
     settings::views::View,
     tui::text,
 };
+
+/// Machines are counted no more often than this, ms, while all that passes is time.
+const COUNT_MS: u64 = 1_000;
 
 /// By what machines are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,10 +205,8 @@ impl LivenessCounts {
 /// All machines. `order` is what is seen, `cursor` a row of it.
 #[derive(Debug)]
 pub struct Fleet {
-    machines: HashMap<MachineToken, Machine>,
-    /// All tokens, by name: what sorting starts from, so that equals stay in the order of their names.
-    by_name: Vec<MachineToken>,
-    order: Vec<MachineToken>,
+    roster: Roster,
+    order: Vec<Place>,
     marks: HashSet<MachineToken>,
     /// The machine that was marked last: where a range begins.
     marked_last: Option<MachineToken>,
@@ -217,6 +219,9 @@ pub struct Fleet {
     is_reversed: bool,
     /// Since rows were put in order, a machine was found to have other names, which a filter looks into.
     is_disturbed: bool,
+    counts: LivenessCounts,
+    /// When they were counted, ms by our steady clock; `None`: what is known has changed since.
+    counted_ms: Option<u64>,
     /// The row the operator is on.
     pub cursor: Cursor<MachineToken>,
 }
@@ -224,8 +229,7 @@ pub struct Fleet {
 impl Default for Fleet {
     fn default() -> Self {
         Self {
-            machines: HashMap::new(),
-            by_name: Vec::new(),
+            roster: Roster::default(),
             order: Vec::new(),
             marks: HashSet::new(),
             marked_last: None,
@@ -236,6 +240,8 @@ impl Default for Fleet {
             sort: Column::Name,
             is_reversed: false,
             is_disturbed: false,
+            counts: LivenessCounts::default(),
+            counted_ms: None,
             cursor: Cursor::default(),
         }
     }
@@ -244,33 +250,16 @@ impl Default for Fleet {
 impl Fleet {
     /// Takes a stretch of the list: it replaces what was known of that stretch, but for the history of machines that
     /// stay. While the list `is_growing`, a cursor on the first row stays there, whatever comes above it.
-    ///
-    /// A machine whose token is not that of its id is left out: commands are signed for tokens, and people read ids.
-    pub fn replace(&mut self, mut stretch: Stretch, is_growing: bool, now: Now) {
-        let mut views = std::mem::take(&mut stretch.machines);
-        views.retain(|view| view.id.token() == view.token && stretch.has(&view.token));
-        let known = self.machines.len();
-        let named: HashSet<&MachineToken> = views.iter().map(|view| &view.token).collect();
-        self.machines.retain(|token, _| !stretch.has(token) || named.contains(token));
-        let mut is_other = self.machines.len() != known;
-        for view in views {
-            if let Some(machine) = self.machines.get_mut(&view.token) {
-                self.is_disturbed |= machine.refresh(view, now);
-            } else if self.machines.len() < MOST {
-                let mut machine = Machine::new(&view);
-                machine.refresh(view, now);
-                self.by_name.push(machine.token.clone());
-                self.machines.insert(machine.token.clone(), machine);
-                is_other = true;
-            }
-        }
-        if is_other {
-            self.marks.retain(|token| self.machines.contains_key(token));
-            self.name();
+    pub fn replace(&mut self, stretch: Stretch, is_growing: bool, now: Now) {
+        let moved = self.roster.replace(stretch, now);
+        self.is_disturbed |= moved.is_renamed;
+        self.counted_ms = None;
+        if moved.is_other {
+            self.marks.retain(|token| self.roster.place(token).is_some());
             let is_at_top = is_growing && self.cursor.at() == 0;
             self.arrange(now.ms);
             if is_at_top {
-                self.cursor.go(&self.order, 0);
+                self.go(0);
             }
         }
     }
@@ -278,15 +267,14 @@ impl Fleet {
     /// Nothing is known of these machines.
     pub fn set_unknown(&mut self, tokens: &[MachineToken]) {
         for token in tokens {
-            if let Some(machine) = self.machines.get_mut(token) {
-                machine.is_unknown = true;
-            }
+            self.roster.set_unknown(token);
         }
+        self.counted_ms = None;
     }
 
     /// Is looked at as another one is: by the same filter, order, figures and marks, on the same row.
     pub fn see_as(&mut self, other: &Self, now_ms: u64) {
-        self.marks = other.marks.iter().filter(|token| self.machines.contains_key(*token)).cloned().collect();
+        self.marks = other.marks.iter().filter(|token| self.roster.place(token).is_some()).cloned().collect();
         self.marked_last.clone_from(&other.marked_last);
         self.figures.clone_from(&other.figures);
         self.filter.clone_from(&other.filter);
@@ -297,48 +285,44 @@ impl Fleet {
         self.arrange(now_ms);
     }
 
-    /// Puts names in order, and leaves out those that are no more. What is in order already costs a look at each.
-    fn name(&mut self) {
-        let tokens = std::mem::take(&mut self.by_name);
-        let named = tokens.into_iter().filter_map(|token| Some((self.machines.get(&token)?, token)));
-        let mut named: Vec<(&Machine, MachineToken)> = named.collect();
-        named.sort_by(|(a, _), (b, _)| natural_order(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
-        self.by_name = named.into_iter().map(|(_, token)| token).collect();
-    }
-
     /// Takes a heartbeat. `false`: the machine is not known yet.
-    pub fn hear(&mut self, heard: Heard) -> bool {
-        let Some(machine) = self.machines.get_mut(&heard.token) else { return false };
-        self.is_disturbed |= machine.hear(heard.at_ms, heard.heartbeat);
-        true
+    pub fn hear(&mut self, heard: Heard, now_ms: u64) -> bool {
+        let is_alive = |machine: &Machine| machine.state(now_ms) == Liveness::Online;
+        // One that was alive is counted already.
+        if !self.get(&heard.token).is_some_and(is_alive) {
+            self.counted_ms = None;
+        }
+        let renamed = self.roster.hear(heard);
+        self.is_disturbed |= renamed == Some(true);
+        renamed.is_some()
     }
 
     /// One machine.
     pub fn get(&self, token: &MachineToken) -> Option<&Machine> {
-        self.machines.get(token)
+        self.roster.get(token)
     }
 
     /// What a machine is called, clean; its id when it is not known.
     pub fn name_of(&self, id: &MachineId) -> String {
-        self.machines.get(&id.token()).map_or_else(|| text::line(id.as_str()), |machine| machine.name.clone())
+        self.get(&id.token()).map_or_else(|| text::line(id.as_str()), |machine| machine.name.clone())
     }
 
     /// All machines, by name.
     pub fn all(&self) -> impl Iterator<Item = &Machine> {
-        self.by_name.iter().filter_map(|token| self.machines.get(token))
+        self.roster.by_name().map(|(_, machine)| machine)
     }
 
     /// The machine with this name, id or token.
     pub fn named(&self, name: &str) -> Option<MachineToken> {
         let token = MachineId::new(name).ok().map(|id| id.token());
-        token.filter(|token| self.machines.contains_key(token)).or_else(|| {
-            self.machines.values().find(|machine| machine.token.as_str() == name).map(|m| m.token.clone())
+        token.filter(|token| self.get(token).is_some()).or_else(|| {
+            self.roster.all().find(|machine| machine.token.as_str() == name).map(|m| m.token.clone())
         })
     }
 
     /// What all machines are called, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.iter().filter_map(|token| self.machines.get(token)).map(|machine| machine.name.as_str())
+        self.all().map(|machine| machine.name.as_str())
     }
 
     /// What is shown of a machine, from left to right.
@@ -374,25 +358,44 @@ impl Fleet {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.machines.len()
+        self.roster.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.machines.is_empty()
+        self.roster.is_empty()
+    }
+
+    /// How many are seen.
+    pub fn seen(&self) -> usize {
+        self.order.len()
     }
 
     /// What is seen, in order.
-    pub fn order(&self) -> &[MachineToken] {
-        &self.order
+    pub fn order(&self) -> impl Iterator<Item = &MachineToken> {
+        self.order.iter().filter_map(|place| self.roster.at(*place)).map(|machine| &machine.token)
     }
 
-    /// All machines by liveness.
-    pub fn count(&self, now_ms: u64) -> LivenessCounts {
-        let mut counts = LivenessCounts::default();
-        let known = self.machines.values().filter(|machine| !machine.is_unknown);
-        known.for_each(|machine| counts.add(machine.state(now_ms)));
-        counts
+    /// The rows that are seen when so many are shown.
+    pub fn rows(&self, rows: usize) -> impl Iterator<Item = &Machine> {
+        let places = self.order.get(self.cursor.top()..).unwrap_or_default().iter().take(rows);
+        places.filter_map(|place| self.roster.at(*place))
+    }
+
+    /// All machines by liveness, as of the last [`Self::settle`].
+    pub fn counts(&self) -> LivenessCounts {
+        self.counts
+    }
+
+    /// Counts them, if what is known has changed or they are a second older: what falls silent does so with the seconds.
+    pub fn settle(&mut self, now_ms: u64) {
+        if self.counted_ms.is_some_and(|counted_ms| now_ms.abs_diff(counted_ms) < COUNT_MS) {
+            return;
+        }
+        self.counted_ms = Some(now_ms);
+        self.counts = LivenessCounts::default();
+        let known = self.roster.all().filter(|machine| !machine.is_unknown);
+        known.for_each(|machine| self.counts.add(machine.state(now_ms)));
     }
 
     /// The filter as it was written; empty = none.
@@ -456,10 +459,9 @@ impl Fleet {
     /// Filters and sorts anew. Cost: n log n; called for what the operator does, and where machines come or go.
     fn arrange(&mut self, now_ms: u64) {
         self.is_disturbed = false;
-        let machines = self.by_name.iter().filter_map(|token| self.machines.get(token));
-        let seen = self.lens.seen(machines, now_ms).into_iter();
-        let mut keyed: Vec<(Option<f64>, &MachineToken)> =
-            seen.map(|machine| (key(machine, self.sort, now_ms), &machine.token)).collect();
+        let seen = self.lens.seen(self.roster.by_name(), now_ms).into_iter();
+        let mut keyed: Vec<(Option<f64>, Place)> =
+            seen.map(|(place, machine)| (key(machine, self.sort, now_ms), place)).collect();
         let largest_first = self.sort.is_largest_first() != self.is_reversed;
         if self.sort == Column::Name {
             if self.is_reversed {
@@ -468,14 +470,34 @@ impl Fleet {
         } else {
             keyed.sort_by(|(a, _), (b, _)| compare(*a, *b, largest_first));
         }
-        let order = keyed.into_iter().map(|(_, token)| token.clone()).collect();
-        self.order = order;
-        self.cursor.find(&self.order);
+        self.order = keyed.into_iter().map(|(_, place)| place).collect();
+        let row = self.cursor.key().and_then(|token| self.row_of(token));
+        self.go(row.unwrap_or(self.cursor.at()));
+    }
+
+    /// The row of a machine, where it is seen.
+    fn row_of(&self, token: &MachineToken) -> Option<usize> {
+        let place = self.roster.place(token)?;
+        self.order.iter().position(|seen| *seen == place)
+    }
+
+    /// Goes to a row, or to the last.
+    fn go(&mut self, row: usize) {
+        let row = row.min(self.order.len().saturating_sub(1));
+        let machine = self.order.get(row).and_then(|place| self.roster.at(*place));
+        self.cursor.put(row, machine.map(|machine| machine.token.clone()));
     }
 
     /// Moves the cursor by rows.
     pub fn step(&mut self, rows: isize) {
-        self.cursor.step(&self.order, rows);
+        self.go(self.cursor.at().saturating_add_signed(rows));
+    }
+
+    /// Goes to a machine, where it is seen.
+    pub fn go_to(&mut self, token: &MachineToken) {
+        if let Some(row) = self.row_of(token) {
+            self.go(row);
+        }
     }
 
     /// How many are marked.
@@ -501,19 +523,20 @@ impl Fleet {
 
     /// Marks all rows from the one that was marked last to the one under the cursor.
     pub fn mark_range(&mut self) {
-        let from =
-            self.marked_last.as_ref().and_then(|token| self.order.iter().position(|seen| seen == token));
         let to = self.cursor.at();
-        let from = from.unwrap_or(to);
-        self.marks.extend(self.order.iter().take(from.max(to) + 1).skip(from.min(to)).cloned());
+        let from = self.marked_last.as_ref().and_then(|token| self.row_of(token)).unwrap_or(to);
+        let range = self.order().take(from.max(to) + 1).skip(from.min(to)).cloned();
+        let range: Vec<MachineToken> = range.collect();
+        self.marks.extend(range);
         self.marked_last = self.cursor.key().cloned();
     }
 
     /// Marks those that are seen and were not marked; those that were are no more. What is not seen stays as it is.
     pub fn invert_marks(&mut self) {
-        for token in &self.order {
-            if !self.marks.remove(token) {
-                self.marks.insert(token.clone());
+        let seen: Vec<MachineToken> = self.order().cloned().collect();
+        for token in seen {
+            if !self.marks.remove(&token) {
+                self.marks.insert(token);
             }
         }
     }
@@ -527,12 +550,13 @@ impl Fleet {
 
     /// Marks these machines, as far as there are such.
     pub fn mark(&mut self, tokens: impl IntoIterator<Item = MachineToken>) {
-        self.marks.extend(tokens.into_iter().filter(|token| self.machines.contains_key(token)));
+        self.marks.extend(tokens.into_iter().filter(|token| self.roster.place(token).is_some()));
     }
 
     /// Marks all that are seen. What is marked already stays marked.
     pub fn mark_seen(&mut self) {
-        self.marks.extend(self.order.iter().cloned());
+        let seen: Vec<MachineToken> = self.order().cloned().collect();
+        self.marks.extend(seen);
     }
 
     /// Takes all marks away.
@@ -545,7 +569,8 @@ impl Fleet {
         if self.marks.is_empty() {
             return self.cursor.key().cloned().into_iter().collect();
         }
-        self.by_name.iter().filter(|token| self.marks.contains(*token)).cloned().collect()
+        let marked = self.all().map(|machine| &machine.token).filter(|token| self.marks.contains(*token));
+        marked.cloned().collect()
     }
 
     /// Machines that a selector means as far as is known here, by name.
@@ -555,8 +580,7 @@ impl Fleet {
 
     /// Machines that a selector means by their names alone, by name.
     fn matching(&self, selector: &Selector) -> Vec<MachineToken> {
-        let machines = self.by_name.iter().filter_map(|token| self.machines.get(token));
-        machines.filter(|m| selector.matches(&m.id, &m.token)).map(|m| m.token.clone()).collect()
+        self.all().filter(|m| selector.matches(&m.id, &m.token)).map(|m| m.token.clone()).collect()
     }
 
     /// A selector that means exactly these machines; `None` when it would be too long to send.

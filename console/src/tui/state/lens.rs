@@ -49,12 +49,16 @@ impl Lens {
         matches!(self, Self::Selector(_))
     }
 
-    /// Those of the machines that are seen, in the order in which they come.
-    pub fn seen<'a>(&self, machines: impl Iterator<Item = &'a Machine>, now_ms: u64) -> Vec<&'a Machine> {
+    /// Those of the machines that are seen, in the order in which they come, with what comes with them.
+    pub fn seen<'a, T>(
+        &self,
+        machines: impl Iterator<Item = (T, &'a Machine)>,
+        now_ms: u64,
+    ) -> Vec<(T, &'a Machine)> {
         match self {
             Self::Needle(needle) if needle.is_empty() => machines.collect(),
-            Self::Needle(needle) => machines.filter(|machine| needle.is_in([machine.searched()])).collect(),
-            Self::Selector(selector) => meant(selector, machines, now_ms),
+            Self::Needle(needle) => machines.filter(|(_, it)| needle.is_in([it.searched()])).collect(),
+            Self::Selector(selector) => selector.select(machines, |(_, it)| traits(it, now_ms)),
         }
     }
 }

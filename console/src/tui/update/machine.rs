@@ -64,10 +64,8 @@ fn tab_to(state: &mut State, tab: Tab) -> Vec<Effect> {
 /// To the page of the machine so many rows further down in the list of all.
 fn neighbour(state: &mut State, rows: isize) -> Vec<Effect> {
     // From the machine that is shown, wherever the list's cursor was left.
-    let here = state.one.token.as_ref();
-    if let Some(at) = state.fleet.order().iter().position(|token| Some(token) == here) {
-        let steps = isize::try_from(at).unwrap_or(0) - isize::try_from(state.fleet.cursor.at()).unwrap_or(0);
-        state.fleet.step(steps);
+    if let Some(here) = &state.one.token {
+        state.fleet.go_to(here);
     }
     state.fleet.step(rows);
     match state.fleet.cursor.key().cloned() {

@@ -50,7 +50,7 @@ pub(super) fn click(state: &mut State, column: u16, row: u16) -> Vec<Effect> {
     let cursor = match &state.screen {
         Screen::Machines => {
             let sight = state.sight();
-            (sight.cursor.top(), sight.cursor.at(), sight.order().len())
+            (sight.cursor.top(), sight.cursor.at(), sight.seen())
         }
         Screen::Commands => {
             (state.commands.cursor.top(), state.commands.cursor.at(), state.commands.order().len())

@@ -116,9 +116,6 @@ pub(super) fn open(state: &mut State, token: MachineToken) -> Vec<Effect> {
         state.say(Severity::Warn, "this is the machine as it is now; its charts go back");
     }
     // Its neighbours are those of the list of now.
-    if let Some(at) = state.fleet.order().iter().position(|other| *other == token) {
-        let steps = isize::try_from(at).unwrap_or(0) - isize::try_from(state.fleet.cursor.at()).unwrap_or(0);
-        state.fleet.step(steps);
-    }
+    state.fleet.go_to(&token);
     go::go(state, Screen::Machine(token))
 }

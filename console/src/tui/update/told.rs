@@ -93,7 +93,7 @@ fn hear_machines(state: &mut State, heard: Vec<Heard>) -> Vec<Effect> {
     state.pulse.hear(heard.len());
     let mut is_known = true;
     for heard in heard {
-        is_known &= state.fleet.hear(heard);
+        is_known &= state.fleet.hear(heard, state.now_ms);
     }
     let is_due = state.real_ms.saturating_sub(state.refreshed_ms) >= REFRESH_MS;
     if is_known || !is_due {

@@ -112,8 +112,7 @@ impl Table {
 /// Draws the list.
 pub(super) fn draw(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let fleet = state.sight();
-    let tokens = fleet.order().iter().skip(fleet.cursor.top()).take(usize::from(areas.list.height));
-    let seen: Vec<&Machine> = tokens.filter_map(|token| fleet.get(token)).collect();
+    let seen: Vec<&Machine> = fleet.rows(usize::from(areas.list.height)).collect();
     let longest = seen.iter().map(|machine| machine.name.width()).max().unwrap_or(0);
     // A column in which nothing stands is no use.
     let is_used = |figure: &Figure| *figure != Figure::Labels || seen.iter().any(|it| !it.labels.is_empty());
@@ -163,7 +162,7 @@ fn empty(state: &State, theme: &Theme) -> Row {
 
 fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     let sight = state.sight();
-    let counts = sight.count(state.sight_ms());
+    let counts = sight.counts();
     let row = Row::margin().text(amount::machines(sight.len()), theme.strong);
     // The first page is shown before the others are here.
     let is_growing = state.snapshot_ms.is_none() && !sight.is_empty();
@@ -189,7 +188,7 @@ fn summary(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &Theme) {
     };
     let mut right = past::kept(state, theme);
     if !sight.filter().is_empty() {
-        let text = format!("/{} {} of {}", sight.filter(), sight.order().len(), sight.len());
+        let text = format!("/{} {} of {}", sight.filter(), sight.seen(), sight.len());
         right = match sight.filter_problem() {
             Some(problem) => right.text(format!("/{} {problem}", sight.filter()), theme.bad).space(3),
             None => right.text(text, theme.chosen).space(3),

@@ -28,7 +28,7 @@ pub(super) fn draw(state: &State, buffer: &mut Buffer, theme: &Theme) {
 }
 
 fn counts(state: &State, area: Rect, buffer: &mut Buffer, theme: &Theme) {
-    let counts = state.fleet.count(state.now_ms);
+    let counts = state.fleet.counts();
     let machines = Row::margin().text(amount::machines(state.fleet.len()), theme.strong);
     let parts = [
         (Liveness::Online, counts.online),

@@ -6,10 +6,12 @@
 //! | `folding` | outputs that come in by the thousand |
 //! | `large` | an output of 128 MiB |
 //! | `many` | 100,000 machines, a figure of its own |
+//! | `standing` | the fleet beside it, in a terminal of its own |
 
 mod folding;
 mod large;
 pub(super) mod many;
+mod standing;
 
 use std::{
     process::Command,
@@ -19,17 +21,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use signalbox_testkit::pty::Pty;
 
+use self::standing::Standing;
 use super::{Scope, float64};
 use crate::{
-    fleet::{Fleet, Nature},
-    machine::raise_descriptors,
-    place::{Place, simulated},
+    place::Place,
     probe::{cpu_ms, memory_kib},
     report::{Budget, Report, Row, Samples, Unit},
 };
 
 const RELAYS: usize = 10_000;
-const SPARE: usize = 256;
 const STARTS: usize = 20;
 const KEYS: usize = 300;
 const BOUND: Duration = Duration::from_mins(1);
@@ -38,10 +38,10 @@ const SETTLE: Duration = Duration::from_secs(25);
 const WATCH: Duration = Duration::from_secs(30);
 /// Between two keys, so that a key meets a frame at any time.
 const PAUSE: Duration = Duration::from_millis(37);
-/// How often a filter is written, and what: the slash opens it, the rest means a tenth of the machines.
+/// How often a filter is written, and what: the slash opens it, the rest means an eighth of the machines.
 const FILTERS: usize = 20;
-const FILTER: &str = "/sim-7-";
-/// Commands on a tenth of the machines, and how long each is looked at from its start.
+const FILTER: &str = "/build-";
+/// Commands on an eighth of the machines, and how long each is looked at from its start.
 const FANOUTS: usize = 5;
 const BESIDE: Duration = Duration::from_secs(3);
 const FLOOR: &str = "floor: from a key to what `cat` gives back";
@@ -57,30 +57,25 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
 
 async fn ten_thousand(scope: Scope, report: &mut Report) -> Result<()> {
     let wanted = if scope.quick { RELAYS / 10 } else { RELAYS };
-    let relays = wanted.min(raise_descriptors()?.saturating_sub(SPARE));
-    if relays < wanted {
-        report.set("descriptors", format!("too few for {wanted} relays: {relays} instead"));
-    }
-    report.set("simulated relays", relays.to_string());
+    let fleet = Standing::start(wanted, false).await?;
+    report.set("simulated relays", fleet.machines.to_string());
     report.set("terminal", "120 × 40");
-    let names = simulated(relays);
-    let place = Place::start(&names, 0).await?;
-    let mut fleet = Fleet::default();
-    fleet.connect(place.stack.ready(), &names, Nature::BEATING).await?;
+    let measured = looked_at(scope, &fleet, report).await;
+    fleet.end().await.and(measured)
+}
+
+async fn looked_at(scope: Scope, fleet: &Standing, report: &mut Report) -> Result<()> {
     tokio::time::sleep(scope.time(SETTLE)).await;
-    starts(scope, &place, report).await?;
-    let mut console = opened(&place).await?;
+    starts(scope, &fleet.cli()?, report).await?;
+    let mut console = opened(&fleet.cli()?).await?;
     tokio::time::sleep(scope.time(SETTLE)).await;
-    watched(scope, &console, "10,000 machines that are heard".replace("10,000", &relays.to_string()), report)
-        .await?;
+    watched(scope, &console, format!("{} machines that are heard", fleet.machines), report).await?;
     keys(scope, &mut console, report).await?;
     worked_with(scope, &mut console, report).await?;
     let (rss, pss) = memory_kib(console.pid())?;
     let rss = Row::one("the console's RSS after that", Unit::Kib, float64(rss));
     report.add(rss.within(Budget::most(100.0 * 1_024.0, "100 MiB")));
     report.add(Row::one("— PSS", Unit::Kib, float64(pss)));
-    fleet.is_well()?;
-    fleet.stop().await;
     Ok(())
 }
 
@@ -115,11 +110,11 @@ async fn watched(scope: Scope, console: &Pty, what: String, report: &mut Report)
 }
 
 /// From the start of the program to its first frame, and from there to the machines.
-async fn starts(scope: Scope, place: &Place, report: &mut Report) -> Result<()> {
+async fn starts(scope: Scope, cli: &Command, report: &mut Report) -> Result<()> {
     let (mut first, mut machines) = (Samples::ms(), Samples::ms());
     for _ in 0..scope.of(STARTS) {
         let since = Instant::now();
-        let console = Pty::spawn(&place.stack.cli(&[])?, 120, 40)?;
+        let console = Pty::spawn(cli, 120, 40)?;
         console.wait_for("signalbox", BOUND).await?;
         let painted = since.elapsed();
         console.wait_until("machines", BOUND, |screen| chosen(screen).is_some()).await?;
@@ -156,7 +151,7 @@ async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// The same while much else happens: rows sort themselves, a filter is written, a command comes to an end on a thousand machines.
+/// The same while much else happens: rows sort themselves, a filter is written, a command comes to an end on an eighth of the machines.
 async fn worked_with(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()> {
     console.type_keys("C")?;
     console.wait_for("sort: cpu", BOUND).await?;
@@ -176,7 +171,7 @@ async fn worked_with(scope: Scope, console: &mut Pty, report: &mut Report) -> Re
     for n in 0..scope.of(FANOUTS) {
         fanout(console, n, &mut beside).await?;
     }
-    report.add(in_time("— while runs on a tenth of the machines come in", &beside));
+    report.add(in_time("— while runs on an eighth of the machines come in", &beside));
     Ok(())
 }
 
@@ -221,7 +216,7 @@ async fn filter(console: &mut Pty, letters: &mut Samples) -> Result<()> {
     Ok(())
 }
 
-/// Runs something on a tenth of the machines, and looks at the keys again and again while runs end.
+/// Runs something on an eighth of the machines, and looks at the keys again and again while runs end.
 async fn fanout(console: &mut Pty, n: usize, beside: &mut Samples) -> Result<()> {
     let mut unmeasured = Samples::ms();
     filter(console, &mut unmeasured).await?;
@@ -257,8 +252,8 @@ async fn run(console: &mut Pty, command: &str) -> Result<()> {
 }
 
 /// Waits until a console shows machines.
-async fn opened(place: &Place) -> Result<Pty> {
-    let console = Pty::spawn(&place.stack.cli(&[])?, 120, 40)?;
+async fn opened(cli: &Command) -> Result<Pty> {
+    let console = Pty::spawn(cli, 120, 40)?;
     console.wait_until("a chosen machine", BOUND, |screen| chosen(screen).is_some()).await?;
     Ok(console)
 }

@@ -28,7 +28,7 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let mut fleet = Fleet::default();
     fleet.connect(place.stack.ready(), &names, Nature::TELLING).await?;
     let operator = place.operator().await?;
-    let mut console = opened(&place).await?;
+    let mut console = opened(&place.stack.cli(&[])?).await?;
     console.wait_for(&format!("{machines} machines"), BOUND).await?;
     let (mut floor, mut folded, mut cpu) = (Samples::ms(), Samples::ms(), Samples::ms());
     // The first sees everybody for the first time.

@@ -22,7 +22,7 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let operator = place.operator().await?;
     let took = operator.run("demo-1", &format!("seq -f '%063.0f' {LINES}")).await?;
     ensure!(took.output_bytes == u64::from(LINES) * 64, "{} bytes", took.output_bytes);
-    let mut console = opened(&place).await?;
+    let mut console = opened(&place.stack.cli(&[])?).await?;
     console.type_keys("c")?;
     console.wait_for("seq -f", BOUND).await?;
     console.type_keys("\r")?;

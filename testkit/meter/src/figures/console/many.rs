@@ -1,13 +1,13 @@
 //! Ten times the machines that the console is made for.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use signalbox_testkit::pty::Pty;
 
-use super::{BOUND, FILTERS, KEYS, SETTLE, filter, look_at_keys, opened, step, watched};
+use super::{BOUND, FILTERS, KEYS, SETTLE, filter, look_at_keys, opened, standing::Standing, step, watched};
 use crate::{
     figures::{Scope, float64},
-    fleet::{Fleet, Nature},
-    place::{Place, simulated},
     probe::memory_kib,
     report::{Budget, Report, Row, Samples, Unit},
 };
@@ -16,12 +16,22 @@ const MACHINES: usize = 100_000;
 
 pub(in crate::figures) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let machines = if scope.quick { MACHINES / 10 } else { MACHINES };
-    let names = simulated(machines);
-    let place = Place::start(&names, 0).await?;
-    let mut fleet = Fleet::default();
-    fleet.share(place.stack.ready(), &names, Nature::BEATING).await?;
-    let mut console = opened(&place).await?;
-    console.wait_for(&format!("{machines} machines"), BOUND).await?;
+    let fleet = Standing::start(machines, true).await?;
+    let measured = looked_at(scope, &fleet, report).await;
+    fleet.end().await.and(measured)
+}
+
+async fn looked_at(scope: Scope, fleet: &Standing, report: &mut Report) -> Result<()> {
+    let machines = fleet.machines;
+    let mut console = opened(&fleet.cli()?).await?;
+    let since = Instant::now();
+    console.wait_for(&format!("{machines} machines  "), BOUND).await?;
+    let all = Row::one(
+        "console: from the first machines to all of them",
+        Unit::Ms,
+        since.elapsed().as_secs_f64() * 1e3,
+    );
+    report.add(all);
     tokio::time::sleep(scope.time(SETTLE)).await;
     let what = format!("{machines} machines on one connection");
     watched(scope, &console, what, report).await?;
@@ -29,8 +39,6 @@ pub(in crate::figures) async fn measure(scope: Scope, report: &mut Report) -> Re
     let (rss, pss) = memory_kib(console.pid())?;
     report.add(Row::one("\u{2014} the console's RSS after that", Unit::Kib, float64(rss)));
     report.add(Row::one("\u{2014} PSS", Unit::Kib, float64(pss)));
-    fleet.is_well()?;
-    fleet.stop().await;
     Ok(())
 }
 

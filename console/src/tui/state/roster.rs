@@ -1,0 +1,139 @@
+//! The machines that are known, each at a place of its own.
+//!
+//! What is seen of them is a list of places, so that to look through a hundred thousand is one walk through memory and not
+//! a hundred thousand searches.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+
+use signalbox_schemas::{api::MachineView, id::MachineToken, selector::natural_order};
+
+use super::{Now, machine::Machine};
+use crate::client::{Heard, Stretch, list::MOST};
+
+/// Where a machine stands, until a stretch of the list [moves](Moved) machines.
+pub type Place = usize;
+
+/// What a stretch of the list has done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moved {
+    /// Machines have come or gone: places that were known are no more.
+    pub is_other: bool,
+    /// A machine has other names, which a filter looks into.
+    pub is_renamed: bool,
+}
+
+/// All machines.
+#[derive(Debug, Default)]
+pub struct Roster {
+    machines: Vec<Machine>,
+    places: BTreeMap<MachineToken, Place>,
+    /// All places, by name: what sorting starts from, so that equals stay in the order of their names.
+    by_name: Vec<Place>,
+}
+
+impl Roster {
+    /// Takes a stretch of the list: it replaces what was known of that stretch, but for the history of machines that stay.
+    ///
+    /// A machine whose token is not that of its id is left out: commands are signed for tokens, and people read ids.
+    pub fn replace(&mut self, mut stretch: Stretch, now: Now) -> Moved {
+        let mut views = std::mem::take(&mut stretch.machines);
+        views.retain(|view| view.id.token() == view.token && stretch.has(&view.token));
+        let mut moved = Moved { is_other: self.leave(&stretch, &views), is_renamed: false };
+        for view in views {
+            let known = self.places.get(&view.token).copied();
+            if let Some(machine) = known.and_then(|place| self.machines.get_mut(place)) {
+                moved.is_renamed |= machine.refresh(view, now);
+            } else if self.machines.len() < MOST {
+                let mut machine = Machine::new(&view);
+                machine.refresh(view, now);
+                self.places.insert(machine.token.clone(), self.machines.len());
+                self.machines.push(machine);
+                moved.is_other = true;
+            }
+        }
+        if moved.is_other {
+            self.name();
+        }
+        moved
+    }
+
+    /// Takes those away that lie in a stretch of the list and are not in it. Answers whether there were any.
+    fn leave(&mut self, stretch: &Stretch, views: &[MachineView]) -> bool {
+        let listed: HashSet<&MachineToken> = views.iter().map(|view| &view.token).collect();
+        let from = stretch.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.places.range::<MachineToken, _>((from, Bound::Unbounded));
+        let within = known.map(|(token, _)| token).take_while(|token| stretch.has(token));
+        let gone: Vec<MachineToken> = within.filter(|token| !listed.contains(token)).cloned().collect();
+        for token in &gone {
+            let Some(place) = self.places.remove(token) else { continue };
+            self.machines.swap_remove(place);
+            // The last one has taken its place.
+            if let Some(moved) = self.machines.get(place) {
+                self.places.insert(moved.token.clone(), place);
+            }
+        }
+        !gone.is_empty()
+    }
+
+    /// Puts names in order. What is in order already costs a look at each.
+    fn name(&mut self) {
+        let len = self.machines.len();
+        // Those that were in order come first, so that they need not be put in order again.
+        let mut named: Vec<(&Machine, Place)> = Vec::with_capacity(len);
+        let known = std::mem::take(&mut self.by_name);
+        let new = known.len()..len;
+        let places = known.into_iter().filter(|place| *place < len).chain(new);
+        named.extend(places.filter_map(|place| Some((self.machines.get(place)?, place))));
+        named.sort_by(|(a, _), (b, _)| natural_order(&a.name, &b.name).then_with(|| a.token.cmp(&b.token)));
+        self.by_name = named.into_iter().map(|(_, place)| place).collect();
+    }
+
+    /// Takes a heartbeat: whether it has made other names known; `None`: the machine is not known yet.
+    pub fn hear(&mut self, heard: Heard) -> Option<bool> {
+        let machine = self.places.get(&heard.token).and_then(|place| self.machines.get_mut(*place))?;
+        Some(machine.hear(heard.at_ms, heard.heartbeat))
+    }
+
+    /// Nothing is known of this machine.
+    pub fn set_unknown(&mut self, token: &MachineToken) {
+        if let Some(machine) = self.places.get(token).and_then(|place| self.machines.get_mut(*place)) {
+            machine.is_unknown = true;
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.machines.is_empty()
+    }
+
+    /// Where a machine stands.
+    pub fn place(&self, token: &MachineToken) -> Option<Place> {
+        self.places.get(token).copied()
+    }
+
+    /// Who stands there.
+    pub fn at(&self, place: Place) -> Option<&Machine> {
+        self.machines.get(place)
+    }
+
+    /// One machine.
+    pub fn get(&self, token: &MachineToken) -> Option<&Machine> {
+        self.at(self.place(token)?)
+    }
+
+    /// All machines, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter()
+    }
+
+    /// All machines with their places, by name.
+    pub fn by_name(&self) -> impl Iterator<Item = (Place, &Machine)> {
+        self.by_name.iter().filter_map(|place| Some((*place, self.at(*place)?)))
+    }
+}
