@@ -13,6 +13,7 @@ mod peers;
 mod place;
 mod probe;
 mod report;
+mod toil;
 
 use std::{
     path::{Path, PathBuf},
@@ -47,6 +48,9 @@ enum Task {
     Gallery(gallery::GalleryArgs),
     /// Draw a flame graph: the output of `perf script` on stdin, SVG on stdout
     Flames,
+    /// Give back each byte of stdin after two milliseconds of work: a floor for those that draw
+    #[command(hide = true)]
+    Toil,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Task::Page(page) => write_page(&page),
         Task::Bench(bench) => in_runtime(measure(&bench))
             .and_then(|done| done.context("interrupted: not everything is measured")),
+        Task::Toil => toil::toil().context("giving back what is typed"),
         Task::Gallery(args) => in_runtime(gallery::draw(&args)).map(|_| ()),
         Task::Fleet(args) => in_runtime(keep::run(&args)).map(|_| ()),
     };

@@ -111,10 +111,10 @@ async fn wished(refresh: &mut watch::Receiver<()>, state: &mut watch::Receiver<L
 async fn read(
     client: &Client,
     told: &mpsc::Sender<Told>,
-    pace: Pace,
+    how: Pace,
 ) -> Result<Result<usize, ClientError>, Gone> {
     let mut pages = Pages::new(op::MACHINES_LIST, Page::default());
-    let (mut limit, others) = pace.pages();
+    let (mut limit, others) = how.pages();
     let (mut after, mut machines) = (None, 0);
     while !pages.is_over() {
         let page: Vec<MachineView> = match pages.next(client, limit).await {
@@ -134,7 +134,7 @@ async fn read(
         told.send(Told::Machines(Stretch { after, machines: page, until: until.clone() })).await?;
         (after, limit) = (until, others);
         if !pages.is_over() {
-            sleep(pace.rest()).await;
+            sleep(how.rest()).await;
         }
     }
     Ok(Ok(machines))

@@ -45,6 +45,7 @@ const FILTER: &str = "/build-";
 const FANOUTS: usize = 5;
 const BESIDE: Duration = Duration::from_secs(3);
 const FLOOR: &str = "floor: from a key to what `cat` gives back";
+const BUSY_FLOOR: &str = "floor: the same of a program that computes for 2 ms first";
 /// What stands before the chosen line.
 const CHOSEN: char = '▌';
 
@@ -127,28 +128,37 @@ async fn starts(scope: Scope, cli: &Command, report: &mut Report) -> Result<()> 
     Ok(())
 }
 
-/// Down and up, until the mark has moved; between two of these a program that only gives back what it reads, in a terminal
-/// beside it.
+/// Down and up, until the mark has moved; between two of these two programs that only give back what they read, in terminals
+/// beside it: one at once, and one that computes for as long as the console about does.
 async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()> {
-    let mut echo = Command::new("sh");
-    echo.args(["-c", "stty raw -echo && printf ready && exec cat"]);
-    let mut echo = Pty::spawn(&echo, 120, 40)?;
-    echo.wait_for("ready", BOUND).await?;
-    let (mut floor, mut took) = (Samples::ms(), Samples::ms());
+    let mut echo = giving_back("printf ready && exec cat").await?;
+    let this = std::env::current_exe().context("finding this program")?;
+    let mut toil = giving_back(&format!("exec '{}' toil", this.display())).await?;
+    let (mut floor, mut busy, mut took) = (Samples::ms(), Samples::ms(), Samples::ms());
     for n in 0..scope.of(KEYS) {
         tokio::time::sleep(PAUSE).await;
         took.took(step(console, n).await?);
-        tokio::time::sleep(PAUSE).await;
-        let letter = if n % 2 == 0 { "x" } else { "y" };
-        let since = Instant::now();
-        echo.type_keys(format!("\r{letter}"))?;
-        echo.wait_until("the letter", BOUND, |screen| screen.starts_with(letter)).await?;
-        floor.took(since.elapsed());
+        for (program, samples) in [(&mut echo, &mut floor), (&mut toil, &mut busy)] {
+            tokio::time::sleep(PAUSE).await;
+            let letter = if n % 2 == 0 { "x" } else { "y" };
+            let key = format!("\r{letter}");
+            samples.took(pressed(program, &key, |screen| screen.starts_with(letter)).await?);
+        }
     }
     ensure!(took.len() > 0, "no key was typed");
     report.add(Row::new(FLOOR, &floor));
-    report.add(in_time("console: from a key to the frame that shows it", &took).over(FLOOR));
+    report.add(Row::new(BUSY_FLOOR, &busy));
+    report.add(in_time("console: from a key to the frame that shows it", &took).over(BUSY_FLOOR));
     Ok(())
+}
+
+/// A program that says `ready`, and gives back what is typed.
+async fn giving_back(program: &str) -> Result<Pty> {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("stty raw -echo && {program}")]);
+    let terminal = Pty::spawn(&command, 120, 40)?;
+    terminal.wait_for("ready", BOUND).await?;
+    Ok(terminal)
 }
 
 /// The same while much else happens: rows sort themselves, a filter is written, a command comes to an end on an eighth of the machines.
