@@ -253,7 +253,9 @@ impl Fleet {
     pub fn replace(&mut self, stretch: Stretch, is_growing: bool, now: Now) {
         let moved = self.roster.replace(stretch, now);
         self.is_disturbed |= moved.is_renamed;
-        self.counted_ms = None;
+        if moved.is_other || moved.has_turned {
+            self.counted_ms = None;
+        }
         if moved.is_other {
             self.marks.retain(|token| self.roster.place(token).is_some());
             let is_at_top = is_growing && self.cursor.at() == 0;

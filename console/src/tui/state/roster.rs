@@ -21,6 +21,8 @@ pub struct Moved {
     pub is_other: bool,
     /// A machine has other names, which a filter looks into.
     pub is_renamed: bool,
+    /// A machine that was known is alive that was not, or the other way around.
+    pub has_turned: bool,
 }
 
 /// All machines.
@@ -39,11 +41,13 @@ impl Roster {
     pub fn replace(&mut self, mut stretch: Stretch, now: Now) -> Moved {
         let mut views = std::mem::take(&mut stretch.machines);
         views.retain(|view| view.id.token() == view.token && stretch.has(&view.token));
-        let mut moved = Moved { is_other: self.leave(&stretch, &views), is_renamed: false };
+        let mut moved = Moved { is_other: self.leave(&stretch, &views), ..Moved::default() };
         for view in views {
             let known = self.places.get(&view.token).copied();
             if let Some(machine) = known.and_then(|place| self.machines.get_mut(place)) {
+                let before = machine.state(now.ms);
                 moved.is_renamed |= machine.refresh(view, now);
+                moved.has_turned |= machine.state(now.ms) != before;
             } else if self.machines.len() < MOST {
                 let mut machine = Machine::new(&view);
                 machine.refresh(view, now);
@@ -135,5 +139,58 @@ impl Roster {
     /// All machines with their places, by name.
     pub fn by_name(&self) -> impl Iterator<Item = (Place, &Machine)> {
         self.by_name.iter().filter_map(|place| Some((*place, self.at(*place)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tui::stage::{demo_machine, machine_id};
+
+    fn stretch(after: Option<u32>, until: Option<u32>, machines: &BTreeSet<u32>) -> Stretch {
+        let token = |n: u32| machine_id(n).token();
+        let mut machines: Vec<MachineView> = machines.iter().copied().map(demo_machine).collect();
+        machines.sort_by(|a, b| a.token.cmp(&b.token));
+        Stretch { after: after.map(token), machines, until: until.map(token) }
+    }
+
+    proptest! {
+        /// Whatever comes and goes: who is asked for by a token stands at its place, and names are in order.
+        #[test]
+        fn everybody_stands_at_their_place(
+            told in prop::collection::vec(
+                (prop::option::of(1..40_u32), prop::option::of(1..40_u32), prop::collection::btree_set(1..40_u32, 0..40)),
+                1..12,
+            ),
+        ) {
+            let mut roster = Roster::default();
+            let mut known = BTreeSet::new();
+            let now = Now { ms: 1_000, wall_ms: 1_000 };
+            for (after, until, machines) in told {
+                let stretch = stretch(after, until, &machines);
+                known.retain(|token| !stretch.has(token));
+                let listed = stretch.machines.iter().map(|view| view.token.clone());
+                known.extend(listed.filter(|token| stretch.has(token)));
+                let before = roster.len();
+                let moved = roster.replace(stretch, now);
+                prop_assert!(moved.is_other || roster.len() == before);
+                let found: BTreeSet<MachineToken> = roster.all().map(|machine| machine.token.clone()).collect();
+                prop_assert_eq!(&found, &known);
+                prop_assert_eq!(roster.len(), known.len());
+                for token in &known {
+                    prop_assert_eq!(roster.get(token).map(|machine| &machine.token), Some(token));
+                }
+                let names: Vec<&str> = roster.by_name().map(|(_, machine)| machine.name.as_str()).collect();
+                prop_assert_eq!(names.len(), known.len());
+                prop_assert!(names.is_sorted_by(|a, b| natural_order(a, b).is_lt()), "{:?}", names);
+                for (place, machine) in roster.by_name() {
+                    prop_assert_eq!(roster.place(&machine.token), Some(place));
+                }
+            }
+        }
     }
 }
