@@ -74,12 +74,13 @@ pub struct Options {
     restart: bool,
     envs: Vec<(OsString, OsString)>,
     state_dir: Option<PathBuf>,
+    ready: Duration,
 }
 
 impl Options {
     /// So many relays, everything else as users have it.
     pub fn relays(relays: u32) -> Self {
-        Self { relays, restart: true, envs: Vec::new(), state_dir: None }
+        Self { relays, restart: true, envs: Vec::new(), state_dir: None, ready: READY }
     }
 
     /// What dies stays dead.
@@ -100,6 +101,13 @@ impl Options {
     #[must_use]
     pub fn crash_at(self, place: &str) -> Self {
         self.env(CRASH_AT, place).no_restart()
+    }
+
+    /// It may take so long to be ready: for many machines.
+    #[must_use]
+    pub fn ready_within(mut self, bound: Duration) -> Self {
+        self.ready = bound;
+        self
     }
 
     /// A state directory that the caller owns.
@@ -145,7 +153,7 @@ impl Stack {
             command.arg("--no-restart");
         }
         let up = Daemon::spawn(&mut command)?;
-        let line = up.first_line(READY).await?;
+        let line = up.first_line(options.ready).await?;
         let ready: Ready = serde_json::from_str(&line).with_context(|| format!("reading {line:?}"))?;
         let http = Http::new(&ready.http, &ready.admin_token);
         Ok(Self { up, ready, http, _dir: dir })

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use signalbox_schemas::{
     authors::Authors,
     error::report,
@@ -26,6 +27,9 @@ use crate::{
 
 /// How often `authors.json` is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_mins(1);
+
+/// Machines whose records are looked at at once: one after the other, a hundred thousand keep a start waiting for minutes.
+const AT_ONCE: usize = 64;
 
 fn failed(what: &'static str) -> impl FnOnce(BrokerError) -> ServeError {
     move |source| ServeError::Publish { what, source }
@@ -75,10 +79,11 @@ pub(super) async fn keep(
 /// # Errors
 /// [`ServeError::Publish`]; what was published stays, and the next start goes on.
 pub(super) async fn records(broker: &BrokerLink, identity: &Identity, now_ms: u64) -> Result<(), ServeError> {
-    for record in &identity.machines {
-        let put = until_answered(|| publish_machine(broker, identity, record));
-        put.await.map_err(failed("the machines"))?;
-    }
+    let machines = futures_util::stream::iter(&identity.machines).map(Ok);
+    let put = machines.try_for_each_concurrent(AT_ONCE, |record| async move {
+        until_answered(|| publish_machine(broker, identity, record)).await
+    });
+    put.await.map_err(failed("the machines"))?;
     for operator in &identity.operators {
         let put = until_answered(|| publish_operator(broker, operator, now_ms));
         put.await.map_err(failed("the operators"))?;

@@ -82,10 +82,9 @@ impl Service {
     pub async fn run(mut self, mut order: watch::Receiver<Order>, state: watch::Sender<State>) {
         let mut was_ready = false;
         while *order.borrow() == Order::Run {
-            let log_start = match self.spawn() {
+            let (log_start, why) = match self.spawn() {
                 Ok((child, log_start)) => {
-                    self.live(child, &mut order, &state, &mut was_ready).await;
-                    log_start
+                    (log_start, self.live(child, &mut order, &state, &mut was_ready).await)
                 }
                 Err(error) => {
                     tracing::error!(name = self.name, %error, "child cannot be started");
@@ -96,14 +95,14 @@ impl Service {
                         )));
                         return;
                     }
-                    0
+                    (0, None)
                 }
             };
             if *order.borrow() != Order::Run {
                 break;
             }
             if !was_ready {
-                let line = last_line(&self.log, log_start);
+                let line = why.or_else(|| last_line(&self.log, log_start));
                 state.send_replace(State::Failed(line.unwrap_or_else(|| "it said nothing".to_owned())));
                 return;
             }
@@ -150,15 +149,15 @@ impl Service {
         }
     }
 
-    /// One life of the child.
+    /// One life of the child; why it was ended, where nobody ordered that.
     async fn live(
         &mut self,
         mut child: Child,
         order: &mut watch::Receiver<Order>,
         state: &watch::Sender<State>,
         was_ready: &mut bool,
-    ) {
-        let Some(stdout) = child.stdout.take() else { return };
+    ) -> Option<String> {
+        let stdout = child.stdout.take()?;
         let mut lines = BufReader::new(stdout).lines();
         let (mut is_ready, mut is_open) = (false, true);
         let ready_by = Instant::now() + READY_WITHIN;
@@ -169,7 +168,7 @@ impl Service {
                 status = child.wait() => {
                     let code = status.ok().and_then(|status| status.code());
                     tracing::info!(name = self.name, code, "child ended");
-                    return;
+                    return None;
                 }
                 line = lines.next_line(), if is_open => match line {
                     Ok(Some(line)) if !is_ready => {
@@ -195,14 +194,15 @@ impl Service {
                     if changed.is_err() {
                         // How it ends is of no interest any more.
                         let _ = child.wait().await;
-                        return;
+                        return None;
                     }
                 }
                 _ = look.tick() => self.cap_log(),
                 () = sleep_until(ready_by), if !is_ready => {
                     tracing::error!(name = self.name, "child is not ready in time, it is ended");
                     end(&mut child).await;
-                    return;
+                    let (secs, log) = (READY_WITHIN.as_secs(), self.log.display());
+                    return Some(format!("it was not ready within {secs} s, and was ended; its log is {log}"));
                 }
             }
         }
@@ -286,6 +286,16 @@ mod tests {
         .unwrap();
         order.send_replace(Order::Kill);
         tasks.join_next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_is_never_ready_is_said_to_be_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_order, orders) = watch::channel(Order::Run);
+        let (state, states) = watch::channel(State::Starting);
+        shell(dir.path(), "echo working >&2; exec sleep 600", true).run(orders, state).await;
+        let State::Failed(why) = states.borrow().clone() else { panic!("it is ready") };
+        assert!(why.starts_with("it was not ready within 120 s, and was ended; its log is "), "{why}");
     }
 
     #[tokio::test]

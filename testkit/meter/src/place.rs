@@ -21,8 +21,10 @@ use crate::machine::memory_folder;
 
 /// Setting ten thousand machines up makes forty thousand files.
 const INIT: Duration = Duration::from_mins(10);
-/// Names that are handed to `init` at once: an argument has at most 128 KiB.
+/// Names in one argument, which has at most 128 KiB.
 const NAMES: usize = 2_000;
+/// Names that are handed to `init` at once, which looks at all machines there are each time: all arguments have at most 2 MiB.
+const AT_ONCE: usize = 50_000;
 
 /// Operators of a system with machines. A bridge works on few requests of one at once, so clients that are many are several
 /// operators' clients.
@@ -41,7 +43,7 @@ impl Place {
         let dir = TempDir::new().context("making a folder")?;
         let state = dir.path().join("state");
         prepare(&state, machines).await?;
-        let stack = Stack::start(Options::relays(demo).state_dir(&state)).await?;
+        let stack = Stack::start(Options::relays(demo).state_dir(&state).ready_within(INIT)).await?;
         Ok(Self { stack, _dir: dir })
     }
 
@@ -95,10 +97,12 @@ impl Place {
 async fn prepare(state: &Path, machines: &[String]) -> Result<()> {
     let scratch = tempfile::tempdir_in(memory_folder()).context("making a folder in memory")?;
     let made = scratch.path().join("state");
-    for names in machines.chunks(NAMES) {
+    for names in machines.chunks(AT_ONCE) {
         let mut command = Command::new(bin("signalbox-bridge")?);
-        command.arg("init").arg("--state-dir").arg(&made).arg("--machines").arg(names.join(","));
-        command.arg("--operators").arg(OPERATORS.join(","));
+        command.arg("init").arg("--state-dir").arg(&made).arg("--operators").arg(OPERATORS.join(","));
+        for part in names.chunks(NAMES) {
+            command.arg("--machines").arg(part.join(","));
+        }
         let init = Daemon::spawn(&mut command)?;
         let status = init.wait(INIT).await?;
         ensure!(status.success(), "init ended with {status}: {}", init.stderr()?);
