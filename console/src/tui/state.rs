@@ -19,6 +19,7 @@ pub mod pulse;
 pub mod roster;
 pub mod rows;
 pub mod scrollback;
+pub mod survey;
 pub mod tabs;
 
 use std::collections::HashMap;
@@ -38,6 +39,7 @@ use self::{
     prompt::{Prompt, Seen},
     pulse::Pulse,
     rows::Rows,
+    survey::Survey,
     tabs::MachinePage,
 };
 use crate::{
@@ -499,6 +501,7 @@ impl State {
     pub fn settle(&mut self) {
         let shown = self.shown_command();
         self.commands.settle(shown, self.real_ms);
+        self.settle_prompt();
         let areas = layout::areas(self);
         let rows = usize::from(areas.list.height);
         let sight_ms = self.sight_ms();
@@ -539,6 +542,15 @@ impl State {
         let items = lists::machine::items(Tab::Facts, Part::Nothing, machine);
         let (now_ms, wall_ms) = (self.real_ms, self.wall_ms);
         self.rows_mut(kind).tell(items, now_ms, wall_ms);
+    }
+
+    /// Looks at the machines that a command is written for.
+    fn settle_prompt(&mut self) {
+        let Some(Modal::Prompt(prompt)) = &mut self.modal else { return };
+        let now_ms = self.now_ms;
+        if prompt.survey.as_ref().is_none_or(|survey| survey.is_old(now_ms)) {
+            prompt.survey = Some(Survey::of(&self.fleet, &prompt.targets, &self.options.place, now_ms));
+        }
     }
 
     /// Brings the output on the screen up to date. What is to be asked for is asked with the next event.

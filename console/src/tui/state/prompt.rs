@@ -10,7 +10,7 @@ use signalbox_schemas::{
     selector::Selector,
 };
 
-use super::editor::Editor;
+use super::{editor::Editor, survey::Survey};
 use crate::{
     client::Draft,
     question::{Reason, Rule},
@@ -84,6 +84,8 @@ pub struct Prompt {
     pub on: Editor,
     /// Machines that it means, by name.
     pub targets: Vec<MachineToken>,
+    /// How they are and where; `None`: nobody has looked yet.
+    pub survey: Option<Survey>,
     /// How it is known that it means them.
     pub seen: Seen,
     /// The host behind those machines that runs it; `None`: they themselves.
@@ -125,6 +127,7 @@ impl Prompt {
             parameters: Vec::new(),
             on: Editor::new(on),
             targets,
+            survey: None,
             seen,
             ssh: None,
             waves: Editor::default(),
@@ -141,6 +144,11 @@ impl Prompt {
             asked: None,
             refusal: None,
         }
+    }
+
+    /// It is meant for these machines, as far as is known in this way.
+    pub fn mean(&mut self, targets: Vec<MachineToken>, seen: Seen) {
+        (self.targets, self.survey, self.seen) = (targets, None, seen);
     }
 
     /// Makes it a saved command; `given`: what stands for its placeholders, as far as that is known.

@@ -174,13 +174,10 @@ pub(super) fn hear(state: &mut State, tag: u64, meant: Result<Meant, Problem>) {
     }
     match meant {
         Ok(meant) => {
-            prompt.targets = meant.targets.into_iter().map(|target| target.token).collect();
-            prompt.seen = Seen::Told { protected: meant.protected };
+            let targets = meant.targets.into_iter().map(|target| target.token).collect();
+            prompt.mean(targets, Seen::Told { protected: meant.protected });
         }
-        Err(problem) => {
-            prompt.targets.clear();
-            prompt.seen = Seen::Failed(text::line(&problem.message));
-        }
+        Err(problem) => prompt.mean(Vec::new(), Seen::Failed(text::line(&problem.message))),
     }
 }
 
@@ -323,8 +320,7 @@ fn edited(state: &mut State) {
     }
     let targets = guess(state, prompt.on.text());
     if let Some(Modal::Prompt(prompt)) = &mut state.modal {
-        prompt.targets = targets;
-        prompt.seen = Seen::Guessed;
+        prompt.mean(targets, Seen::Guessed);
         prompt.refusal = None;
         // What was typed was the number of others.
         prompt.answer = Editor::default();

@@ -1,14 +1,12 @@
 //! A command that is being written, with those it is meant for.
 
-use std::collections::BTreeMap;
-
 use ratatui::{
     buffer::Buffer,
     layout::{Position, Rect},
     style::Style,
     widgets::{Clear, Widget as _},
 };
-use signalbox_schemas::{api::Liveness, id::MachineToken, label::LabelKey};
+use signalbox_schemas::{api::Liveness, id::MachineToken};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{amount, past, pen::Row};
@@ -16,8 +14,8 @@ use crate::tui::{
     state::{
         State,
         editor::Editor,
-        fleet::LivenessCounts,
         prompt::{Field, Prompt, Search, Seen},
+        survey::Survey,
     },
     text,
     theme::Theme,
@@ -185,16 +183,16 @@ fn meant(state: &State, prompt: &Prompt, columns: usize, theme: &Theme) -> Row {
         }
         _ => {}
     }
-    let row = liveness(state, prompt, theme);
+    let survey = prompt.survey.as_ref();
+    let row = survey.map(|survey| liveness(survey, theme)).unwrap_or_default();
     let room = columns.saturating_sub(row.columns() + 2);
-    let names = places(state, prompt, room, theme).unwrap_or_else(|| names(state, prompt, room, theme));
+    let places = survey.and_then(|survey| places(survey, room, theme));
+    let names = places.unwrap_or_else(|| names(state, prompt, room, theme));
     if row.columns() + 2 + names.width() <= columns { row.space(2).text(names, theme.quiet) } else { row }
 }
 
-fn liveness(state: &State, prompt: &Prompt, theme: &Theme) -> Row {
-    let mut counts = LivenessCounts::default();
-    let known = prompt.targets.iter().filter_map(|token| state.fleet.get(token));
-    known.for_each(|machine| counts.add(machine.state(state.now_ms)));
+fn liveness(survey: &Survey, theme: &Theme) -> Row {
+    let counts = survey.counts;
     let parts = [
         (Liveness::Online, counts.online),
         (Liveness::Stale, counts.stale),
@@ -208,25 +206,12 @@ fn liveness(state: &State, prompt: &Prompt, theme: &Theme) -> Row {
 }
 
 /// Where they are, most machines first; `None`: nobody says of any of them. What has no room is counted.
-fn places(state: &State, prompt: &Prompt, columns: usize, theme: &Theme) -> Option<String> {
-    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-    let key: LabelKey = state.options.place.parse().ok()?;
-    for machine in prompt.targets.iter().filter_map(|token| state.fleet.get(token)) {
-        if let Some(label) = machine.labels.get(&key) {
-            *places.entry(label.value.as_str()).or_default() += 1;
-        }
-    }
-    if places.is_empty() {
+fn places(survey: &Survey, columns: usize, theme: &Theme) -> Option<String> {
+    if survey.places.is_empty() {
         return None;
     }
-    let mut places: Vec<(usize, &str)> = places.into_iter().map(|(place, n)| (n, place)).collect();
-    places
-        .sort_by(|(n, place), (other, place_of_other)| other.cmp(n).then_with(|| place.cmp(place_of_other)));
-    let known: usize = places.iter().map(|(n, _)| n).sum();
-    let unknown = prompt.targets.len().saturating_sub(known);
-    let mut parts: Vec<String> =
-        places.into_iter().map(|(n, place)| format!("{} {n}", text::line(place))).collect();
-    parts.extend((unknown > 0).then(|| format!("{unknown} elsewhere")));
+    let mut parts: Vec<String> = survey.places.iter().map(|(n, place)| format!("{place} {n}")).collect();
+    parts.extend((survey.elsewhere > 0).then(|| format!("{} elsewhere", survey.elsewhere)));
     let between = format!(" {} ", theme.glyphs.dot);
     let all = parts.join(&between);
     if all.width() <= columns {
