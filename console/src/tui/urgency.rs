@@ -14,7 +14,7 @@ use crate::client::{Heard, Told};
 /// How soon a frame is to show what an event changed, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// Figures moved. Nobody waits for them.
+    /// Figures moved. Nobody waits for them, and nobody reads faster.
     Figures,
     /// Something happened: a run ended, a command wrote, a second passed.
     News,
@@ -26,7 +26,7 @@ impl Urgency {
     /// Shortest time since the last frame.
     pub fn gap(self) -> Duration {
         Duration::from_millis(match self {
-            Self::Figures => 100,
+            Self::Figures => 250,
             Self::News => 16,
             Self::Touch => 4,
         })
