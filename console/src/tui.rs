@@ -91,6 +91,8 @@ pub struct TuiOptions {
     pub who: String,
     /// Which fleet.
     pub fleet: String,
+    /// Where its broker is: what is tried while it is not reached.
+    pub broker: String,
 }
 
 /// The terminal cannot be used.

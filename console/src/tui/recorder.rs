@@ -78,6 +78,9 @@ pub struct Beginning {
     pub who: String,
     /// Which fleet.
     pub fleet: String,
+    /// Where its broker is.
+    #[serde(default)]
+    pub broker: String,
     /// What keys mean.
     pub profile: Profile,
     /// Keys of the operator's own: mode, key, name.
@@ -127,6 +130,7 @@ impl Beginning {
             },
             who: options.who.clone(),
             fleet: options.fleet.clone(),
+            broker: options.broker.clone(),
             profile: keys.profile,
             keys: own.map(|set| (set.mode.clone(), set.key.clone(), set.action.clone())).collect(),
             run: options.run.clone(),
@@ -157,6 +161,7 @@ impl Beginning {
             views: self.views,
             who: self.who,
             fleet: self.fleet,
+            broker: self.broker,
             ..TuiOptions::default()
         }
     }

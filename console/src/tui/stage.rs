@@ -52,7 +52,12 @@ pub(super) struct Stage {
 }
 
 pub(super) fn options() -> TuiOptions {
-    TuiOptions { who: "local".to_owned(), fleet: "main".to_owned(), ..TuiOptions::default() }
+    TuiOptions {
+        who: "local".to_owned(),
+        fleet: "main".to_owned(),
+        broker: "nats://broker.example:4222".to_owned(),
+        ..TuiOptions::default()
+    }
 }
 
 impl Stage {

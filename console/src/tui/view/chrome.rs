@@ -2,6 +2,7 @@
 
 use ratatui::{Frame, buffer::Buffer, layout::Position};
 use signalbox_schemas::{api::Severity, limit};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     amount,
@@ -172,7 +173,7 @@ pub(super) fn footer(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
     if let Some(Modal::Line(line)) = &state.modal {
         return Some(super::output::line(line, area, buffer, theme));
     }
-    let right = super::output::place(state, theme);
+    let right = super::output::place(state, theme).row(tried(state, usize::from(area.width) / 2, theme));
     let columns = usize::from(area.width).saturating_sub(right.columns());
     let line = match &state.status {
         Some(status) => {
@@ -184,6 +185,20 @@ pub(super) fn footer(state: &State, areas: &Areas, buffer: &mut Buffer, theme: &
     };
     pen::ends(buffer, area, 0, line, right);
     None
+}
+
+/// What is tried while the broker is not reached.
+fn tried(state: &State, columns: usize, theme: &Theme) -> Row {
+    if state.link.connected || state.is_session_over || state.options.broker.is_empty() {
+        return Row::default();
+    }
+    let columns = columns.saturating_sub(1);
+    let address = text::line(&state.options.broker);
+    // How it is spoken there says less than where.
+    let short = address.split_once("://").map_or(address.as_str(), |(_, place)| place);
+    let whole = format!("trying {address}");
+    let said = if whole.width() <= columns { whole } else { format!("trying {short}") };
+    Row::default().text(text::fit(&said, columns, theme.glyphs.ellipsis), theme.warn).space(1)
 }
 
 /// The keys of this mode that have a footer word, as many as fit. Help and quit are kept to the last.
