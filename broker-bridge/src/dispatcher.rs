@@ -400,7 +400,13 @@ impl Write {
     /// Goes on from what somebody else wrote.
     async fn take_over(&self, row: MailboxRow) {
         self.wait_for(&row).await;
-        self.context.shared.memory_mut().mailboxes.insert(self.mid.clone(), row);
+        let mut memory = self.context.shared.memory_mut();
+        let known = memory.mailboxes.get(&self.mid).map_or(0, |known| known.sequence);
+        // Where it is replaced before the stream is read that far, it is seen here only.
+        if row.is_foreign() && known < row.sequence {
+            self.context.shared.counters.add("mailbox.foreign");
+        }
+        memory.take_mailbox(&self.mid, row);
     }
 
     /// Whoever wrote what stands there may have read further than this bridge.

@@ -124,6 +124,11 @@ impl MailboxRow {
             sha256: Sha256::of(b""),
         }
     }
+
+    /// Whether no bridge wrote it: terms of office begin at 1.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.epoch == 0
+    }
 }
 
 /// What became of an event.

@@ -372,13 +372,14 @@ fn address(url: &str) -> Result<ServerAddr, ConnectError> {
             Err(ConnectError::UserInfo { url: shown })
         }
         Ok(address) => Ok(address),
-        Err(_) => {
-            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-            let shown =
-                rest.rsplit_once('@').map_or(url.to_owned(), |(_, host)| format!("{scheme}://…@{host}"));
-            Err(ConnectError::Url { url: shown })
-        }
+        Err(_) => Err(ConnectError::Url { url: shown(url) }),
     }
+}
+
+/// A URL as it may be shown: without user name and password.
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    rest.rsplit_once('@').map_or(url.to_owned(), |(_, host)| format!("{scheme}://…@{host}"))
 }
 
 fn refused_or_unreachable(url: &str, error: async_nats::ConnectError) -> ConnectError {

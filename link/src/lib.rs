@@ -25,7 +25,7 @@ pub mod report;
 pub mod stream;
 pub mod subscribe;
 
-pub use connect::{ACK_TIMEOUT, Counters, Link, LinkState, Options, random_ratio};
+pub use connect::{ACK_TIMEOUT, Counters, Link, LinkState, Options, random_ratio, shown};
 pub use error::{
     ConnectError, FollowError, LoginError, PublishError, ReadError, StoreError, StreamError, SubscribeError,
 };

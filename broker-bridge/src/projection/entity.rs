@@ -131,25 +131,23 @@ impl Projection<'_> {
         found: Option<&(MailboxRow, PublicKey)>,
         last_chance: bool,
     ) -> Applied {
-        let mut row = match found {
+        let row = match found {
             Some((row, signer)) if self.is_bridge(signer) => row.clone(),
             Some(_) if !last_chance => return Applied::NotYet,
-            Some(_) | None => {
-                self.notes.push("mailbox.foreign");
-                MailboxRow::foreign(sequence)
-            }
+            Some(_) | None => MailboxRow::foreign(sequence),
         };
-        if let Some(known) = self.memory.mailboxes.get(mid) {
-            // The dispatcher puts down what it wrote itself, and may be ahead.
-            if known.sequence > sequence {
-                return Applied::Yes;
-            }
-            // Relays ignore what is lower than they saw, so the next one must be higher than all before.
-            row.generation = row.generation.max(known.generation);
+        let known = self.memory.mailboxes.get(mid).map_or(0, |known| known.sequence);
+        // The dispatcher puts down what it wrote itself, and may be ahead.
+        if known > sequence {
+            return Applied::Yes;
+        }
+        // One that it has run into is counted there.
+        if row.is_foreign() && known < sequence {
+            self.notes.push("mailbox.foreign");
         }
         self.memory.soil(mid, Urgency::Now);
-        self.txn.put_json(key::mailbox(mid), &row);
-        self.memory.mailboxes.insert(mid.clone(), row);
+        let row = self.memory.take_mailbox(mid, row);
+        self.txn.put_json(key::mailbox(mid), row);
         Applied::Yes
     }
 }

@@ -354,6 +354,14 @@ impl Memory {
         released
     }
 
+    /// Takes what stands in a mailbox, whoever wrote it. Relays ignore what is lower than they saw, so the next one must be
+    /// higher than all before.
+    pub(crate) fn take_mailbox(&mut self, mid: &MachineToken, mut row: MailboxRow) -> &MailboxRow {
+        let known = self.mailboxes.get(mid).map_or(0, |known| known.generation);
+        row.generation = row.generation.max(known);
+        self.mailboxes.entry(mid.clone()).insert_entry(row).into_mut()
+    }
+
     /// Makes a machine known, or changes it.
     pub(crate) fn put_machine(&mut self, record: MachineRecord) {
         self.by_id.insert(record.id.clone(), record.token.clone());

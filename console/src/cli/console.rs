@@ -120,8 +120,7 @@ pub async fn open(config: &Config) -> Result<(), Failure> {
         run: config.settings.run.clone(),
         saved: config.settings.commands.clone(),
         place: config.settings.place.label.clone(),
-        // One with a password in it is refused where it is dialled; nor is it shown.
-        broker: access.nats_url.rsplit('@').next().unwrap_or_default().to_owned(),
+        broker: signalbox_link::shown(&access.nats_url),
         views: config.settings.views.clone(),
         record: config.environment.record.clone().map(|path| (path, config.settings.keys.clone())),
     };

@@ -4,6 +4,8 @@ use regex::{Regex, RegexBuilder};
 
 /// Largest compiled expression, bytes, and its caches.
 const EXPRESSION_BYTES: usize = 256 * 1024;
+/// What a byte of a plain text takes more when it is compiled, at most.
+const LETTER_BYTES: usize = 1024;
 
 /// What is looked for.
 #[derive(Debug, Clone, Default)]
@@ -28,9 +30,12 @@ impl Needle {
         let (is_inverse, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let what = match text.strip_prefix('/') {
             Some("" | "/") => What::All,
-            Some(expression) => expression_of(expression.strip_suffix('/').unwrap_or(expression)),
+            Some(expression) => {
+                expression_of(expression.strip_suffix('/').unwrap_or(expression), EXPRESSION_BYTES)
+            }
             None if text.is_empty() => What::All,
-            None => expression_of(&regex::escape(text)),
+            // It grows with the text alone, which is no longer than a line may be.
+            None => expression_of(&regex::escape(text), EXPRESSION_BYTES + text.len() * LETTER_BYTES),
         };
         let is_inverse = is_inverse && !matches!(what, What::All | What::Broken(_));
         Self { what, is_inverse }
@@ -78,13 +83,13 @@ impl Needle {
     }
 }
 
-fn expression_of(text: &str) -> What {
-    compile(text).map_or_else(What::Broken, What::Expression)
+fn expression_of(text: &str, most_bytes: usize) -> What {
+    compile(text, most_bytes).map_or_else(What::Broken, What::Expression)
 }
 
-fn compile(expression: &str) -> Result<Regex, String> {
+fn compile(expression: &str, most_bytes: usize) -> Result<Regex, String> {
     let mut builder = RegexBuilder::new(expression);
-    builder.case_insensitive(true).size_limit(EXPRESSION_BYTES).dfa_size_limit(EXPRESSION_BYTES);
+    builder.case_insensitive(true).size_limit(most_bytes).dfa_size_limit(EXPRESSION_BYTES);
     builder.build().map_err(|error| {
         // Its own text draws over several lines.
         let text = error.to_string();
@@ -96,6 +101,7 @@ fn compile(expression: &str) -> Result<Regex, String> {
 mod tests {
     use super::*;
     use rstest::rstest;
+    use signalbox_schemas::limit;
 
     #[rstest]
     #[case("", true)]
@@ -134,6 +140,8 @@ mod tests {
         assert_eq!(Needle::new("a").places("aaaa", 2).len(), 2);
         // `İ` has three bytes in lower case, and two in upper.
         assert_eq!(Needle::new("x").places("\u{130}x", 9), [(2, 3)]);
+        let long = "äW ".repeat(limit::COMMAND_TEXT_BYTES / 4);
+        assert_eq!(Needle::new(&long).problem(), None, "as long as a line may be");
         assert_eq!(Needle::new("a.b(").places("axb( A.B(", 9), [(5, 9)], "a text is no expression");
     }
 }

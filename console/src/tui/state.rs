@@ -504,8 +504,10 @@ impl State {
         self.settle_prompt();
         let areas = layout::areas(self);
         let rows = usize::from(areas.list.height);
-        let sight_ms = self.sight_ms();
-        self.sight_mut().settle(sight_ms);
+        self.fleet.settle(self.now_ms);
+        if let (Some(at), Some(past)) = (self.past.shown_at(), self.past.fleet_mut()) {
+            past.settle(at);
+        }
         let len = self.sight().seen();
         match &self.screen {
             Screen::Pulse => self.settle_pulse(),

@@ -17,7 +17,7 @@ use super::{
     cursor::Cursor,
     lens::{self, Lens},
     machine::Machine,
-    roster::{Place, Roster},
+    roster::{Moved, Place, Roster},
 };
 use crate::{
     client::{Heard, Stretch},
@@ -252,10 +252,7 @@ impl Fleet {
     /// stay. While the list `is_growing`, a cursor on the first row stays there, whatever comes above it.
     pub fn replace(&mut self, stretch: Stretch, is_growing: bool, now: Now) {
         let moved = self.roster.replace(stretch, now);
-        self.is_disturbed |= moved.is_renamed;
-        if moved.is_other || moved.has_turned {
-            self.counted_ms = None;
-        }
+        self.note(moved);
         if moved.is_other {
             self.marks.retain(|token| self.roster.place(token).is_some());
             let is_at_top = is_growing && self.cursor.at() == 0;
@@ -263,6 +260,14 @@ impl Fleet {
             if is_at_top {
                 self.go(0);
             }
+        }
+    }
+
+    /// Filters and counts are of what was before.
+    fn note(&mut self, moved: Moved) {
+        self.is_disturbed |= moved.is_renamed;
+        if moved.is_other || moved.has_turned {
+            self.counted_ms = None;
         }
     }
 
@@ -289,14 +294,9 @@ impl Fleet {
 
     /// Takes a heartbeat. `false`: the machine is not known yet.
     pub fn hear(&mut self, heard: Heard, now_ms: u64) -> bool {
-        let is_alive = |machine: &Machine| machine.state(now_ms) == Liveness::Online;
-        // One that was alive is counted already.
-        if !self.get(&heard.token).is_some_and(is_alive) {
-            self.counted_ms = None;
-        }
-        let renamed = self.roster.hear(heard);
-        self.is_disturbed |= renamed == Some(true);
-        renamed.is_some()
+        let Some(moved) = self.roster.hear(heard, now_ms) else { return false };
+        self.note(moved);
+        true
     }
 
     /// One machine.

@@ -14,7 +14,7 @@ use crate::client::{Heard, Stretch, list::MOST};
 /// Where a machine stands, until a stretch of the list [moves](Moved) machines.
 pub type Place = usize;
 
-/// What a stretch of the list has done.
+/// What was done by what was told.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Moved {
     /// Machines have come or gone: places that were known are no more.
@@ -93,10 +93,12 @@ impl Roster {
         self.by_name = named.into_iter().map(|(_, place)| place).collect();
     }
 
-    /// Takes a heartbeat: whether it has made other names known; `None`: the machine is not known yet.
-    pub fn hear(&mut self, heard: Heard) -> Option<bool> {
+    /// Takes a heartbeat; `None`: the machine is not known yet.
+    pub fn hear(&mut self, heard: Heard, now_ms: u64) -> Option<Moved> {
         let machine = self.places.get(&heard.token).and_then(|place| self.machines.get_mut(*place))?;
-        Some(machine.hear(heard.at_ms, heard.heartbeat))
+        let before = machine.state(now_ms);
+        let is_renamed = machine.hear(heard.at_ms, heard.heartbeat);
+        Some(Moved { is_other: false, is_renamed, has_turned: machine.state(now_ms) != before })
     }
 
     /// Nothing is known of this machine.
