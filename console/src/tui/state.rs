@@ -11,6 +11,7 @@ pub mod folds;
 pub mod history;
 pub mod lens;
 pub mod machine;
+pub mod names;
 pub mod output;
 pub mod page;
 pub mod past;

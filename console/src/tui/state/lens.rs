@@ -2,7 +2,10 @@
 
 use signalbox_schemas::selector::{Selector, Traits};
 
-use super::machine::Machine;
+use super::{
+    machine::Machine,
+    roster::{Place, Roster},
+};
 use crate::tui::needle::Needle;
 
 /// What makes a text a selector. A word without any of it is looked for in names.
@@ -49,16 +52,15 @@ impl Lens {
         matches!(self, Self::Selector(_))
     }
 
-    /// Those of the machines that are seen, in the order in which they come, with what comes with them.
-    pub fn seen<'a, T>(
-        &self,
-        machines: impl Iterator<Item = (T, &'a Machine)>,
-        now_ms: u64,
-    ) -> Vec<(T, &'a Machine)> {
+    /// Where those stand that are seen, by name.
+    pub fn seen(&self, roster: &mut Roster, now_ms: u64) -> Vec<Place> {
         match self {
-            Self::Needle(needle) if needle.is_empty() => machines.collect(),
-            Self::Needle(needle) => machines.filter(|(_, it)| needle.is_in([it.searched()])).collect(),
-            Self::Selector(selector) => selector.select(machines, |(_, it)| traits(it, now_ms)),
+            Self::Needle(needle) if needle.is_empty() => roster.places().to_vec(),
+            Self::Needle(needle) => roster.named(|names| needle.is_in([names])),
+            Self::Selector(selector) => {
+                let meant = selector.select(roster.by_name(), |(_, machine)| traits(machine, now_ms));
+                meant.into_iter().map(|(place, _)| place).collect()
+            }
         }
     }
 }

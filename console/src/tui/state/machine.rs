@@ -67,14 +67,12 @@ pub struct Machine {
     pub history: History,
     /// Nothing is known of it at the moment that is shown: not that it was silent either.
     pub is_unknown: bool,
-    /// What a filter looks into: id, token and host name in lower case.
-    searched: String,
 }
 
 impl Machine {
     /// A machine of which only its names are known.
     pub fn new(view: &MachineView) -> Self {
-        let mut machine = Self {
+        Self {
             id: view.id.clone(),
             token: view.token.clone(),
             name: text::line(view.id.as_str()),
@@ -92,10 +90,7 @@ impl Machine {
             is_relay_unheard: false,
             history: History::default(),
             is_unknown: false,
-            searched: String::new(),
-        };
-        machine.index();
-        machine
+        }
     }
 
     /// Takes what a snapshot says. Answers whether a filter finds other names in it now.
@@ -171,7 +166,6 @@ impl Machine {
         let is_new = self.facts.as_ref() != Some(&facts);
         if is_new {
             self.facts = Some(facts);
-            self.index();
         }
         is_new
     }
@@ -189,14 +183,10 @@ impl Machine {
         self.history.push(sample);
     }
 
-    fn index(&mut self) {
+    /// What a filter looks into: id, token and host name in lower case, one per line.
+    pub fn searched(&self) -> String {
         let hostname = self.facts.as_ref().map_or("", |facts| facts.hostname.as_str());
-        self.searched = format!("{}\n{}\n{hostname}", self.id, self.token).to_lowercase();
-    }
-
-    /// Its names, one per line: what a text is looked for in.
-    pub fn searched(&self) -> &str {
-        &self.searched
+        format!("{}\n{}\n{hostname}", self.id, self.token).to_lowercase()
     }
 
     /// How long ago it was heard, ms.

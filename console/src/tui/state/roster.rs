@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use signalbox_schemas::{api::MachineView, id::MachineToken, selector::natural_order};
 
-use super::{Now, machine::Machine};
+use super::{Now, machine::Machine, names::Names};
 use crate::client::{Heard, Stretch, list::MOST};
 
 /// Where a machine stands, until a stretch of the list [moves](Moved) machines.
@@ -32,6 +32,8 @@ pub struct Roster {
     places: BTreeMap<MachineToken, Place>,
     /// All places, by name: what sorting starts from, so that equals stay in the order of their names.
     by_name: Vec<Place>,
+    /// What a filter looks into, in that order; absent since it has changed.
+    names: Option<Names>,
 }
 
 impl Roster {
@@ -58,6 +60,9 @@ impl Roster {
         }
         if moved.is_other {
             self.name();
+        }
+        if moved.is_other || moved.is_renamed {
+            self.names = None;
         }
         moved
     }
@@ -98,7 +103,11 @@ impl Roster {
         let machine = self.places.get(&heard.token).and_then(|place| self.machines.get_mut(*place))?;
         let before = machine.state(now_ms);
         let is_renamed = machine.hear(heard.at_ms, heard.heartbeat);
-        Some(Moved { is_other: false, is_renamed, has_turned: machine.state(now_ms) != before })
+        let has_turned = machine.state(now_ms) != before;
+        if is_renamed {
+            self.names = None;
+        }
+        Some(Moved { is_other: false, is_renamed, has_turned })
     }
 
     /// Nothing is known of this machine.
@@ -136,6 +145,19 @@ impl Roster {
     /// All machines, in no order.
     pub fn all(&self) -> impl Iterator<Item = &Machine> {
         self.machines.iter()
+    }
+
+    /// All places, by name.
+    pub fn places(&self) -> &[Place] {
+        &self.by_name
+    }
+
+    /// The places of those whose names are meant, by name.
+    pub fn named(&mut self, mut is_meant: impl FnMut(&str) -> bool) -> Vec<Place> {
+        let machines = self.by_name.iter().filter_map(|place| self.machines.get(*place));
+        let names = self.names.get_or_insert_with(|| Names::of(machines.map(Machine::searched)));
+        let meant = self.by_name.iter().zip(names.iter()).filter(|(_, text)| is_meant(text));
+        meant.map(|(place, _)| *place).collect()
     }
 
     /// All machines with their places, by name.
@@ -192,6 +214,14 @@ mod tests {
                 for (place, machine) in roster.by_name() {
                     prop_assert_eq!(roster.place(&machine.token), Some(place));
                 }
+                let mut texts = Vec::new();
+                let all = roster.named(|text| {
+                    texts.push(text.to_owned());
+                    true
+                });
+                prop_assert_eq!(&all, roster.places());
+                let expected: Vec<String> = roster.by_name().map(|(_, machine)| machine.searched()).collect();
+                prop_assert_eq!(texts, expected);
             }
         }
     }
