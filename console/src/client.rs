@@ -270,7 +270,7 @@ pub enum Told {
         /// What of it.
         tab: machine::Tab,
         /// Its rows.
-        part: Result<machine::Part, Problem>,
+        part: Result<machine::Looked, Problem>,
     },
     /// The figures of a machine over time, or why there are none.
     Series {

@@ -85,6 +85,16 @@ pub enum Part {
     Nothing,
 }
 
+/// What was read, and whether that is all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Looked {
+    /// What was read.
+    pub part: Part,
+    /// More of it may be there: a bridge went through as many commands as it is asked to, and was not at the end.
+    #[serde(default)]
+    pub is_cut: bool,
+}
+
 /// How a machine should be configured, as far as anybody says so.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Configured {
@@ -112,35 +122,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`list`](Self::list).
-    pub async fn look_at(&self, machine: &MachineToken, tab: Tab) -> Result<Part, ClientError> {
-        Ok(match tab {
-            Tab::Commands => Part::Runs(self.runs_of(machine, None).await?),
-            Tab::Inbox => {
-                // They come newest first, and the oldest begins first; what is held begins when it is let go.
-                let mut waiting = self.runs_of(machine, Some(RunState::Pending)).await?;
-                waiting.reverse();
-                let held = self.runs_of(machine, Some(RunState::Held)).await?;
-                waiting.extend(held.into_iter().rev());
-                Part::Runs(waiting)
-            }
-            Tab::Config => Part::Config(Box::new(self.configured(machine).await?)),
-            Tab::Credentials => {
-                let kept = self.kept(Selector::of_machine(machine.as_str())).await?;
-                // A relay of the older system signs nothing: what it holds is told with its assignment.
-                if kept.is_empty() { Part::Held(self.held_by(machine).await?) } else { Part::Kept(kept) }
-            }
-            Tab::Facts => Part::Nothing,
-            Tab::Events => {
-                let asked = ListEvents { machine: Some(machine.to_string()), ..ListEvents::default() };
-                let events: Vec<EventView> = self.newest(op::EVENTS_LIST, asked, EVENTS).await?;
-                let is_meant = events.iter().all(|view| view.event.machine.as_ref() == Some(machine));
-                if !is_meant {
-                    return Err(other_machine());
-                }
-                Part::Events(events)
-            }
-            Tab::Audit => Part::Audit(self.audit_of(machine).await?),
-        })
+    pub async fn look_at(&self, machine: &MachineToken, tab: Tab) -> Result<Looked, ClientError> {
+        let mut look = Look { client: self, machine, is_cut: false };
+        let part = look.at(tab).await?;
+        Ok(Looked { part, is_cut: look.is_cut })
     }
 
     /// The figures of a machine over time.
@@ -159,55 +144,93 @@ impl Client {
         let is_meant = series.token == *machine && series.points.len() <= points as usize;
         if is_meant { Ok(series) } else { Err(other_machine()) }
     }
+}
 
-    async fn runs_of(
-        &self,
-        machine: &MachineToken,
-        state: Option<RunState>,
-    ) -> Result<Vec<MachineRunView>, ClientError> {
-        let asked = ListRuns { machine_id: Some(machine.to_string()), state, ..ListRuns::default() };
+/// One look at a machine: some questions, each with pages.
+struct Look<'a> {
+    client: &'a Client,
+    machine: &'a MachineToken,
+    /// A list was not read to its end, nor to where it is not shown any more.
+    is_cut: bool,
+}
+
+impl Look<'_> {
+    async fn at(&mut self, tab: Tab) -> Result<Part, ClientError> {
+        Ok(match tab {
+            Tab::Commands => Part::Runs(self.runs_of(None).await?),
+            Tab::Inbox => {
+                // They come newest first, and the oldest begins first; what is held begins when it is let go.
+                let mut waiting = self.runs_of(Some(RunState::Pending)).await?;
+                waiting.reverse();
+                let held = self.runs_of(Some(RunState::Held)).await?;
+                waiting.extend(held.into_iter().rev());
+                Part::Runs(waiting)
+            }
+            Tab::Config => Part::Config(Box::new(self.configured().await?)),
+            Tab::Credentials => {
+                let kept = self.client.kept(Selector::of_machine(self.machine.as_str())).await?;
+                // A relay of the older system signs nothing: what it holds is told with its assignment.
+                if kept.is_empty() { Part::Held(self.held_by().await?) } else { Part::Kept(kept) }
+            }
+            Tab::Facts => Part::Nothing,
+            Tab::Events => {
+                let asked = ListEvents { machine: Some(self.machine.to_string()), ..ListEvents::default() };
+                let events: Vec<EventView> = self.newest(op::EVENTS_LIST, asked, EVENTS).await?;
+                let is_meant = events.iter().all(|view| view.event.machine.as_ref() == Some(self.machine));
+                if !is_meant {
+                    return Err(other_machine());
+                }
+                Part::Events(events)
+            }
+            Tab::Audit => Part::Audit(self.audit_of().await?),
+        })
+    }
+
+    async fn runs_of(&mut self, state: Option<RunState>) -> Result<Vec<MachineRunView>, ClientError> {
+        let asked = ListRuns { machine_id: Some(self.machine.to_string()), state, ..ListRuns::default() };
         let runs: Vec<MachineRunView> = self.newest(op::RUNS_LIST, asked, RUNS).await?;
-        let is_meant = runs.iter().all(|run| run.run.machine.token() == *machine);
+        let is_meant = runs.iter().all(|run| run.run.machine.token() == *self.machine);
         if is_meant { Ok(runs) } else { Err(other_machine()) }
     }
 
-    async fn held_by(&self, machine: &MachineToken) -> Result<Vec<CredentialView>, ClientError> {
+    async fn held_by(&mut self) -> Result<Vec<CredentialView>, ClientError> {
         let mut held: Vec<CredentialView> = Vec::new();
-        for assignment in self.assignments_of(machine).await? {
+        for assignment in self.assignments_of().await? {
             let asked = ListCredentials { assignment_id: Some(assignment.id), ..ListCredentials::default() };
             held.extend(self.newest::<_, CredentialView>(op::CREDENTIALS_LIST, asked, HELD).await?);
         }
-        let is_meant = held.iter().all(|view| view.machine_id.token() == *machine);
+        let is_meant = held.iter().all(|view| view.machine_id.token() == *self.machine);
         if is_meant { Ok(held) } else { Err(other_machine()) }
     }
 
-    async fn assignments_of(&self, machine: &MachineToken) -> Result<Vec<AssignmentView>, ClientError> {
-        let asked = ListAssignments { machine_id: Some(machine.to_string()), ..ListAssignments::default() };
+    async fn assignments_of(&mut self) -> Result<Vec<AssignmentView>, ClientError> {
+        let asked =
+            ListAssignments { machine_id: Some(self.machine.to_string()), ..ListAssignments::default() };
         self.newest(op::ASSIGNMENTS_LIST, asked, ASSIGNMENTS).await
     }
 
-    async fn configured(&self, machine: &MachineToken) -> Result<Configured, ClientError> {
-        let assignments = self.assignments_of(machine).await?;
+    async fn configured(&mut self) -> Result<Configured, ClientError> {
+        let assignments = self.assignments_of().await?;
         let mut pushes = Vec::new();
         for assignment in &assignments {
             let assignment_id = Some(assignment.id.clone());
             let asked = ListConfigPushes { assignment_id, ..ListConfigPushes::default() };
             pushes.extend(self.newest::<_, ConfigPushView>(op::PUSHES_LIST, asked, PUSHES).await?);
         }
-        let mut changes = self.runs_of(machine, None).await?;
+        let mut changes = self.runs_of(None).await?;
         changes.retain(|run| run.command.changes);
         Ok(Configured { assignments, pushes, changes })
     }
 
     /// Entries about the machine, or about a command that it had: the chain itself knows machines only where a record of
     /// one was written, so that they are looked for here, among the newest.
-    async fn audit_of(&self, machine: &MachineToken) -> Result<Vec<AuditView>, ClientError> {
-        let runs = self.runs_of(machine, None).await?;
+    async fn audit_of(&mut self) -> Result<Vec<AuditView>, ClientError> {
+        let runs = self.runs_of(None).await?;
         let commands: std::collections::HashSet<String> =
             runs.iter().map(|run| run.command.id.to_string()).collect();
         let id = runs.first().map(|run| run.run.machine.as_str());
-        let is_of_it =
-            |about: &str| about == machine.as_str() || Some(about) == id || commands.contains(about);
+        let machine = self.machine.as_str();
+        let is_of_it = |about: &str| about == machine || Some(about) == id || commands.contains(about);
         let mut entries: Vec<AuditView> = self.newest(op::AUDIT_LIST, Page::default(), ENTRIES).await?;
         entries.retain(|view| view.entry.as_ref().is_some_and(|entry| is_of_it(&entry.about)));
         Ok(entries)
@@ -215,7 +238,7 @@ impl Client {
 
     /// The first `most` items of a list, out of [`PAGES`] pages.
     async fn newest<A: Paged, R: DeserializeOwned>(
-        &self,
+        &mut self,
         op: &'static str,
         args: A,
         most: usize,
@@ -226,8 +249,9 @@ impl Client {
             if items.len() >= most || pages.is_over() {
                 break;
             }
-            items.extend(pages.next(self, most - items.len()).await?);
+            items.extend(pages.next(self.client, most - items.len()).await?);
         }
+        self.is_cut |= items.len() < most && !pages.is_over();
         items.truncate(most);
         Ok(items)
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use signalbox_console::client::{
     Client, ClientError,
-    machine::{Part, Span, Tab},
+    machine::{Looked, Part, Span, Tab},
 };
 use signalbox_schemas::{
     api::{
@@ -74,9 +74,8 @@ async fn what_waits_comes_in_the_order_in_which_it_will_begin() {
         assert_eq!(state, Some(RunState::Held));
         fake.ok(&rid, listed(&[6, 5].map(|n| run("web-1", n, RunState::Held)), None)).await;
     };
-    let Ok(Part::Runs(runs)) = answered(client.look_at(&web(), Tab::Inbox), bridge).await else {
-        panic!("no runs")
-    };
+    let looked = answered(client.look_at(&web(), Tab::Inbox), bridge).await.unwrap();
+    let Looked { part: Part::Runs(runs), is_cut: false } = looked else { panic!("{looked:?}") };
     let order: Vec<String> = runs.iter().map(|run| run.command.id.to_string()).collect();
     assert!(order.is_sorted() && order.len() == 6, "{order:?}");
 }
@@ -132,9 +131,8 @@ async fn a_list_with_few_rows_for_many_pages_is_left_after_some() {
             fake.ok(&rid, listed(&[run("web-1", n, RunState::Failed)], Some(&n.to_string()))).await;
         }
     };
-    let Ok(Part::Runs(runs)) = answered(client.look_at(&web(), Tab::Commands), bridge).await else {
-        panic!("no runs")
-    };
+    let looked = answered(client.look_at(&web(), Tab::Commands), bridge).await.unwrap();
+    let Looked { part: Part::Runs(runs), is_cut: true } = looked else { panic!("{looked:?}") };
     assert_eq!(runs.len(), 8);
 }
 
@@ -166,9 +164,8 @@ async fn entries_are_those_about_the_machine_and_its_commands() {
         let (rid, _): (_, Value) = fake.wait_for(op::AUDIT_LIST).await;
         fake.ok(&rid, listed(&entries, None)).await;
     };
-    let Ok(Part::Audit(entries)) = answered(client.look_at(&web(), Tab::Audit), bridge).await else {
-        panic!("no entries")
-    };
+    let looked = answered(client.look_at(&web(), Tab::Audit), bridge).await.unwrap();
+    let Looked { part: Part::Audit(entries), is_cut: false } = looked else { panic!("{looked:?}") };
     assert_eq!(entries.iter().map(|view| view.sequence).collect::<Vec<_>>(), [4, 3]);
 }
 
@@ -202,7 +199,9 @@ async fn what_a_relay_without_keys_holds_is_told_with_its_assignment() {
             fake.ok(&rid, listed(&[serde_json::to_value(held).unwrap()], None)).await;
         };
         match answered(client.look_at(&web(), Tab::Credentials), bridge).await {
-            Ok(Part::Held(held)) => assert_eq!((machine, held.len()), ("web-1", 1)),
+            Ok(Looked { part: Part::Held(held), is_cut: false }) => {
+                assert_eq!((machine, held.len()), ("web-1", 1));
+            }
             Err(ClientError::NotAsMeant(_)) => assert_eq!(machine, "db-1"),
             other => panic!("{other:?}"),
         }

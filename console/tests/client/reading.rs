@@ -105,10 +105,13 @@ async fn streams_are_written_byte_for_byte_for_their_owner_alone() {
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let targets = vec![target(OutputStream::Stdout, &out), target(OutputStream::Stderr, &err)];
     session.asks.send(save(7, targets, true)).await.unwrap();
-    for _ in 0..6 {
+    // Where the next one begins is asked for before the first one is there.
+    let (first, asked): (_, ReadOutput) = session.fake.wait_for(op::COMMANDS_OUTPUT).await;
+    assert_eq!(session.answer(b"", usize::MAX).await.stream, OutputStream::Stderr);
+    session.fake.range(&first, 0, bytes.len(), &bytes[..asked.limit as usize]).await;
+    for _ in 0..5 {
         assert_eq!(session.answer(&bytes, usize::MAX).await.stream, OutputStream::Stdout);
     }
-    assert_eq!(session.answer(b"", usize::MAX).await.stream, OutputStream::Stderr);
     let mut told_bytes = vec![];
     let saved = loop {
         match session.told().await {

@@ -128,14 +128,15 @@ pub fn items(tab: Tab, part: Part, machine: Option<&Machine>) -> Vec<Item> {
     }
 }
 
-/// What stands beside the rows of a tab, of which there are so many, where they are not all there is.
-pub fn note(tab: Tab, rows: usize) -> Option<String> {
+/// What stands beside the rows of a tab, of which there are so many, where they are not all there is; `is_cut`: nobody looked
+/// as far as to the end.
+pub fn note(tab: Tab, rows: usize, is_cut: bool) -> Option<String> {
     match tab {
         Tab::Audit => Some(format!("of the newest {ENTRIES} entries")),
         Tab::Commands if rows >= RUNS_READ => Some(format!("the newest {rows}")),
-        Tab::Inbox if rows >= RUNS_READ => Some("those that begin first may be missing".to_owned()),
+        Tab::Inbox if rows >= RUNS_READ || is_cut => Some("those that begin first may be missing".to_owned()),
         Tab::Events if rows >= EVENTS_READ => Some(format!("the newest {rows}")),
-        _ => None,
+        _ => is_cut.then(|| "older ones may be missing".to_owned()),
     }
 }
 

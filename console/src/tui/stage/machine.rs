@@ -11,7 +11,7 @@ use crate::{
     client::{
         Told,
         look::Found,
-        machine::{Configured, Part, Span, Tab},
+        machine::{Configured, Looked, Part, Span, Tab},
     },
     tui::lists::ListKind,
 };
@@ -20,7 +20,7 @@ const MINUTE_MS: u64 = 60_000;
 
 /// What there is of machine `n`.
 pub(in crate::tui) fn told(n: u32, tab: Tab) -> Told {
-    Told::Part { machine: machine_id(n).token(), tab, part: Ok(part(n, tab)) }
+    Told::Part { machine: machine_id(n).token(), tab, part: Ok(Looked { part: part(n, tab), is_cut: false }) }
 }
 
 fn part(n: u32, tab: Tab) -> Part {

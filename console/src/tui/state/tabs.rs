@@ -1,6 +1,6 @@
 //! Where the operator is on the page of one machine, and what was told of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use signalbox_schemas::{
     api::{CommandSummary, Kept, MachineSeries, PointView},
@@ -127,6 +127,8 @@ pub struct MachinePage {
     /// When figures were asked for, ms, while that is not answered.
     pub figures_asked_ms: Option<u64>,
     series: [Series; Zoom::ALL.len()],
+    /// Tabs whose rows may not be all there is.
+    cut: HashSet<Tab>,
     /// Commands of the rows, by which they are opened.
     pub commands: HashMap<CommandId, CommandSummary>,
 }
@@ -140,7 +142,22 @@ impl MachinePage {
         self.token = Some(token.clone());
         self.series = std::array::from_fn(|_| Series::default());
         self.commands.clear();
+        self.cut.clear();
         true
+    }
+
+    /// Remembers whether more may be there than the rows of a tab.
+    pub fn cut(&mut self, tab: Tab, is_cut: bool) {
+        if is_cut {
+            self.cut.insert(tab);
+        } else {
+            self.cut.remove(&tab);
+        }
+    }
+
+    /// Whether more may be there than the rows of the tab that is shown.
+    pub fn is_cut(&self) -> bool {
+        self.cut.contains(&self.tab)
     }
 
     /// Whether it is the page of this machine.

@@ -192,6 +192,29 @@ fn rows_that_are_not_all_there_is_say_so() {
 }
 
 #[test]
+fn a_list_that_nobody_read_to_its_end_says_so() {
+    let mut stage = Stage::demo(120, 40);
+    stage.keys("<enter>");
+    for (is_cut, tab) in [(true, Tab::Commands), (false, Tab::Events), (true, Tab::Inbox)] {
+        let mut told = machine::told(1, tab);
+        let Told::Part { part: Ok(looked), .. } = &mut told else { panic!("no part") };
+        looked.is_cut = is_cut;
+        stage.tell(told);
+    }
+    assert!(stage.screen().contains("older ones may be missing"));
+    stage.keys("2");
+    assert!(stage.screen().contains("those that begin first may be missing"));
+    stage.keys("6");
+    assert!(!stage.screen().contains("may be missing"));
+    // Read again, to the end; and another machine's is another list.
+    stage.tell(machine::told(1, Tab::Commands));
+    stage.keys("1");
+    assert!(!stage.screen().contains("may be missing"));
+    stage.keys("J2");
+    assert!(!stage.screen().contains("may be missing"));
+}
+
+#[test]
 fn neighbours_are_those_of_the_machine_that_is_shown() {
     let mut stage = Stage::demo(100, 30);
     stage.keys(":machine<space>demo-2<enter>J");

@@ -13,7 +13,7 @@ use super::go;
 use crate::{
     client::{
         Ask,
-        machine::{Part, Span, Tab},
+        machine::{Looked, Part, Span, Tab},
     },
     tui::{
         effect::Effect,
@@ -134,7 +134,7 @@ pub(super) fn hear_part(
     state: &mut State,
     token: &MachineToken,
     tab: Tab,
-    part: Result<Part, Problem>,
+    part: Result<Looked, Problem>,
 ) -> Vec<Effect> {
     state.one.rows_asked_ms = None;
     if state.one.is_of(token) {
@@ -148,10 +148,11 @@ pub(super) fn hear_part(
     vec![]
 }
 
-fn take(state: &mut State, token: &MachineToken, tab: Tab, part: Result<Part, Problem>) {
+fn take(state: &mut State, token: &MachineToken, tab: Tab, part: Result<Looked, Problem>) {
     let (now_ms, wall_ms) = (state.real_ms, state.wall_ms);
     match part {
-        Ok(part) => {
+        Ok(Looked { part, is_cut }) => {
+            state.one.cut(tab, is_cut);
             let runs = match &part {
                 Part::Runs(runs) => runs.as_slice(),
                 Part::Config(configured) => configured.changes.as_slice(),

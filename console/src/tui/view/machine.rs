@@ -207,7 +207,7 @@ fn note(state: &State, theme: &Theme) -> (String, ratatui::style::Style) {
         return (format!("old: {problem}"), theme.bad);
     }
     let zoom = state.one.zoom.short();
-    let note = rows.and_then(|rows| lists::machine::note(state.one.tab, rows.len()));
+    let note = rows.and_then(|rows| lists::machine::note(state.one.tab, rows.len(), state.one.is_cut()));
     match (&state.one.series().problem, note) {
         (Some(problem), _) => (format!("charts: {problem}"), theme.bad),
         (None, Some(note)) => (note, theme.faint),
