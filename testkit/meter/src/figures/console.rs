@@ -71,7 +71,8 @@ async fn looked_at(scope: Scope, fleet: &Standing, report: &mut Report) -> Resul
     let mut console = opened(&fleet.cli()?).await?;
     tokio::time::sleep(scope.time(SETTLE)).await;
     watched(scope, &console, format!("{} machines that are heard", fleet.machines), report).await?;
-    keys(scope, &mut console, report).await?;
+    let took = keys(scope, &mut console, report).await?;
+    report.add(in_time("console: from a key to the frame that shows it", &took).over(BUSY_FLOOR));
     worked_with(scope, &mut console, report).await?;
     let (rss, pss) = memory_kib(console.pid())?;
     let rss = Row::one("the console's RSS after that", Unit::Kib, float64(rss));
@@ -129,8 +130,9 @@ async fn starts(scope: Scope, cli: &Command, report: &mut Report) -> Result<()> 
 }
 
 /// Down and up, until the mark has moved; between two of these two programs that only give back what they read, in terminals
-/// beside it: one at once, and one that computes for as long as the console about does.
-async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()> {
+/// beside it: one at once, and one that computes for as long as the console about does. Those two are reported; answers with what
+/// the console took.
+async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<Samples> {
     let mut echo = giving_back("printf ready && exec cat").await?;
     let this = std::env::current_exe().context("finding this program")?;
     let mut toil = giving_back(&format!("exec '{}' toil", this.display())).await?;
@@ -148,8 +150,7 @@ async fn keys(scope: Scope, console: &mut Pty, report: &mut Report) -> Result<()
     ensure!(took.len() > 0, "no key was typed");
     report.add(Row::new(FLOOR, &floor));
     report.add(Row::new(BUSY_FLOOR, &busy));
-    report.add(in_time("console: from a key to the frame that shows it", &took).over(BUSY_FLOOR));
-    Ok(())
+    Ok(took)
 }
 
 /// A program that says `ready`, and gives back what is typed.
