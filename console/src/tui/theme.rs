@@ -173,14 +173,16 @@ impl Theme {
     /// The theme for this terminal.
     pub fn new(options: &TuiOptions) -> Self {
         let glyphs = if options.ascii { &ASCII } else { &UNICODE };
-        let indexed = |tones: [u8; 8]| Self::coloured(glyphs, tones.map(Color::Indexed));
-        let theme = match options.tone {
-            _ if options.no_color => Self::plain(glyphs),
+        let remote = Remote::new(options);
+        let indexed = |tones: [u8; 8]| Self::coloured(glyphs, remote, tones.map(Color::Indexed));
+        match options.tone {
+            _ if options.no_color => Self::plain(glyphs, remote),
             Tone::Auto => indexed([39, 172, 71, 178, 167, 246, 241, 67]),
             Tone::Dark => indexed([81, 215, 114, 221, 210, 249, 244, 110]),
             Tone::Light => indexed([25, 130, 28, 136, 160, 240, 246, 24]),
             Tone::Sixteen => Self::coloured(
                 glyphs,
+                remote,
                 [
                     Color::Cyan,
                     Color::Magenta,
@@ -192,13 +194,12 @@ impl Theme {
                     Color::Blue,
                 ],
             ),
-            Tone::Mono => Self::plain(glyphs),
-        };
-        Self { remote: Remote::new(options), ..theme }
+            Tone::Mono => Self::plain(glyphs, remote),
+        }
     }
 
     /// Two accents, three severities, two tones of text, and figures.
-    fn coloured(glyphs: &'static Glyphs, colours: [Color; 8]) -> Self {
+    fn coloured(glyphs: &'static Glyphs, remote: Remote, colours: [Color; 8]) -> Self {
         let [accent, chosen, good, warn, bad, quiet, faint, figure] =
             colours.map(|colour| Style::new().fg(colour));
         Self {
@@ -213,13 +214,13 @@ impl Theme {
             faint,
             figure,
             found: chosen.add_modifier(Modifier::REVERSED),
-            remote: Remote::new(&TuiOptions::default()),
+            remote,
             glyphs,
         }
     }
 
     /// Without colours: weight only.
-    fn plain(glyphs: &'static Glyphs) -> Self {
+    fn plain(glyphs: &'static Glyphs, remote: Remote) -> Self {
         let (plain, bold) = (Style::new(), Style::new().add_modifier(Modifier::BOLD));
         let dim = Style::new().add_modifier(Modifier::DIM);
         Self {
@@ -234,7 +235,7 @@ impl Theme {
             faint: dim,
             figure: plain,
             found: plain.add_modifier(Modifier::REVERSED),
-            remote: Remote::new(&TuiOptions::default()),
+            remote,
             glyphs,
         }
     }

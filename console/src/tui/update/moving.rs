@@ -115,12 +115,14 @@ fn step(state: &mut State, rows: isize) {
 
 /// Moves in what lies over the screen; `false`: nothing does, or the filter, under which rows move.
 fn step_over(state: &mut State, rows: isize) -> bool {
-    let last_help = help::last_top(state);
-    let columns = state.choice().len();
+    let last = match &state.modal {
+        Some(Modal::Help { .. }) => help::last_top(state),
+        Some(Modal::Columns { .. }) => state.choice().len().saturating_sub(1),
+        _ => 0,
+    };
     match &mut state.modal {
-        Some(Modal::Help { top }) => *top = top.saturating_add_signed(rows).min(last_help),
-        Some(Modal::Columns { at }) => {
-            *at = at.saturating_add_signed(rows).min(columns.saturating_sub(1));
+        Some(Modal::Help { top: at } | Modal::Columns { at }) => {
+            *at = at.saturating_add_signed(rows).min(last);
         }
         Some(Modal::Palette(palette)) => palette::step(palette, rows),
         Some(Modal::Prompt(prompt)) if prompt.search.is_some() => super::prompt::choose(state, rows),
