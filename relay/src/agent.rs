@@ -408,7 +408,8 @@ impl Agent {
             let lost = state.connects - self.connects.max(1);
             self.connects = state.connects;
             self.keeping.answers_since = Instant::now();
-            self.timers.heartbeat = Some(Instant::now());
+            let unread = Instant::now() + beat::UNREAD;
+            self.timers.heartbeat = Some(self.timers.heartbeat.map_or(unread, |due| due.min(unread)));
             if self.hearing.connected(lost, Instant::now()) {
                 tracing::warn!("connections are lost one after the other: the mailbox is asked for");
                 self.counters.count("mailbox_by_asking");

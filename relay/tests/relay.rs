@@ -2,6 +2,8 @@
 
 #[path = "relay/alone.rs"]
 mod alone;
+#[path = "relay/beats.rs"]
+mod beats;
 #[path = "relay/changes.rs"]
 mod changes;
 #[path = "relay/clock.rs"]

@@ -1,4 +1,10 @@
 //! Signs of life.
+//!
+//! The first one over a connection is said when the mailbox was read over it: it tells what was read, and it arrives. Nobody
+//! acknowledges a sign of life, and a broker that has just started takes connections some milliseconds before it knows where
+//! to take what comes over them: one that is said at once may be lost, and the machine is thought to be away until the next.
+
+use std::time::Duration;
 
 use signalbox_link::random_ratio;
 use signalbox_schemas::heartbeat::{Facts, Metrics};
@@ -11,8 +17,13 @@ use crate::{
     metrics::{Sampler, facts},
 };
 
+/// How long the mailbox may take, until a sign of life is given without it.
+pub(super) const UNREAD: Duration = Duration::from_secs(2);
+
 /// What heartbeats need.
 pub(super) struct Beat {
+    /// Number of the connection over which the mailbox was read last; 0 = none.
+    read_over: u64,
     /// Away while it looks at the machine.
     sampler: Option<Box<Sampler>>,
     facts: Facts,
@@ -21,7 +32,12 @@ pub(super) struct Beat {
 
 impl Beat {
     pub(super) fn new() -> Self {
-        Self { sampler: Some(Box::new(Sampler::new())), facts: facts(), started_at_ms: unix_ms() }
+        Self {
+            read_over: 0,
+            sampler: Some(Box::new(Sampler::new())),
+            facts: facts(),
+            started_at_ms: unix_ms(),
+        }
     }
 }
 
@@ -41,6 +57,13 @@ impl Agent {
         } else {
             self.counters.count("metrics_late");
             self.publish_heartbeat(None);
+        }
+    }
+
+    /// The mailbox was read. Over a connection that is new, that calls for a sign of life.
+    pub(super) fn beat_for_mailbox(&mut self) {
+        if std::mem::replace(&mut self.beat.read_over, self.connects) != self.connects {
+            self.timers.heartbeat = Some(Instant::now());
         }
     }
 

@@ -165,6 +165,7 @@ impl Agent {
             self.consider(message.payload, Source::Read);
         }
         self.inbox.was_read = true;
+        self.beat_for_mailbox();
         self.announce();
         if again {
             self.read_mailbox();

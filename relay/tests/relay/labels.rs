@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use signalbox_testkit::eventually;
 
 use crate::harness::{Fleet, Machine, RUN_BOUND};
 
@@ -22,7 +23,8 @@ async fn labels_of_the_owner_and_facts_are_told_by_the_machine_itself() -> Resul
     let labels: Vec<String> = told.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(labels, ["example.com/rack=B\u{fc}ro 1", "role=web"]);
     let facts = told.facts.context("no facts")?;
-    assert_eq!(facts, fleet.heartbeat(&machine).await?.facts);
+    let heartbeat = eventually("a sign of life", || fleet.heartbeat(&machine)).await?;
+    assert_eq!(facts, heartbeat.facts);
     // The next relay says what its file says then.
     relay.stop().await?;
     let toml = fs::read_to_string(machine.file("relay.toml"))?.replace("\"web\"", "\"db\"");
