@@ -47,6 +47,8 @@ async fn waves_are_written_paused_and_aborted() -> Result<()> {
     tmux.type_text("P")?;
     tmux.wait_for("2 of 3 machines wait to be let go", BOUND).await?;
     tmux.keys(&["Escape"])?;
+    // Together they would be another key: alt and B.
+    tmux.wait_for("esc back", BOUND).await?;
     tmux.type_text("B")?;
     tmux.wait_for("2 of 3 machines are never let go then", BOUND).await?;
     tmux.type_text("l")?;
