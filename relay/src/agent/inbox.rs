@@ -104,7 +104,6 @@ impl Inbox {
 }
 
 impl Agent {
-    /// Asks to hear of mailboxes; the first read follows on the same connection.
     /// Sees that the mailbox is heard of, in the way that is open now, and reads it.
     pub(super) fn hear(&mut self) {
         if self.hearing.asks() {
@@ -126,6 +125,7 @@ impl Agent {
         }
     }
 
+    /// Asks to hear of mailboxes; the first read follows on the same connection.
     fn subscribe(&mut self) {
         let nats = self.nats.clone();
         self.jobs.spawn_local(async move { Done::Subscribed(nats.subscribe_mailbox().await) });
