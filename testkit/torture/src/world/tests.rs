@@ -165,8 +165,19 @@ async fn shows(world: &mut World, fault: &Fault) -> Result<()> {
             ensure!(took >= Duration::from_millis(10), "there and back in {took:?}");
         }
         Fault::Fill(part) => {
-            let probe = world.member(part.with_relay())?.disk.store().with_file_name("probe");
-            ensure!(std::fs::write(probe, "x").is_err(), "there is room");
+            let disk = &world.member(part.with_relay())?.disk;
+            let [filler, probe] = ["filler", "probe"].map(|name| disk.store().with_file_name(name));
+            ensure!(std::fs::metadata(filler)?.len() > 0, "nothing was filled");
+            signalbox_testkit::eventually("the disk is full", || async {
+                if std::fs::write(&probe, "x").is_ok() {
+                    // Somebody has deleted something since.
+                    std::fs::remove_file(&probe)?;
+                    disk.fill()?;
+                    bail!("there is room");
+                }
+                Ok(())
+            })
+            .await?;
         }
         Fault::Jump(part, wanted) => {
             let world = &*world;
