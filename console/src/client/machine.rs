@@ -91,7 +91,6 @@ pub struct Looked {
     /// What was read.
     pub part: Part,
     /// More of it may be there: a bridge went through as many commands as it is asked to, and was not at the end.
-    #[serde(default)]
     pub is_cut: bool,
 }
 

@@ -50,8 +50,7 @@ impl Disk {
         let filler = File::options().create(true).append(true).open(self.filler());
         let filler = filler.with_context(|| format!("filling {}", self.root.display()))?;
         let mut at = filler.metadata()?.len();
-        let free = statvfs(&self.root)?;
-        let mut piece = (free.f_bavail * free.f_frsize).max(PAGE);
+        let mut piece = self.left()?.max(PAGE);
         while piece >= PAGE {
             match fallocate(&filler, FallocateFlags::empty(), at, piece) {
                 Ok(()) => at += piece,
@@ -60,6 +59,15 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that it has room for.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn left(&self) -> Result<u64> {
+        let room = statvfs(&self.root).with_context(|| format!("looking at {}", self.root.display()))?;
+        Ok(room.f_bavail * room.f_frsize)
     }
 
     /// Gives the room back.
@@ -158,6 +166,7 @@ mod tests {
         let file = disk.store().join("a");
         fs::write(&file, "1").unwrap();
         disk.fill().unwrap();
+        assert_eq!(disk.left().unwrap(), 0);
         let error = fs::write(disk.store().join("b"), "1").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         disk.free().unwrap();

@@ -167,7 +167,8 @@ async fn shows(world: &mut World, fault: &Fault) -> Result<()> {
         Fault::Fill(part) => {
             let disk = &world.member(part.with_relay())?.disk;
             let [filler, probe] = ["filler", "probe"].map(|name| disk.store().with_file_name(name));
-            ensure!(std::fs::metadata(filler)?.len() > 0, "nothing was filled");
+            let (taken, left) = (std::fs::metadata(filler)?.len(), disk.left()?);
+            ensure!(left < taken / 16, "{left} bytes are left beside {taken} that were taken");
             signalbox_testkit::eventually("the disk is full", || async {
                 if std::fs::write(&probe, "x").is_ok() {
                     // Somebody has deleted something since.
