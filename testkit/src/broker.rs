@@ -14,12 +14,16 @@ use crate::eventually::eventually;
 /// Names the nats-server to use.
 const BINARY_VARIABLE: &str = "SIGNALBOX_NATS_SERVER";
 
+/// What the product's own configuration promises to streams. Without it the server promises three quarters of what
+/// is free on the disk, and a stream that may grow beyond that is refused: tests would fail by what else is on it.
+const ROOM: &str = "jetstream { max_memory_store: 1GB, max_file_store: 100GB }\n";
+
 /// A running (or killed, or stopped) nats-server with JetStream.
 #[derive(Debug)]
 pub struct Broker {
     child: Child,
     port: u16,
-    config: Option<PathBuf>,
+    config: PathBuf,
     /// Holds store, log and ports file.
     dir: TempDir,
 }
@@ -30,7 +34,7 @@ impl Broker {
     /// # Errors
     /// When there is no nats-server, or it does not come up within 10 s (with its log).
     pub async fn start() -> Result<Self> {
-        Self::start_in(TempDir::new()?, None).await
+        Self::start_with_config_text("").await
     }
 
     /// Starts one with a configuration file. Address, port and store directory are ours, whatever it says.
@@ -38,22 +42,25 @@ impl Broker {
     /// # Errors
     /// As [`Broker::start`].
     pub async fn start_with_config(path: &Path) -> Result<Self> {
-        Self::start_in(TempDir::new()?, Some(path.to_owned())).await
+        Self::start_in(TempDir::new()?, path.to_owned()).await
     }
 
-    /// Starts one with this configuration.
+    /// Starts one with this configuration, which has nothing to say of JetStream.
     ///
     /// # Errors
     /// As [`Broker::start`].
     pub async fn start_with_config_text(text: &str) -> Result<Self> {
-        let dir = TempDir::new()?;
-        let path = dir.path().join("nats.conf");
-        fs::write(&path, text)?;
-        Self::start_in(dir, Some(path)).await
+        Self::start_with_config_text_in(TempDir::new()?, text).await
     }
 
-    async fn start_in(dir: TempDir, config: Option<PathBuf>) -> Result<Self> {
-        let child = spawn(dir.path(), config.as_deref(), None)?;
+    async fn start_with_config_text_in(dir: TempDir, text: &str) -> Result<Self> {
+        let path = dir.path().join("nats.conf");
+        fs::write(&path, format!("{ROOM}{text}"))?;
+        Self::start_in(dir, path).await
+    }
+
+    async fn start_in(dir: TempDir, config: PathBuf) -> Result<Self> {
+        let child = spawn(dir.path(), &config, None)?;
         let mut broker = Self { child, port: 0, config, dir };
         broker.port = broker.wait_until_up().await?;
         Ok(broker)
@@ -121,7 +128,7 @@ impl Broker {
         if self.child.try_wait()?.is_none() {
             self.kill()?;
         }
-        self.child = spawn(self.dir.path(), self.config.as_deref(), Some(self.port))?;
+        self.child = spawn(self.dir.path(), &self.config, Some(self.port))?;
         self.wait_until_up().await?;
         Ok(())
     }
@@ -170,7 +177,7 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(dir: &Path, config: Option<&Path>, port: Option<u16>) -> Result<Child> {
+fn spawn(dir: &Path, config: &Path, port: Option<u16>) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let mut command = Command::new(nats_server()?);
     command.args(["--addr", "127.0.0.1", "--jetstream"]);
@@ -178,9 +185,7 @@ fn spawn(dir: &Path, config: Option<&Path>, port: Option<u16>) -> Result<Child> 
     command.arg("--port").arg(port.map_or("-1".to_owned(), |port| port.to_string()));
     command.arg("--store_dir").arg(dir.join("store"));
     command.arg("--ports_file_dir").arg(dir);
-    if let Some(config) = config {
-        command.arg("--config").arg(config);
-    }
+    command.arg("--config").arg(config);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().context("start nats-server")
 }
@@ -214,4 +219,25 @@ pub fn nats_server() -> Result<PathBuf> {
 /// When there is none.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_link::{Link, Options};
+    use signalbox_schemas::stream;
+
+    use super::*;
+    use crate::small_disk::SmallDisk;
+
+    #[tokio::test]
+    async fn what_streams_may_grow_to_does_not_depend_on_the_disk() -> Result<()> {
+        let mount = TempDir::new()?;
+        let Some(_disk) = SmallDisk::over(mount.path(), 64)? else { return Ok(()) };
+        let broker = Broker::start_with_config_text_in(TempDir::new_in(mount.path())?, "").await?;
+        let link = Link::connect(Options::plain(&broker.url(), "test", None)).await?;
+        for def in stream::all() {
+            link.ensure_stream(&def).await?;
+        }
+        Ok(())
+    }
 }
