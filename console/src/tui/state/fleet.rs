@@ -458,7 +458,7 @@ impl Fleet {
     /// Filters and sorts anew. Cost: n log n; called for what the operator does, and where machines come or go.
     fn arrange(&mut self, now_ms: u64) {
         self.is_disturbed = false;
-        self.order = self.lens.seen(&mut self.roster, now_ms);
+        self.order = self.lens.seen(&self.roster, now_ms);
         if self.sort != Column::Name {
             self.order = self.sorted(now_ms);
         } else if self.is_reversed {

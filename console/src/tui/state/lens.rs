@@ -53,7 +53,7 @@ impl Lens {
     }
 
     /// Where those stand that are seen, by name.
-    pub fn seen(&self, roster: &mut Roster, now_ms: u64) -> Vec<Place> {
+    pub fn seen(&self, roster: &Roster, now_ms: u64) -> Vec<Place> {
         match self {
             Self::Needle(needle) if needle.is_empty() => roster.places().to_vec(),
             Self::Needle(needle) => roster.named(|names| needle.is_in([names])),

@@ -3,41 +3,119 @@
 //! Each letter of a filter looks at every machine. Where their names lie next to each other that is one walk through some
 //! megabytes of a large fleet; each at its machine, it is as many waits for memory as there are machines.
 
-/// Texts, in an order that is somebody else's.
+use std::ops::Range;
+
+/// Bytes that may lie there for nothing, whatever the rest has.
+const SPARE_BYTES: usize = 64 * 1024;
+
+/// Texts, each at a place.
 #[derive(Debug, Default)]
 pub struct Names {
     text: String,
-    /// Where each of them ends.
-    ends: Vec<usize>,
+    /// Where each of them is.
+    spans: Vec<Range<usize>>,
+    /// Bytes of those that are gone.
+    gone_bytes: usize,
 }
 
 impl Names {
-    /// Those of all machines, in their order.
-    pub fn of(texts: impl Iterator<Item = String>) -> Self {
-        let mut names = Self::default();
-        for text in texts {
-            names.text.push_str(&text);
-            names.ends.push(names.text.len());
-        }
-        names
+    /// Another one, at the next place.
+    pub fn push(&mut self, name: &str) {
+        let span = self.append(name);
+        self.spans.push(span);
     }
 
-    /// All of them.
+    /// The one at a place is called otherwise.
+    pub fn set(&mut self, place: usize, name: &str) {
+        let span = self.append(name);
+        if let Some(known) = self.spans.get_mut(place) {
+            self.gone_bytes += std::mem::replace(known, span).len();
+        }
+        self.tidy();
+    }
+
+    /// Takes one away: the last one takes its place.
+    pub fn swap_remove(&mut self, place: usize) {
+        self.gone_bytes += self.spans.swap_remove(place).len();
+        self.tidy();
+    }
+
+    /// All of them, by place.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let begins = std::iter::once(&0).chain(&self.ends);
-        begins.zip(&self.ends).filter_map(|(begin, end)| self.text.get(*begin..*end))
+        self.spans.iter().map(|span| self.text.get(span.clone()).unwrap_or_default())
+    }
+
+    fn append(&mut self, name: &str) -> Range<usize> {
+        let begin = self.text.len();
+        self.text.push_str(name);
+        begin..self.text.len()
+    }
+
+    /// Lays them next to each other again, once more than half of what lies there is of nobody.
+    fn tidy(&mut self) {
+        if self.gone_bytes > self.text.len() / 2 + SPARE_BYTES {
+            let mut tidy = Self::default();
+            self.iter().for_each(|name| tidy.push(name));
+            *self = tidy;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(String),
+        Set(usize, String),
+        Remove(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            "[a-zä\n]{0,9}".prop_map(Step::Push),
+            (any::<usize>(), "[a-z]{0,9}").prop_map(|(at, name)| Step::Set(at, name)),
+            any::<usize>().prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn each_is_found_at_its_place(steps in prop::collection::vec(step(), 0..60)) {
+            let (mut names, mut expected) = (Names::default(), Vec::<String>::new());
+            for step in steps {
+                let len = expected.len();
+                match step {
+                    Step::Push(name) => {
+                        names.push(&name);
+                        expected.push(name);
+                    }
+                    Step::Set(at, name) if len > 0 => {
+                        names.set(at % len, &name);
+                        expected[at % len] = name;
+                    }
+                    Step::Remove(at) if len > 0 => {
+                        names.swap_remove(at % len);
+                        expected.swap_remove(at % len);
+                    }
+                    Step::Set(..) | Step::Remove(_) => {}
+                }
+                prop_assert_eq!(names.iter().collect::<Vec<_>>(), expected.clone());
+            }
+        }
+    }
+
     #[test]
-    fn what_was_put_in_comes_out() {
-        let texts = ["web-1\nweb-1\nä", "", "db"];
-        let names = Names::of(texts.into_iter().map(str::to_owned));
-        assert_eq!(names.iter().collect::<Vec<_>>(), texts);
-        assert_eq!(Names::default().iter().count(), 0);
+    fn what_is_of_nobody_does_not_grow() {
+        let mut names = Names::default();
+        names.push("first");
+        for n in 0..100_000 {
+            names.set(0, &format!("machine-{n}"));
+        }
+        assert!(names.text.len() <= 2 * SPARE_BYTES + 100, "{} bytes", names.text.len());
+        assert_eq!(names.iter().collect::<Vec<_>>(), ["machine-99999"]);
     }
 }
