@@ -252,10 +252,9 @@ impl Feed {
         let mut answers = Answers::new(&api, operator, rid);
         let listener = Listener::new(control, stop);
         let end = match args.watch {
-            Watch::Command { id, output } => {
-                let position = args.position.unwrap_or(0);
-                let output = output.then_some(position);
-                command::run(&api, &mut answers, listener, id, output).await
+            Watch::Command { id, output, ended_bytes } => {
+                let pump = output.then(|| command::Pump::after(args.position.unwrap_or(0), ended_bytes));
+                command::run(&api, &mut answers, listener, id, pump).await
             }
             Watch::Commands => commands::run(&api, &mut answers, listener).await,
         };

@@ -48,7 +48,7 @@ fn command() -> CommandId {
 }
 
 fn watch() -> Watch {
-    Watch::Command { id: command(), output: true }
+    Watch::Command { id: command(), output: true, ended_bytes: None }
 }
 
 /// Reads a feed to its end; everything that was said.

@@ -658,6 +658,10 @@ pub enum Watch {
         id: CommandId,
         /// Whether output is sent too.
         output: bool,
+        /// Of runs that have ended by then and wrote more bytes than this, no output is sent: it is there to be read in
+        /// ranges. Absent: the output of every run is sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended_bytes: Option<u64>,
     },
     /// Every command, as a line each, when it is new or changed; no output.
     Commands,
@@ -688,9 +692,10 @@ pub struct Credit {
 pub enum FeedEvent {
     /// A command: at the start of its feed, and there whenever its rollout changed; in `commands` feeds whenever it changed.
     Command(CommandSummary),
-    /// A run: each at the start, then whenever it changed. Its output up to the exit was sent before.
+    /// A run: each at the start, then whenever it changed. Its output up to the exit was sent before, but for that of runs
+    /// whose output is not sent.
     Run(RunView),
-    /// Every run has settled and all output was sent. The feed stays open: a lost run may yet end.
+    /// Every run has settled and all output that is sent was sent. The feed stays open: a lost run may yet end.
     Settled {
         /// Runs by state.
         counts: Counts,

@@ -760,8 +760,14 @@ fn what_operators_ask() {
     );
     plain(
         "open_feed",
-        &OpenFeed { watch: Watch::Command { id: cid(), output: true }, position: Some(3), credit: 1 << 20 },
+        &OpenFeed {
+            watch: Watch::Command { id: cid(), output: true, ended_bytes: None },
+            position: Some(3),
+            credit: 1 << 20,
+        },
     );
+    let large_are_left_out = Watch::Command { id: cid(), output: true, ended_bytes: Some(1 << 20) };
+    plain("open_feed_ended", &OpenFeed { watch: large_are_left_out, position: None, credit: 1 << 20 });
     plain("open_feed_commands", &OpenFeed { watch: Watch::Commands, position: None, credit: 0 });
     plain("credit", &Credit { bytes: 1024 });
 }

@@ -262,7 +262,7 @@ impl Operator {
     /// # Errors
     /// When it cannot be sent.
     pub async fn open(&self, id: CommandId, credit: u64) -> Result<Feed> {
-        let watch = Watch::Command { id, output: true };
+        let watch = Watch::Command { id, output: true, ended_bytes: None };
         let open = OpenFeed { watch, position: None, credit };
         let (rid, answers) = self.send(op::FEED_OPEN, serde_json::to_vec(&open)?).await?;
         Ok(Feed { operator: self.clone(), rid, answers })

@@ -37,6 +37,7 @@ pub struct Slowness {
 pub struct SlowLink {
     port: u16,
     carried: Arc<AtomicU64>,
+    brought: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
@@ -48,10 +49,11 @@ impl SlowLink {
     pub async fn to(server_port: u16, slowness: Slowness) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening the slow link")?;
         let port = listener.local_addr().context("opening the slow link")?.port();
-        let carried = Arc::new(AtomicU64::new(0));
+        let (carried, brought) = (Arc::default(), Arc::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, server_port, slowness, carried.clone()));
-        Ok(Self { port, carried, _tasks: tasks })
+        let counted = (Arc::clone(&carried), Arc::clone(&brought));
+        tasks.spawn(accept(listener, server_port, slowness, counted));
+        Ok(Self { port, carried, brought, _tasks: tasks })
     }
 
     /// Where the way begins.
@@ -63,22 +65,31 @@ impl SlowLink {
     pub fn carried_bytes(&self) -> u64 {
         self.carried.load(Ordering::Relaxed)
     }
+
+    /// Bytes brought from the server so far.
+    pub fn brought_bytes(&self) -> u64 {
+        self.brought.load(Ordering::Relaxed)
+    }
 }
 
-async fn accept(listener: TcpListener, server_port: u16, slowness: Slowness, carried: Arc<AtomicU64>) {
+async fn accept(
+    listener: TcpListener,
+    server_port: u16,
+    slowness: Slowness,
+    (carried, brought): (Arc<AtomicU64>, Arc<AtomicU64>),
+) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let carried = carried.clone();
+        let (carried, brought) = (Arc::clone(&carried), Arc::clone(&brought));
         connections.spawn(async move {
             // Without a server the client's side is closed, as by a router that answers for it.
             let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await else { return };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            let ignored = Arc::new(AtomicU64::new(0));
             // Either way's end is the end.
             tokio::select! {
                 () = carry(from_client, to_server, slowness, carried) => {}
-                () = carry(from_server, to_client, slowness, ignored) => {}
+                () = carry(from_server, to_client, slowness, brought) => {}
             }
         });
     }
@@ -140,7 +151,7 @@ mod tests {
         accepted.read_exact(&mut read).await.unwrap();
         assert!(read.iter().all(|byte| *byte == 7));
         assert!(began.elapsed() >= Duration::from_millis(550), "{:?}", began.elapsed());
-        assert_eq!(link.carried_bytes(), 10_000);
+        assert_eq!((link.carried_bytes(), link.brought_bytes()), (10_000, 0));
         drop(client);
         assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0);
     }

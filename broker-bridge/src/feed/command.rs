@@ -32,7 +32,8 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::{barrier::Barrier, pump::Pump};
+use self::barrier::Barrier;
+pub(super) use self::pump::Pump;
 use super::{ALIVE, Answers, Batch, End, Listener, STALL, UNATTENDED, changed, take_ready};
 use crate::{
     api::{Api, commands},
@@ -45,13 +46,13 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Shortest time between two lines about how far the command has spread: one machine at a time makes thousands of editions.
 const PACE: Duration = Duration::from_millis(50);
 
-/// Runs a feed of command `id`, with output after a position when there is one.
+/// Runs a feed of command `id`, with output when there is a pump for it.
 pub(super) async fn run(
     api: &Arc<Api>,
     answers: &mut Answers,
     listener: Listener,
     id: CommandId,
-    output: Option<u64>,
+    pump: Option<Pump>,
 ) -> End {
     // Subscribed before the first read, so that nothing falls between.
     let changes = api.view().changes();
@@ -68,7 +69,7 @@ pub(super) async fn run(
         answers,
         listener,
         id,
-        pump: output.map(Pump::after),
+        pump,
         told: BTreeMap::new(),
         settling: BTreeMap::new(),
         stirred: BTreeSet::new(),
@@ -136,7 +137,7 @@ impl Spread {
 
 impl CommandFeed<'_> {
     async fn go_on(&mut self, mut changes: Receiver<Arc<[Change]>>) -> Result<(), End> {
-        self.read_all().await?;
+        self.begin().await?;
         loop {
             if let Some(end) = self.end() {
                 return Err(end);
@@ -367,19 +368,35 @@ impl CommandFeed<'_> {
         self.answers.event(&FeedEvent::Command(summary)).await
     }
 
+    /// Tells what is.
+    async fn begin(&mut self) -> Result<(), End> {
+        for run in self.runs().await? {
+            let token = run.machine.token();
+            if self.pump.as_mut().is_some_and(|pump| pump.leaves_out(&token, &run)) {
+                self.tell(token, run).await?;
+            } else {
+                self.observe(token, run).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn read_all(&mut self) -> Result<(), End> {
+        // Output that was missed may be what they wait for.
+        self.stirred.extend(self.settling.keys().cloned());
+        for run in self.runs().await? {
+            self.observe(run.machine.token(), run).await?;
+        }
+        Ok(())
+    }
+
+    async fn runs(&mut self) -> Result<Vec<RunView>, End> {
         let id = self.id;
         let command = self.api.read(move |view| view.command(id)).await.map_err(|_| End::Unreadable)?;
         // What was missed may be a pause.
         self.spread.is_stirred = true;
-        // Output that was missed may be what they wait for.
-        self.stirred.extend(self.settling.keys().cloned());
         // A command that was forgotten meanwhile has nothing more to tell.
-        let Some(command) = command else { return Err(End::Unreadable) };
-        for run in command.runs {
-            self.observe(run.machine.token(), run).await?;
-        }
-        Ok(())
+        command.map(|command| command.runs).ok_or(End::Unreadable)
     }
 
     /// Tells a run that changed, or holds it back until its output was sent.

@@ -95,7 +95,7 @@ async fn follow(
     let targets = runs.iter().map(|run| run.machine.clone()).collect();
     let accepted = Accepted { id: args.id, targets, cursor: String::new() };
     let mut follow = Follow::new(config, manner, false, &accepted);
-    let mut feed = client.feed(Watch::Command { id: args.id, output: true });
+    let mut feed = client.feed(Watch::Command { id: args.id, output: true, ended_bytes: None });
     // Nothing lives longer than this.
     let longest = limit::MAX_EXPIRES_IN_MS + limit::TIMEOUT_MS.end() + limit::LOST_GRACE_MS + limit::HOUR_MS;
     let code = follow.follow_to_end(printer, &mut feed, now_ms().saturating_add(longest)).await;

@@ -395,7 +395,7 @@ async fn follow_it(
     if plan.no_wait {
         return Ok(exit::OK);
     }
-    let mut feed = client.feed(Watch::Command { id: standing.accepted.id, output: true });
+    let mut feed = client.feed(Watch::Command { id: standing.accepted.id, output: true, ended_bytes: None });
     let code = follow.follow_to_end(printer, &mut feed, standing.deadline(plan.timeout_ms)).await?;
     feed.close().await;
     Ok(code)

@@ -42,6 +42,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRY_REFUSED: Duration = Duration::from_secs(5);
 /// Commands watched at once; a further one ends the oldest. A bridge serves 64 feeds per operator.
 const WATCHES: usize = 16;
+/// Output of a run that has ended and wrote more bytes is not told with it: it is there to be read in ranges.
+pub const LARGE_BYTES: u64 = 1024 * 1024;
 /// Asks at work at once; further ones wait in the channel.
 const AT_WORK: usize = 16;
 
@@ -238,7 +240,7 @@ async fn tell_command(
     told: mpsc::Sender<Told>,
     stop: CancellationToken,
 ) -> Result<(), Gone> {
-    let mut feed = client.feed(Watch::Command { id, output: true });
+    let mut feed = client.feed(Watch::Command { id, output: true, ended_bytes: Some(LARGE_BYTES) });
     let told = tokio::select! {
         told = pump(&mut feed, id, &told) => told,
         () = stop.cancelled() => Ok(()),

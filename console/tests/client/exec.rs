@@ -52,7 +52,7 @@ fn run(state: &str, exit_code: Option<i32>) -> Value {
 async fn end(desk: &mut Desk, id: CommandId, exit_code: i32) {
     let open = asked(desk, "feed.open").await;
     let opened: OpenFeed = serde_json::from_value(open.args).unwrap();
-    assert_eq!(opened.watch, signalbox_schemas::api::Watch::Command { id, output: true });
+    assert_eq!(opened.watch, signalbox_schemas::api::Watch::Command { id, output: true, ended_bytes: None });
     let (state, word) = match exit_code {
         0 => (RunState::Completed, "completed"),
         _ => (RunState::Failed, "failed"),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use signalbox_console::client::{Ask, Draft, Stretch, TOLD, Told, session};
 use signalbox_link::{Link, Options};
 use signalbox_schemas::{
-    api::{FeedEvent, OpenFeed, Page, Previewed, op},
+    api::{FeedEvent, OpenFeed, Page, Previewed, Watch, op},
     error::ErrorCode,
     id::RequestId,
 };
@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use super::{
     command,
     fake::{Fake, SOON, access, broker},
-    machine, watch,
+    machine,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +38,9 @@ async fn the_session_tells_what_is_and_what_comes() {
                 }
                 op::FEED_OPEN => {
                     let opened: OpenFeed = serde_json::from_slice(&body).unwrap();
-                    if opened.watch == watch() {
+                    // What has ended with more is read in ranges.
+                    let ended_bytes = Some(1024 * 1024);
+                    if opened.watch == (Watch::Command { id: command(), output: true, ended_bytes }) {
                         fake.chunk(&rid, 0, 0, b"hello").await;
                         fake.event(&rid, 1, FeedEvent::Settled { counts: [].into() }).await;
                     }

@@ -1,12 +1,13 @@
 //! Output of a command, in the order in which it was stored, against credit.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use signalbox_schemas::{
+    api::RunView,
     error::report,
-    id::{CommandId, MachineId},
+    id::{CommandId, MachineId, MachineToken},
     limit::CHUNK_BYTES,
     output::OutputStream,
     run::InlineOutput,
@@ -30,18 +31,34 @@ const ROUND: usize = 8;
 const READ_AHEAD: usize = 4;
 
 /// Where output stands.
-pub(super) struct Pump {
+pub(in super::super) struct Pump {
     /// Every message up to here was sent, with all of its chunks.
     position: u64,
     /// Output bytes sent.
     sent: u64,
     /// Chunks to be sent next, of each message all or those that are left.
     queue: VecDeque<ChunkRef>,
+    /// Bytes of runs that have ended by the beginning, beyond which their output is not sent.
+    ended_bytes: Option<u64>,
+    /// Those runs.
+    left_out: BTreeSet<MachineToken>,
 }
 
 impl Pump {
-    pub(super) fn after(position: u64) -> Self {
-        Self { position, sent: 0, queue: VecDeque::new() }
+    pub(in super::super) fn after(position: u64, ended_bytes: Option<u64>) -> Self {
+        Self { position, sent: 0, queue: VecDeque::new(), ended_bytes, left_out: BTreeSet::new() }
+    }
+
+    /// Whether the output of a run is left out, as it is when the feed begins. One whose exit has not come says neither how
+    /// much it wrote nor what: that is sent.
+    pub(super) fn leaves_out(&mut self, token: &MachineToken, run: &RunView) -> bool {
+        let has_exit = run.state.is_settled() && run.stdout.sha256.is_some() && run.stderr.sha256.is_some();
+        let bytes = run.stdout.bytes.saturating_add(run.stderr.bytes);
+        let is_left_out = has_exit && self.ended_bytes.is_some_and(|most| bytes > most);
+        if is_left_out {
+            self.left_out.insert(token.clone());
+        }
+        is_left_out
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -67,11 +84,16 @@ impl Pump {
         if self.queue.is_empty() {
             return Ok(Flow::Drained);
         }
+        self.skip_left_out();
+        if self.queue.is_empty() {
+            return Ok(Flow::More);
+        }
         let round = self.affordable(credited);
         if round == 0 {
             return Ok(Flow::Blocked);
         }
-        let chunks: Vec<ChunkRef> = self.queue.iter().take(round).cloned().collect();
+        let goes = |chunk: &&ChunkRef| !self.left_out.contains(&chunk.token);
+        let chunks: Vec<ChunkRef> = self.queue.iter().take(round).take_while(goes).cloned().collect();
         let read = |chunk: ChunkRef| {
             let view = api.view().clone();
             async move {
@@ -100,6 +122,14 @@ impl Pump {
             self.queue.pop_front();
         }
         Ok(Flow::More)
+    }
+
+    /// Goes on behind the next chunks that are not to be sent.
+    fn skip_left_out(&mut self) {
+        while self.queue.front().is_some_and(|chunk| self.left_out.contains(&chunk.token)) {
+            self.position = self.behind();
+            self.queue.pop_front();
+        }
     }
 
     /// Goes on at a position below which the next chunk and those behind it are gone: asking for each of them would take
@@ -189,7 +219,7 @@ mod tests {
             len: *len,
             skip: 0,
         };
-        Pump { position: 0, sent, queue: lens.iter().map(chunk).collect() }
+        Pump { sent, queue: lens.iter().map(chunk).collect(), ..Pump::after(0, None) }
     }
 
     #[test]

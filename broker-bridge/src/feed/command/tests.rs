@@ -24,6 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens a feed with output and all the credit there is.
 async fn watch(stage: &Stage, tasks: &mut JoinSet<End>) -> Told {
+    watch_all_but(stage, tasks, None).await
+}
+
+/// The same, without the output of what has ended and wrote more bytes than that.
+async fn watch_all_but(stage: &Stage, tasks: &mut JoinSet<End>, ended_bytes: Option<u64>) -> Told {
     let (operator, rid) = (OperatorId::new("local").unwrap(), RequestId::new("request-1").unwrap());
     let answers = stage.api.operators().subscribe("feed.main.local.request-1").await.unwrap();
     stage.api.operators().flush().await;
@@ -32,7 +37,7 @@ async fn watch(stage: &Stage, tasks: &mut JoinSet<End>) -> Told {
         let stop = CancellationToken::new();
         let listener = Listener::new(Arc::new(Control::new(u64::MAX, stop.child_token())), stop);
         let mut answers = Answers::new(&api, &operator, &rid);
-        run(&api, &mut answers, listener, id, Some(0)).await
+        run(&api, &mut answers, listener, id, Some(Pump::after(0, ended_bytes))).await
     });
     Told(answers)
 }
@@ -82,6 +87,34 @@ async fn a_last_chunk_that_was_stored_first_does_not_stand_for_those_before_it()
     stage.chunk(2, 0, "hello ", true);
     stage.out_was_read_to(2).await;
     assert_eq!(feed.story("settled").await, ["0+6", "completed", "settled"]);
+}
+
+#[tokio::test]
+async fn what_ended_with_more_than_is_wished_is_told_without_its_output() {
+    let (stage, mut tasks) = (Stage::start().await, JoinSet::new());
+    stage.single_bytes(200).await;
+    stage.out_was_read_to(200).await;
+    stage.exit(200);
+    let mut feed = watch_all_but(&stage, &mut tasks, Some(199)).await;
+    assert_eq!(feed.story("settled").await, ["command", "completed", "settled"]);
+    let mut feed = watch_all_but(&stage, &mut tasks, Some(200)).await;
+    let story = feed.story("settled").await;
+    assert_eq!((story.len(), story[1].as_str(), story[200].as_str()), (203, "0+1", "199+1"));
+}
+
+#[tokio::test]
+async fn what_ends_later_is_told_with_all_of_its_output() {
+    let (stage, mut tasks) = (Stage::start().await, JoinSet::new());
+    stage.single_bytes(3).await;
+    let out = signalbox_link::Store::new(format!("out.main.web-1.{CID}"), Bytes::from_static(b"x"));
+    stage.api.link().store(out).await.unwrap();
+    stage.out_was_read_to(3).await;
+    let mut feed = watch_all_but(&stage, &mut tasks, Some(0)).await;
+    assert_eq!(feed.story("2+1").await, ["command", "pending", "0+1", "1+1", "2+1"]);
+    stage.exit(4);
+    stage.chunk(4, 3, "x", true);
+    stage.out_was_read_to(4).await;
+    assert_eq!(feed.story("settled").await, ["3+1", "completed", "settled"]);
 }
 
 #[tokio::test]

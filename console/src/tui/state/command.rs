@@ -14,11 +14,11 @@ use signalbox_schemas::{
 };
 
 use super::{
-    folds::{Fold, Folds},
+    folds::{Fold, Folds, Print},
     scrollback::{Line, Scrollback},
 };
 use crate::{
-    client::digest::Digest,
+    client::{digest::Digest, session::LARGE_BYTES},
     tui::text::{self, Lines, paint::Painted},
 };
 
@@ -70,6 +70,10 @@ pub struct Run {
     pub lines: Scrollback,
     stdout: Flow,
     stderr: Flow,
+    /// What its machine says of all its bytes; `None` before it has ended.
+    claim: Option<Sha256>,
+    /// It was said that its output is not here.
+    is_absence_said: bool,
 }
 
 impl Run {
@@ -87,6 +91,8 @@ impl Run {
             lines: Scrollback::new(RUN_OUTPUT_BYTES),
             stdout: Flow::default(),
             stderr: Flow::default(),
+            claim: None,
+            is_absence_said: false,
         }
     }
 
@@ -103,13 +109,39 @@ impl Run {
         self.is_left_behind = view.group_dead == Some(false);
         self.is_truncated = view.stdout.truncated || view.stderr.truncated;
         self.sizes = [view.stdout.bytes, view.stderr.bytes];
+        let hashes = view.stdout.sha256.as_deref().zip(view.stderr.sha256.as_deref());
+        self.claim = hashes.map(|(stdout, stderr)| Sha256::of(format!("{stdout}\n{stderr}").as_bytes()));
     }
 
     /// Bytes of its output that were received here, or are known to be there.
     pub fn output_bytes(&self) -> u64 {
+        self.received_bytes().max(self.told_bytes())
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.stdout.offset.saturating_add(self.stderr.offset)
+    }
+
+    fn told_bytes(&self) -> u64 {
         let [stdout, stderr] = self.sizes;
-        let received = self.stdout.offset.saturating_add(self.stderr.offset);
-        received.max(stdout.saturating_add(stderr))
+        stdout.saturating_add(stderr)
+    }
+
+    /// Bytes of its output that are not told with it: it has ended and wrote so much that they are read in ranges.
+    pub fn absent_bytes(&self) -> u64 {
+        let (received, told) = (self.received_bytes(), self.told_bytes());
+        // What its machine cut is nowhere.
+        let is_absent = self.claim.is_some() && told > LARGE_BYTES && (received == 0 || !self.is_truncated);
+        if is_absent { told.saturating_sub(received) } else { 0 }
+    }
+
+    /// What its output comes to.
+    fn print(&self) -> Print {
+        if let Some(claim) = self.claim.filter(|_| self.absent_bytes() > 0) {
+            return Print::Claimed(claim);
+        }
+        let [out, err] = [&self.stdout, &self.stderr].map(|flow| flow.digest.get());
+        Print::Told(Sha256::of(&[out, err, [u8::from(self.is_truncated); 32]].concat()))
     }
 
     fn flow(&mut self, stream: OutputStream) -> &mut Flow {
@@ -364,6 +396,7 @@ impl Command {
             run.refresh(view);
             if run.state.is_settled() {
                 self.end_lines(at);
+                self.say_absence(at);
             }
         }
         self.fold(at);
@@ -433,6 +466,19 @@ impl Command {
         }
     }
 
+    /// Says once that output of a run is not here.
+    fn say_absence(&mut self, at: usize) {
+        let Some(run) = self.runs.get_mut(at) else { return };
+        let bytes = run.absent_bytes();
+        if bytes > 0 && !std::mem::replace(&mut run.is_absence_said, true) {
+            let bytes = crate::tui::view::amount::bytes(bytes);
+            self.say(
+                at,
+                &format!("-- {bytes}, read when this output is opened; compared by the machine's word --"),
+            );
+        }
+    }
+
     fn say(&mut self, at: usize, text: &str) {
         let number = self.number();
         let painted = Painted { text: text.to_owned(), strokes: Vec::new() };
@@ -454,10 +500,7 @@ impl Command {
     /// Puts a run into the group that it belongs to now.
     fn fold(&mut self, at: usize) {
         let Some(run) = self.runs.get(at) else { return };
-        let output = run.state.is_settled().then(|| {
-            let [out, err] = [&run.stdout, &run.stderr].map(|flow| flow.digest.get());
-            Sha256::of(&[out, err, [u8::from(run.is_truncated); 32]].concat())
-        });
+        let output = run.state.is_settled().then(|| run.print());
         self.folds.put(at, Fold { state: run.state, outcome: run.outcome.clone(), output });
     }
 

@@ -2,7 +2,8 @@
 //!
 //! What has not ended is folded by its state alone: output that grows would move a run from group to group. A run moves
 //! once it ends, so what was looked at stays where it is. Outputs are compared by SHA-256: a machine that wants to hide
-//! its output in another group's would have to find a collision.
+//! its output in another group's would have to find a collision. Outputs that are not told are compared by what their
+//! machines say of them, and never with one that was.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,6 +14,15 @@ const LARGE: usize = 200;
 /// A large group is named no more often than this, ms.
 const NAME_EVERY_MS: u64 = 500;
 
+/// What all bytes of a run's output come to, both streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Print {
+    /// They were told, and hashed here.
+    Told(Sha256),
+    /// They are too many to be told: this is what the machine says of them.
+    Claimed(Sha256),
+}
+
 /// What the runs of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fold {
@@ -20,8 +30,8 @@ pub struct Fold {
     pub state: RunState,
     /// How they ended, in words; empty before they did.
     pub outcome: String,
-    /// Their output, both streams; `None` before they ended.
-    pub output: Option<Sha256>,
+    /// Their output; `None` before they ended.
+    pub output: Option<Print>,
 }
 
 /// The runs of a group.
@@ -161,7 +171,7 @@ mod tests {
             n => Fold {
                 state: if n == 2 { RunState::Failed } else { RunState::Completed },
                 outcome: format!("exit {}", u8::from(n == 2)),
-                output: Some(Sha256::of(&[n])),
+                output: Some(Print::Told(Sha256::of(&[n]))),
             },
         }
     }

@@ -17,6 +17,8 @@ use signalbox_schemas::{
     output::OutputStream,
 };
 
+use crate::client::session::LARGE_BYTES;
+
 use self::{
     kept::Kept,
     pages::Wanted,
@@ -32,8 +34,6 @@ use super::{
 
 pub use self::source::Key;
 
-/// An output that has ended and is larger is not taken from what is kept, bytes.
-pub const LARGE_BYTES: u64 = 1024 * 1024;
 /// Rows that are gone once they were read.
 const MOST_OWED: isize = 100_000;
 

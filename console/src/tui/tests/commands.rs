@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use ratatui::{Terminal, backend::TestBackend, style::Color};
 use signalbox_schemas::{
-    api::CommandSummary,
+    api::{CommandSummary, OutputView, RunView},
     command::{SshTarget, Target},
     error::{ErrorCode, Problem},
-    id::CredentialName,
+    id::{CredentialName, Sha256},
     run::RunState,
 };
 
@@ -375,6 +375,68 @@ fn two_outputs_are_compared() {
     assert!(screen.contains("- 1.18") && screen.contains("+ 1.16"), "{screen}");
     stage.keys("<esc>gd");
     assert!(stage.screen().contains("nothing to compare this with"), "{}", stage.screen());
+}
+
+/// A run has ended with more output than is told with it: this is what its machine says of it.
+fn end_untold(stage: &mut Stage, machine: u32, bytes: u64, text: &str) {
+    let of = |bytes, text: &str| OutputView {
+        bytes,
+        sha256: Some(Sha256::of(text.as_bytes()).to_string()),
+        truncated: false,
+    };
+    let ended = RunView { stdout: of(bytes, text), stderr: of(0, ""), ..run(machine, RunState::Completed) };
+    stage.tell(Told::Run { id: command_id(3), run: ended });
+}
+
+fn folds(stage: &Stage) -> usize {
+    stage.state.commands.get(command_id(3)).unwrap().folds.len()
+}
+
+#[test]
+fn outputs_that_are_not_told_are_folded_by_what_their_machines_say_and_not_compared() {
+    const LARGE: u64 = 128 << 20;
+    let mut stage = Stage::demo(120, 24);
+    ten(&mut stage);
+    (1..=5).for_each(|n| end_untold(&mut stage, n, LARGE, "a\n"));
+    (6..=8).for_each(|n| end_untold(&mut stage, n, LARGE, "b\n"));
+    // What is told is never of a group with what is only said.
+    end(&mut stage, 9, "a\n", RunState::Completed);
+    end_untold(&mut stage, 10, 2, "nothing of it came");
+    let screen = stage.screen();
+    assert!(screen.contains("5 exit 0") && screen.contains("3 exit 0"), "{screen}");
+    assert_eq!(folds(&stage), 4, "{screen}");
+    stage.keys("gj");
+    let screen = stage.screen();
+    assert!(screen.contains("128 MiB, read when this output is opened"), "{screen}");
+    stage.keys("d");
+    let screen = stage.screen();
+    assert!(
+        screen.contains("more than 1 MiB are not compared") && stage.state.page.diff.is_none(),
+        "{screen}"
+    );
+    // Told once more, it is said once.
+    end_untold(&mut stage, 6, LARGE, "b\n");
+    let said = stage.state.commands.get(command_id(3)).unwrap().merged.len();
+    assert_eq!(said, 8 + 1, "a line for each that is absent, and one that was told");
+}
+
+#[test]
+fn what_was_told_before_its_end_is_folded_by_what_was_told() {
+    let mut stage = Stage::demo(120, 24);
+    ten(&mut stage);
+    let text = "x".repeat(2 << 20);
+    for n in 1..=2 {
+        stage.output(3, n, 0, &text);
+        end_untold(&mut stage, n, text.len() as u64, if n == 1 { "one" } else { "other" });
+    }
+    let screen = stage.screen();
+    assert!(screen.contains("2 exit 0") && !screen.contains("read when"), "{screen}");
+    // Of the last one only a part was told when the line broke.
+    stage.output(3, 3, 0, &text[1..]);
+    end_untold(&mut stage, 3, text.len() as u64, "one");
+    let screen = stage.screen();
+    assert!(screen.contains("2 exit 0") && screen.contains("1 B, read when"), "{screen}");
+    assert_eq!(folds(&stage), 3, "{screen}");
 }
 
 #[test]

@@ -78,16 +78,46 @@ fn diff(state: &mut State) {
     if state.page.diff.take().is_some() {
         return;
     }
-    let compared = state.shown_command().and_then(|id| state.commands.get(id)).and_then(|command| {
-        let here = state.page.cursor.key()?;
-        let other = state.page.other(here)?;
-        let lines = |row| CommandPage::run(command, row).map(|run| &run.lines);
-        Some(Diff::new((name(command, other), lines(other)?), (name(command, here), lines(here)?)))
-    });
-    if compared.is_none() {
-        state.say(Severity::Warn, "there is nothing to compare this with: go to one group of several");
+    let Some(compared) = compare(state) else {
+        return state
+            .say(Severity::Warn, "there is nothing to compare this with: go to one group of several");
+    };
+    match compared {
+        Compared::Absent => {
+            let text = "outputs of more than 1 MiB are not compared here: save both, and compare the files";
+            state.say(Severity::Warn, text);
+        }
+        Compared::Whole(diff) => state.page.diff = Some(diff),
+        Compared::Last(diff) => {
+            state.page.diff = Some(diff);
+            state.say(Severity::Warn, "only the last lines of these outputs are kept here and were compared");
+        }
     }
-    state.page.diff = compared;
+}
+
+/// Two outputs beside each other.
+enum Compared {
+    /// One is not here.
+    Absent,
+    /// Both, from the first line to the last.
+    Whole(Diff),
+    /// What is kept of them.
+    Last(Diff),
+}
+
+/// Compares the output under the cursor with another one; `None` where there are not two.
+fn compare(state: &State) -> Option<Compared> {
+    let command = state.shown_command().and_then(|id| state.commands.get(id))?;
+    let here = state.page.cursor.key()?;
+    let other = state.page.other(here)?;
+    let run = |row| CommandPage::run(command, row);
+    let (first, second) = (run(other)?, run(here)?);
+    if first.absent_bytes() > 0 || second.absent_bytes() > 0 {
+        return Some(Compared::Absent);
+    }
+    let diff = Diff::new((name(command, other), &first.lines), (name(command, here), &second.lines));
+    let is_whole = first.dropped_bytes() == 0 && second.dropped_bytes() == 0;
+    Some(if is_whole { Compared::Whole(diff) } else { Compared::Last(diff) })
 }
 
 /// What a row is called.

@@ -12,6 +12,7 @@ use signalbox_testkit::{
     eventually::eventually,
     process::{Signal, bin, signal},
     pty::Pty,
+    slow_link::{SlowLink, Slowness},
     stack::{Options, Stack},
     tmux::Tmux,
 };
@@ -240,5 +241,34 @@ async fn a_large_output_is_looked_at_searched_and_saved() -> Result<()> {
     ensure!(saved == expected, "the file has {} bytes, and other ones", saved.len());
     let whole = stack.http().output(&id, "demo-1", "stdout").await?;
     ensure!(whole == expected, "what is stored are other bytes");
+    Ok(())
+}
+
+/// What ended with much output is not read to be looked at: its end, and its beginning when it is gone to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_output_is_opened_without_all_of_it_on_the_way() -> Result<()> {
+    const LINES: usize = 1_000_000;
+    const MIB: u64 = 1024 * 1024;
+    let stack = Stack::start(Options::relays(1)).await?;
+    let id = stack.http().submit("demo-1", &format!("seq -f 'line %08.0f of many' 1 {LINES}")).await?;
+    stack.http().settled(&id).await?;
+    let slowness = Slowness { rate: 4_000_000, delay: Duration::from_millis(5) };
+    let (_, port) = stack.ready().nats.rsplit_once(':').context("an address without a port")?;
+    let link = SlowLink::to(port.parse()?, slowness).await?;
+    let mut pty =
+        Pty::spawn(&stack.cli(&["--nats", &format!("nats://127.0.0.1:{}", link.port())])?, 100, 30)?;
+    pty.wait_for("demo-1", BOUND).await?;
+    pty.type_keys("c")?;
+    pty.wait_for("seq -f", BOUND).await?;
+    pty.type_keys("\r")?;
+    pty.wait_for("21 MiB, read when this output is opened", BOUND).await?;
+    let brought = link.brought_bytes();
+    ensure!(brought < MIB, "{brought} bytes came before the output was opened");
+    pty.type_keys("o")?;
+    pty.wait_for(&format!("line {LINES:08} of many"), BOUND).await?;
+    pty.type_keys("g")?;
+    pty.wait_for("line 00000001 of many", BOUND).await?;
+    let brought = link.brought_bytes();
+    ensure!(brought < 4 * MIB, "{brought} bytes came for two screens");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! An output of 128 MiB: how long until it is seen, and what a key takes in it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use signalbox_testkit::pty::Pty;
@@ -16,33 +16,55 @@ use crate::{
 /// Lines of 64 bytes: 128 MiB of them.
 const LINES: u32 = 2 * 1024 * 1024;
 const OPENINGS: usize = 10;
+/// What stands on the page of the command in place of its output.
+const ABSENT: &str = "128 MiB, read when this output is opened";
 
 pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     let place = Place::start(&[], 1).await?;
     let operator = place.operator().await?;
     let took = operator.run("demo-1", &format!("seq -f '%063.0f' {LINES}")).await?;
     ensure!(took.output_bytes == u64::from(LINES) * 64, "{} bytes", took.output_bytes);
-    let mut console = opened(&place.stack.cli(&[])?).await?;
-    console.type_keys("c")?;
-    console.wait_for("seq -f", BOUND).await?;
-    console.type_keys("\r")?;
-    console.wait_for("1/1", BOUND).await?;
-    let mut first = Samples::ms();
-    for _ in 0..scope.of(OPENINGS) {
-        let since = Instant::now();
-        console.type_keys("o")?;
-        console.wait_until("the end of the output", BOUND, |screen| has(screen, LINES)).await?;
-        first.took(since.elapsed());
-        console.type_keys("\x1b")?;
-        console.wait_for("1/1", BOUND).await?;
+    let (mut pages, mut firsts, mut again) = (Samples::ms(), Samples::ms(), Samples::ms());
+    for _ in 1..scope.of(OPENINGS) {
+        let mut console = opened(&place.stack.cli(&[])?).await?;
+        pages.took(look(&mut console).await?);
+        firsts.took(open(&mut console).await?);
     }
-    report.add(Row::new("console: an output of 128 MiB, from the key until its end is seen", &first));
-    console.type_keys("o")?;
-    console.wait_until("the end of the output", BOUND, |screen| has(screen, LINES)).await?;
+    let mut console = opened(&place.stack.cli(&[])?).await?;
+    pages.took(look(&mut console).await?);
+    firsts.took(open(&mut console).await?);
+    for _ in 0..scope.of(OPENINGS) {
+        console.type_keys("\x1b")?;
+        console.wait_for(ABSENT, BOUND).await?;
+        again.took(open(&mut console).await?);
+    }
+    report
+        .add(Row::new("console: a command whose output has 128 MiB, from the list until it is seen", &pages));
+    report.add(Row::new("\u{2014} its output, from the key until its end is seen", &firsts));
+    report.add(Row::new("\u{2014} once more", &again));
     keys(scope, &mut console, report).await?;
     let (rss, _) = memory_kib(console.pid())?;
     report.add(Row::one("\u{2014} RSS after that", Unit::Kib, float64(rss)));
     Ok(())
+}
+
+/// Goes to the command, which this console has not seen.
+async fn look(console: &mut Pty) -> Result<Duration> {
+    console.type_keys("c")?;
+    console.wait_for("seq -f", BOUND).await?;
+    let since = Instant::now();
+    console.type_keys("\r")?;
+    console.wait_for(ABSENT, BOUND).await?;
+    Ok(since.elapsed())
+}
+
+/// Goes from the command to the end of its output, of which nothing is on the screen.
+async fn open(console: &mut Pty) -> Result<Duration> {
+    ensure!(!has(&console.screen(), LINES), "the end is on the screen already");
+    let since = Instant::now();
+    console.type_keys("o")?;
+    console.wait_until("the end of the output", BOUND, |screen| has(screen, LINES)).await?;
+    Ok(since.elapsed())
 }
 
 /// Rows and pages upwards, and from one end to the other.
