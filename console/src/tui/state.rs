@@ -22,6 +22,7 @@ pub mod rows;
 pub mod scrollback;
 pub mod survey;
 pub mod tabs;
+pub mod vitals;
 
 use std::collections::HashMap;
 

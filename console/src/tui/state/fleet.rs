@@ -15,6 +15,7 @@ use super::{
     lens::{self, Lens},
     machine::Machine,
     roster::{Moved, Place, Roster},
+    vitals::Vitals,
 };
 use crate::{
     client::{Heard, Stretch},
@@ -393,8 +394,8 @@ impl Fleet {
         }
         self.counted_ms = Some(now_ms);
         self.counts = LivenessCounts::default();
-        let known = self.roster.all().filter(|machine| !machine.is_unknown);
-        known.for_each(|machine| self.counts.add(machine.state(now_ms)));
+        let known = self.roster.all_vitals().filter(|vitals| !vitals.is_unknown);
+        known.for_each(|vitals| self.counts.add(vitals.state(now_ms)));
     }
 
     /// The filter as it was written; empty = none.
@@ -472,7 +473,7 @@ impl Fleet {
     fn sorted(&self, now_ms: u64) -> Vec<Place> {
         let largest_first = self.sort.is_largest_first() != self.is_reversed;
         let with_rank = |place: &Place| {
-            let known = self.roster.at(*place).and_then(|machine| figure(machine, self.sort, now_ms));
+            let known = self.roster.vitals(*place).and_then(|vitals| figure(vitals, self.sort, now_ms));
             (rank(known, largest_first), *place)
         };
         let mut ranked: Vec<(u64, Place)> = self.order.iter().map(with_rank).collect();
@@ -614,21 +615,21 @@ impl Fleet {
 
 /// What a machine is sorted by; `None` = not known, which comes last either way.
 #[expect(clippy::cast_precision_loss, reason = "ages in ms stay far below 2^52")]
-fn figure(machine: &Machine, column: Column, now_ms: u64) -> Option<f64> {
+fn figure(vitals: &Vitals, column: Column, now_ms: u64) -> Option<f64> {
     match column {
-        _ if machine.is_unknown => None,
+        _ if vitals.is_unknown => None,
         Column::Name => None,
-        Column::State => Some(match machine.state(now_ms) {
+        Column::State => Some(match vitals.state(now_ms) {
             Liveness::Offline => 0.0,
             Liveness::Stale => 1.0,
             Liveness::Online => 2.0,
         }),
-        Column::Cpu => machine.cpu_percent().map(f64::from),
-        Column::Memory => machine.memory_percent().map(f64::from),
-        Column::Disk => machine.disk_percent().map(f64::from),
-        Column::Load => machine.load(),
-        Column::Heard => machine.age_ms(now_ms).map(|age| age as f64),
-        Column::Runs => Some(f64::from(machine.running) + f64::from(machine.pending) / 1e6),
+        Column::Cpu => vitals.cpu_percent.map(f64::from),
+        Column::Memory => vitals.memory_percent.map(f64::from),
+        Column::Disk => vitals.disk_percent.map(f64::from),
+        Column::Load => vitals.load,
+        Column::Heard => vitals.age_ms(now_ms).map(|age| age as f64),
+        Column::Runs => Some(f64::from(vitals.running) + f64::from(vitals.pending) / 1e6),
     }
 }
 

@@ -11,6 +11,7 @@ use signalbox_schemas::{
 use super::{
     Now,
     history::{History, Sample},
+    vitals::Vitals,
 };
 use crate::tui::text;
 
@@ -187,6 +188,20 @@ impl Machine {
     pub fn searched(&self) -> String {
         let hostname = self.facts.as_ref().map_or("", |facts| facts.hostname.as_str());
         format!("{}\n{}\n{hostname}", self.id, self.token).to_lowercase()
+    }
+
+    /// How it is, as far as it is sorted and counted by that.
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            heard_ms: self.heard_ms,
+            cpu_percent: self.cpu_percent(),
+            memory_percent: self.memory_percent(),
+            disk_percent: self.disk_percent(),
+            load: self.load(),
+            running: self.running,
+            pending: self.pending,
+            is_unknown: self.is_unknown,
+        }
     }
 
     /// How long ago it was heard, ms.

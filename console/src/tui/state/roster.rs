@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use signalbox_schemas::{api::MachineView, id::MachineToken, selector::natural_order};
 
-use super::{Now, machine::Machine, names::Names};
+use super::{Now, machine::Machine, names::Names, vitals::Vitals};
 use crate::client::{Heard, Stretch, list::MOST};
 
 /// Where a machine stands, until a stretch of the list [moves](Moved) machines.
@@ -34,6 +34,8 @@ pub struct Roster {
     by_name: Vec<Place>,
     /// What a filter looks into, of the machine at each place.
     names: Names,
+    /// What they are sorted and counted by, of the machine at each place.
+    vitals: Vec<Vitals>,
 }
 
 impl Roster {
@@ -54,10 +56,12 @@ impl Roster {
                     self.names.set(place, &machine.searched());
                 }
                 moved.has_turned |= machine.state(now.ms) != before;
+                self.look_at(place);
             } else if self.machines.len() < MOST {
                 let mut machine = Machine::new(&view);
                 machine.refresh(view, now);
                 self.names.push(&machine.searched());
+                self.vitals.push(machine.vitals());
                 self.places.insert(machine.token.clone(), self.machines.len());
                 self.machines.push(machine);
                 moved.is_other = true;
@@ -80,6 +84,7 @@ impl Roster {
             let Some(place) = self.places.remove(token) else { continue };
             self.machines.swap_remove(place);
             self.names.swap_remove(place);
+            self.vitals.swap_remove(place);
             // The last one has taken its place.
             if let Some(moved) = self.machines.get(place) {
                 self.places.insert(moved.token.clone(), place);
@@ -111,14 +116,34 @@ impl Roster {
         if is_renamed {
             self.names.set(place, &machine.searched());
         }
+        self.look_at(place);
         Some(Moved { is_other: false, is_renamed, has_turned })
     }
 
     /// Nothing is known of this machine.
     pub fn set_unknown(&mut self, token: &MachineToken) {
-        if let Some(machine) = self.places.get(token).and_then(|place| self.machines.get_mut(*place)) {
+        let Some(place) = self.place(token) else { return };
+        if let Some(machine) = self.machines.get_mut(place) {
             machine.is_unknown = true;
+            self.look_at(place);
         }
+    }
+
+    /// The machine at a place is otherwise than it was.
+    fn look_at(&mut self, place: Place) {
+        if let (Some(machine), Some(vitals)) = (self.machines.get(place), self.vitals.get_mut(place)) {
+            *vitals = machine.vitals();
+        }
+    }
+
+    /// How the machine at a place is.
+    pub fn vitals(&self, place: Place) -> Option<&Vitals> {
+        self.vitals.get(place)
+    }
+
+    /// How all machines are, in no order.
+    pub fn all_vitals(&self) -> impl Iterator<Item = &Vitals> {
+        self.vitals.iter()
     }
 
     /// How many there are.
@@ -177,7 +202,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tui::stage::{demo_machine, machine_id};
+    use crate::{
+        client::Told,
+        tui::stage::{demo_machine, heartbeat, machine_id},
+    };
 
     fn stretch(after: Option<u32>, until: Option<u32>, machines: &BTreeSet<u32>) -> Stretch {
         let token = |n: u32| machine_id(n).token();
@@ -186,19 +214,38 @@ mod tests {
         Stretch { after: after.map(token), machines, until: until.map(token) }
     }
 
+    /// What is told of one machine alone.
+    #[derive(Debug, Clone)]
+    enum Alone {
+        Heard(u32, f32),
+        Unknown(u32),
+    }
+
+    fn alone() -> impl Strategy<Value = Alone> {
+        prop_oneof![
+            (1..40_u32, 0.0..100.0_f32).prop_map(|(n, cpu_percent)| Alone::Heard(n, cpu_percent)),
+            (1..40_u32).prop_map(Alone::Unknown),
+        ]
+    }
+
     proptest! {
         /// Whatever comes and goes: who is asked for by a token stands at its place, and names are in order.
         #[test]
         fn everybody_stands_at_their_place(
             told in prop::collection::vec(
-                (prop::option::of(1..40_u32), prop::option::of(1..40_u32), prop::collection::btree_set(1..40_u32, 0..40)),
+                (
+                    prop::option::of(1..40_u32),
+                    prop::option::of(1..40_u32),
+                    prop::collection::btree_set(1..40_u32, 0..40),
+                    prop::collection::vec(alone(), 0..4),
+                ),
                 1..12,
             ),
         ) {
             let mut roster = Roster::default();
             let mut known = BTreeSet::new();
             let now = Now { ms: 1_000, wall_ms: 1_000 };
-            for (after, until, machines) in told {
+            for (after, until, machines, alone) in told {
                 let stretch = stretch(after, until, &machines);
                 known.retain(|token| !stretch.has(token));
                 let listed = stretch.machines.iter().map(|view| view.token.clone());
@@ -206,6 +253,17 @@ mod tests {
                 let before = roster.len();
                 let moved = roster.replace(stretch, now);
                 prop_assert!(moved.is_other || roster.len() == before);
+                for alone in alone {
+                    match alone {
+                        Alone::Heard(n, cpu_percent) => {
+                            let Told::Heartbeats(heard) = heartbeat(n, now.ms, cpu_percent) else { unreachable!() };
+                            for heard in heard {
+                                roster.hear(heard, now.ms);
+                            }
+                        }
+                        Alone::Unknown(n) => roster.set_unknown(&machine_id(n).token()),
+                    }
+                }
                 let found: BTreeSet<MachineToken> = roster.all().map(|machine| machine.token.clone()).collect();
                 prop_assert_eq!(&found, &known);
                 prop_assert_eq!(roster.len(), known.len());
@@ -217,12 +275,14 @@ mod tests {
                 prop_assert!(names.is_sorted_by(|a, b| natural_order(a, b).is_lt()), "{:?}", names);
                 for (place, machine) in roster.by_name() {
                     prop_assert_eq!(roster.place(&machine.token), Some(place));
+                    prop_assert_eq!(roster.vitals(place), Some(&machine.vitals()));
                 }
                 prop_assert_eq!(roster.named(|_| true), roster.places());
                 for (place, machine) in roster.by_name() {
                     let its_own = machine.searched();
                     prop_assert_eq!(roster.named(|text| text == its_own), [place]);
                 }
+                prop_assert_eq!(roster.all_vitals().count(), known.len());
             }
         }
     }
