@@ -35,7 +35,8 @@ pub(super) async fn measure(scope: Scope, report: &mut Report) -> Result<()> {
     firsts.took(open(&mut console).await?);
     for _ in 0..scope.of(OPENINGS) {
         console.type_keys("\x1b")?;
-        console.wait_for(ABSENT, BOUND).await?;
+        let is_left = |screen: &str| screen.contains(ABSENT) && !has(screen, LINES);
+        console.wait_until("the command", BOUND, is_left).await?;
         again.took(open(&mut console).await?);
     }
     report
