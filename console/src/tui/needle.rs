@@ -12,6 +12,8 @@ const LETTER_BYTES: usize = 1024;
 pub struct Needle {
     what: What,
     is_inverse: bool,
+    /// What is looked for in texts that are in lower case, where that is plain text of ASCII.
+    plain: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -38,7 +40,18 @@ impl Needle {
             None => expression_of(&regex::escape(text), EXPRESSION_BYTES + text.len() * LETTER_BYTES),
         };
         let is_inverse = is_inverse && !matches!(what, What::All | What::Broken(_));
-        Self { what, is_inverse }
+        let is_plain = matches!(what, What::Expression(_)) && text.is_ascii() && !text.starts_with('/');
+        Self { what, is_inverse, plain: is_plain.then(|| text.to_ascii_lowercase()) }
+    }
+
+    /// The text that is looked for, in lower case: where it is plain, texts in lower case are those that have it.
+    pub fn plain(&self) -> Option<&str> {
+        self.plain.as_deref()
+    }
+
+    /// Whether it is turned around.
+    pub fn is_inverse(&self) -> bool {
+        self.is_inverse
     }
 
     /// Whether it is found everywhere, as nothing is looked for.

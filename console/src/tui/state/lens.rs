@@ -56,7 +56,7 @@ impl Lens {
     pub fn seen(&self, roster: &Roster, now_ms: u64) -> Vec<Place> {
         match self {
             Self::Needle(needle) if needle.is_empty() => roster.places().to_vec(),
-            Self::Needle(needle) => roster.named(|names| needle.is_in([names])),
+            Self::Needle(needle) => roster.named(needle),
             Self::Selector(selector) => {
                 let meant = selector.select(roster.by_name(), |(_, machine)| traits(machine, now_ms));
                 meant.into_iter().map(|(place, _)| place).collect()

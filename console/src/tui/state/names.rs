@@ -5,10 +5,14 @@
 
 use std::ops::Range;
 
+use memchr::memmem::Finder;
+
+use crate::tui::needle::Needle;
+
 /// Bytes that may lie there for nothing, whatever the rest has.
 const SPARE_BYTES: usize = 64 * 1024;
 
-/// Texts, each at a place.
+/// Texts in lower case, each at a place.
 #[derive(Debug, Default)]
 pub struct Names {
     text: String,
@@ -45,6 +49,35 @@ impl Names {
         self.spans.iter().map(|span| self.text.get(span.clone()).unwrap_or_default())
     }
 
+    /// Whether each of them is meant, by place.
+    pub fn meant(&self, needle: &Needle) -> Vec<bool> {
+        match needle.plain() {
+            Some(text) => self.with(text).map(|has_it| has_it != needle.is_inverse()).collect(),
+            None => self.iter().map(|name| needle.is_in([name])).collect(),
+        }
+    }
+
+    /// Whether each of them has a text, by place. That is one search through all of them, as far as they lie in the order
+    /// of their places; who lies elsewhere is searched alone.
+    fn with(&self, text: &str) -> impl Iterator<Item = bool> {
+        let finder = Finder::new(text);
+        let all = self.text.as_bytes();
+        // Where the last one in order ends, and where the text is found next; `None` = nowhere behind.
+        let (mut end, mut next) = (0, Some(0));
+        let mut is_first = true;
+        self.spans.iter().map(move |span| {
+            if span.start < end || span.start - end > SPARE_BYTES {
+                return finder.find(all.get(span.clone()).unwrap_or_default()).is_some();
+            }
+            end = span.end;
+            if std::mem::take(&mut is_first) || next.is_some_and(|at| at < span.start) {
+                let rest = all.get(span.start..).unwrap_or_default();
+                next = finder.find(rest).map(|at| span.start + at);
+            }
+            next.is_some_and(|at| at + text.len() <= span.end)
+        })
+    }
+
     fn append(&mut self, name: &str) -> Range<usize> {
         let begin = self.text.len();
         self.text.push_str(name);
@@ -76,8 +109,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            "[a-zä\n]{0,9}".prop_map(Step::Push),
-            (any::<usize>(), "[a-z]{0,9}").prop_map(|(at, name)| Step::Set(at, name)),
+            "[abä\n]{0,9}".prop_map(Step::Push),
+            (any::<usize>(), "[ab]{0,9}").prop_map(|(at, name)| Step::Set(at, name)),
             any::<usize>().prop_map(Step::Remove),
         ]
     }
@@ -105,6 +138,32 @@ mod tests {
                 }
                 prop_assert_eq!(names.iter().collect::<Vec<_>>(), expected.clone());
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn those_that_have_a_text_are_those_in_which_it_is_found(
+            steps in prop::collection::vec(step(), 0..40),
+            needle in prop_oneof![
+                "[abAB]{1,4}".boxed(),
+                "![abAB]{1,3}".boxed(),
+                prop::sample::select(vec!["", "ä", "/^a|b$/", "!/b$/", "/("]).prop_map(str::to_owned).boxed(),
+            ],
+        ) {
+            let mut names = Names::default();
+            for step in steps {
+                let len = names.iter().count();
+                match step {
+                    Step::Push(name) => names.push(&name),
+                    Step::Set(at, name) if len > 0 => names.set(at % len, &name),
+                    Step::Remove(at) if len > 0 => names.swap_remove(at % len),
+                    Step::Set(..) | Step::Remove(_) => {}
+                }
+            }
+            let needle = Needle::new(&needle);
+            let expected: Vec<bool> = names.iter().map(|name| needle.is_in([name])).collect();
+            prop_assert_eq!(names.meant(&needle), expected);
         }
     }
 

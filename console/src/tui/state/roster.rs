@@ -9,7 +9,10 @@ use std::ops::Bound;
 use signalbox_schemas::{api::MachineView, id::MachineToken, selector::natural_order};
 
 use super::{Now, machine::Machine, names::Names, vitals::Vitals};
-use crate::client::{Heard, Stretch, list::MOST};
+use crate::{
+    client::{Heard, Stretch, list::MOST},
+    tui::needle::Needle,
+};
 
 /// Where a machine stands, until a stretch of the list [moves](Moved) machines.
 pub type Place = usize;
@@ -182,9 +185,9 @@ impl Roster {
     }
 
     /// The places of those whose names are meant, by name.
-    pub fn named(&self, is_meant: impl Fn(&str) -> bool) -> Vec<Place> {
+    pub fn named(&self, needle: &Needle) -> Vec<Place> {
         // Looked at as they lie, and put in order by a look at a list that fits the processor's own memory.
-        let meant: Vec<bool> = self.names.iter().map(is_meant).collect();
+        let meant = self.names.meant(needle);
         let is_meant = |place: &Place| meant.get(*place) == Some(&true);
         self.by_name.iter().copied().filter(is_meant).collect()
     }
@@ -277,10 +280,10 @@ mod tests {
                     prop_assert_eq!(roster.place(&machine.token), Some(place));
                     prop_assert_eq!(roster.vitals(place), Some(&machine.vitals()));
                 }
-                prop_assert_eq!(roster.named(|_| true), roster.places());
+                prop_assert_eq!(roster.named(&Needle::default()), roster.places());
                 for (place, machine) in roster.by_name() {
-                    let its_own = machine.searched();
-                    prop_assert_eq!(roster.named(|text| text == its_own), [place]);
+                    let its_own = Needle::new(&format!("/(?m)^{}$/", machine.id));
+                    prop_assert_eq!(roster.named(&its_own), [place]);
                 }
                 prop_assert_eq!(roster.all_vitals().count(), known.len());
             }
