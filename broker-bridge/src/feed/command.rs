@@ -372,7 +372,7 @@ impl CommandFeed<'_> {
     async fn begin(&mut self) -> Result<(), End> {
         for run in self.runs().await? {
             let token = run.machine.token();
-            if self.pump.as_mut().is_some_and(|pump| pump.leaves_out(&token, &run)) {
+            if self.pump.as_mut().is_some_and(|pump| pump.leave_out(&token, &run)) {
                 self.tell(token, run).await?;
             } else {
                 self.observe(token, run).await?;

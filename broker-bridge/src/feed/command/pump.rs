@@ -12,6 +12,7 @@ use signalbox_schemas::{
     output::OutputStream,
     run::InlineOutput,
 };
+use tokio::task::yield_now;
 use tracing::warn;
 
 use super::{
@@ -31,7 +32,7 @@ const ROUND: usize = 8;
 const READ_AHEAD: usize = 4;
 
 /// Where output stands.
-pub(in super::super) struct Pump {
+pub(in crate::feed) struct Pump {
     /// Every message up to here was sent, with all of its chunks.
     position: u64,
     /// Output bytes sent.
@@ -45,13 +46,13 @@ pub(in super::super) struct Pump {
 }
 
 impl Pump {
-    pub(in super::super) fn after(position: u64, ended_bytes: Option<u64>) -> Self {
+    pub(in crate::feed) fn after(position: u64, ended_bytes: Option<u64>) -> Self {
         Self { position, sent: 0, queue: VecDeque::new(), ended_bytes, left_out: BTreeSet::new() }
     }
 
-    /// Whether the output of a run is left out, as it is when the feed begins. One whose exit has not come says neither how
-    /// much it wrote nor what: that is sent.
-    pub(super) fn leaves_out(&mut self, token: &MachineToken, run: &RunView) -> bool {
+    /// Leaves out the output of a run, as it is when the feed begins, if it is to be; answers whether. One whose exit has not
+    /// come says neither how much it wrote nor what: that is sent.
+    pub(super) fn leave_out(&mut self, token: &MachineToken, run: &RunView) -> bool {
         let has_exit = run.state.is_settled() && run.stdout.sha256.is_some() && run.stderr.sha256.is_some();
         let bytes = run.stdout.bytes.saturating_add(run.stderr.bytes);
         let is_left_out = has_exit && self.ended_bytes.is_some_and(|most| bytes > most);
@@ -86,6 +87,8 @@ impl Pump {
         }
         self.skip_left_out();
         if self.queue.is_empty() {
+            // Nothing was waited for: a run of a hundred thousand chunks is not to hold others up.
+            yield_now().await;
             return Ok(Flow::More);
         }
         let round = self.affordable(credited);

@@ -11,7 +11,7 @@ use signalbox_schemas::{
 use super::{
     Now,
     history::{History, Sample},
-    vitals::Vitals,
+    vitals::{self, Vitals},
 };
 use crate::tui::text;
 
@@ -206,7 +206,7 @@ impl Machine {
 
     /// How long ago it was heard, ms.
     pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.heard_ms.map(|at| now_ms.saturating_sub(at))
+        vitals::age_ms(self.heard_ms, now_ms)
     }
 
     /// Whether it was heard lately.

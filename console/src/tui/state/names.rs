@@ -84,9 +84,10 @@ impl Names {
         begin..self.text.len()
     }
 
-    /// Lays them next to each other again, once more than half of what lies there is of nobody.
+    /// Lays them next to each other again, once more than a quarter of what lies there is of nobody: who was
+    /// renamed lies out of order, and is searched alone.
     fn tidy(&mut self) {
-        if self.gone_bytes > self.text.len() / 2 + SPARE_BYTES {
+        if self.gone_bytes > self.text.len() / 4 + SPARE_BYTES {
             let mut tidy = Self::default();
             self.iter().for_each(|name| tidy.push(name));
             *self = tidy;

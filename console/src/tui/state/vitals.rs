@@ -26,11 +26,16 @@ pub struct Vitals {
 impl Vitals {
     /// How long ago it was heard, ms.
     pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.heard_ms.map(|at| now_ms.saturating_sub(at))
+        age_ms(self.heard_ms, now_ms)
     }
 
     /// Whether it was heard lately.
     pub fn state(&self, now_ms: u64) -> Liveness {
         Liveness::of(self.age_ms(now_ms))
     }
+}
+
+/// How long ago that was, ms.
+pub fn age_ms(heard_ms: Option<u64>, now_ms: u64) -> Option<u64> {
+    heard_ms.map(|at| now_ms.saturating_sub(at))
 }
